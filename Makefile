@@ -1,0 +1,40 @@
+# `make demo` and `make test` do all of their own set-up; they need Python 3.11+ and make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO_DATA ?= data/demo
+PORT ?= 8000
+
+.PHONY: demo test lint format clean
+
+# pip takes a CPU build of this torch where one is offered. Elsewhere it may take the CUDA build,
+# which is larger and works as well.
+$(VENV)/serve.stamp: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[serve]"
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/serve.stamp
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]"
+	@touch $@
+
+demo: $(VENV)/serve.stamp
+	$(BIN)/msr demo --data $(DEMO_DATA) $(if $(ONCE),--once --port 0,--port $(PORT))
+
+test: lint
+	$(BIN)/pytest
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/dev.stamp
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) data runs
