@@ -1,0 +1,265 @@
+"""How every step reads and writes: shards, manifests, fingerprints, quarantine.
+
+    data/
+      summaries/
+        manifest.json              the finished artifact: what made it, from what, with what counts
+        3f2a9c0d1e4b5a67/          one folder a fingerprint
+          part-00017.parquet         rows of shard 17
+          quarantine-00017.parquet   rows of shard 17 that could not be used, with reasons
+
+The fingerprint hashes the step's own definitions, its model and its inputs' fingerprints. Every
+file is written beside its place and renamed into it, the part of a shard last; so a part that
+exists is whole, and a killed step resumes by making the parts that do not. No file holds a time or
+a host name: the same inputs give the same bytes, interrupted or not. Paths go through fsspec: a
+folder or an object store.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from services.core.errors import ArtifactMismatch, ArtifactMissing, FolderNotWritable
+
+MANIFEST = "manifest.json"
+MAX_MANIFEST_QUARANTINE = 1000
+QUARANTINE_SCHEMA = pa.schema([("row", pa.string()), ("reason", pa.string())])
+
+# Step that makes each artifact, for the message when one is missing.
+MADE_BY = {
+    "items": "prepare-catalogue",
+    "interactions": "prepare-catalogue",
+    "summaries": "summarize-images",
+    "preferences": "build-preferences",
+    "preferences-direct": "build-preferences --direct",
+    "preferences-whole": "build-preferences --cut none",
+    "retrieval": "fit-retrieval",
+    "examples": "build-examples",
+}
+
+
+def fingerprint(parts: Mapping[str, Any]) -> str:
+    """Digest of JSON-able parts, independent of key order: 16 hex digits."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinedRow:
+    """A row that was left out: which one (an id, a line number) and why."""
+
+    row: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What an artifact follows from. Equal recipes give equal bytes."""
+
+    step: str
+    definition: Mapping[str, Any]
+    model: str = ""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the artifact's folder."""
+        return fingerprint(asdict(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What `manifest.json` of a finished artifact says."""
+
+    step: str
+    fingerprint: str
+    definition: dict[str, Any]
+    model: str
+    inputs: dict[str, str]
+    num_shards: int
+    counts: dict[str, int]
+    num_quarantined: int
+    quarantined: list[dict[str, str]]
+
+    def to_json(self) -> str:
+        """Readable, and the same for the same content."""
+        return json.dumps(asdict(self), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+class Artifact:
+    """A named artifact in the data folder, finished or in the making.
+
+    `root` is the data folder as a path or fsspec URL.
+    """
+
+    def __init__(self, root: str, name: str) -> None:
+        """Nothing is read or written before a method asks for it."""
+        self.name = name
+        self._fs, base = fsspec.core.url_to_fs(str(root))
+        self._folder = f"{base.rstrip('/')}/{name}"
+
+    @property
+    def location(self) -> str:
+        """Where it lies, for messages."""
+        return str(self._folder)
+
+    def exists(self) -> bool:
+        """Whether a finished artifact lies here."""
+        return bool(self._fs.exists(f"{self._folder}/{MANIFEST}"))
+
+    def manifest(self) -> Manifest:
+        """The manifest of the finished artifact; ArtifactMissing if its step has not finished."""
+        try:
+            text = self._fs.cat_file(f"{self._folder}/{MANIFEST}")
+        except FileNotFoundError as error:
+            step = MADE_BY.get(self.name, "its step")
+            raise ArtifactMissing(
+                f"{self._folder} holds no finished {self.name}; run `msr {step}` first"
+            ) from error
+        try:
+            return Manifest(**json.loads(text))
+        except (TypeError, ValueError) as error:
+            raise ArtifactMismatch(
+                f"{self._folder}/{MANIFEST} is not a manifest of this version; delete the folder "
+                f"and run `msr {MADE_BY.get(self.name, 'its step')}` again"
+            ) from error
+
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows in shard order."""
+        tables = list(self.shards(columns))
+        return pa.concat_tables(tables)
+
+    def shards(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The shards of the finished artifact, one table each, in order."""
+        manifest = self.manifest()
+        for shard in range(manifest.num_shards):
+            yield self._read_parquet(self._part(manifest.fingerprint, "part", shard), columns)
+
+    def write(self, recipe: Recipe) -> "ArtifactWriter":
+        """Start or resume making this artifact by a recipe."""
+        return ArtifactWriter(self, recipe)
+
+    # --- what the writer shares ------------------------------------------------------------------
+
+    def _part(self, recipe_fingerprint: str, kind: str, shard: int) -> str:
+        return f"{self._folder}/{recipe_fingerprint}/{kind}-{shard:05d}.parquet"
+
+    def _read_parquet(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
+        try:
+            with self._fs.open(path, "rb") as file:
+                return pq.read_table(file, columns=list(columns) if columns is not None else None)
+        except FileNotFoundError as error:
+            raise ArtifactMissing(
+                f"{path} is gone although the manifest names it; delete {self._folder} and run "
+                f"`msr {MADE_BY.get(self.name, 'its step')}` again"
+            ) from error
+
+
+class ArtifactWriter:
+    """Makes one artifact shard by shard; safe to kill at any moment and to start again."""
+
+    def __init__(self, artifact: Artifact, recipe: Recipe) -> None:
+        """FolderNotWritable if the data folder cannot be written: told before work is done."""
+        self.artifact = artifact
+        self.recipe = recipe
+        self._fs = artifact._fs
+        self._folder = f"{artifact._folder}/{recipe.fingerprint}"
+        try:
+            self._fs.makedirs(self._folder, exist_ok=True)
+            self._write_file(f"{self._folder}/writable", b"")
+            self._fs.rm_file(f"{self._folder}/writable")
+        except OSError as error:
+            raise FolderNotWritable(
+                f"cannot write to {self._folder} ({error}); choose another folder with --data"
+            ) from error
+
+    @property
+    def finished(self) -> bool:
+        """Whether the artifact by this very recipe is complete already."""
+        return (
+            self.artifact.exists()
+            and self.artifact.manifest().fingerprint == self.recipe.fingerprint
+        )
+
+    def has_shard(self, shard: int) -> bool:
+        """Whether this shard is whole."""
+        return bool(self._fs.exists(self._part("part", shard)))
+
+    def read_shard(self, shard: int) -> pa.Table:
+        """A whole shard's rows, finished artifact or not."""
+        return self.artifact._read_parquet(self._part("part", shard))
+
+    def read_quarantine(self, shard: int) -> list[QuarantinedRow]:
+        """A whole shard's quarantined rows."""
+        path = self._part("quarantine", shard)
+        if not self._fs.exists(path):
+            return []
+        return [QuarantinedRow(**row) for row in self.artifact._read_parquet(path).to_pylist()]
+
+    def write_shard(
+        self, shard: int, rows: pa.Table, quarantined: Sequence[QuarantinedRow] = ()
+    ) -> None:
+        """Write or replace one shard; the part appears last, and at once."""
+        path = self._part("quarantine", shard)
+        if quarantined:
+            table = pa.Table.from_pylist([asdict(row) for row in quarantined], QUARANTINE_SCHEMA)
+            self._write_file(path, _parquet_bytes(table))
+        elif self._fs.exists(path):
+            self._fs.rm_file(path)
+        self._write_file(self._part("part", shard), _parquet_bytes(rows))
+
+    def finish(self, num_shards: int, counts: Mapping[str, int]) -> Manifest:
+        """Publish the shards 0 to num_shards - 1, then remove what older recipes left."""
+        missing = [shard for shard in range(num_shards) if not self.has_shard(shard)]
+        if missing:
+            raise ArtifactMissing(f"{self._folder} lacks shards {missing[:10]}; run the step again")
+        quarantined = [row for k in range(num_shards) for row in self.read_quarantine(k)]
+        manifest = Manifest(
+            step=self.recipe.step,
+            fingerprint=self.recipe.fingerprint,
+            definition=dict(self.recipe.definition),
+            model=self.recipe.model,
+            inputs=dict(self.recipe.inputs),
+            num_shards=num_shards,
+            counts=dict(counts),
+            num_quarantined=len(quarantined),
+            quarantined=[asdict(row) for row in quarantined[:MAX_MANIFEST_QUARANTINE]],
+        )
+        self._write_file(f"{self.artifact._folder}/{MANIFEST}", manifest.to_json().encode())
+        self._remove_leftovers()
+        return manifest
+
+    def discard(self) -> None:
+        """Remove everything under this artifact's name: for intermediate results once used."""
+        if self._fs.exists(self.artifact._folder):
+            self._fs.rm(self.artifact._folder, recursive=True)
+
+    def _part(self, kind: str, shard: int) -> str:
+        return self.artifact._part(self.recipe.fingerprint, kind, shard)
+
+    def _write_file(self, path: str, data: bytes) -> None:
+        unfinished = f"{path}.unfinished"
+        self._fs.pipe_file(unfinished, data)
+        self._fs.mv(unfinished, path)
+
+    def _remove_leftovers(self) -> None:
+        for entry in self._fs.ls(self.artifact._folder, detail=True):
+            stale_folder = entry["type"] == "directory" and not entry["name"].endswith(
+                f"/{self.recipe.fingerprint}"
+            )
+            if stale_folder or entry["name"].endswith(".unfinished"):
+                self._fs.rm(entry["name"], recursive=True)
+        for entry in self._fs.ls(self._folder, detail=True):
+            if entry["name"].endswith(".unfinished"):
+                self._fs.rm_file(entry["name"])
+
+
+def _parquet_bytes(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return bytes(sink.getvalue())

@@ -1,0 +1,136 @@
+"""Every error this system raises on purpose, as one tree.
+
+    MsrError
+    ├── InputError               the caller's data or arguments
+    │   ├── RowRefused             one row of a file; quarantined, never stops a step
+    │   ├── ImageRefused           one picture; quarantined, never stops a step
+    │   ├── UrlRefused             an address we will not fetch from
+    │   ├── MalformedFile          a whole file that cannot be read (a missing column, say)
+    │   ├── EmptyDataset           nothing is left to work on
+    │   ├── HistoryTooShort        a history with no target item to hold out
+    │   ├── UnknownItem            an item id that the catalogue does not have
+    │   └── UnknownUser            a user id without any state
+    ├── ArtifactError            what steps read and write
+    │   ├── ArtifactMissing        an earlier step has not run
+    │   ├── ArtifactMismatch       made by other definitions, or from other inputs
+    │   ├── TargetLeak             a preference that has seen its target item
+    │   └── FolderNotWritable      nowhere to write
+    ├── EngineError              the model
+    │   ├── EngineUnavailable      not reachable or closed
+    │   ├── EngineOverloaded       the queue is full; try later
+    │   ├── EngineTimeout          no answer in time
+    │   ├── EngineRefused          it answered that it will not take this prompt
+    │   ├── ModelUnusable          a checkpoint or adapter that cannot serve this method
+    │   └── AnswerTokenMissing     no log-probability for Yes or No
+    └── StateError               Redis
+        ├── StateUnavailable       not reachable
+        ├── StateConflict          somebody else saved first
+        └── BacklogFull            more unfolded interactions than the bound allows
+
+A message says what failed, on which id, and what to do. Foreign exceptions are translated once,
+where the library is called. Only `services/api/problems.py` knows HTTP status codes.
+"""
+
+
+class MsrError(Exception):
+    """Root of the tree: anything this system raises on purpose."""
+
+
+class InputError(MsrError):
+    """The caller's data or arguments are at fault."""
+
+
+class RowRefused(InputError):
+    """One row of a file cannot be used."""
+
+
+class ImageRefused(InputError):
+    """One picture cannot be used."""
+
+
+class UrlRefused(InputError):
+    """An address that the fetch rules exclude."""
+
+
+class MalformedFile(InputError):
+    """A whole file cannot be used."""
+
+
+class EmptyDataset(InputError):
+    """No row is left after reading and filtering."""
+
+
+class HistoryTooShort(InputError):
+    """A history that leaves no target item or nothing before it."""
+
+
+class UnknownItem(InputError):
+    """An item id that the catalogue does not have."""
+
+
+class UnknownUser(InputError):
+    """A user id without any state."""
+
+
+class ArtifactError(MsrError):
+    """An artifact is absent, contradictory or cannot be written."""
+
+
+class ArtifactMissing(ArtifactError):
+    """The step that makes this artifact has not finished."""
+
+
+class ArtifactMismatch(ArtifactError):
+    """The artifact was made by other definitions or from other inputs."""
+
+
+class TargetLeak(ArtifactError):
+    """A preference was built from a history that contains its own target item."""
+
+
+class FolderNotWritable(ArtifactError):
+    """The folder for artifacts or state cannot be written."""
+
+
+class EngineError(MsrError):
+    """The model did not do its work."""
+
+
+class EngineUnavailable(EngineError):
+    """The engine cannot be reached or is closed."""
+
+
+class EngineOverloaded(EngineError):
+    """The engine's queue is full."""
+
+
+class EngineTimeout(EngineError):
+    """The engine gave no answer in time."""
+
+
+class EngineRefused(EngineError):
+    """The engine will not take this prompt."""
+
+
+class ModelUnusable(EngineError):
+    """A checkpoint or adapter that cannot serve this method."""
+
+
+class AnswerTokenMissing(EngineError):
+    """The engine returned no log-probability for Yes or for No."""
+
+
+class StateError(MsrError):
+    """The store of online state did not do its work."""
+
+
+class StateUnavailable(StateError):
+    """Redis cannot be reached."""
+
+
+class StateConflict(StateError):
+    """The state changed between being read and being saved."""
+
+
+class BacklogFull(StateError):
+    """More interactions wait to be folded than the bound allows."""

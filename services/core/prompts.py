@@ -1,0 +1,230 @@
+"""The three prompts, their decoding limits and their fingerprint.
+
+    summary      what one item looks like                 (MLLM-MSR, section 3.1: image summary)
+    preference   what a user likes, block after block     (section 3.2: recurrent user preference)
+    scoring      will this user take this item next?      (section 3.3: supervised question)
+
+Prompts are chat messages. Only a model's own chat template turns them into tokens. A message has at
+most one picture and exactly one text, because published LLaVA-NeXT templates put every picture
+before every text and close the turn after each text part.
+
+The item stands first in the scoring prompt, so that an engine can reuse its KV prefix (over a
+thousand image tokens) for every user. Titles, summaries and preferences are data: they are cleaned,
+capped and quoted before they reach a prompt.
+"""
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from services.core.records import Item, ItemId
+
+MAX_TITLE_CHARS = 300
+MAX_SUMMARY_CHARS = 800
+MAX_PREFERENCE_CHARS = 1200
+
+TITLE_OPENS = 'Title: "'
+TITLE_CLOSES = '"\n'
+NO_PICTURE = "(This item has no picture.)\n"
+SUMMARY_INSTRUCTION = (
+    "Describe this item in one sentence: its subject, its colors, how it is drawn or photographed, "
+    "and its mood."
+)
+PREFERENCE_OPENS = "A user's taste so far: \""
+PREFERENCE_CLOSES = '"\n'
+BLOCK_OPENS = "A user took these items, oldest first:\n"
+LATER_BLOCK_OPENS = "Then the user took these items, oldest first:\n"
+SUMMARY_OPENS = '" shows: '
+PREFERENCE_INSTRUCTION = (
+    "Describe the user's taste now in one or two sentences: the subjects, colors, styles and moods "
+    "that prevail, and what prevailed before if it changed."
+)
+SCORING_PREFERENCE_OPENS = 'The taste of a user: "'
+UNKNOWN_PREFERENCE = "Nothing is known of this user yet."
+SCORING_QUESTION = "Will this user take this item next? Answer Yes or No."
+
+# What a prompt says whatever the item and the user are. The demo tokenizer holds each as one token.
+FIXED_PHRASES = (
+    TITLE_OPENS,
+    NO_PICTURE,
+    SUMMARY_INSTRUCTION,
+    PREFERENCE_OPENS,
+    BLOCK_OPENS,
+    LATER_BLOCK_OPENS,
+    SUMMARY_OPENS,
+    PREFERENCE_INSTRUCTION,
+    SCORING_PREFERENCE_OPENS,
+    UNKNOWN_PREFERENCE,
+    SCORING_QUESTION,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A prepared picture, with the identity under which an engine may cache it."""
+
+    item_id: ItemId
+    version: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a chat: at most one picture, which comes before the text."""
+
+    role: Literal["user", "assistant"]
+    text: str
+    picture: Picture | None = None
+
+
+Messages = tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationLimits:
+    """How far a generation may go. Decoding is always greedy."""
+
+    max_new_tokens: int
+
+
+SUMMARY_LIMITS = GenerationLimits(max_new_tokens=100)
+PREFERENCE_LIMITS = GenerationLimits(max_new_tokens=128)
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryItem:
+    """What a preference prompt says of one item in the history; without a summary it is ""."""
+
+    title: str
+    summary: str
+
+
+# --- building messages ---------------------------------------------------------------------------
+
+
+def summary_messages(item: Item) -> Messages:
+    """Ask for a summary of one item, from its picture and title, or from the title alone."""
+    return (_user(_item_text(item) + SUMMARY_INSTRUCTION, item),)
+
+
+def preference_messages(previous: str, block: Sequence[HistoryItem]) -> Messages:
+    """Ask for the preference after `block` (oldest first), given the one before it ("" at first).
+
+    The direct variant is the same prompt over the whole history with no previous preference.
+    """
+    if not block:
+        raise ValueError("a preference prompt needs at least one item")
+    lines = "".join(_history_line(number, item) for number, item in enumerate(block, start=1))
+    if previous:
+        taste = clean_text(previous, MAX_PREFERENCE_CHARS)
+        lines = f"{PREFERENCE_OPENS}{taste}{PREFERENCE_CLOSES}{LATER_BLOCK_OPENS}{lines}"
+    else:
+        lines = BLOCK_OPENS + lines
+    return (Message("user", lines + PREFERENCE_INSTRUCTION),)
+
+
+def scoring_messages(preference: str, item: Item) -> Messages:
+    """Ask whether a user with this preference ("" if unknown) takes the item next."""
+    taste = clean_text(preference, MAX_PREFERENCE_CHARS) or UNKNOWN_PREFERENCE
+    user = f"{SCORING_PREFERENCE_OPENS}{taste}{PREFERENCE_CLOSES}"
+    return (_user(_item_text(item) + user + SCORING_QUESTION, item),)
+
+
+def _history_line(number: int, item: HistoryItem) -> str:
+    title = clean_text(item.title, MAX_TITLE_CHARS)
+    summary = clean_text(item.summary, MAX_SUMMARY_CHARS)
+    # An item whose summary was quarantined is still part of the history, by its title.
+    return f'{number}. "{title}{SUMMARY_OPENS}{summary}\n' if summary else f'{number}. "{title}"\n'
+
+
+def _item_text(item: Item) -> str:
+    picture = "" if item.image is not None else NO_PICTURE
+    return f"{TITLE_OPENS}{clean_text(item.title, MAX_TITLE_CHARS)}{TITLE_CLOSES}{picture}"
+
+
+def _user(text: str, item: Item) -> Message:
+    if item.image is None:
+        return Message("user", text)
+    return Message("user", text, Picture(item.item_id, item.version, item.image))
+
+
+# --- item and user text is data ------------------------------------------------------------------
+
+# Role and picture markers of the chat templates in use (LLaVA-NeXT's Mistral, Vicuna, Llama 3 and
+# ChatML forms). "USER:" and "ASSISTANT:" are Vicuna's; only their upper-case form is a marker.
+_MARKUP = re.compile(
+    r"\[\s*\\?/?\s*INST\s*\]"
+    r"|<\s*/?\s*\\?\s*(?:s|image|unk|pad|bos|eos|eot)\s*/?\s*>"
+    r"|<<\s*/?\s*SYS\s*>>"
+    r"|<\|[^<>|]{0,40}\|>"
+    r"|\b(?:USER|ASSISTANT|SYSTEM)\s*:",
+)
+_SPACES = re.compile(r"\s+")
+
+
+def clean_text(text: str, max_chars: int) -> str:
+    """One line of plain text: no control characters, no model markup, no quote that ends a field.
+
+    Cleaning a clean text changes nothing. The result has at most `max_chars` characters.
+    """
+    # A text of megabytes is cut before the costlier passes; markup can only make it shorter.
+    text = unicodedata.normalize("NFC", text[: 4 * max_chars])
+    text = "".join(
+        " " if character.isspace() else character
+        for character in text
+        if character.isspace() or unicodedata.category(character)[0] != "C"
+    )
+    text = text.replace('"', "'")
+    previous = None
+    while previous != text:  # taking one marker out can join two halves of another
+        previous, text = text, _MARKUP.sub(" ", text)
+    return _SPACES.sub(" ", text).strip()[:max_chars].rstrip()
+
+
+# --- fingerprints --------------------------------------------------------------------------------
+
+
+def _fingerprint(parts: dict[str, object]) -> str:
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+_PROBE = Item(ItemId("probe"), "probe title")
+_PROBE_WITH_PICTURE = Item(ItemId("probe"), "probe title", b"probe picture")
+_PROBE_HISTORY = [HistoryItem("probe title", "probe summary")] * 2
+
+
+def _rendered(messages: Messages) -> list[list[object]]:
+    return [[message.role, message.picture is not None, message.text] for message in messages]
+
+
+# Each fingerprint hashes rendered examples, so that any change of what a model would see counts,
+# be it wording, order, cleaning or limits.
+SUMMARY_FINGERPRINT = _fingerprint(
+    {
+        "text_only": _rendered(summary_messages(_PROBE)),
+        "picture": _rendered(summary_messages(_PROBE_WITH_PICTURE)),
+        "limits": asdict(SUMMARY_LIMITS),
+        "caps": [MAX_TITLE_CHARS],
+    }
+)
+PREFERENCE_FINGERPRINT = _fingerprint(
+    {
+        "first": _rendered(preference_messages("", _PROBE_HISTORY)),
+        "later": _rendered(preference_messages("probe taste", _PROBE_HISTORY)),
+        "limits": asdict(PREFERENCE_LIMITS),
+        "caps": [MAX_TITLE_CHARS, MAX_SUMMARY_CHARS, MAX_PREFERENCE_CHARS],
+    }
+)
+SCORING_FINGERPRINT = _fingerprint(
+    {
+        "text_only": _rendered(scoring_messages("probe taste", _PROBE)),
+        "picture": _rendered(scoring_messages("probe taste", _PROBE_WITH_PICTURE)),
+        "unknown": _rendered(scoring_messages("", _PROBE_WITH_PICTURE)),
+        "caps": [MAX_TITLE_CHARS, MAX_PREFERENCE_CHARS],
+    }
+)

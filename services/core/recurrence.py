@@ -1,0 +1,98 @@
+"""The recurrence: a written preference carried through a history, block after block.
+
+    preference(n) = write(preference(n - 1), block n)
+
+Blocks are BLOCK_SIZE interactions, oldest first. A preference state is a checkpoint (the preference
+after the last full block) plus a tail (the unfinished block); the current preference is one more
+`write` over the tail, which leaves the checkpoint as it was. The offline step, the online worker
+and the tests all run this file, with their own `write`, so that however interactions arrive the
+state follows from the history alone (MLLM-MSR, section 3.2).
+
+An element of a history is whatever `write` understands: here it is only counted and compared.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+BLOCK_SIZE = 3
+
+# The direct variant, for comparison, reads this many latest interactions in one prompt.
+DIRECT_HISTORY_SIZE = 30
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class FoldedBlock(Generic[T]):
+    """A full block and the preference written after it."""
+
+    elements: tuple[T, ...]
+    preference: str
+
+
+@dataclass(frozen=True)
+class PreferenceState(Generic[T]):
+    """Folded blocks, oldest first, and the tail of 0 to BLOCK_SIZE - 1 elements after them."""
+
+    blocks: tuple[FoldedBlock[T], ...] = ()
+    tail: tuple[T, ...] = ()
+
+    @property
+    def checkpoint(self) -> str:
+        """The preference after the last full block, "" before the first."""
+        return self.blocks[-1].preference if self.blocks else ""
+
+    @property
+    def history(self) -> tuple[T, ...]:
+        """Everything folded or waiting in the tail, oldest first."""
+        folded = tuple(element for block in self.blocks for element in block.elements)
+        return folded + self.tail
+
+
+# write(previous preference, block) -> preference
+Write = Callable[[str, Sequence[T]], Awaitable[str]]
+
+
+def split_blocks(history: Sequence[T]) -> tuple[list[tuple[T, ...]], tuple[T, ...]]:
+    """Cut a history (oldest first) into its full blocks and its tail."""
+    num_full = len(history) // BLOCK_SIZE
+    blocks = [tuple(history[k * BLOCK_SIZE : (k + 1) * BLOCK_SIZE]) for k in range(num_full)]
+    return blocks, tuple(history[num_full * BLOCK_SIZE :])
+
+
+async def advance(
+    state: PreferenceState[T], arrived: Sequence[T], *, write: Write[T]
+) -> PreferenceState[T]:
+    """Fold `arrived` (oldest first, all later than the state) into the state."""
+    blocks, tail = split_blocks((*state.tail, *arrived))
+    folded = list(state.blocks)
+    checkpoint = state.checkpoint
+    for block in blocks:
+        checkpoint = await write(checkpoint, block)
+        folded.append(FoldedBlock(block, checkpoint))
+    return PreferenceState(tuple(folded), tail)
+
+
+async def current_preference(state: PreferenceState[T], *, write: Write[T]) -> str:
+    """The preference after everything in the state, tail included; "" for an empty history."""
+    if not state.tail:
+        return state.checkpoint
+    return await write(state.checkpoint, state.tail)
+
+
+async def rebuild(
+    state: PreferenceState[T], history: Sequence[T], *, write: Write[T]
+) -> PreferenceState[T]:
+    """The state of `history`, reusing the blocks of `state` that still stand in it.
+
+    A late interaction changes its own block and every later one; the blocks before it are kept.
+    """
+    kept = 0
+    blocks, _ = split_blocks(history)
+    while (
+        kept < min(len(blocks), len(state.blocks)) and state.blocks[kept].elements == blocks[kept]
+    ):
+        kept += 1
+    base: PreferenceState[T] = PreferenceState(state.blocks[:kept])
+    return await advance(base, history[kept * BLOCK_SIZE :], write=write)

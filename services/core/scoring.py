@@ -1,0 +1,104 @@
+"""What a score is: answer words, answer tokens, margin and probability.
+
+    margin = logprob(Yes) - logprob(No)        P(Yes) = sigmoid(margin)
+
+Training-time evaluation, offline evaluation and the API all come here. The answer's token ids are
+found through the model's own chat template, because a word after a space is another token than the
+bare word, and training, scoring and evaluation must use the same one.
+"""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from services.core.errors import AnswerTokenMissing
+from services.core.prompts import Messages, scoring_messages
+from services.core.records import Item, ScoredCandidate
+
+YES = "Yes"
+NO = "No"
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerTokens:
+    """The token ids with which a model starts the answers Yes and No."""
+
+    yes: int
+    no: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerLogprobs:
+    """Natural-log probabilities of the two answer tokens at the first generated position."""
+
+    yes: float
+    no: float
+
+
+ScoreMessages = Callable[[Messages], Awaitable[AnswerLogprobs]]
+
+
+def answer_margin(*, yes: float, no: float) -> float:
+    """Log-odds of Yes over No, from log-probabilities or from logits: they differ by a constant.
+
+    Raises AnswerTokenMissing if either is not a finite number.
+    """
+    if not (math.isfinite(yes) and math.isfinite(no)):
+        raise AnswerTokenMissing(
+            f"the model gave logprob {yes} for {YES!r} and {no} for {NO!r}; both must be finite: "
+            "check that the engine serves the model the adapter was trained on"
+        )
+    return yes - no
+
+
+def yes_probability(margin: float) -> float:
+    """P(Yes) among the two answers, in [0, 1]."""
+    if margin >= 0:
+        return 1.0 / (1.0 + math.exp(-margin))
+    odds = math.exp(margin)
+    return odds / (1.0 + odds)
+
+
+def find_answer_tokens(render: Callable[[str | None], Sequence[int]]) -> AnswerTokens:
+    """The answer tokens of a model, found through its chat template.
+
+    `render(None)` gives the token ids of a prompt that awaits an answer, `render(word)` those of
+    the same prompt answered with the word. Raises AnswerTokenMissing if the template makes these
+    two disagree before the answer, or if Yes and No begin with the same token.
+    """
+    awaiting = list(render(None))
+
+    def first_token(word: str) -> int:
+        answered = list(render(word))
+        if answered[: len(awaiting)] != awaiting or len(answered) == len(awaiting):
+            raise AnswerTokenMissing(
+                f"the chat template renders an answered prompt that does not begin with the "
+                f"unanswered one (answer {word!r}); use a template with a generation prompt"
+            )
+        return answered[len(awaiting)]
+
+    tokens = AnswerTokens(yes=first_token(YES), no=first_token(NO))
+    if tokens.yes == tokens.no:
+        raise AnswerTokenMissing(
+            f"{YES!r} and {NO!r} both begin with token {tokens.yes}; this tokenizer cannot tell "
+            "them apart in one generated position"
+        )
+    return tokens
+
+
+async def score_candidates(
+    score: ScoreMessages, preference: str, candidates: Sequence[Item]
+) -> list[ScoredCandidate]:
+    """Score every candidate for one preference, all at once; the order of `candidates` is kept.
+
+    An engine's error on any candidate is raised: a missing score is never a default score.
+    """
+    answers = await asyncio.gather(
+        *(score(scoring_messages(preference, item)) for item in candidates)
+    )
+    margins = [answer_margin(yes=answer.yes, no=answer.no) for answer in answers]
+    return [
+        ScoredCandidate(item.item_id, margin, yes_probability(margin))
+        for item, margin in zip(candidates, margins, strict=True)
+    ]

@@ -1,0 +1,447 @@
+"""The bodies of the HTTP API: what a request may say and what an answer holds.
+
+The server validates with these models and the clients are typed by them, so this file needs
+pydantic and the standard library alone. Requests refuse what they do not know; answers may grow
+fields.
+Versions count the interactions of a user's history: `history_version` is how many were taken in,
+`preference_version` how many of them the written preference covers.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+
+from services.core.ids import ID_PATTERN, MAX_ID_CHARS
+
+MAX_K = 100
+DEFAULT_K = 10
+MAX_CANDIDATES = 1000
+MAX_INTERACTIONS = 1000
+MIN_TIMEOUT_SECONDS = 0.05
+MAX_TIMEOUT_SECONDS = 60.0
+MAX_TITLE_INPUT_CHARS = 10_000
+MAX_URL_CHARS = 2048
+# 20 MiB of picture (the most that is decoded) in base64.
+MAX_IMAGE_BASE64_CHARS = 4 * ((20 * 1024 * 1024 + 2) // 3)
+# What a double holds exactly: Redis scripts count in doubles.
+MAX_TIMESTAMP_MS = 2**53 - 1
+
+
+def _whole(value: object) -> object:
+    """JSON has one kind of number: 7.0 is an integer as well as 7."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# Stands last, and bounds on the type: elsewhere pydantic leaves them out of the schema.
+_WHOLE = BeforeValidator(_whole)
+
+K = Annotated[int, Field(ge=1, le=MAX_K), _WHOLE]
+NumScored = Annotated[int, Field(ge=1, le=MAX_CANDIDATES), _WHOLE]
+TimestampMs = Annotated[int, Field(ge=-MAX_TIMESTAMP_MS, le=MAX_TIMESTAMP_MS), _WHOLE]
+Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARS, pattern=ID_PATTERN)]
+Mode = Literal["cascade", "mllm", "cheap"]
+Source = Literal["neighbors", "popularity", "caller", "new"]
+ScoredBy = Literal["mllm", "neighbors", "popularity"]
+ItemStatus = Literal["ready", "pending", "failed"]
+DegradedReason = Literal[
+    "deadline",
+    "engine-timeout",
+    "engine-unavailable",
+    "engine-overloaded",
+    "engine-refused",
+    "engine-failed",
+]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+def _example(**fields: Any) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [fields]})
+
+
+# --- POST /recommend -----------------------------------------------------------------------------
+
+
+class RecommendRequest(_Request):
+    """Ask for the items a user would take next."""
+
+    model_config = _example(user_id="u42", k=5)
+
+    user_id: Id
+    candidates: list[Id] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_CANDIDATES,
+        description="The items to rank; repeated ids count once. Without them, candidates are "
+        "retrieved from the catalogue.",
+    )
+    k: K = Field(default=DEFAULT_K, description="How many items to return.")
+    mode: Mode = Field(
+        default="cascade",
+        description="`cascade`: the cheap rankers order the candidates and the model reranks the "
+        "best `num_scored`. `mllm`: the model scores every candidate and ranks alone. `cheap`: no "
+        "model.",
+    )
+    exclude_seen: bool = Field(
+        default=True, description="Leave out what is in the user's history already."
+    )
+    num_scored: NumScored | None = Field(
+        default=None,
+        description="How many of the best candidates the model scores in mode `cascade`, and how "
+        "many are retrieved in mode `mllm`; the server's default if left out.",
+    )
+    timeout_seconds: float | None = Field(
+        default=None,
+        ge=MIN_TIMEOUT_SECONDS,
+        le=MAX_TIMEOUT_SECONDS,
+        allow_inf_nan=False,
+        description="The deadline. What the model has not scored by then keeps its cheap rank.",
+    )
+
+
+class Parts(_Answer):
+    """What each ranker said of an item."""
+
+    margin: float | None = Field(
+        description="Log-odds of Yes over No; null if the model did not score the item."
+    )
+    neighbors: float = Field(description="Item-kNN score of the user's history, 0 or more.")
+    popularity: float = Field(description="Number of users who took the item.")
+
+
+class RecommendedItem(_Answer):
+    """One place of the ranking."""
+
+    item_id: str
+    rank: int = Field(description="1 is best.")
+    score: float = Field(
+        description="What placed the item: P(Yes) if the model scored it; else the item-kNN score, "
+        "or where that is 0 the popularity. Comparable only between items of one `scored_by`."
+    )
+    scored_by: ScoredBy
+    probability: float | None = Field(
+        description="P(Yes) of the model, in [0, 1]; null if it did not score the item."
+    )
+    source: Source = Field(
+        description="Who proposed the item; `new` is a caller's item that the cheap rankers were "
+        "fitted without."
+    )
+    parts: Parts
+
+
+class RejectedCandidate(_Answer):
+    """A candidate of the caller that was left out."""
+
+    item_id: str
+    reason: Literal["unknown-item", "seen"]
+
+
+class Timings(_Answer):
+    """Seconds spent in each stage."""
+
+    state_seconds: float = Field(description="Reading the user from the store.")
+    candidates_seconds: float = Field(description="Retrieving and ordering candidates.")
+    scoring_seconds: float = Field(description="Waiting for the model, cached scores included.")
+    total_seconds: float
+
+
+class RecommendResponse(_Answer):
+    """The ranking and how it came about."""
+
+    model_config = _example(
+        user_id="u42",
+        mode="cascade",
+        items=[
+            {
+                "item_id": "i7",
+                "rank": 1,
+                "score": 0.91,
+                "scored_by": "mllm",
+                "probability": 0.91,
+                "source": "neighbors",
+                "parts": {"margin": 2.31, "neighbors": 0.64, "popularity": 118.0},
+            }
+        ],
+        cold=False,
+        history_version=7,
+        preference_version=7,
+        degraded=False,
+        reason=None,
+        num_candidates=20,
+        num_scored=20,
+        num_cached=12,
+        rejected=[],
+        timings={
+            "state_seconds": 0.001,
+            "candidates_seconds": 0.002,
+            "scoring_seconds": 0.21,
+            "total_seconds": 0.213,
+        },
+    )
+
+    user_id: str
+    mode: Mode
+    items: list[RecommendedItem] = Field(description="Best first, at most k.")
+    cold: bool = Field(description="True if no preference is known: scores are not personal.")
+    history_version: int = Field(description="Interactions in the user's history; 0 if unknown.")
+    preference_version: int = Field(
+        description="Interactions that the preference used here covers; behind `history_version` "
+        "while the worker folds."
+    )
+    degraded: bool = Field(description="True if the model did not score all that it was sent.")
+    reason: DegradedReason | None = Field(description="Why the answer is degraded.")
+    num_candidates: int = Field(description="Candidates that were ranked.")
+    num_scored: int = Field(description="Candidates with a score of the model, cached included.")
+    num_cached: int = Field(description="Candidates whose score came from the cache.")
+    rejected: list[RejectedCandidate]
+    timings: Timings
+
+
+# --- POST /interactions --------------------------------------------------------------------------
+
+
+class InteractionIn(_Request):
+    """One user acting on one item."""
+
+    model_config = _example(user_id="u42", item_id="i7", timestamp_ms=1_767_225_600_000)
+
+    user_id: Id
+    item_id: Id
+    timestamp_ms: TimestampMs | None = Field(
+        default=None,
+        description="Milliseconds since the epoch; the server's time if left out, a millisecond "
+        "later for each place in the list. Rejected if negative or more than a day ahead.",
+    )
+    event_id: Id | None = Field(
+        default=None,
+        description="Makes a retry harmless. If left out it follows from user, item and timestamp, "
+        "so a retry is recognized only if it carries its timestamp.",
+    )
+
+
+class InteractionBatch(_Request):
+    """Many interactions at once, of any users, in any order."""
+
+    model_config = _example(
+        interactions=[
+            {"user_id": "u42", "item_id": "i7", "timestamp_ms": 1_767_225_600_000},
+            {"user_id": "u43", "item_id": "i7", "timestamp_ms": 1_767_225_601_000},
+        ]
+    )
+
+    interactions: list[InteractionIn] = Field(min_length=1, max_length=MAX_INTERACTIONS)
+
+
+def _kind_of_interactions(body: Any) -> str:
+    if isinstance(body, InteractionBatch) or (isinstance(body, dict) and "interactions" in body):
+        return "batch"
+    return "one"
+
+
+Interactions = Annotated[
+    Annotated[InteractionIn, Tag("one")] | Annotated[InteractionBatch, Tag("batch")],
+    Discriminator(_kind_of_interactions),
+]
+
+
+class RejectedInteraction(_Answer):
+    """An interaction that was not taken in; the others of its request were."""
+
+    index: int = Field(description="Its place in the request, from 0.")
+    user_id: str
+    item_id: str
+    reason: str = Field(description="What is wrong with it, and what to do.")
+
+
+class InteractionsResponse(_Answer):
+    """What became of the interactions. They are stored; preferences follow in the background."""
+
+    model_config = _example(accepted=2, duplicates=0, rejected=[], versions={"u42": 8, "u43": 1})
+
+    accepted: int
+    duplicates: int = Field(description="Known by their event id, and not counted again.")
+    rejected: list[RejectedInteraction]
+    versions: dict[str, int] = Field(description="Each user's history version after the request.")
+
+
+# --- GET /users/{user_id}/preference -------------------------------------------------------------
+
+
+class PreferenceBlock(_Answer):
+    """One folded block of the history and the preference written after it."""
+
+    number: int = Field(description="From 1, over the user's whole life.")
+    item_ids: list[str]
+    preference: str
+    written_ms: int = Field(description="When it was written, milliseconds since the epoch.")
+
+
+class PreferenceResponse(_Answer):
+    """A user's written preference and how it came about."""
+
+    model_config = _example(
+        user_id="u42",
+        preference="Red outline drawings of animals; earlier blue ones.",
+        history_version=4,
+        preference_version=4,
+        num_blocks=1,
+        tail=["i7"],
+        timeline=[
+            {
+                "number": 1,
+                "item_ids": ["i1", "i2", "i3"],
+                "preference": "Blue drawings of animals.",
+                "written_ms": 1_767_225_600_000,
+            }
+        ],
+    )
+
+    user_id: str
+    preference: str = Field(description='"" while nothing has been folded.')
+    history_version: int
+    preference_version: int
+    num_blocks: int = Field(description="Full blocks folded so far.")
+    tail: list[str] = Field(description="Items of the unfinished block, oldest first.")
+    timeline: list[PreferenceBlock] = Field(
+        description="Folded blocks, oldest first; of a very long history the latest ones."
+    )
+
+
+# --- items ---------------------------------------------------------------------------------------
+
+
+class ItemIn(_Request):
+    """An item to add or replace: a title and at most one picture."""
+
+    model_config = _example(
+        item_id="i7",
+        title="A red fox in the snow",
+        image_url="https://images.example.com/i7.jpg",
+    )
+
+    item_id: Id
+    title: str = Field(min_length=1, max_length=MAX_TITLE_INPUT_CHARS)
+    image: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_IMAGE_BASE64_CHARS,
+        description="The picture's file (JPEG, PNG, WebP, GIF or BMP) in base64.",
+        json_schema_extra={"contentEncoding": "base64"},
+    )
+    image_url: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_URL_CHARS,
+        description="Where to fetch the picture, on a host that the server allows; not together "
+        "with `image`.",
+    )
+
+
+class ItemView(_Answer):
+    """An item of the catalogue as the model sees it."""
+
+    model_config = _example(
+        item_id="i7",
+        title="A red fox in the snow",
+        version="9f86d081884c7d65",
+        has_image=True,
+        status="ready",
+        summary="A red fox drawn in outline on white, calm.",
+        reason=None,
+    )
+
+    item_id: str
+    title: str
+    version: str = Field(description="Changes exactly when title or picture change.")
+    has_image: bool
+    status: ItemStatus = Field(description="Whether the summary is written. All can be scored.")
+    summary: str | None
+    reason: str | None = Field(description="Why there is no summary, for status `failed`.")
+
+
+# --- operations ----------------------------------------------------------------------------------
+
+
+class Liveness(_Answer):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class PartHealth(_Answer):
+    """State of one thing that the service stands on."""
+
+    state: Literal["ok", "degraded", "down"]
+    detail: str
+
+
+class Readiness(_Answer):
+    """Whether requests should be sent here, and the state of each part."""
+
+    model_config = _example(
+        status="ok",
+        parts={
+            "redis": {"state": "ok", "detail": "answers"},
+            "engine": {"state": "ok", "detail": "answers"},
+            "artifacts": {"state": "ok", "detail": "retrieval 3f2a9c0d1e4b5a67"},
+        },
+    )
+
+    status: Literal["ok", "degraded", "down"]
+    parts: dict[str, PartHealth]
+
+
+class VersionResponse(_Answer):
+    """What runs here: code, prompts, weights and artifacts."""
+
+    model_config = _example(
+        version="0.1.0",
+        prompts={"summary": "0a1b", "preference": "2c3d", "scoring": "4e5f"},
+        model="1f2e3d4c5b6a7988",
+        adapter="8897a6b5c4d3e2f1",
+        retrieval="3f2a9c0d1e4b5a67",
+    )
+
+    version: str
+    prompts: dict[str, str] = Field(description="Fingerprint of each prompt.")
+    model: str
+    adapter: str = Field(description='"" without an adapter.')
+    retrieval: str = Field(description="Fingerprint of the cheap rankers.")
+
+
+# --- problems ------------------------------------------------------------------------------------
+
+
+class FieldError(_Answer):
+    """One thing wrong with a request."""
+
+    field: str = Field(description="Where: a dotted path, such as `body.interactions.3.item_id`.")
+    message: str
+
+
+class Problem(_Answer):
+    """An error (RFC 9457, application/problem+json)."""
+
+    model_config = _example(
+        type="/problems/unknown-user",
+        title="Unknown user",
+        status=404,
+        detail="user 'u404' has no interactions",
+        instance="/users/u404/preference",
+        request_id="5f0c1f4e8a7b4c55",
+        errors=None,
+    )
+
+    type: str = Field(description="Stable; tells the kinds of problems apart.")
+    title: str
+    status: int
+    detail: str
+    instance: str = Field(description="The path that was asked for.")
+    request_id: str
+    errors: list[FieldError] | None = None

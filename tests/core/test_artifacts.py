@@ -1,0 +1,112 @@
+"""Artifacts: a part that exists is whole, and a rerun ends with the same bytes."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from services.core.artifacts import Artifact, QuarantinedRow, Recipe
+from services.core.errors import ArtifactMismatch, ArtifactMissing, FolderNotWritable
+
+RECIPE = Recipe("summarize-images", {"prompt": "p1"}, "m1", {"items": "f1"})
+
+
+def rows(*values: str) -> pa.Table:
+    return pa.table({"value": list(values)})
+
+
+def files_under(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def make(folder: Path, recipe: Recipe = RECIPE) -> Artifact:
+    artifact = Artifact(str(folder), "summaries")
+    writer = artifact.write(recipe)
+    writer.write_shard(0, rows("a", "b"), [QuarantinedRow("i9", "broken")])
+    writer.write_shard(1, rows("c"))
+    writer.finish(2, {"items": 3})
+    return artifact
+
+
+def test_rows_come_back_in_shard_order_with_the_quarantine_in_the_manifest(tmp_path: Path):
+    artifact = make(tmp_path)
+
+    assert artifact.read()["value"].to_pylist() == ["a", "b", "c"]
+    assert artifact.manifest().quarantined == [{"row": "i9", "reason": "broken"}]
+    assert artifact.manifest().counts == {"items": 3}
+
+
+def test_an_interrupted_run_ends_with_the_same_bytes_as_an_uninterrupted_one(tmp_path: Path):
+    make(tmp_path / "whole")
+    killed = Artifact(str(tmp_path / "killed"), "summaries").write(RECIPE)
+    killed.write_shard(0, rows("a", "b"), [QuarantinedRow("i9", "broken")])
+    (tmp_path / "killed/summaries" / RECIPE.fingerprint / "part-00001.parquet.unfinished").touch()
+
+    make(tmp_path / "killed")
+
+    assert files_under(tmp_path / "killed") == files_under(tmp_path / "whole")
+
+
+def test_an_unfinished_artifact_is_missing_and_the_message_names_the_step(tmp_path: Path):
+    artifact = Artifact(str(tmp_path), "summaries")
+    artifact.write(RECIPE).write_shard(0, rows("a"))
+
+    with pytest.raises(ArtifactMissing, match="run `msr summarize-images` first"):
+        artifact.read()
+
+
+def test_a_changed_definition_has_its_own_folder_and_the_old_one_goes(tmp_path: Path):
+    make(tmp_path)
+    changed = Recipe("summarize-images", {"prompt": "p2"}, "m1", {"items": "f1"})
+    assert not Artifact(str(tmp_path), "summaries").write(changed).has_shard(0)
+
+    make(tmp_path, changed)
+
+    folders = [path.name for path in (tmp_path / "summaries").iterdir() if path.is_dir()]
+    assert folders == [changed.fingerprint]
+
+
+def test_finishing_without_a_shard_is_refused(tmp_path: Path):
+    writer = Artifact(str(tmp_path), "summaries").write(RECIPE)
+    writer.write_shard(0, rows("a"))
+
+    with pytest.raises(ArtifactMissing, match=r"lacks shards \[1\]"):
+        writer.finish(2, {})
+
+
+def test_a_shard_written_again_without_faults_leaves_no_quarantine_behind(tmp_path: Path):
+    writer = Artifact(str(tmp_path), "summaries").write(RECIPE)
+    writer.write_shard(0, rows("a"), [QuarantinedRow("i9", "broken")])
+
+    writer.write_shard(0, rows("a", "b"))
+
+    assert writer.read_quarantine(0) == []
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_any_work(tmp_path: Path):
+    (tmp_path / "file").write_text("in the way")
+
+    with pytest.raises(FolderNotWritable, match="--data"):
+        Artifact(str(tmp_path / "file"), "summaries").write(RECIPE)
+
+
+def test_a_manifest_cut_in_half_is_named(tmp_path: Path):
+    artifact = make(tmp_path)
+    manifest = tmp_path / "summaries/manifest.json"
+    manifest.write_bytes(manifest.read_bytes()[:40])
+
+    with pytest.raises(ArtifactMismatch, match=r"manifest\.json"):
+        artifact.manifest()
+
+
+def test_an_object_store_works_like_a_folder():
+    artifact = Artifact("memory://bucket/data", "summaries")
+    writer = artifact.write(RECIPE)
+    writer.write_shard(0, rows("a"))
+    writer.finish(1, {})
+
+    assert artifact.read()["value"].to_pylist() == ["a"]
