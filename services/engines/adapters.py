@@ -1,0 +1,101 @@
+"""The manifest beside an adapter's weights: what it was trained on, and under which definitions.
+
+    data/adapter/
+      adapter_config.json, adapter_model.safetensors    PEFT's own files
+      manifest.json                                     this record
+
+Training writes it last, serving reads it first: an adapter that learned another question, or whose
+preferences were written by another prompt, would answer without failing, only wrongly.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from services.core.errors import ArtifactMismatch, ModelUnusable
+from services.core.prompts import (
+    PREFERENCE_FINGERPRINT,
+    SCORING_FINGERPRINT,
+    SUMMARY_FINGERPRINT,
+)
+from services.core.recurrence import BLOCK_SIZE
+from services.core.scoring import NO, YES
+
+MANIFEST = "manifest.json"
+
+
+def current_definition() -> dict[str, Any]:
+    """What an adapter must have been trained under to be served by this version."""
+    return {
+        "scoring": SCORING_FINGERPRINT,
+        "preference": PREFERENCE_FINGERPRINT,
+        "summary": SUMMARY_FINGERPRINT,
+        "block_size": BLOCK_SIZE,
+        "answers": [YES, NO],
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterManifest:
+    """`manifest.json` of an adapter folder.
+
+    `fingerprint` names the training run: equal ones come from equal data, configuration and base.
+    `model` is the base model's fingerprint, `answer_tokens` the token ids of Yes and No under its
+    template, `image_size` the side in pixels of the covers it has seen, `inputs` the fingerprints
+    of the artifacts it was trained on, `validation` the metrics on validation users.
+    """
+
+    fingerprint: str
+    definition: dict[str, Any]
+    model: str
+    model_name: str
+    image_size: int
+    answer_tokens: dict[str, int]
+    inputs: dict[str, str]
+    config: dict[str, Any]
+    counts: dict[str, int]
+    validation: dict[str, float]
+    versions: dict[str, str]
+
+    def to_json(self) -> str:
+        """Readable, and the same for the same content."""
+        return json.dumps(asdict(self), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def read_adapter_manifest(folder: str | Path) -> AdapterManifest:
+    """The manifest of an adapter folder.
+
+    Raises ModelUnusable if there is none or it cannot be read.
+    """
+    path = Path(folder) / MANIFEST
+    try:
+        return AdapterManifest(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise ModelUnusable(
+            f"{folder} holds no {MANIFEST}; give --adapter a folder that `msr train` wrote"
+        ) from error
+    except (TypeError, ValueError) as error:
+        raise ModelUnusable(
+            f"{path} is not an adapter's manifest of this version; run `msr train` again"
+        ) from error
+
+
+def require_servable(manifest: AdapterManifest, *, model: str) -> None:
+    """ArtifactMismatch if the adapter belongs to other prompts or to another base model.
+
+    `model` is the fingerprint of the base model that would serve it.
+    """
+    current = current_definition()
+    for name, value in current.items():
+        found = manifest.definition.get(name)
+        if found != value:
+            raise ArtifactMismatch(
+                f"the adapter {manifest.fingerprint} was trained under {name} {found!r}, this "
+                f"version has {value!r}; run `msr train` again"
+            )
+    if manifest.model != model:
+        raise ArtifactMismatch(
+            f"the adapter {manifest.fingerprint} was trained on the base model {manifest.model} "
+            f"({manifest.model_name}), not on {model}; serve it with its own base model"
+        )

@@ -1,0 +1,50 @@
+"""What an engine is: two verbs over chat messages, asynchronous, batched by the engine itself.
+
+`generate` writes summaries and preferences; `score` answers Yes or No with log-probabilities of one
+generated position. Decoding is greedy. What a prompt gets never depends on what else is in flight.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from services.core.prompts import GenerationLimits, Messages
+from services.core.scoring import AnswerLogprobs
+
+
+@dataclass(frozen=True, slots=True)
+class EngineIdentity:
+    """Which weights answer: the base model's fingerprint and the adapter's ("" without one).
+
+    `model` goes into the fingerprint of summaries and preferences, `adapter` into score-cache keys.
+    """
+
+    model: str
+    adapter: str
+
+
+class Engine(Protocol):
+    """Two implementations: `local.LocalEngine` and `vllm.VllmEngine`."""
+
+    @property
+    def identity(self) -> EngineIdentity:
+        """Which weights answer; constant while the engine is open."""
+        ...
+
+    async def generate(self, messages: Messages, limits: GenerationLimits) -> str:
+        """The base model's greedy answer, without special tokens, stripped.
+
+        Raises EngineRefused, EngineTimeout, EngineOverloaded or EngineUnavailable.
+        """
+        ...
+
+    async def score(self, messages: Messages) -> AnswerLogprobs:
+        """Log-probabilities of the answer tokens at the first generated position, by the adapter
+        if there is one.
+
+        Raises AnswerTokenMissing besides what `generate` raises.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Give the weights or connections back; prompts still waiting get EngineUnavailable."""
+        ...
