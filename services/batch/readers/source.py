@@ -1,0 +1,110 @@
+"""What a reader gives: items and interactions of a data set as it lies on disk.
+
+A reader parses; it decides nothing about the catalogue. Rows it cannot parse go to `faults` with
+their file and line; a file it cannot read raises MalformedFile. `prepare_catalogue.py` decides what
+is kept. There are three readers: `microlens.py`, `amazon.py` and `plain.py`.
+"""
+
+import hashlib
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from services.batch.readers.interactions import InteractionColumns
+from services.core.artifacts import QuarantinedRow
+from services.core.errors import MalformedFile
+
+Faults = list[QuarantinedRow]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceItem:
+    """One item as its file has it: `row` names file and line, the title is not cleaned yet.
+
+    At most one of `cover_file` (which may turn out not to exist) and `cover_url` is set; without
+    either the item is text-only.
+    """
+
+    row: str
+    item_id: str
+    title: str
+    cover_file: Path | None = None
+    cover_url: str | None = None
+
+
+class Source(Protocol):
+    """A data set on disk. Reading it twice gives the same."""
+
+    name: str
+    min_user_interactions: int
+    min_item_interactions: int
+    image_hosts: tuple[str, ...]
+    interactions_table: Path
+    items_table: Path
+
+    def interactions(self, faults: Faults) -> InteractionColumns:
+        """All interactions, in file order."""
+        ...
+
+    def items(self, faults: Faults) -> Iterator[SourceItem]:
+        """All items, in file order, duplicates included."""
+        ...
+
+    def cover_files(self) -> Iterable[tuple[str, Path]]:
+        """Local pictures as (name within the source, path), each once."""
+        ...
+
+
+def digest_source(source: Source) -> dict[str, str]:
+    """What the prepared artifacts follow from: file names and digests of the contents, streamed."""
+    tables = (source.interactions_table, source.items_table)
+    digests = {path.name: _digest_file(path) for path in tables}
+    covers = hashlib.sha256()
+    num_covers = 0
+    for name, path in sorted(source.cover_files()):
+        num_covers += 1
+        covers.update(f"{name}\x00{_digest_cover(path)}\x00".encode(errors="surrogatepass"))
+    if num_covers:
+        digests["covers"] = covers.hexdigest()
+    return digests
+
+
+def existing_file(folder: Path, *patterns: str, what: str) -> Path:
+    """The one file in `folder` that the first matching glob pattern finds, or MalformedFile."""
+    for pattern in patterns:
+        found = sorted(folder.glob(pattern))
+        if len(found) > 1:
+            names = ", ".join(path.name for path in found)
+            raise MalformedFile(f"{folder} holds several {what} ({names}); leave one of them there")
+        if found:
+            return found[0]
+    if not folder.is_dir():
+        raise MalformedFile(f"{folder} is not a folder; name the folder that holds {patterns[0]}")
+    raise MalformedFile(f"{folder} holds no {what}; expected {' or '.join(patterns)} in it")
+
+
+def is_regular_file(path: Path) -> bool:
+    """Whether this is a plain file that can be looked at; a pipe or a device is not."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (OSError, ValueError):  # ValueError: a NUL in the name
+        return False
+
+
+def _digest_cover(path: Path) -> str:
+    if not is_regular_file(path):
+        return "absent"
+    try:
+        return _digest_file(path)
+    except MalformedFile:
+        return "unreadable"
+
+
+def _digest_file(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise MalformedFile(f"{path} cannot be read ({error}); check its permissions") from error

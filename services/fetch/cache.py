@@ -1,0 +1,51 @@
+"""Downloaded pictures as they came, kept so that a resumed or repeated step fetches nothing twice.
+
+    data/downloads/3f/3f2a9c...   the bytes of one URL, named by its digest
+
+Each file is written beside its place and renamed into it, so a file that exists is whole. The
+folder may be deleted at any time; the next run fetches again what it needs.
+"""
+
+import hashlib
+
+import fsspec
+
+from services.core.errors import FolderNotWritable
+
+FOLDER = "downloads"
+
+
+class DownloadCache:
+    """The pictures fetched for a data folder (a path or an fsspec URL)."""
+
+    def __init__(self, data: str) -> None:
+        """Nothing is read or written before a method asks for it."""
+        self._fs, base = fsspec.core.url_to_fs(str(data))
+        self._folder = f"{base.rstrip('/')}/{FOLDER}"
+
+    def __contains__(self, url: str) -> bool:
+        return bool(self._fs.exists(self._path(url)))
+
+    def load(self, url: str) -> bytes | None:
+        """The bytes of a URL, None if it has not been fetched."""
+        try:
+            return bytes(self._fs.cat_file(self._path(url)))
+        except FileNotFoundError:
+            return None
+
+    def save(self, url: str, data: bytes) -> None:
+        """Keep the bytes of a URL, in place of older ones. FolderNotWritable if that fails."""
+        path = self._path(url)
+        try:
+            self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+            self._fs.pipe_file(f"{path}.unfinished", data)
+            self._fs.mv(f"{path}.unfinished", path)
+        except OSError as error:
+            raise FolderNotWritable(
+                f"cannot keep a download in {self._folder} ({error}); free some space or choose "
+                "another folder with --data, then run the step again"
+            ) from error
+
+    def _path(self, url: str) -> str:
+        digest = hashlib.sha256(url.encode(errors="surrogatepass")).hexdigest()
+        return f"{self._folder}/{digest[:2]}/{digest}"
