@@ -1,0 +1,83 @@
+"""Step 2: every item is summarized once, and faults stay with their item."""
+
+from pathlib import Path
+
+import pytest
+
+from services.batch import summarize_images
+from services.core.artifacts import Artifact
+from services.core.errors import EngineUnavailable
+from tests.artifact_builders import EchoEngine, write_items
+
+TITLES = {"i1": "fox", "i2": "boat", "i3": "tree"}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    write_items(str(tmp_path), TITLES)
+    return str(tmp_path)
+
+
+def summaries(data: str) -> dict[str, str]:
+    rows = Artifact(data, "summaries").read().to_pydict()
+    return dict(zip(rows["item_id"], rows["summary"], strict=True))
+
+
+async def test_every_item_gets_its_own_summary(data: str):
+    counts = await summarize_images.run(data, EchoEngine())
+
+    assert summaries(data) == {"i1": "fox", "i2": "boat", "i3": "tree"}
+    assert counts == {"items": 3, "summaries": 3, "quarantined": 0}
+
+
+async def test_a_refused_item_is_quarantined_with_its_reason_and_can_be_retried_alone(data: str):
+    await summarize_images.run(data, EchoEngine(refuse="boat"))
+    assert Artifact(data, "summaries").manifest().quarantined == [
+        {"row": "i2", "reason": "will not take boat"}
+    ]
+    healthy = EchoEngine()
+
+    counts = await summarize_images.run(data, healthy, retry_quarantined=True)
+
+    assert counts["quarantined"] == 0
+    assert len(healthy.prompts) == 1
+    assert summaries(data)["i2"] == "boat"
+
+
+async def test_when_the_engine_goes_away_the_next_run_redoes_no_whole_shard(data: str):
+    with pytest.raises(ExceptionGroup) as failed:
+        await summarize_images.run(data, EchoEngine(fail_after=2), shard_size=1)
+    assert failed.group_contains(EngineUnavailable)
+    healthy = EchoEngine()
+
+    await summarize_images.run(data, healthy, shard_size=1)
+
+    assert len(healthy.prompts) == 1
+    assert TITLES["i3"] in healthy.prompts[0]
+    assert summaries(data) == {"i1": "fox", "i2": "boat", "i3": "tree"}
+
+
+async def test_a_finished_step_does_nothing_when_run_again(data: str):
+    await summarize_images.run(data, EchoEngine())
+    idle = EchoEngine()
+
+    assert (await summarize_images.run(data, idle))["summaries"] == 3
+    assert idle.prompts == []
+
+
+async def test_only_changed_items_are_summarized_again(data: str):
+    await summarize_images.run(data, EchoEngine())
+    write_items(data, TITLES | {"i2": "ship", "i4": "lamp"})
+    engine = EchoEngine()
+
+    await summarize_images.run(data, engine)
+
+    assert len(engine.prompts) == 2
+    assert summaries(data) == {"i1": "fox", "i2": "ship", "i3": "tree", "i4": "lamp"}
+
+
+async def test_an_estimate_counts_what_is_left_and_writes_nothing(data: str):
+    estimate = await summarize_images.estimate(data, EchoEngine())
+
+    assert estimate["prompts"] == 3
+    assert not Artifact(data, "summaries").exists()
