@@ -1,0 +1,232 @@
+"""Last offline step, `msr publish`: the artifacts into Redis, for the API and the worker.
+
+Reads `items`, `summaries`, `interactions` and, if there is one, `preferences-whole` or else
+`preferences`. An item without a summary (quarantined by step 2) is published as failed and folded
+by its title alone, as step 3 did. A published preference is a folded state; what of the history it
+has not seen is queued to be folded. Users without a preference row get their history only: they are
+folded when they next interact or are asked for.
+
+Publishing what is published already ends at once. Publishing again adds what is new: interactions
+that came online stay, and so do the texts that still stand. Who was forgotten (`DELETE /users`)
+comes back if the artifacts still hold the history, so take it out of the source as well.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tqdm import tqdm
+
+from services.core.artifacts import MADE_BY, Artifact, Manifest, fingerprint
+from services.core.errors import ArtifactMismatch
+from services.core.prompts import PREFERENCE_FINGERPRINT
+from services.core.records import Interaction, Item, ItemId, UserId, derive_event_id
+from services.core.recurrence import BLOCK_SIZE, FoldedBlock, PreferenceState, split_blocks
+from services.state.records import Folded, ItemRecord, UserRecord, writer_of
+from services.state.store import Store
+
+ITEMS_AT_ONCE = 200  # pictures of about 100 KB each
+USERS_AT_ONCE = 500
+NO_SUMMARY = "no summary in the artifact; run `msr summarize-images --retry-quarantined`"
+
+
+@dataclass(frozen=True, slots=True)
+class _Sources:
+    """The artifacts to publish, checked to belong together."""
+
+    items: Artifact
+    summaries: Artifact
+    interactions: Artifact
+    preferences: Artifact | None
+
+    @property
+    def fingerprint(self) -> str:
+        # Of whole manifests: a retried quarantine changes the counts, not the recipe.
+        present = [self.items, self.summaries, self.interactions, self.preferences]
+        return fingerprint({a.name: asdict(a.manifest()) for a in present if a is not None})
+
+
+async def run(data: str, store: Store) -> dict[str, int]:
+    """Put the artifacts of `data` into the store; counts of what they hold and of queued folds.
+
+    Raises ArtifactMissing if a step has not run, ArtifactMismatch if one must run again.
+    """
+    sources = _open_sources(data)
+    counts = {
+        "items": sources.items.manifest().counts["items"],
+        "interactions": sources.interactions.manifest().counts["interactions"],
+        "users": sources.interactions.manifest().counts["users"],
+        "preferences": 0 if sources.preferences is None else _num_users(sources.preferences),
+        "queued": 0,
+        "published_before": 0,
+    }
+    if await store.load_published() == sources.fingerprint:
+        return counts | {"published_before": 1}
+    await _publish_items(sources, store)
+    await _publish_histories(sources, store)
+    if sources.preferences is not None:
+        counts["queued"] = await _publish_preferences(sources.preferences, store)
+    await store.save_published(sources.fingerprint)
+    return counts
+
+
+# --- the artifacts -------------------------------------------------------------------------------
+
+
+def _open_sources(data: str) -> _Sources:
+    items, summaries, interactions = (
+        Artifact(data, name) for name in ("items", "summaries", "interactions")
+    )
+    for artifact in (items, interactions):
+        artifact.manifest()  # the first step that is missing is the one to be named
+    _require_inputs(summaries, items)
+    preferences = None
+    for name in ("preferences-whole", "preferences"):
+        candidate = Artifact(data, name)
+        if candidate.exists():
+            _require_inputs(candidate, items, interactions, summaries)
+            _require_definition(candidate.manifest())
+            preferences = candidate
+            break
+    return _Sources(items, summaries, interactions, preferences)
+
+
+def _require_inputs(artifact: Artifact, *inputs: Artifact) -> None:
+    made_from = artifact.manifest().inputs
+    for source in inputs:
+        if made_from.get(source.name) != source.manifest().fingerprint:
+            raise ArtifactMismatch(
+                f"{artifact.location} was made from other {source.name} than lie beside it; "
+                f"run `msr {MADE_BY[artifact.name]}` again"
+            )
+
+
+def _require_definition(manifest: Manifest) -> None:
+    asked = {
+        "prompt": PREFERENCE_FINGERPRINT,
+        "block_size": BLOCK_SIZE,
+        "variant": "recurrent",
+    }
+    found = {name: manifest.definition.get(name) for name in asked}
+    if found != asked:
+        raise ArtifactMismatch(
+            f"these preferences were made by {found}, this code folds by {asked}; "
+            "run `msr build-preferences` again"
+        )
+
+
+def _num_users(preferences: Artifact) -> int:
+    return preferences.manifest().counts["users"]
+
+
+def _rows(artifact: Artifact, columns: list[str], num_at_once: int) -> Iterator[list[Any]]:
+    for table in artifact.shards(columns):
+        for batch in table.to_batches(max_chunksize=num_at_once):
+            yield batch.to_pylist()
+
+
+# --- items and histories -------------------------------------------------------------------------
+
+
+async def _publish_items(sources: _Sources, store: Store) -> None:
+    summaries = {
+        (row["item_id"], row["version"]): row["summary"]
+        for rows in _rows(sources.summaries, ["item_id", "version", "summary"], 10_000)
+        for row in rows
+    }
+    reasons = {row["row"]: row["reason"] for row in sources.summaries.manifest().quarantined}
+    num_items = sources.items.manifest().counts["items"]
+    with tqdm(total=num_items, desc="publish items", unit="item") as progress:
+        columns = ["item_id", "title", "image", "version"]
+        for rows in _rows(sources.items, columns, ITEMS_AT_ONCE):
+            await store.put_items([_item_record(row, summaries, reasons) for row in rows])
+            progress.update(len(rows))
+
+
+def _item_record(
+    row: Mapping[str, Any], summaries: Mapping[tuple[str, str], str], reasons: Mapping[str, str]
+) -> ItemRecord:
+    item_id, version = ItemId(row["item_id"]), row["version"]
+    item = Item(item_id, row["title"], row["image"])
+    summary = summaries.get((item_id, version))
+    if summary is None:
+        return ItemRecord(item, version, None, "failed", reasons.get(item_id, NO_SUMMARY))
+    return ItemRecord(item, version, summary, "ready")
+
+
+async def _publish_histories(sources: _Sources, store: Store) -> None:
+    num_users = sources.interactions.manifest().counts["users"]
+    with tqdm(total=num_users, desc="publish histories", unit="user") as progress:
+        columns = ["user_id", "item_ids", "timestamps_ms"]
+        for rows in _rows(sources.interactions, columns, USERS_AT_ONCE):
+            await store.append_history(
+                [interaction for row in rows for interaction in _interactions(row)]
+            )
+            progress.update(len(rows))
+
+
+def _interactions(row: Mapping[str, Any]) -> Iterator[Interaction]:
+    user_id = UserId(row["user_id"])
+    for item_id, timestamp_ms in zip(row["item_ids"], row["timestamps_ms"], strict=True):
+        event_id = derive_event_id(user_id, item_id, timestamp_ms)
+        yield Interaction(user_id, item_id, timestamp_ms, event_id)
+
+
+# --- preferences ---------------------------------------------------------------------------------
+
+
+async def _publish_preferences(preferences: Artifact, store: Store) -> int:
+    """Folded states into the store; how many users have interactions left to fold."""
+    writer = writer_of(preferences.manifest().model)
+    num_queued = 0
+    with tqdm(total=_num_users(preferences), desc="publish preferences", unit="user") as progress:
+        columns = ["user_id", "item_ids", "block_preferences", "preference"]
+        for rows in _rows(preferences, columns, USERS_AT_ONCE):
+            records = await store.load_users(UserId(row["user_id"]) for row in rows)
+            merged = [
+                _merged(records[row["user_id"]], row, writer)
+                for row in rows
+                if row["user_id"] in records
+            ]
+            # A conflict means that a worker folds this user at the moment: its text is newer.
+            await store.save_preferences([folded for folded in merged if folded is not None])
+            num_queued += sum(await store.request_folds(list(records)))
+            progress.update(len(rows))
+    return num_queued
+
+
+def _merged(record: UserRecord, row: Mapping[str, Any], writer: str) -> Folded | None:
+    """The published state as far as it stands in the history, or None if the stored one is ahead.
+
+    The history may have gained interactions online, also ones older than published ones.
+    """
+    published, item_ids = row["item_ids"], record.item_ids
+    if record.num_dropped_blocks:  # a capped history no longer begins where the artifact's does
+        return None
+    blocks = tuple(
+        FoldedBlock(elements, text)
+        for elements, text in zip(split_blocks(published)[0], row["block_preferences"], strict=True)
+    )
+    num_standing = _num_standing(blocks, item_ids)
+    if tuple(published) == item_ids[: len(published)]:
+        state = PreferenceState(blocks, split_blocks(published)[1])
+        preference = row["preference"]
+    else:
+        state = PreferenceState(blocks[:num_standing])
+        preference = record.preference or state.checkpoint
+    num_unseen = len(item_ids) - len(state.history)
+    if record.writer == writer and (
+        record.version - record.folded_version <= num_unseen
+        or _num_standing(record.state.blocks, item_ids) > num_standing
+    ):
+        return None
+    return Folded(record, state, preference, record.version - num_unseen, writer)
+
+
+def _num_standing(blocks: tuple[FoldedBlock[ItemId], ...], item_ids: tuple[ItemId, ...]) -> int:
+    num_standing = 0
+    for block, elements in zip(blocks, split_blocks(item_ids)[0], strict=False):
+        if block.elements != elements:
+            break
+        num_standing += 1
+    return num_standing

@@ -1,0 +1,193 @@
+"""The one place where redis-py is imported: connections, scripts, and its errors translated.
+
+Commands go out as they stand in the Redis manual and replies come back raw (RESP2, bytes), so that
+what a caller reads does not depend on the client library's version.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    ConnectionError as RedisConnectionError,
+)
+from redis.exceptions import (
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import (
+    TimeoutError as RedisTimeoutError,
+)
+
+from services.core.errors import InputError, StateError, StateUnavailable
+
+SCRIPTS = Path(__file__).parent / "scripts"
+MAX_CONNECTIONS = 64
+_PASSWORD_IN_QUERY = re.compile(r"\b(password)=[^&#]*", re.IGNORECASE)
+
+Argument = str | bytes | int | float
+Command = tuple[Argument, ...]
+
+
+class GroupMissing(StateError):
+    """The consumer groups are gone: Redis was emptied while a worker ran."""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Lua script and the digest Redis knows it by."""
+
+    source: str
+    digest: str
+
+    @classmethod
+    def read(cls, name: str) -> "Script":
+        """`scripts/NAME.lua`."""
+        source = (SCRIPTS / f"{name}.lua").read_text(encoding="utf-8")
+        return cls(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+    def call(self, keys: Sequence[str], arguments: Sequence[Argument]) -> Command:
+        """The command that runs it."""
+        return ("EVALSHA", self.digest, len(keys), *keys, *arguments)
+
+
+class Connection:
+    """A pool of connections to one Redis. Every error is a StateError."""
+
+    def __init__(self, redis: Redis, location: str, timeout_seconds: float) -> None:
+        """Use `open`."""
+        self.timeout_seconds = timeout_seconds
+        self._redis = redis
+        self._location = location
+
+    @classmethod
+    async def open(cls, url: str, *, timeout_seconds: float) -> "Connection":
+        """Connect to a redis://, rediss:// or unix:// URL.
+
+        Raises InputError for another URL, StateUnavailable if nothing answers.
+        """
+        try:
+            pool = BlockingConnectionPool.from_url(
+                url,
+                max_connections=MAX_CONNECTIONS,
+                timeout=timeout_seconds,
+                socket_timeout=timeout_seconds,
+                socket_connect_timeout=timeout_seconds,
+                # One retry, at once: a connection from before a restart of Redis is replaced, and
+                # a Redis that is down is reported without a pause.
+                retry=Retry(NoBackoff(), 1),
+                protocol=2,
+            )
+        except ValueError as error:
+            raise InputError(
+                f"{without_password(url)!r} is not a Redis URL ({error}); "
+                "use redis://HOST:PORT/DB, rediss://... or unix:///PATH"
+            ) from error
+        redis = Redis.from_pool(pool)
+        redis.response_callbacks.clear()
+        connection = cls(redis, without_password(url), timeout_seconds)
+        try:
+            await connection.call("PING")
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    async def close(self) -> None:
+        """Close every connection of the pool."""
+        await self._redis.aclose()
+
+    async def call(self, *command: Argument) -> Any:
+        """The raw reply to one command."""
+        try:
+            return await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
+        except (RedisError, OSError) as error:
+            self._translate(error)
+
+    async def call_all(self, commands: Sequence[Command], *, atomic: bool = False) -> list[Any]:
+        """The raw replies to several commands sent at once, in order; the first error is raised.
+
+        `atomic`: nothing else runs between them (all keys must share a hash tag).
+        """
+        replies = await self._send(commands, atomic=atomic)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                self._translate(reply)
+        return replies
+
+    async def create_groups(self, streams: Sequence[str], group: str) -> None:
+        """Make a consumer group over each whole stream; those that are there stay as they are."""
+        commands: list[Command] = [
+            ("XGROUP", "CREATE", stream, group, "0", "MKSTREAM") for stream in streams
+        ]
+        for reply in await self._send(commands):
+            if isinstance(reply, Exception) and not str(reply).startswith("BUSYGROUP"):
+                self._translate(reply)
+
+    async def run(
+        self, script: Script, keys: Sequence[str], arguments: Sequence[Argument] = ()
+    ) -> Any:
+        """The reply of one script."""
+        return (await self.run_all(script, [(keys, arguments)]))[0]
+
+    async def run_all(
+        self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Argument]]]
+    ) -> list[Any]:
+        """The replies of one script called several times, all sent at once."""
+        commands = [script.call(keys, arguments) for keys, arguments in calls]
+        replies = await self._send(commands)
+        # A Redis that was restarted knows no scripts. Only calls it refused for that are repeated.
+        unknown = [k for k, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if unknown:
+            await self.call("SCRIPT", "LOAD", script.source)
+            again = await self._send([commands[k] for k in unknown])
+            for k, reply in zip(unknown, again, strict=True):
+                replies[k] = reply
+        for reply in replies:
+            if isinstance(reply, Exception):
+                self._translate(reply)
+        return replies
+
+    async def _send(self, commands: Sequence[Command], *, atomic: bool = False) -> list[Any]:
+        if not commands:
+            return []
+        try:
+            async with self._redis.pipeline(transaction=atomic) as pipeline:
+                for command in commands:
+                    pipeline.execute_command(*command)
+                replies: list[Any] = await pipeline.execute(raise_on_error=False)
+                return replies
+        except (RedisError, OSError) as error:
+            self._translate(error)
+
+    def _translate(self, error: Exception) -> NoReturn:
+        message = str(error)
+        if isinstance(
+            error,
+            RedisConnectionError | RedisTimeoutError | OutOfMemoryError | ReadOnlyError | OSError,
+        ) or message.startswith(("MISCONF", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "TRYAGAIN")):
+            raise StateUnavailable(
+                f"Redis at {self._location} does not serve ({type(error).__name__}: {message}); "
+                "start it or correct REDIS_URL"
+            ) from error
+        if isinstance(error, ResponseError) and "NOGROUP" in message:
+            raise GroupMissing(message) from error
+        raise StateError(f"Redis at {self._location} refused a command: {message}") from error
+
+
+def without_password(url: str) -> str:
+    """The URL as it may stand in a message or log."""
+    password = urlsplit(url).password
+    if password is not None:
+        url = url.replace(f":{password}@", ":***@")
+    return _PASSWORD_IN_QUERY.sub(r"\1=***", url)

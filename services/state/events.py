@@ -1,0 +1,248 @@
+"""Who has to do what: streams of users to fold and of items to summarize, and their leases.
+
+Every partition has one stream of each kind, read by one consumer group. A delivery stays pending
+until it is acknowledged; what a killed worker left pending is claimed by another. So work is
+delivered at least once, and the saves (compare-and-set) make its effect happen once.
+
+    events = Events(store, consumer="worker-1")
+    for delivery in await events.read("users", count=1): ...
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Literal
+
+from services.core.records import ItemId, UserId
+from services.state import keys
+from services.state.connection import Command, GroupMissing, Script
+from services.state.store import Store
+
+__all__ = ["DeadLetter", "Delivery", "Events", "GroupMissing", "Queue"]
+
+Queue = Literal["users", "items"]
+QUEUES: tuple[Queue, ...] = ("users", "items")
+ALL_PARTITIONS = range(keys.NUM_PARTITIONS)
+
+MAX_REASON_CHARS = 500
+SILENT_CONSUMER_MS = 24 * 3600 * 1000
+_SUBJECT_FIELD: dict[Queue, bytes] = {"users": b"user_id", "items": b"item_id"}
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One entry of a stream in this consumer's hands: a user or item id and its version then.
+
+    `num_deliveries` counts how often it was handed out, this time included.
+    """
+
+    stream: str
+    entry_id: str
+    subject: str
+    version: str
+    num_deliveries: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A user whose fold failed too often, and why."""
+
+    user_id: UserId
+    version: str
+    reason: str
+    failed_ms: int
+
+
+class Events:
+    """The queues, as one consumer sees them.
+
+    Every call names partitions or touches one: on a Redis Cluster a caller reads each by itself.
+    """
+
+    def __init__(self, store: Store, *, consumer: str) -> None:
+        """`consumer` names this process among all workers."""
+        self.consumer = consumer
+        self._connection = store.connection
+        self._count_failure = Script.read("count_failure")
+        self._renew_lease = Script.read("renew_lease")
+        self._release_lease = Script.read("release_lease")
+        self._dead_letter = Script.read("dead_letter")
+        self._drop_consumers = Script.read("drop_consumers")
+
+    # --- taking work -----------------------------------------------------------------------------
+
+    async def create_groups(self) -> None:
+        """Make streams and consumer groups where they are missing; what waits is kept."""
+        streams = [_stream(queue, p) for queue in QUEUES for p in ALL_PARTITIONS]
+        await self._connection.create_groups(streams, keys.GROUP)
+        await self._drop(streams, leaving="")
+
+    async def read(
+        self,
+        queue: Queue,
+        *,
+        count: int,
+        block_seconds: float,
+        partitions: Sequence[int] = ALL_PARTITIONS,
+    ) -> list[Delivery]:
+        """Up to `count` new entries a partition; waits up to `block_seconds` for the first."""
+        streams = [_stream(queue, partition) for partition in partitions]
+        # The client would take a longer silence for a dead connection.
+        block_ms = int(1000 * min(block_seconds, self._connection.timeout_seconds / 2))
+        group: Command = ("XREADGROUP", "GROUP", keys.GROUP, self.consumer, "COUNT", count)
+        source: Command = ("BLOCK", max(1, block_ms), "STREAMS", *streams, *[">"] * len(streams))
+        reply = await self._connection.call(*group, *source)
+        return [
+            _delivery(queue, stream.decode(), entry)
+            for stream, entries in reply or []
+            for entry in entries
+        ]
+
+    async def claim(
+        self,
+        queue: Queue,
+        *,
+        idle_seconds: float,
+        count: int,
+        partitions: Sequence[int] = ALL_PARTITIONS,
+    ) -> list[Delivery]:
+        """Up to `count` entries a partition that a consumer took and left alone for so long."""
+        streams = [_stream(queue, partition) for partition in partitions]
+        idle_ms = int(1000 * idle_seconds)
+        commands: list[Command] = [
+            ("XAUTOCLAIM", s, keys.GROUP, self.consumer, idle_ms, "0-0", "COUNT", count)
+            for s in streams
+        ]
+        replies = await self._connection.call_all(commands)
+        claimed = [
+            (stream, entry)
+            for stream, reply in zip(streams, replies, strict=True)
+            for entry in reply[1]
+            if entry is not None  # Redis 6 names entries that were deleted while pending
+        ]
+        counts = await self._connection.call_all(
+            [("XPENDING", stream, keys.GROUP, e[0], e[0], 1) for stream, e in claimed]
+        )
+        return [
+            _delivery(queue, stream, entry, pending[0][3] if pending else 1)
+            for (stream, entry), pending in zip(claimed, counts, strict=True)
+        ]
+
+    async def keep(self, deliveries: Sequence[Delivery]) -> None:
+        """Tell the others that these are still being worked on."""
+        await self._connection.call_all(
+            [
+                ("XCLAIM", stream, keys.GROUP, self.consumer, 0, *entry_ids, "JUSTID")
+                for stream, entry_ids in _by_stream(deliveries).items()
+            ]
+        )
+
+    # --- settling it -----------------------------------------------------------------------------
+
+    async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        """Take finished work off its stream."""
+        for stream, entry_ids in _by_stream(deliveries).items():
+            await self._connection.call_all(
+                [("XACK", stream, keys.GROUP, *entry_ids), ("XDEL", stream, *entry_ids)],
+                atomic=True,
+            )
+
+    async def dead_letter(self, deliveries: Sequence[Delivery], reason: str) -> None:
+        """Put one user's deliveries aside, with the reason."""
+        newest = max(deliveries, key=lambda delivery: int(delivery.version))
+        partition = keys.partition_of(newest.subject)
+        await self._connection.run(
+            self._dead_letter,
+            [
+                keys.events(partition),
+                keys.dead_letters(partition),
+                keys.user(UserId(newest.subject)),
+            ],
+            [
+                keys.GROUP,
+                keys.DEAD_LETTER_CAP,
+                newest.subject,
+                newest.version,
+                reason[:MAX_REASON_CHARS],
+                time.time_ns() // 1_000_000,
+                *[delivery.entry_id for delivery in deliveries],
+            ],
+        )
+
+    async def dead_letters(self) -> list[DeadLetter]:
+        """Everything put aside, oldest first within a partition."""
+        replies = await self._connection.call_all(
+            [("XRANGE", keys.dead_letters(partition), "-", "+") for partition in ALL_PARTITIONS]
+        )
+        return [_dead_letter(entry) for reply in replies for entry in reply]
+
+    async def count_user_failure(self, user_id: UserId) -> int:
+        """How often in a row the fold of this user has failed now; 0 for a forgotten user."""
+        return int(await self._connection.run(self._count_failure, [keys.user(user_id)]))
+
+    async def count_item_failure(self, item_id: ItemId) -> int:
+        """How often in a row the summary of this item has failed now; 0 for a deleted item."""
+        return int(await self._connection.run(self._count_failure, [keys.item(item_id)]))
+
+    async def leave(self) -> None:
+        """Take this consumer off the groups where it holds no work."""
+        streams = [_stream(queue, p) for queue in QUEUES for p in ALL_PARTITIONS]
+        await self._drop(streams, leaving=self.consumer)
+
+    async def _drop(self, streams: Sequence[str], *, leaving: str) -> None:
+        arguments = (keys.GROUP, leaving, SILENT_CONSUMER_MS)
+        calls = [((stream,), arguments) for stream in streams]
+        await self._connection.run_all(self._drop_consumers, calls)
+
+    # --- one worker a user -----------------------------------------------------------------------
+
+    async def acquire_lease(self, user_id: UserId, token: str, *, seconds: float) -> bool:
+        """Whether this token may fold the user now, for so long."""
+        reply = await self._connection.call(
+            "SET", keys.lease(user_id), token, "NX", "PX", int(1000 * seconds)
+        )
+        return reply is not None
+
+    async def renew_leases(self, tokens: Mapping[UserId, str], *, seconds: float) -> None:
+        """Prolong leases that are still held; a lost one only means work done twice."""
+        milliseconds = int(1000 * seconds)
+        await self._connection.run_all(
+            self._renew_lease,
+            [((keys.lease(user_id),), (token, milliseconds)) for user_id, token in tokens.items()],
+        )
+
+    async def release_lease(self, user_id: UserId, token: str) -> None:
+        """Give a lease back if it is still this token's."""
+        await self._connection.run(self._release_lease, [keys.lease(user_id)], [token])
+
+
+def _stream(queue: Queue, partition: int) -> str:
+    return keys.events(partition) if queue == "users" else keys.item_queue(partition)
+
+
+def _by_stream(deliveries: Sequence[Delivery]) -> dict[str, list[str]]:
+    ordered = sorted(deliveries, key=lambda delivery: delivery.stream)
+    return {
+        stream: [delivery.entry_id for delivery in group]
+        for stream, group in groupby(ordered, key=lambda delivery: delivery.stream)
+    }
+
+
+def _delivery(queue: Queue, stream: str, entry: list[Any], num_deliveries: int = 1) -> Delivery:
+    fields = _fields(entry)
+    subject, version = fields[_SUBJECT_FIELD[queue]], fields[b"version"]
+    return Delivery(
+        stream, entry[0].decode(), subject.decode(), version.decode(), int(num_deliveries)
+    )
+
+
+def _dead_letter(entry: list[Any]) -> DeadLetter:
+    fields = {name.decode(): value.decode() for name, value in _fields(entry).items()}
+    return DeadLetter(
+        UserId(fields["user_id"]), fields["version"], fields["reason"], int(fields["failed_ms"])
+    )
+
+
+def _fields(entry: list[Any]) -> dict[bytes, bytes]:
+    return dict(zip(entry[1][::2], entry[1][1::2], strict=True))

@@ -1,0 +1,104 @@
+"""Every Redis key, lifetime and cap; nothing else in the system formats a key.
+
+    msr:{p17}:user:ID        hash     version, revision, folded_version, what was dropped
+    msr:{p17}:history:ID     hash     event id -> timestamp and item id
+    msr:{p17}:preference:ID  string   folded blocks, tail, current preference (encoding.py)
+    msr:{p17}:scores:ID      hash     score key -> margin
+    msr:{p17}:lease:ID       string   token of the worker that folds this user now
+    msr:{p17}:events         stream   users whose history grew
+    msr:{p17}:dead           stream   users whose fold failed too often, with the reason
+    msr:{i05}:item:ID        hash     title, picture, version, summary, status
+    msr:{i05}:queue          stream   items that wait for their summary
+    msr:published            string   fingerprints of the artifacts last published
+
+Users and items are spread over NUM_PARTITIONS hash tags by a stable hash of their id. All keys of
+one user share a tag, so a script that touches them runs on one slot of a Redis Cluster.
+
+What is promised: an interaction has effect once, however often it is delivered. Its event id is
+remembered as long as it stays in the history, which holds HISTORY_CAP interactions; an interaction
+older than the kept ones is refused, so what was dropped cannot come back. A user without a new
+interaction for USER_TTL_SECONDS is forgotten as a whole, and the memory of duplicates with it.
+"""
+
+import hashlib
+import zlib
+
+from services.core.prompts import SCORING_FINGERPRINT
+from services.core.records import ItemId, UserId
+
+NUM_PARTITIONS = 64
+
+# Interactions kept of one user; older ones are dropped in whole folded blocks.
+HISTORY_CAP = 3_000
+# Times the cap that a history may reach before folding and dropping catch up; more is refused.
+HISTORY_SLACK = 2
+USER_TTL_SECONDS = 180 * 24 * 3600
+
+SCORES_TTL_SECONDS = 24 * 3600
+SCORES_CAP = 2_000
+
+LEASE_SECONDS = 30.0
+DEAD_LETTER_CAP = 1_000  # a partition
+
+GROUP = "workers"
+PUBLISHED = "msr:published"
+
+
+def partition_of(any_id: str) -> int:
+    """The partition, 0 to NUM_PARTITIONS - 1, of a user or item: stable across processes."""
+    return zlib.crc32(any_id.encode()) % NUM_PARTITIONS
+
+
+def user(user_id: UserId) -> str:
+    """Counters of one user."""
+    return f"{_user_tag(user_id)}:user:{user_id}"
+
+
+def history(user_id: UserId) -> str:
+    """Interactions of one user by event id."""
+    return f"{_user_tag(user_id)}:history:{user_id}"
+
+
+def preference(user_id: UserId) -> str:
+    """Preference state of one user."""
+    return f"{_user_tag(user_id)}:preference:{user_id}"
+
+
+def scores(user_id: UserId) -> str:
+    """Margins computed for one user."""
+    return f"{_user_tag(user_id)}:scores:{user_id}"
+
+
+def lease(user_id: UserId) -> str:
+    """Who folds one user at the moment."""
+    return f"{_user_tag(user_id)}:lease:{user_id}"
+
+
+def events(partition: int) -> str:
+    """Stream of users to fold."""
+    return f"msr:{{p{partition:02d}}}:events"
+
+
+def dead_letters(partition: int) -> str:
+    """Stream of users whose fold failed too often."""
+    return f"msr:{{p{partition:02d}}}:dead"
+
+
+def item(item_id: ItemId) -> str:
+    """One item."""
+    return f"msr:{{i{partition_of(item_id):02d}}}:item:{item_id}"
+
+
+def item_queue(partition: int) -> str:
+    """Stream of items to summarize."""
+    return f"msr:{{i{partition:02d}}}:queue"
+
+
+def score_key(preference_text: str, item_version: str, adapter: str) -> str:
+    """Names a cached margin by everything it follows from: 24 hex digits."""
+    facts = "\x00".join((SCORING_FINGERPRINT, adapter, item_version, preference_text))
+    return hashlib.sha256(facts.encode()).hexdigest()[:24]
+
+
+def _user_tag(user_id: UserId) -> str:
+    return f"msr:{{p{partition_of(user_id):02d}}}"

@@ -1,0 +1,110 @@
+"""What the store holds of a user and of an item, as the rest of the system sees it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from services.core.prompts import PREFERENCE_FINGERPRINT, HistoryItem
+from services.core.records import Interaction, Item, ItemId, UserId
+from services.core.recurrence import PreferenceState
+
+ItemStatus = Literal["ready", "pending", "failed"]
+Outcome = Literal["accepted", "duplicate", "rejected"]
+
+
+def writer_of(model: str) -> str:
+    """Names who writes preferences: a model by these prompts; texts of another do not continue."""
+    return f"{model}/{PREFERENCE_FINGERPRINT}"
+
+
+@dataclass(frozen=True, slots=True)
+class ItemRecord:
+    """An item with its summary. `version` is `item.version`, read instead of hashed again.
+
+    ready: `summary` is written. pending: a worker will write it. failed: the engine could not
+    describe it (`reason`); such an item is folded by its title alone, here and offline.
+    """
+
+    item: Item
+    version: str
+    summary: str | None
+    status: ItemStatus
+    reason: str | None = None
+
+    @property
+    def history_item(self) -> HistoryItem:
+        """What a preference prompt says of it."""
+        return HistoryItem(self.item.title, self.summary or "")
+
+
+@dataclass(frozen=True, slots=True)
+class Ingested:
+    """What became of one interaction; `version` is the user's history version after the call."""
+
+    outcome: Outcome
+    version: int
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineEntry:
+    """The preference as it was after one full block. `number` counts from 1 over the whole life."""
+
+    number: int
+    item_ids: tuple[ItemId, ...]
+    preference: str
+    written_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class UserRecord:
+    """Everything held of one user, read at one moment.
+
+    `history` is oldest first. `version` counts the interactions ever accepted; `preference` covers
+    the history as of `folded_version`. `revision` changes with every save (compare-and-set) and
+    never repeats, not even after the user was forgotten. `writer` says who wrote the texts
+    (`writer_of`). Of a history longer than the cap, `num_dropped_blocks` blocks are gone from the
+    front, and the first block that is left never changes again: the recurrence goes on from its
+    text as if nothing were missing.
+    """
+
+    user_id: UserId
+    history: tuple[Interaction, ...]
+    state: PreferenceState[ItemId]
+    preference: str
+    version: int
+    folded_version: int
+    revision: int
+    written_ms: tuple[int, ...] = ()
+    writer: str = ""
+    num_dropped_blocks: int = 0
+
+    @property
+    def item_ids(self) -> tuple[ItemId, ...]:
+        """The items of the history, oldest first, with repetitions."""
+        return tuple(interaction.item_id for interaction in self.history)
+
+    @property
+    def timeline(self) -> tuple[TimelineEntry, ...]:
+        """The preference after each full block, oldest first."""
+        return tuple(
+            TimelineEntry(number, block.elements, block.preference, written_ms)
+            for number, (block, written_ms) in enumerate(
+                zip(self.state.blocks, self.written_ms, strict=True),
+                start=self.num_dropped_blocks + 1,
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """What was made of a loaded record: the state, and the preference it gives.
+
+    `preference` covers the history as of `folded_version`; while a long fold is under way both
+    stay as they were and only `state` gains blocks.
+    """
+
+    record: UserRecord
+    state: PreferenceState[ItemId]
+    preference: str
+    folded_version: int
+    writer: str

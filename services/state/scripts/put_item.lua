@@ -1,0 +1,25 @@
+-- Stores an item; queues its summary unless there is one.
+-- KEYS  1 item, 2 queue
+-- ARGV  1 item id, 2 version, 3 title, 4 "1" if there is a picture, 5 the picture,
+--       6 status, 7 summary or the reason of the failure
+-- Gives the item's status. An item of the same version keeps the summary it has, and one that
+-- waits already is not queued twice; a failed one is tried again.
+local now = redis.call('HMGET', KEYS[1], 'version', 'status')
+local status = ARGV[6]
+local same = now[1] == ARGV[2]
+if same and status ~= 'ready' and (now[2] == 'ready' or now[2] == status) then
+  return now[2]
+end
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], 'version', ARGV[2], 'title', ARGV[3], 'status', status)
+if ARGV[4] == '1' then
+  redis.call('HSET', KEYS[1], 'image', ARGV[5])
+end
+if status == 'ready' then
+  redis.call('HSET', KEYS[1], 'summary', ARGV[7])
+elseif status == 'failed' then
+  redis.call('HSET', KEYS[1], 'reason', ARGV[7])
+else
+  redis.call('XADD', KEYS[2], '*', 'item_id', ARGV[1], 'version', ARGV[2])
+end
+return status

@@ -1,0 +1,156 @@
+"""Carries one user's preference forward to the history as it is now.
+
+The whole ordered history goes through `recurrence.rebuild`, which keeps the blocks that still
+stand; so an interaction that arrives late rewrites the block it falls into and what follows, and
+any order of arrival ends in the same state. The save is a compare-and-set: of two workers that fold
+one user only one has effect, and a user who was forgotten meanwhile stays forgotten.
+"""
+
+import contextlib
+import secrets
+import time
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from services.core.errors import EngineRefused, StateUnavailable
+from services.core.prompts import (
+    PREFERENCE_LIMITS,
+    HistoryItem,
+    preference_messages,
+)
+from services.core.records import ItemId, UserId
+from services.core.recurrence import (
+    BLOCK_SIZE,
+    PreferenceState,
+    current_preference,
+    rebuild,
+)
+from services.engines.contract import Engine
+from services.state.events import Events
+from services.state.records import Folded, UserRecord, writer_of
+from services.state.store import Store
+from services.worker.lane import NOT_ITS_OWN_FAULT, GaveUp, TryLater
+from services.worker.limits import WorkerLimits
+from services.worker.summarizing import Summarizer
+
+log = structlog.get_logger(__name__)
+
+
+class Folder:
+    """Folds users, one worker a user at a time."""
+
+    def __init__(
+        self,
+        store: Store,
+        events: Events,
+        engine: Engine,
+        summarizer: Summarizer,
+        limits: WorkerLimits,
+        is_stopping: Callable[[], bool],
+    ) -> None:
+        """The parts are the caller's and stay open. A long fold ends early if `is_stopping()`."""
+        self.leases: dict[UserId, str] = {}
+        self._store = store
+        self._events = events
+        self._engine = engine
+        self._summarizer = summarizer
+        self._limits = limits
+        self._is_stopping = is_stopping
+        self._writer = writer_of(engine.identity.model)
+
+    async def fold(self, user_id: UserId, num_deliveries: int = 1) -> None:
+        """Return once the preference covers the history as it was when the fold began.
+
+        Raises GaveUp after `num_tries` failures in a row, TryLater after fewer or while another
+        worker folds this user, and what the engine and the store raise when they do not serve.
+        """
+        if num_deliveries > self._limits.max_deliveries:
+            raise GaveUp(
+                f"taken up {num_deliveries} times without an end; it may bring its workers down"
+            )
+        token = secrets.token_hex(8)
+        if not await self._events.acquire_lease(user_id, token, seconds=self._limits.lease_seconds):
+            raise TryLater("another worker folds this user")
+        self.leases[user_id] = token
+        try:
+            await self._fold(user_id)
+        except NOT_ITS_OWN_FAULT:
+            raise
+        except Exception as error:
+            num_failures = await self._events.count_user_failure(user_id)
+            reason = f"{type(error).__name__}: {error}"
+            if num_failures < self._limits.num_tries:
+                raise TryLater(f"fold failed {num_failures} time(s): {reason}") from error
+            log.error("fold_given_up", user_id=user_id, num_tries=num_failures, reason=reason)  # noqa: TRY400 - the reason goes into the dead letter
+            raise GaveUp(reason) from error
+        finally:
+            del self.leases[user_id]
+            with contextlib.suppress(StateUnavailable):  # then it expires
+                await self._events.release_lease(user_id, token)
+
+    async def _fold(self, user_id: UserId) -> None:
+        record = await self._store.load_user(user_id)
+        if record is None or record.folded_version >= record.version:
+            return
+        started = time.perf_counter()
+        item_ids = record.item_ids
+        state = self._usable_state(record)
+        num_written = 0
+
+        async def write(previous: str, block: Sequence[ItemId]) -> str:
+            nonlocal num_written
+            items = await self._describe(block)
+            if not items:  # every item of the block was deleted since
+                return previous
+            num_written += 1
+            messages = preference_messages(previous, items)
+            text = await self._engine.generate(messages, PREFERENCE_LIMITS)
+            if not text:
+                raise EngineRefused("the model wrote an empty preference")
+            return text
+
+        stride = self._limits.blocks_between_saves * BLOCK_SIZE
+        for end in range(stride, len(item_ids), stride):
+            part = await rebuild(state, item_ids[:end], write=write)
+            if part.blocks == state.blocks[: len(part.blocks)]:
+                continue
+            state = part
+            progress = Folded(record, state, record.preference, record.folded_version, self._writer)
+            record = await self._store.save_preference(progress)
+            if self._is_stopping():
+                raise TryLater("the worker stops; the blocks written so far are saved")
+        state = await rebuild(state, item_ids, write=write)
+        preference = await current_preference(state, write=write)
+        await self._store.save_preference(
+            Folded(record, state, preference, record.version, self._writer)
+        )
+        log.info(
+            "preference_updated",
+            user_id=user_id,
+            version=record.version,
+            num_blocks=len(state.blocks) + record.num_dropped_blocks,
+            num_written=num_written,
+            duration_seconds=round(time.perf_counter() - started, 3),
+        )
+
+    def _usable_state(self, record: UserRecord) -> PreferenceState[ItemId]:
+        if record.writer in ("", self._writer):
+            return record.state
+        log.info("preference_rewritten", user_id=record.user_id, was=record.writer)
+        # Of a capped history the first block cannot be written again: what led to it is gone.
+        num_fixed = 1 if record.num_dropped_blocks else 0
+        return PreferenceState(record.state.blocks[:num_fixed])
+
+    async def _describe(self, block: Sequence[ItemId]) -> list[HistoryItem]:
+        """What the prompt says of a block's items; deleted ones are left out.
+
+        An item without a summary gets it first.
+        """
+        while True:
+            found = await self._store.load_history_items(block)
+            pending = await self._store.item_ids_known(i for i in block if i not in found)
+            if not pending:
+                return [found[item_id] for item_id in block if item_id in found]
+            for item_id in pending:
+                await self._summarizer.settle(item_id)

@@ -1,0 +1,190 @@
+"""One queue's way through a worker: taken, merged by subject, tried, tried again, acknowledged.
+
+A subject (a user or an item) has at most one task here; what arrives for it meanwhile is merged
+into that task's next turn. Only work that was handled to the end is acknowledged, so whatever a
+killed worker held comes back to another.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+
+from services.core.errors import (
+    EngineOverloaded,
+    EngineTimeout,
+    EngineUnavailable,
+    MsrError,
+    StateConflict,
+    StateUnavailable,
+)
+from services.state.events import Delivery, Events, GroupMissing, Queue
+from services.worker.limits import WorkerLimits
+
+log = structlog.get_logger(__name__)
+
+# Entries read of each partition at a time: few, so that no worker hoards what others could do.
+ENTRIES_A_READ = 2
+ENTRIES_A_CLAIM = 8
+
+
+class TryLater(MsrError):
+    """Not now, and not this subject's own fault: it is tried again without being counted."""
+
+
+class GaveUp(MsrError):
+    """A subject failed too often; its deliveries become dead letters."""
+
+
+NOT_ITS_OWN_FAULT = (
+    TryLater,
+    EngineUnavailable,
+    EngineOverloaded,
+    EngineTimeout,
+    StateUnavailable,
+    StateConflict,
+    GroupMissing,
+)
+
+# handle(subject, how often its work was delivered at most)
+Handle = Callable[[str, int], Awaitable[None]]
+
+
+class Lane:
+    """Takes the work of one queue and has it handled, `num_at_once` subjects at a time."""
+
+    def __init__(
+        self, queue: Queue, events: Events, handle: Handle, num_at_once: int, limits: WorkerLimits
+    ) -> None:
+        """`handle` covers, when it returns, all that was known of the subject when it began."""
+        self._queue = queue
+        self._events = events
+        self._handle = handle
+        self._limits = limits
+        self._slots = asyncio.Semaphore(num_at_once)
+        self._most_held = 2 * num_at_once
+        self._held: dict[str, dict[str, Delivery]] = {}
+        self._room = asyncio.Event()
+
+    @property
+    def held(self) -> list[Delivery]:
+        """Every delivery in hand, handled now or waiting."""
+        return [delivery for held in self._held.values() for delivery in held.values()]
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop`; what is being handled then is finished, the rest is left to others."""
+        async with asyncio.TaskGroup() as tasks:
+
+            def dispatch(deliveries: Sequence[Delivery]) -> None:
+                for delivery in deliveries:
+                    held = self._held.get(delivery.subject)
+                    if held is None:
+                        self._held[delivery.subject] = {delivery.entry_id: delivery}
+                        tasks.create_task(self._serve(delivery.subject, stop))
+                    else:
+                        held[delivery.entry_id] = delivery
+
+            tasks.create_task(self._take_new(stop, dispatch))
+            tasks.create_task(self._take_abandoned(stop, dispatch))
+
+    # --- taking ----------------------------------------------------------------------------------
+
+    async def _take_new(
+        self, stop: asyncio.Event, dispatch: Callable[[Sequence[Delivery]], None]
+    ) -> None:
+        async def read() -> list[Delivery]:
+            return await self._events.read(
+                self._queue, count=ENTRIES_A_READ, block_seconds=self._limits.block_seconds
+            )
+
+        while not stop.is_set():
+            if len(self._held) >= self._most_held:
+                self._room.clear()
+                await self._room.wait()
+            else:
+                dispatch(await self._patiently(read, stop))
+
+    async def _take_abandoned(
+        self, stop: asyncio.Event, dispatch: Callable[[Sequence[Delivery]], None]
+    ) -> None:
+        async def claim() -> list[Delivery]:
+            return await self._events.claim(
+                self._queue,
+                idle_seconds=self._limits.claim_after_seconds,
+                count=ENTRIES_A_CLAIM,
+            )
+
+        while not stop.is_set():
+            if len(self._held) < self._most_held:
+                claimed = await self._patiently(claim, stop)
+                if claimed:
+                    log.info("work_claimed", queue=self._queue, num_entries=len(claimed))
+                dispatch(claimed)
+            await sleep_unless(stop, self._limits.claim_every_seconds)
+
+    async def _patiently(
+        self, take: Callable[[], Awaitable[list[Delivery]]], stop: asyncio.Event
+    ) -> list[Delivery]:
+        """What `take` gives, as soon as Redis serves."""
+        num_tries = 0
+        while not stop.is_set():
+            try:
+                taken = await take()
+            except (StateUnavailable, GroupMissing) as error:
+                num_tries += 1
+                if num_tries == 1:
+                    log.warning("state_unavailable", queue=self._queue, reason=str(error))
+                if isinstance(error, GroupMissing):
+                    with contextlib.suppress(StateUnavailable):
+                        await self._events.create_groups()
+                await sleep_unless(stop, self._limits.pause_seconds(num_tries))
+            else:
+                if num_tries:
+                    log.info("state_recovered", queue=self._queue, num_tries=num_tries)
+                return taken
+        return []
+
+    # --- serving ---------------------------------------------------------------------------------
+
+    async def _serve(self, subject: str, stop: asyncio.Event) -> None:
+        held = self._held[subject]
+        num_tries = 0
+        while held and not stop.is_set():
+            async with self._slots:
+                if stop.is_set():
+                    break
+                taken = list(held.values())
+                done = await self._try(subject, taken, num_tries)
+            if done:
+                num_tries = 0
+                for delivery in taken:
+                    held.pop(delivery.entry_id)
+            else:
+                num_tries += 1
+                await sleep_unless(stop, self._limits.pause_seconds(num_tries))
+        del self._held[subject]
+        self._room.set()
+
+    async def _try(self, subject: str, taken: Sequence[Delivery], num_tries: int) -> bool:
+        try:
+            try:
+                await self._handle(subject, max(d.num_deliveries for d in taken))
+                await self._events.acknowledge(taken)
+            except GaveUp as error:
+                await self._events.dead_letter(taken, str(error))
+        except NOT_ITS_OWN_FAULT as error:
+            # A first postponement is ordinary: another worker has the lease, or saved first.
+            level = log.warning if num_tries else log.info
+            level("work_postponed", queue=self._queue, subject=subject, reason=str(error))
+            return False
+        except Exception:  # what no rule foresaw holds up its own subject alone
+            log.exception("work_failed", queue=self._queue, subject=subject)
+            return False
+        return True
+
+
+async def sleep_unless(stop: asyncio.Event, seconds: float) -> None:
+    """Wait so long, or until `stop`."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)

@@ -1,0 +1,91 @@
+"""The worker, `msr worker`: folds interactions into preferences and summarizes new items.
+
+Any number of workers share the queues. Work is delivered at least once and has effect once: see
+`folding.py` for what makes it so and `lane.py` for what happens to work that fails.
+
+    await Worker(store, engine).run(stop)
+"""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+
+import structlog
+
+from services.core.errors import StateUnavailable
+from services.core.records import ItemId, UserId
+from services.engines.contract import Engine
+from services.state.events import Events, GroupMissing
+from services.state.store import Store
+from services.worker.folding import Folder
+from services.worker.lane import Lane, sleep_unless
+from services.worker.limits import WorkerLimits
+from services.worker.summarizing import Summarizer
+
+log = structlog.get_logger(__name__)
+
+
+class Worker:
+    """One worker over a store and an engine that the caller opened and will close."""
+
+    def __init__(self, store: Store, engine: Engine, limits: WorkerLimits | None = None) -> None:
+        """Nothing happens before `run`."""
+        self._store = store
+        self._engine = engine
+        self._limits = limits or WorkerLimits()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set; what is in flight then is finished, the rest left to others."""
+        limits = self._limits
+        # A name of its own for every start: what an earlier one left is claimed, never mistaken.
+        consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        events = Events(self._store, consumer=consumer)
+        summarizer = Summarizer(self._store, events, self._engine, limits)
+        folder = Folder(self._store, events, self._engine, summarizer, limits, stop.is_set)
+
+        async def fold(user_id: str, num_deliveries: int) -> None:
+            await folder.fold(UserId(user_id), num_deliveries)
+
+        async def summarize(item_id: str, num_deliveries: int) -> None:
+            await summarizer.settle(ItemId(item_id), num_deliveries)
+
+        users = Lane("users", events, fold, limits.num_users, limits)
+        items = Lane("items", events, summarize, limits.num_items, limits)
+
+        async def keep_alive() -> None:
+            while True:
+                await asyncio.sleep(min(limits.lease_seconds, limits.claim_after_seconds) / 3)
+                with contextlib.suppress(StateUnavailable, GroupMissing):  # the lanes tell of it
+                    await events.keep([*users.held, *items.held])
+                    await events.renew_leases(folder.leases, seconds=limits.lease_seconds)
+
+        if not await self._create_groups(events, stop):
+            return
+        log.info("worker_started", consumer=consumer, model=self._engine.identity.model)
+        try:
+            async with asyncio.TaskGroup() as beside:
+                heartbeat = beside.create_task(keep_alive())
+                async with asyncio.TaskGroup() as lanes:
+                    lanes.create_task(users.run(stop))
+                    lanes.create_task(items.run(stop))
+                heartbeat.cancel()
+        finally:
+            await summarizer.close()
+        with contextlib.suppress(StateUnavailable, GroupMissing):
+            await events.leave()
+        log.info("worker_stopped", consumer=consumer)
+
+    async def _create_groups(self, events: Events, stop: asyncio.Event) -> bool:
+        num_tries = 0
+        while not stop.is_set():
+            try:
+                await events.create_groups()
+            except StateUnavailable as error:
+                num_tries += 1
+                log.warning("state_unavailable", reason=str(error), num_tries=num_tries)
+                await sleep_unless(stop, self._limits.pause_seconds(num_tries))
+            else:
+                return True
+        return False

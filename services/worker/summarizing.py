@@ -1,0 +1,92 @@
+"""Writes the summary of an item that came without one, or records why there is none.
+
+An item whose summary fails `num_tries` times is marked failed with the reason and from then on
+folded by its title alone, with an empty summary: exactly what step 3 does with an item that step 2
+quarantined.
+"""
+
+import asyncio
+
+import structlog
+
+from services.core.prompts import SUMMARY_LIMITS, summary_messages
+from services.core.records import ItemId
+from services.engines.contract import Engine
+from services.state.events import Events
+from services.state.records import ItemRecord
+from services.state.store import Store
+from services.worker.lane import NOT_ITS_OWN_FAULT, TryLater
+from services.worker.limits import WorkerLimits
+
+log = structlog.get_logger(__name__)
+
+
+class Summarizer:
+    """Summarizes items, each at most once at a time in this process."""
+
+    def __init__(self, store: Store, events: Events, engine: Engine, limits: WorkerLimits) -> None:
+        """The parts are the caller's and stay open."""
+        self._store = store
+        self._events = events
+        self._engine = engine
+        self._limits = limits
+        self._running: dict[ItemId, asyncio.Task[None]] = {}
+
+    async def settle(self, item_id: ItemId, num_deliveries: int = 1) -> None:
+        """Return once the item is ready, failed or gone.
+
+        Raises TryLater after a failure that was not the last one, and what the engine and the store
+        raise when they do not serve.
+        """
+        task = self._running.get(item_id)
+        if task is None:
+            task = asyncio.create_task(self._settle(item_id, num_deliveries))
+            self._running[item_id] = task
+            task.add_done_callback(lambda done: self._forget(item_id, done))
+        # Shielded: whoever is cancelled must not take the summary from the others who wait for it.
+        await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """Cancel what nobody waits for anymore."""
+        running = list(self._running.values())
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    def _forget(self, item_id: ItemId, done: asyncio.Task[None]) -> None:
+        del self._running[item_id]
+        if not done.cancelled():
+            done.exception()  # seen by those who wait, if any still do
+
+    async def _settle(self, item_id: ItemId, num_deliveries: int) -> None:
+        record = (await self._store.load_items([item_id])).get(item_id)
+        if record is None or record.status != "pending":
+            return
+        if num_deliveries > self._limits.max_deliveries:
+            await self._fail(record, f"taken up {num_deliveries} times without an end")
+            return
+        await self._summarize(record)
+
+    async def _summarize(self, record: ItemRecord) -> None:
+        item_id = record.item.item_id
+        try:
+            summary = await self._engine.generate(summary_messages(record.item), SUMMARY_LIMITS)
+        except NOT_ITS_OWN_FAULT:
+            raise
+        except Exception as error:
+            failure = f"{type(error).__name__}: {error}"
+        else:
+            if summary:
+                await self._store.save_summary(item_id, record.version, summary)
+                log.info("item_summarized", item_id=item_id, version=record.version)
+                return
+            failure = "the model wrote an empty summary"
+        num_failures = await self._events.count_item_failure(item_id)
+        if num_failures < self._limits.num_tries:
+            raise TryLater(f"summary of item {item_id!r} failed {num_failures} time(s): {failure}")
+        await self._fail(record, failure)
+
+    async def _fail(self, record: ItemRecord, reason: str) -> None:
+        item_id = record.item.item_id
+        await self._store.fail_item(item_id, record.version, reason)
+        log.error("item_summary_failed", item_id=item_id, version=record.version, reason=reason)

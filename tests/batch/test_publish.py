@@ -1,0 +1,164 @@
+"""`msr publish`: artifacts into the store, once or again, without losing what came online."""
+
+from pathlib import Path
+
+import pytest
+
+from services.batch import build_preferences, publish, summarize_images
+from services.core.artifacts import Artifact
+from services.core.errors import ArtifactMismatch, ArtifactMissing, EngineRefused
+from services.core.records import ItemId, UserId
+from services.core.splits import Cut
+from services.state.store import Store
+from tests.artifact_builders import write_interactions, write_items
+from tests.builders import DigestEngine, an_interaction, folded_by_hand, the_user
+from tests.worker.running import nothing_waits, work_to_the_end
+
+TITLES = {f"i{k}": f"title of i{k}" for k in range(1, 10)}
+HISTORIES = {"u1": ["i1", "i2", "i3", "i4", "i5", "i6", "i7"], "u2": ["i8", "i9"]}
+
+
+@pytest.fixture
+async def data(tmp_path: Path) -> str:
+    data = str(tmp_path / "data")
+    write_items(data, TITLES, images={"i1": b"picture"})
+    write_interactions(data, HISTORIES)
+    engine = DigestEngine(failing={'Title: "title of i9"': EngineRefused("not this one")})
+    await summarize_images.run(data, engine)
+    return data
+
+
+async def build(data: str, cut: Cut = "none", **options: int) -> None:
+    await build_preferences.run(data, DigestEngine(), cut=cut, **options)
+
+
+async def test_items_come_with_picture_and_summary_or_the_reason_why_not(store: Store, data: str):
+    counts = await publish.run(data, store)
+
+    items = await store.load_items([ItemId("i1"), ItemId("i9")])
+    assert counts["items"] == 9
+    assert (items[ItemId("i1")].item.image, items[ItemId("i1")].status) == (b"picture", "ready")
+    assert (items[ItemId("i9")].status, items[ItemId("i9")].reason) == ("failed", "not this one")
+
+
+async def test_histories_come_without_being_folded(store: Store, data: str):
+    counts = await publish.run(data, store)
+
+    user = await the_user(store, "u1")
+    assert list(user.item_ids) == HISTORIES["u1"]
+    assert (user.preference, user.folded_version, user.version) == ("", 0, 7)
+    assert (counts["preferences"], counts["queued"]) == (0, 0)
+    assert await nothing_waits(store)
+
+
+async def test_whole_preferences_are_there_at_once(store: Store, data: str):
+    await build(data)
+
+    counts = await publish.run(data, store)
+
+    user = await the_user(store, "u1")
+    row = Artifact(data, "preferences-whole").read().to_pylist()[0]
+    assert user.preference == row["preference"]
+    assert [entry.preference for entry in user.timeline] == row["block_preferences"]
+    assert (user.version, user.folded_version, counts["queued"]) == (7, 7, 0)
+
+
+async def test_what_a_cut_preference_has_not_seen_is_queued(store: Store, data: str):
+    await build(data, "last")
+
+    counts = await publish.run(data, store)
+
+    user = await the_user(store, "u1")
+    assert (user.folded_version, user.version, counts["queued"]) == (6, 7, 2)
+    assert not await nothing_waits(store)
+
+
+async def test_users_without_a_preference_are_not_queued(store: Store, data: str):
+    await build(data, "last", num_users=1)
+
+    counts = await publish.run(data, store)
+
+    assert counts["queued"] == 1
+    assert (await the_user(store, "u2")).item_ids == ("i8", "i9")
+    assert await store.request_fold(UserId("u2"))
+
+
+async def test_publishing_again_changes_nothing(store: Store, data: str):
+    await build(data)
+    await publish.run(data, store)
+    before = await the_user(store, "u1")
+
+    counts = await publish.run(data, store)
+
+    assert counts["published_before"] == 1
+    assert await the_user(store, "u1") == before
+
+
+async def test_a_publication_that_was_cut_short_is_completed(store: Store, data: str):
+    await build(data)
+    await publish.run(data, store)
+    await store.save_published("")  # killed before its end
+    await store.delete_item(ItemId("i2"))
+
+    await publish.run(data, store)
+
+    assert await store.item_ids_known([ItemId("i2")]) == {"i2"}
+    assert (await the_user(store, "u1")).version == 7
+
+
+async def test_interactions_and_texts_from_online_outlive_a_new_publication(
+    store: Store, data: str
+):
+    await build(data, "last")
+    await publish.run(data, store)
+    await store.ingest([an_interaction("i9", user_id="u1")])
+    await work_to_the_end(store, DigestEngine())
+    online = await the_user(store, "u1")
+
+    await build(data)
+    await publish.run(data, store)
+
+    assert await the_user(store, "u1") == online
+    assert online.item_ids == (*HISTORIES["u1"], "i9")
+
+
+async def test_texts_of_another_model_give_way_to_the_published_ones(store: Store, data: str):
+    await publish.run(data, store)
+    await store.save_preference(folded_by_hand(await the_user(store, "u1")))
+    await build(data)
+
+    await publish.run(data, store)
+
+    user = await the_user(store, "u1")
+    assert (
+        user.preference == Artifact(data, "preferences-whole").read().to_pylist()[0]["preference"]
+    )
+
+
+async def test_a_published_block_that_a_late_interaction_fell_into_is_not_used(
+    store: Store, data: str
+):
+    await publish.run(data, store)
+    late = an_interaction("i9", user_id="u1", event_id="late")
+    late = type(late)(late.user_id, late.item_id, 4500, late.event_id)  # between i4 and i5
+    await store.ingest([late])
+    await build(data)
+
+    await publish.run(data, store)
+
+    user = await the_user(store, "u1")
+    assert [block.elements for block in user.state.blocks] == [("i1", "i2", "i3")]
+    assert user.folded_version < user.version
+
+
+async def test_a_missing_step_is_named(tmp_path: Path, store: Store):
+    with pytest.raises(ArtifactMissing, match="msr prepare-catalogue"):
+        await publish.run(str(tmp_path), store)
+
+
+async def test_artifacts_that_do_not_belong_together_are_refused(store: Store, data: str):
+    await build(data)
+    write_interactions(data, {"u1": ["i1", "i2", "i3"]})
+
+    with pytest.raises(ArtifactMismatch, match=r"other interactions.*msr build-preferences"):
+        await publish.run(data, store)

@@ -1,0 +1,70 @@
+"""Errors of Redis are ours, and name neither passwords nor stack frames of the library."""
+
+import socket
+
+import pytest
+
+from services.core.errors import InputError, StateError, StateUnavailable
+from services.state.connection import Connection, without_password
+from services.state.store import Store
+from tests.builders import an_interaction, put_items
+
+
+def a_free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+async def test_a_redis_that_is_not_there_is_unavailable_and_the_password_stays_secret():
+    url = f"redis://user:secret@127.0.0.1:{a_free_port()}/0"
+
+    with pytest.raises(StateUnavailable, match="REDIS_URL") as failure:
+        await Store.open(url)
+
+    assert "secret" not in str(failure.value)
+
+
+async def test_an_address_that_is_no_redis_url_is_refused():
+    with pytest.raises(InputError, match="redis://HOST"):
+        await Store.open("http://localhost:6379")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://localhost/0", "redis://localhost/0"),
+        ("rediss://:pw@host:1/2", "rediss://:***@host:1/2"),
+        ("redis://me:pw@host", "redis://me:***@host"),
+        ("unix:///tmp/redis.sock?password=pw&db=0", "unix:///tmp/redis.sock?password=***&db=0"),
+    ],
+)
+def test_a_url_is_shown_without_its_password(url: str, shown: str):
+    assert without_password(url) == shown
+
+
+async def test_scripts_are_sent_again_to_a_redis_that_lost_them(store: Store):
+    await put_items(store, ["i1"])
+    await store.connection.call("SCRIPT", "FLUSH")
+
+    outcomes = await store.ingest([an_interaction(user_id=f"u{k}") for k in range(3)])
+
+    assert [outcome.outcome for outcome in outcomes] == ["accepted"] * 3
+
+
+async def test_a_command_that_redis_refuses_is_a_state_error(store: Store):
+    await store.connection.call("SET", "text", "words")
+
+    with pytest.raises(StateError, match="integer"):
+        await store.connection.call("INCR", "text")
+
+
+async def test_a_redis_out_of_memory_is_unavailable(redis_url: str, store: Store):
+    connection = await Connection.open(redis_url, timeout_seconds=5)
+    await connection.call("CONFIG", "SET", "maxmemory", "1")
+    try:
+        with pytest.raises(StateUnavailable, match="maxmemory"):
+            await store.save_published("anything")
+    finally:
+        await connection.call("CONFIG", "SET", "maxmemory", "0")
+        await connection.close()

@@ -1,0 +1,164 @@
+"""What is saved of a user, who may save it, and what forgetting leaves."""
+
+from dataclasses import replace
+
+import pytest
+
+from services.core.errors import StateConflict
+from services.core.records import UserId
+from services.core.recurrence import PreferenceState
+from services.state.events import Events
+from services.state.keys import partition_of
+from services.state.records import Folded
+from services.state.store import Store
+from tests.builders import (
+    a_folded_user,
+    a_history,
+    an_interaction,
+    folded_by_hand,
+    put_items,
+    some_ids,
+    the_user,
+)
+
+
+async def test_nobody_knows_an_unknown_user(store: Store):
+    assert await store.load_user(UserId("nobody")) is None
+
+
+async def test_a_saved_preference_is_read_back_as_it_was(store: Store):
+    saved = await a_folded_user(store, some_ids(7))
+
+    assert await the_user(store) == saved
+    assert (saved.preference, saved.folded_version, saved.version) == ("now", 7, 7)
+    assert saved.state.tail == ("i7",)
+    assert [block.preference for block in saved.state.blocks] == ["after 1", "after 2"]
+
+
+async def test_only_the_first_of_two_saves_from_one_record_counts(store: Store):
+    await put_items(store, some_ids(4))
+    await store.ingest(a_history(some_ids(4)))
+    record = await the_user(store)
+    await store.save_preference(folded_by_hand(record, "first"))
+
+    with pytest.raises(StateConflict, match="u1"):
+        await store.save_preference(folded_by_hand(record, "second"))
+
+    assert (await the_user(store)).preference == "first"
+
+
+async def test_interactions_that_arrive_during_a_fold_are_no_conflict(store: Store):
+    await put_items(store, some_ids(4))
+    await store.ingest(a_history(some_ids(3)))
+    record = await the_user(store)
+    await store.ingest([an_interaction("i4", at=9)])
+
+    await store.save_preference(folded_by_hand(record))
+
+    now = await the_user(store)
+    assert (now.version, now.folded_version) == (4, 3)
+
+
+async def test_a_block_that_stands_keeps_the_time_it_was_written(store: Store):
+    record = await a_folded_user(store, some_ids(6))
+    aged = replace(record, written_ms=(1, 2))
+    changed = folded_by_hand(aged)
+    last = replace(changed.state.blocks[1], preference="other")
+    state = PreferenceState((changed.state.blocks[0], last))
+
+    saved = await store.save_preference(replace(changed, state=state))
+
+    assert [entry.preference for entry in saved.timeline] == ["after 1", "other"]
+    assert saved.timeline[0].written_ms == 1
+    assert saved.timeline[1].written_ms > 2
+
+
+async def test_a_fold_is_queued_on_request_if_there_is_something_to_fold(store: Store):
+    await put_items(store, some_ids(3))
+    await store.append_history(a_history(some_ids(3)))
+
+    behind = await store.request_fold(UserId("u1"))
+    await store.save_preference(folded_by_hand(await the_user(store)))
+
+    assert (behind, await store.request_fold(UserId("u1"))) == (True, False)
+    assert await store.request_fold(UserId("nobody")) is False
+
+
+async def test_a_forgotten_user_leaves_no_key_and_no_entry(store: Store):
+    events = Events(store, consumer="test")
+    await events.create_groups()
+    before = await store.connection.call("DBSIZE")
+    await put_items(store, some_ids(3))
+    items = await store.connection.call("DBSIZE") - before
+    await a_folded_user(store, some_ids(3))
+    await store.save_scores(UserId("u1"), {"k": 1.0})
+    await events.acquire_lease(UserId("u1"), "token", seconds=60)
+    taken = await events.read("users", count=1, block_seconds=0.01)
+
+    assert await store.forget_user(UserId("u1")) is True
+
+    assert await store.connection.call("DBSIZE") == before + items
+    assert await store.connection.call("XLEN", taken[0].stream) == 0
+    assert await events.claim("users", idle_seconds=0, count=9) == []
+
+
+async def test_forgetting_takes_dead_letters_along_and_leaves_those_of_others(store: Store):
+    users = [f"u{k}" for k in range(1000) if partition_of(f"u{k}") == partition_of("u1")][:2]
+    events = Events(store, consumer="test")
+    await events.create_groups()
+    await put_items(store, ["i1"])
+    await store.ingest([an_interaction(user_id=user) for user in users])
+    for delivery in await events.read("users", count=9, block_seconds=0.01):
+        await events.dead_letter([delivery], "reason")
+
+    await store.forget_user(UserId(users[0]))
+
+    assert [letter.user_id for letter in await events.dead_letters()] == [users[1]]
+
+
+async def test_forgetting_nobody_says_so(store: Store):
+    assert await store.forget_user(UserId("nobody")) is False
+
+
+async def test_a_fold_that_ends_after_the_user_was_forgotten_brings_nothing_back(store: Store):
+    record = await a_folded_user(store, some_ids(3))
+    await store.forget_user(UserId("u1"))
+
+    with pytest.raises(StateConflict):
+        await store.save_preference(folded_by_hand(record))
+
+    assert await store.load_user(UserId("u1")) is None
+
+
+async def test_a_fold_of_the_forgotten_user_does_not_fit_the_one_who_came_after(store: Store):
+    await put_items(store, some_ids(3))
+    await store.ingest(a_history(some_ids(3)))
+    of_the_first = await the_user(store)
+    await store.forget_user(UserId("u1"))
+    await store.ingest([an_interaction("i1")])
+
+    with pytest.raises(StateConflict):
+        await store.save_preference(folded_by_hand(of_the_first))
+
+    assert (await the_user(store)).preference == ""
+
+
+async def test_several_saves_at_once_report_conflicts_in_their_places(store: Store):
+    one = await a_folded_user(store, some_ids(3), "u1")
+    two = await a_folded_user(store, some_ids(3), "u2")
+    stale = replace(two, revision=two.revision - 1)
+
+    saved = await store.save_preferences([folded_by_hand(r) for r in (stale, one)])
+
+    assert saved[0] is None
+    assert saved[1] is not None
+    assert saved[1].user_id == "u1"
+
+
+async def test_a_long_text_in_any_script_survives(store: Store):
+    record = await a_folded_user(store, some_ids(3))
+    text = 'Žluťoučký "kůň" 🐴\n' * 200
+
+    await store.save_preference(Folded(record, record.state, text, 3, "hand"))
+
+    assert (await the_user(store)).preference == text
