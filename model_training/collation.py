@@ -1,0 +1,105 @@
+"""Rows to tensors: the prompt exactly as the engines render it, loss on the answer alone.
+
+TRL's own collator tokenizes prompt and answer apart. With a tokenizer that marks word starts (the
+published LLaVA-NeXT's does) the answer after `[/INST]` then becomes other tokens than in the whole
+text, and the adapter would learn an answer that no engine asks for. So the whole text is tokenized
+here, and the answer is what follows the prompt in it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from services.core.errors import AnswerTokenMissing
+from services.core.prompts import Message, Messages
+from services.core.scoring import NO, YES, AnswerTokens, find_answer_tokens
+from services.engines.rendering import chat_content, pictures
+
+IGNORED = -100  # torch's cross entropy skips this label
+
+
+def training_row(messages: Messages, *, label: bool) -> dict[str, Any]:
+    """A question and its answer in the form that TRL's trainers take.
+
+    `{"images", "prompt", "completion"}`: pictures, and chat messages in the form of the templates.
+    """
+    answer = Message("assistant", YES if label else NO)
+    return {
+        "images": pictures(messages),
+        "prompt": chat_content(messages),
+        "completion": chat_content((answer,)),
+    }
+
+
+def answer_tokens(processor: Any) -> AnswerTokens:
+    """The answer tokens under this processor's chat template; AnswerTokenMissing if unusable."""
+    question = chat_content((Message("user", "Yes or No?"),))
+
+    def render(answer: str | None) -> Sequence[int]:
+        turns = [] if answer is None else chat_content((Message("assistant", answer),))
+        return _tokenize(processor, [_render(processor, question, turns)])[0]
+
+    return find_answer_tokens(render)
+
+
+class AnswerCollator:
+    """Batches rows of `training_row` for the trainer."""
+
+    def __init__(self, processor: Any) -> None:
+        """`processor` is the base model's; AnswerTokenMissing if its template has no answers."""
+        self._processor = processor
+        self.answers = answer_tokens(processor)
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """`input_ids`, `attention_mask` and `labels` (B, T), padded on the right, and the pictures.
+
+        Labels are IGNORED except on the answer and the end of its turn. AnswerTokenMissing if a
+        row's answer does not begin with an answer token.
+        """
+        asked = [_render(self._processor, row["prompt"], []) for row in rows]
+        answered = [_render(self._processor, row["prompt"], row["completion"]) for row in rows]
+        images = [image for row in rows for image in row["images"]]
+        batch = self._processor(
+            text=answered,
+            images=images or None,
+            padding=True,
+            padding_side="right",
+            add_special_tokens=False,  # the template has written every special token already
+            return_tensors="pt",
+        )
+        labels = torch.full_like(batch["input_ids"], IGNORED)
+        lengths = batch["attention_mask"].sum(dim=1).tolist()
+        for row, num_tokens in enumerate(self._num_answer_tokens(asked, answered)):
+            answer = slice(lengths[row] - num_tokens, lengths[row])
+            labels[row, answer] = batch["input_ids"][row, answer]
+        batch["labels"] = labels
+        return dict(batch)
+
+    def _num_answer_tokens(self, asked: list[str], answered: list[str]) -> list[int]:
+        counts = []
+        prompts, texts = _tokenize(self._processor, asked), _tokenize(self._processor, answered)
+        for prompt, text in zip(prompts, texts, strict=True):
+            num_prompt = len(prompt)
+            if text[:num_prompt] != prompt or text[num_prompt] not in (
+                self.answers.yes,
+                self.answers.no,
+            ):
+                raise AnswerTokenMissing(
+                    "an answered prompt does not continue the unanswered one with Yes or No; the "
+                    "tokenizer merges the end of the prompt with the answer"
+                )
+            counts.append(len(text) - num_prompt)
+        return counts
+
+
+def _render(processor: Any, prompt: list[dict[str, Any]], completion: list[dict[str, Any]]) -> str:
+    text: str = processor.apply_chat_template(
+        [*prompt, *completion], tokenize=False, add_generation_prompt=not completion
+    )
+    return text
+
+
+def _tokenize(processor: Any, texts: list[str]) -> list[list[int]]:
+    ids: list[list[int]] = processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return ids

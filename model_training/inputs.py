@@ -1,0 +1,157 @@
+"""What every training step reads, and the checks that come before any work is done on it.
+
+Interactions, items and preferences are read here alone, so that no step can forget to ask whether
+a preference has seen its target item, or whether the artifacts still belong together.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from services.core.artifacts import Artifact, Manifest
+from services.core.errors import ArtifactMismatch, EmptyDataset, HistoryTooShort, TargetLeak
+from services.core.prompts import PREFERENCE_FINGERPRINT
+from services.core.records import Item, ItemId, UserId
+from services.core.recurrence import BLOCK_SIZE
+from services.core.splits import leave_last_out
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Every user's whole interactions, oldest first, and the artifact they came from."""
+
+    by_user: Mapping[UserId, Sequence[ItemId]]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """The preference of each user, written from the history before the target item."""
+
+    by_user: Mapping[UserId, str]
+    manifest: Manifest
+
+
+def read_histories(data: str) -> Histories:
+    """All users' interactions; EmptyDataset if there are none."""
+    artifact = Artifact(data, "interactions")
+    fingerprint = artifact.manifest().fingerprint
+    table = artifact.read(["user_id", "item_ids"])
+    users, histories = table["user_id"].to_pylist(), table["item_ids"].to_pylist()
+    if not users:
+        raise EmptyDataset(
+            f"{artifact.location} has no users; prepare a catalogue with interactions"
+        )
+    return Histories(dict(zip(users, histories, strict=True)), fingerprint)
+
+
+def read_item_ids(data: str) -> list[ItemId]:
+    """All item ids, in the order of the item index."""
+    ids: list[ItemId] = Artifact(data, "items").read(["item_id"])["item_id"].to_pylist()
+    return ids
+
+
+def read_items(data: str, wanted: Collection[ItemId]) -> dict[ItemId, Item]:
+    """The wanted items with their pictures; ArtifactMismatch if the catalogue lacks one.
+
+    Shard after shard, so that a catalogue larger than memory can be picked from.
+    """
+    wanted = set(wanted)
+    found: dict[ItemId, Item] = {}
+    for shard in Artifact(data, "items").shards(["item_id", "title", "image"]):
+        keep = [item_id in wanted for item_id in shard["item_id"].to_pylist()]
+        for row in shard.filter(pa.array(keep)).to_pylist():
+            found[row["item_id"]] = Item(**row)
+    if missing := sorted(wanted - found.keys()):
+        raise ArtifactMismatch(
+            f"the catalogue lacks item {missing[0]!r} ({len(missing)} such items); run "
+            "`msr prepare-catalogue` and every step after it again"
+        )
+    return found
+
+
+def read_preferences(data: str, histories: Histories, name: str = "preferences") -> Preferences:
+    """The preferences of `name`, proven not to know the target items.
+
+    Raises TargetLeak if a preference has seen its user's target, ArtifactMismatch if it was written
+    by other prompts or from other interactions than those in the data folder.
+    """
+    artifact = Artifact(data, name)
+    manifest = artifact.manifest()
+    cut = manifest.definition.get("cut")
+    if cut != "last":
+        raise TargetLeak(
+            f"{artifact.location} was built with cut {cut!r}: its preferences have seen the target "
+            "items and give the answers away; use those of `msr build-preferences --cut last`"
+        )
+    _require_current_definition(artifact, manifest)
+    require_same_inputs(data, manifest)
+    table = artifact.read(["user_id", "item_ids", "preference"])
+    by_user: dict[UserId, str] = {}
+    for row in table.to_pylist():
+        user_id = row["user_id"]
+        if user_id not in histories.by_user:
+            raise ArtifactMismatch(
+                f"{artifact.location} has user {user_id!r}, the interactions have not; run "
+                "`msr build-preferences` again"
+            )
+        if user_id in by_user:
+            raise ArtifactMismatch(f"{artifact.location} has user {user_id!r} twice; delete it")
+        _require_cut(
+            user_id,
+            row["item_ids"],
+            histories.by_user[user_id],
+            whole=manifest.definition.get("variant") != "direct",
+        )
+        by_user[user_id] = row["preference"]
+    if not by_user:
+        raise EmptyDataset(f"{artifact.location} has no users; run `msr build-preferences` again")
+    return Preferences(by_user, manifest)
+
+
+def require_same_inputs(data: str, manifest: Manifest) -> None:
+    """ArtifactMismatch if an artifact that `manifest` was made from has been made anew since."""
+    for name, fingerprint in manifest.inputs.items():
+        found = Artifact(data, name).manifest().fingerprint
+        if found != fingerprint:
+            raise ArtifactMismatch(
+                f"`msr {manifest.step}` ran on {name} {fingerprint}, but {data} now holds {name} "
+                f"{found}; run `msr {manifest.step}` again"
+            )
+
+
+def _require_current_definition(artifact: Artifact, manifest: Manifest) -> None:
+    expected = {"prompt": PREFERENCE_FINGERPRINT, "block_size": BLOCK_SIZE}
+    for name, value in expected.items():
+        found = manifest.definition.get(name)
+        if found != value:
+            raise ArtifactMismatch(
+                f"{artifact.location} was built with {name} {found!r}, this version has {value!r}; "
+                f"run `msr {manifest.step}` again"
+            )
+
+
+def _require_cut(
+    user_id: UserId, folded: Sequence[ItemId], interactions: Sequence[ItemId], *, whole: bool
+) -> None:
+    """`folded` must be the history before the target; a direct preference may know its end only."""
+    try:
+        history, _ = leave_last_out(interactions)
+    except HistoryTooShort as error:
+        raise ArtifactMismatch(
+            f"user {user_id!r} has a preference but no target item; run `msr build-preferences` "
+            "again"
+        ) from error
+    expected = list(history) if whole else list(history[-len(folded) :])
+    if folded and list(folded) == expected:
+        return
+    if list(folded) == list(interactions[-len(folded) :]):
+        raise TargetLeak(
+            f"the preference of user {user_id!r} was written from interactions that end with the "
+            "target item; run `msr build-preferences --cut last` again"
+        )
+    raise ArtifactMismatch(
+        f"the preference of user {user_id!r} was written from {len(folded)} items that are not the "
+        f"{len(history)} before the target; run `msr build-preferences` again"
+    )

@@ -1,0 +1,44 @@
+"""Ask an engine about many users: each one's preference against that user's candidates."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+
+from services.core.records import Item, ScoredCandidate, UserId
+from services.core.scoring import score_candidates
+from services.engines.contract import Engine
+
+# Enough prompts in flight to fill an engine's batches, few enough to keep their pictures in memory.
+DEFAULT_CONCURRENCY = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringGroup:
+    """One user's candidates and the preference to judge them by."""
+
+    user_id: UserId
+    preference: str
+    candidates: tuple[Item, ...]
+
+
+async def score_groups(
+    engine: Engine, groups: Iterable[ScoringGroup], *, concurrency: int = DEFAULT_CONCURRENCY
+) -> AsyncIterator[tuple[UserId, list[ScoredCandidate]]]:
+    """Each group's scores in the order of `groups`; at most `concurrency` groups are in flight.
+
+    The first error of the engine is raised: a missing score is never a default score.
+    """
+    waiting: list[tuple[UserId, asyncio.Task[list[ScoredCandidate]]]] = []
+    try:
+        for group in groups:
+            if len(waiting) == concurrency:
+                user_id, task = waiting.pop(0)
+                yield user_id, await task
+            scoring = score_candidates(engine.score, group.preference, group.candidates)
+            waiting.append((group.user_id, asyncio.create_task(scoring)))
+        while waiting:
+            user_id, task = waiting.pop(0)
+            yield user_id, await task
+    finally:
+        for _, task in waiting:
+            task.cancel()
