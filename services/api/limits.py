@@ -1,0 +1,31 @@
+"""The bounds an application keeps, with defaults that suit a demo on a CPU."""
+
+from dataclasses import dataclass, field
+
+from services.core.images import DEFAULT_IMAGE_SIZE
+from services.core.wire import MAX_IMAGE_BASE64_CHARS
+from services.fetch.rules import FetchRules
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a request may ask for and what it may cost."""
+
+    # The cascade: candidates sent to the model, the deadline if the request names none, and how
+    # many prompts of one request are in the engine at once.
+    num_scored: int = 20
+    timeout_seconds: float = 10.0
+    max_in_flight: int = 64
+    # About 2,000 items with a picture of 336 x 336.
+    item_cache_bytes: int = 128 * 1024 * 1024
+    max_body_bytes: int = 4 * 1024 * 1024
+    max_item_body_bytes: int = MAX_IMAGE_BASE64_CHARS + 256 * 1024
+    # The size of the catalogue's prepared pictures (manifest of `items`).
+    image_size: int = DEFAULT_IMAGE_SIZE
+    # Decoding a picture of the largest accepted size takes 150 MB.
+    max_images_at_once: int = 2
+    # GET /health/ready asks the engine if its last answer or failure is older than this.
+    engine_silence_seconds: float = 30.0
+    engine_failure_seconds: float = 2.0
+    engine_wait_seconds: float = 2.0
+    fetch: FetchRules = field(default_factory=lambda: FetchRules(allowed_hosts=()))

@@ -1,0 +1,261 @@
+"""The HTTP API as an application, and how it is served. `msr serve` starts it.
+
+async with open_store(settings) as store:
+    app = create_app(store=store, engine=engine, rankers=rankers, limits=limits)
+    await serve(app, host="127.0.0.1", port=8000, background=[worker.run])
+"""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from services.api import problems
+from services.api.body_limit import BodyLimit
+from services.api.engine_watch import EngineWatch
+from services.api.item_cache import ItemCache
+from services.api.limits import Limits
+from services.api.metrics import Metrics
+from services.api.parts import Parts
+from services.api.paths import EncodedPaths
+from services.api.ranking import Cascade
+from services.api.request_log import RequestLog
+from services.api.routes import interactions, items, operations, recommend, users
+from services.api.scorer import CandidateScorer
+from services.core.errors import InputError
+from services.core.records import Item, ItemId
+from services.engines.contract import Engine
+from services.fetch.download import CheckedClient
+from services.retrieval.rankers import CheapRankers
+from services.state.store import Store
+
+log = structlog.get_logger(__name__)
+
+# Work that goes on beside the server until the event is set.
+Background = Callable[[asyncio.Event], Awaitable[None]]
+
+DESCRIPTION = """
+Multimodal sequential recommendation: a written preference for every user, carried forward as
+interactions arrive, and a multimodal model that says how likely the user is to take an item next.
+
+Every error is a problem document (RFC 9457) with a stable `type`.
+"""
+
+
+class _Api(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        document = super().openapi()
+        problems.add_problem_schema(document)
+        return document
+
+
+def create_app(
+    *,
+    store: Store,
+    engine: Engine,
+    rankers: CheapRankers,
+    limits: Limits | None = None,
+) -> FastAPI:
+    """The application over parts that the caller opened and will close."""
+    limits = limits or Limits()
+    parts = _assemble(store, engine, rankers, limits)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with parts.fetch_client:
+            yield
+
+    app = _Api(
+        title="MSR",
+        summary="Multimodal sequential recommendation",
+        description=DESCRIPTION,
+        version=version("msr"),
+        lifespan=lifespan,
+        redirect_slashes=False,
+        # Their pages load scripts from other hosts; the document itself is at /openapi.json.
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.parts = parts
+    for routes in (recommend, interactions, users, items, operations):
+        app.include_router(routes.router)
+    problems.register(app)
+    # The last one added is the outermost.
+    app.add_middleware(EncodedPaths)
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=limits.max_body_bytes,
+        by_path={"/items": limits.max_item_body_bytes},
+    )
+    app.add_middleware(RequestLog, metrics=parts.metrics)
+    return app
+
+
+def _assemble(store: Store, engine: Engine, rankers: CheapRankers, limits: Limits) -> Parts:
+    async def load_items(item_ids: list[ItemId]) -> list[Item]:
+        return [record.item for record in (await store.load_items(item_ids)).values()]
+
+    metrics = Metrics()
+    watch = EngineWatch(
+        engine,
+        silence_seconds=limits.engine_silence_seconds,
+        failure_seconds=limits.engine_failure_seconds,
+        wait_seconds=limits.engine_wait_seconds,
+    )
+    scorer = CandidateScorer(
+        store,
+        engine,
+        ItemCache(load_items, limits.item_cache_bytes),
+        watch,
+        metrics,
+        max_in_flight=limits.max_in_flight,
+    )
+    return Parts(
+        store=store,
+        engine=engine,
+        rankers=rankers,
+        limits=limits,
+        metrics=metrics,
+        cascade=Cascade(store, rankers, scorer, limits, metrics),
+        engine_watch=watch,
+        fetch_client=CheckedClient(limits.fetch),
+        image_slots=asyncio.Semaphore(limits.max_images_at_once),
+    )
+
+
+# --- serving -------------------------------------------------------------------------------------
+
+
+async def serve(
+    app: FastAPI,
+    *,
+    host: str,
+    port: int,
+    background: Sequence[Background] = (),
+    on_listening: Callable[[str], None] | None = None,
+    stop: asyncio.Event | None = None,
+    shutdown_seconds: float = 10.0,
+) -> None:
+    """Serve until SIGINT, SIGTERM or `stop`, with `background` beside it; then end all in order.
+
+    Port 0 takes a free one; `on_listening` is told the base URL once requests are answered. A
+    background work that fails ends the server, and its exception is raised here; one that returns
+    does not. Raises InputError if the port cannot be had.
+    """
+    stop = stop or asyncio.Event()
+    listener = _listen(host, port)
+    url = _base_url(listener)
+    server = _Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=max(1, round(shutdown_seconds)),
+        ),
+        lambda: _announce(url, on_listening),
+    )
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    works = [asyncio.ensure_future(work(stop)) for work in background]
+    stopping = asyncio.create_task(stop.wait())
+    for work in works:
+        work.add_done_callback(lambda ended: stop.set() if _failed(ended) else None)
+    try:
+        with _signals_set(stop):
+            await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stop.set()
+        server.should_exit = True
+        # A second signal now ends the process the hard way: the handlers are gone.
+        await _end(works, shutdown_seconds)
+        await serving
+        listener.close()
+    log.info("server_stopped", url=url)
+    for work in works:
+        if _failed(work):
+            work.result()
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to `serve`, and says when it is ready."""
+
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._on_started()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # The protocol must be named: asyncio turns Nagle's algorithm off only where it reads "TCP", and
+    # with it every answer waits for the client's delayed acknowledgement (48 ms instead of 3).
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise InputError(
+            f"cannot listen on {host} port {port} ({error.strerror or error}); choose another with "
+            "--host and --port"
+        ) from error
+    return listener
+
+
+def _base_url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _announce(url: str, on_listening: Callable[[str], None] | None) -> None:
+    log.info("server_listening", url=url)
+    if on_listening is not None:
+        on_listening(url)
+
+
+@contextlib.contextmanager
+def _signals_set(stop: asyncio.Event) -> Iterator[None]:
+    """SIGINT and SIGTERM set the event; only the main thread can be told of signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    taken = (signal.SIGINT, signal.SIGTERM)
+    for each in taken:
+        loop.add_signal_handler(each, stop.set)
+    try:
+        yield
+    finally:
+        for each in taken:
+            loop.remove_signal_handler(each)
+
+
+def _failed(work: "asyncio.Future[None]") -> bool:
+    return work.done() and not work.cancelled() and work.exception() is not None
+
+
+async def _end(works: Sequence["asyncio.Future[None]"], seconds: float) -> None:
+    """Let the works end by themselves, then cancel them."""
+    if not works:
+        return
+    _, late = await asyncio.wait(works, timeout=seconds)
+    for work in late:
+        work.cancel()
+    if late:
+        await asyncio.wait(late)

@@ -1,0 +1,65 @@
+"""What the API counts and times, in Prometheus' text format at GET /metrics.
+
+One registry an application, so that two applications in one process (tests) do not share counts.
+"""
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class Metrics:
+    """The API's instruments."""
+
+    def __init__(self) -> None:
+        """Every instrument starts at zero."""
+        registry = self._registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self.requests = Counter(
+            "msr_http_requests",
+            "Requests answered",
+            ["route", "method", "status"],
+            registry=registry,
+        )
+        self.request_seconds = Histogram(
+            "msr_http_request_seconds",
+            "Time to answer",
+            ["route"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.stage_seconds = Histogram(
+            "msr_recommend_stage_seconds",
+            "Time in each stage of a recommendation",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.recommendations = Counter(
+            "msr_recommendations",
+            "Rankings answered; reason is empty if not degraded",
+            ["mode", "reason"],
+            registry=registry,
+        )
+        self.candidate_scores = Counter(
+            "msr_candidate_scores",
+            "Candidates sent to the model, by what came of it",
+            ["outcome"],
+            registry=registry,
+        )
+        self.interactions = Counter(
+            "msr_interactions", "Interactions received", ["outcome"], registry=registry
+        )
+
+    def render(self) -> bytes:
+        """All of it as Prometheus reads it."""
+        return generate_latest(self._registry)

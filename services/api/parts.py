@@ -1,0 +1,38 @@
+"""What the routes of one application share; handed to them by the framework, never global."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from services.api.engine_watch import EngineWatch
+from services.api.limits import Limits
+from services.api.metrics import Metrics
+from services.api.ranking import Cascade
+from services.engines.contract import Engine
+from services.fetch.download import CheckedClient
+from services.retrieval.rankers import CheapRankers
+from services.state.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The application's own parts."""
+
+    store: Store
+    engine: Engine
+    rankers: CheapRankers
+    limits: Limits
+    metrics: Metrics
+    cascade: Cascade
+    engine_watch: EngineWatch
+    fetch_client: CheckedClient
+    image_slots: asyncio.Semaphore
+
+
+def _parts(request: Request) -> Parts:
+    return cast(Parts, request.app.state.parts)
+
+
+AppParts = Annotated[Parts, Depends(_parts)]

@@ -1,0 +1,72 @@
+"""The outermost layer of a request: its id, its log line, its metrics, and the last resort.
+
+Bodies, queries and ids in paths are not logged: a route stands in the log as its template.
+"""
+
+import time
+from typing import Any
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from services.api import problems, request_ids
+from services.api.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+
+class RequestLog:
+    """ASGI middleware; must be the outermost."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        """Wrap `app`; count into `metrics`."""
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request; an exception that nobody answered becomes a problem document."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = request_ids.begin_request(Headers(scope=scope).get(request_ids.HEADER))
+        started = time.perf_counter()
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[request_ids.HEADER] = request_id
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, send_with_id)
+            except Exception:
+                log.exception("request_crashed", route=_template(scope), method=scope["method"])
+                if status:  # half an answer is out already; only the server can cut it off
+                    raise
+                answer = problems.problem_response(
+                    problems.UNEXPECTED, instance=problems.instance_of(scope)
+                )
+                await answer(scope, receive, send_with_id)
+            finally:
+                self._note(scope, status, time.perf_counter() - started)
+
+    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+        route, method = _template(scope), scope["method"]
+        self._metrics.requests.labels(route, method, str(status)).inc()
+        self._metrics.request_seconds.labels(route).observe(seconds)
+        log.info(
+            "request_answered",
+            route=route,
+            method=method,
+            status=status,
+            duration_seconds=round(seconds, 4),
+        )
+
+
+def _template(scope: Scope) -> str:
+    route: Any = scope.get("route")
+    return str(getattr(route, "path_format", None) or "unmatched")

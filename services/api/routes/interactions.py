@@ -1,0 +1,100 @@
+"""POST /interactions: what users did, one or up to 1,000 at a time."""
+
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body
+
+from services.api.parts import AppParts
+from services.api.problems import documented
+from services.core import wire
+from services.core.errors import BacklogFull, StateError, StateUnavailable
+from services.core.records import Interaction, ItemId, UserId, derive_event_id
+
+MAX_AHEAD_MS = 24 * 3600 * 1000
+
+router = APIRouter(tags=["interactions"])
+
+_ONE = {"user_id": "u42", "item_id": "i7", "timestamp_ms": 1_767_225_600_000}
+_EXAMPLES: dict[str, Any] = {
+    "one": {"summary": "One interaction", "value": _ONE},
+    "many": {
+        "summary": "Several at once",
+        "value": {"interactions": [_ONE, {**_ONE, "user_id": "u43"}]},
+    },
+}
+
+
+@router.post(
+    "/interactions",
+    status_code=202,
+    summary="Take in interactions",
+    responses=documented(StateUnavailable, StateError, BacklogFull, body=True),
+)
+async def take_in(
+    body: Annotated[wire.Interactions, Body(openapi_examples=_EXAMPLES)], parts: AppParts
+) -> wire.InteractionsResponse:
+    """Store the interactions; the preferences follow in the background.
+
+    A request that does not fit the schema is refused as a whole. Otherwise every interaction has
+    its own fate: accepted, a duplicate, or rejected with a reason. Sending a request again is
+    harmless if its interactions carry their timestamp or an event id.
+    """
+    received = body.interactions if isinstance(body, wire.InteractionBatch) else [body]
+    now_ms = time.time_ns() // 1_000_000
+    reasons: dict[int, str] = {}
+    stored: list[tuple[int, Interaction]] = []
+    for index, each in enumerate(received):
+        # Without timestamps the order of the list is the order in which things happened.
+        interaction = _interaction(each, arrived_ms=now_ms + index)
+        fault = _fault(interaction.timestamp_ms, now_ms)
+        if fault is None:
+            stored.append((index, interaction))
+        else:
+            reasons[index] = fault
+    ingested = await parts.store.ingest([interaction for _, interaction in stored])
+    versions: dict[str, int] = {}
+    num_accepted = num_duplicates = 0
+    for (index, interaction), result in zip(stored, ingested, strict=True):
+        if result.outcome == "rejected":
+            reasons[index] = result.reason or "the store refused it"
+            continue
+        num_accepted += result.outcome == "accepted"
+        num_duplicates += result.outcome == "duplicate"
+        versions[interaction.user_id] = result.version
+    counts = parts.metrics.interactions
+    counts.labels("accepted").inc(num_accepted)
+    counts.labels("duplicate").inc(num_duplicates)
+    counts.labels("rejected").inc(len(reasons))
+    return wire.InteractionsResponse(
+        accepted=num_accepted,
+        duplicates=num_duplicates,
+        rejected=[
+            wire.RejectedInteraction(
+                index=index,
+                user_id=received[index].user_id,
+                item_id=received[index].item_id,
+                reason=reason,
+            )
+            for index, reason in sorted(reasons.items())
+        ],
+        versions=versions,
+    )
+
+
+def _interaction(received: wire.InteractionIn, *, arrived_ms: int) -> Interaction:
+    user_id, item_id = UserId(received.user_id), ItemId(received.item_id)
+    timestamp_ms = arrived_ms if received.timestamp_ms is None else received.timestamp_ms
+    event_id = received.event_id or derive_event_id(user_id, item_id, timestamp_ms)
+    return Interaction(user_id, item_id, timestamp_ms, event_id)
+
+
+def _fault(timestamp_ms: int, now_ms: int) -> str | None:
+    if timestamp_ms < 0:
+        return "the timestamp is negative; give milliseconds since the epoch"
+    if timestamp_ms > now_ms + MAX_AHEAD_MS:
+        return (
+            "the timestamp is more than a day in the future; give milliseconds since the epoch and "
+            "check the sender's clock"
+        )
+    return None

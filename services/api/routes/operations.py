@@ -1,0 +1,87 @@
+"""For operators: health, metrics and what runs here."""
+
+import asyncio
+from importlib.metadata import version
+
+from fastapi import APIRouter, Response
+
+from services.api.metrics import CONTENT_TYPE
+from services.api.parts import AppParts, Parts
+from services.api.problems import documented
+from services.core import prompts, wire
+from services.core.errors import StateError
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/health/live", summary="Is the process alive", responses=documented())
+async def live() -> wire.Liveness:
+    """Answers as long as the event loop turns; looks at nothing else."""
+    return wire.Liveness()
+
+
+@router.get(
+    "/health/ready",
+    summary="Should requests be sent here",
+    responses={
+        503: {"model": wire.Readiness, "description": "Redis does not answer."},
+        **documented(),
+    },
+)
+async def ready(parts: AppParts, response: Response) -> wire.Readiness:
+    """The state of each part. Without Redis nothing can be answered (503); without the model
+    rankings are degraded but answered, so the status stays 200.
+    """
+    redis, engine = await asyncio.gather(_redis_health(parts), _engine_health(parts))
+    artifacts = wire.PartHealth(state="ok", detail=f"retrieval {parts.rankers.fingerprint}")
+    status = "down" if redis.state == "down" else engine.state
+    response.status_code = 503 if status == "down" else 200
+    return wire.Readiness(
+        status=status, parts={"redis": redis, "engine": engine, "artifacts": artifacts}
+    )
+
+
+@router.get(
+    "/metrics",
+    summary="Metrics for Prometheus",
+    response_class=Response,
+    responses={
+        200: {"content": {CONTENT_TYPE: {"schema": {"type": "string"}}}},
+        **documented(),
+    },
+)
+async def metrics(parts: AppParts) -> Response:
+    """Counts and times of this process."""
+    return Response(parts.metrics.render(), media_type=CONTENT_TYPE)
+
+
+@router.get("/version", summary="What runs here", responses=documented())
+async def read_version(parts: AppParts) -> wire.VersionResponse:
+    """Code, prompts, weights and artifacts, each by version or fingerprint."""
+    identity = parts.engine.identity
+    return wire.VersionResponse(
+        version=version("msr"),
+        prompts={
+            "summary": prompts.SUMMARY_FINGERPRINT,
+            "preference": prompts.PREFERENCE_FINGERPRINT,
+            "scoring": prompts.SCORING_FINGERPRINT,
+        },
+        model=identity.model,
+        adapter=identity.adapter,
+        retrieval=parts.rankers.fingerprint,
+    )
+
+
+async def _redis_health(parts: Parts) -> wire.PartHealth:
+    try:
+        await parts.store.ping()
+    except StateError:
+        return wire.PartHealth(state="down", detail="does not answer")
+    return wire.PartHealth(state="ok", detail="answers")
+
+
+async def _engine_health(parts: Parts) -> wire.PartHealth:
+    error = await parts.engine_watch.look()
+    if error is None:
+        return wire.PartHealth(state="ok", detail="answers")
+    return wire.PartHealth(state="degraded", detail=f"{type(error).__name__}; rankings are cheap")

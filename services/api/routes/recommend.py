@@ -1,0 +1,25 @@
+"""POST /recommend: what a user would take next."""
+
+from fastapi import APIRouter
+
+from services.api.parts import AppParts
+from services.api.problems import documented
+from services.core import wire
+from services.core.errors import StateError, StateUnavailable
+
+router = APIRouter(tags=["recommendations"])
+
+
+@router.post(
+    "/recommend",
+    summary="Rank items for a user",
+    responses=documented(StateUnavailable, StateError, body=True),
+)
+async def recommend(body: wire.RecommendRequest, parts: AppParts) -> wire.RecommendResponse:
+    """Rank the caller's candidates, or retrieve some, by the deadline.
+
+    Unknown and already seen candidates are listed in `rejected`, the others are ranked. An unknown
+    user gets what is popular (`cold`). A model that is away or late never fails the request: the
+    items that it did not score keep their cheap rank, `degraded` is true and `reason` says why.
+    """
+    return await parts.cascade.recommend(body)

@@ -1,0 +1,201 @@
+"""The model's part of the cascade: scores for candidates by a deadline, or as many as there are.
+
+A score is looked up before it is asked for. What the engine has not answered by the deadline is
+cancelled; what it answered counts, whatever happened to the others.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from services.api.engine_watch import EngineWatch
+from services.api.item_cache import ItemCache
+from services.api.metrics import Metrics
+from services.core import errors
+from services.core.records import ItemId, UserId
+from services.core.scoring import score_candidates
+from services.core.wire import DegradedReason
+from services.engines.contract import Engine
+from services.state.keys import score_key
+from services.state.store import Store
+
+log = structlog.get_logger(__name__)
+
+# Without a preference the scores are the same for everybody; this many are kept in the process. The
+# store keeps scores by user, and only of users it knows.
+NUM_COLD_SCORES = 20_000
+
+# Saving what was scored may take this long past a deadline that was just met.
+SAVE_SECONDS = 0.05
+
+# Reasons by weight: the first that applies to any candidate is the answer's.
+_REASONS: tuple[tuple[type[errors.EngineError], DegradedReason], ...] = (
+    (errors.EngineUnavailable, "engine-unavailable"),
+    (errors.EngineOverloaded, "engine-overloaded"),
+    (errors.EngineTimeout, "engine-timeout"),
+    (errors.EngineRefused, "engine-refused"),
+    (errors.EngineError, "engine-failed"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Margins of the candidates that have one, and why the others have none."""
+
+    margins: Mapping[ItemId, float]
+    num_cached: int = 0
+    reason: DegradedReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """What the engine said: margins by item and by cache key."""
+
+    margins: Mapping[ItemId, float]
+    by_key: Mapping[str, float]
+    reason: DegradedReason | None
+
+
+class CandidateScorer:
+    """Scores candidates through the cache and the engine."""
+
+    def __init__(
+        self,
+        store: Store,
+        engine: Engine,
+        items: ItemCache,
+        watch: EngineWatch,
+        metrics: Metrics,
+        *,
+        max_in_flight: int,
+    ) -> None:
+        """`max_in_flight` bounds the prompts of one request that are in the engine at once."""
+        self._store = store
+        self._engine = engine
+        self._items = items
+        self._watch = watch
+        self._metrics = metrics
+        self._max_in_flight = max_in_flight
+        self._cold: dict[str, float] = {}
+
+    async def score(
+        self,
+        user_id: UserId,
+        preference: str,
+        versions: Mapping[ItemId, str],
+        *,
+        deadline: float,
+    ) -> Scores:
+        """Margins for these item versions by `deadline` (the event loop's clock).
+
+        Raises StateError if the store fails; an engine's failure is told in `Scores.reason`.
+        """
+        try:
+            async with asyncio.timeout_at(deadline):
+                held = await self._look_up(user_id, preference, versions)
+        except TimeoutError:
+            return Scores({}, reason="deadline")
+        missing = {each: version for each, version in versions.items() if each not in held}
+        if not missing:
+            return Scores(held, len(held))
+        answered = await self._ask(preference, missing, deadline)
+        await self._save(user_id, preference, answered.by_key, deadline)
+        return Scores({**held, **answered.margins}, len(held), answered.reason)
+
+    async def _look_up(
+        self, user_id: UserId, preference: str, versions: Mapping[ItemId, str]
+    ) -> dict[ItemId, float]:
+        keys = {each: self._key(preference, version) for each, version in versions.items()}
+        held: Mapping[str, float] = self._cold
+        if preference:
+            held = await self._store.load_scores(user_id, list(keys.values()))
+        margins = {each: held[key] for each, key in keys.items() if key in held}
+        self._metrics.candidate_scores.labels("cached").inc(len(margins))
+        return margins
+
+    def _key(self, preference: str, item_version: str) -> str:
+        # Without an adapter margins are the base model's own, so the key names both.
+        identity = self._engine.identity
+        return score_key(preference, item_version, f"{identity.model}/{identity.adapter}")
+
+    async def _ask(
+        self, preference: str, versions: Mapping[ItemId, str], deadline: float
+    ) -> _Answered:
+        gate = asyncio.Semaphore(self._max_in_flight)
+
+        async def ask(item_id: ItemId) -> tuple[str, float] | None:
+            # The picture is loaded inside the gate: a request holds no more of them than prompts.
+            async with gate:
+                found = (await self._items.get({item_id: versions[item_id]})).get(item_id)
+                if found is None:  # deleted a moment ago
+                    return None
+                [scored] = await score_candidates(self._engine.score, preference, [found.item])
+                return self._key(preference, found.version), scored.margin
+
+        tasks = {item_id: asyncio.create_task(ask(item_id)) for item_id in versions}
+        try:
+            remaining = deadline - asyncio.get_running_loop().time()
+            done, late = await asyncio.wait(tasks.values(), timeout=max(0.0, remaining))
+        finally:
+            for task in tasks.values():
+                task.cancel()
+        margins: dict[ItemId, float] = {}
+        by_key: dict[str, float] = {}
+        failures: list[errors.EngineError] = []
+        for item_id, task in tasks.items():
+            if task not in done:
+                continue
+            try:
+                answer = task.result()
+            except errors.EngineError as error:
+                failures.append(error)
+            except asyncio.CancelledError:  # not by us: what is late is not done
+                failures.append(errors.EngineUnavailable("the engine dropped the prompt"))
+            else:
+                if answer is not None:
+                    key, margins[item_id] = answer
+                    by_key[key] = margins[item_id]
+        self._note(len(margins), failures, num_late=len(late))
+        return _Answered(margins, by_key, _reason(failures, late=bool(late)))
+
+    def _note(self, num_scored: int, failures: list[errors.EngineError], *, num_late: int) -> None:
+        counts = self._metrics.candidate_scores
+        counts.labels("scored").inc(num_scored)
+        counts.labels("failed").inc(len(failures))
+        counts.labels("late").inc(num_late)
+        if failures:
+            # These do not pass by themselves: the deployment is wrong.
+            wrong = isinstance(failures[0], errors.AnswerTokenMissing | errors.ModelUnusable)
+            tell = log.error if wrong else log.warning
+            tell("candidates_not_scored", num_failed=len(failures), error=str(failures[0]))
+        if num_scored:
+            self._watch.note(None)
+        elif failures:
+            self._watch.note(failures[0])
+
+    async def _save(
+        self, user_id: UserId, preference: str, margins: Mapping[str, float], deadline: float
+    ) -> None:
+        if not preference:
+            if len(self._cold) + len(margins) > NUM_COLD_SCORES:
+                self._cold.clear()
+            self._cold.update(margins)
+            return
+        if not margins:
+            return
+        remaining = deadline - asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(max(remaining, SAVE_SECONDS)):
+                await self._store.save_scores(user_id, margins)
+        except (errors.StateError, TimeoutError) as error:
+            # The ranking is complete; only the next request has to ask the model again.
+            log.warning("scores_not_cached", num_scores=len(margins), error=str(error))
+
+
+def _reason(failures: list[errors.EngineError], *, late: bool) -> DegradedReason | None:
+    for kind, reason in _REASONS:
+        if any(isinstance(failure, kind) for failure in failures):
+            return reason
+    return "deadline" if late else None

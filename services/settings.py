@@ -1,0 +1,61 @@
+"""Deployment settings, from the environment: read once by an entry point and passed down.
+
+    REDIS_URL=redis://... MSR_ENGINE=vllm MSR_VLLM_URLS=http://vllm:8000 msr serve
+
+Every field is MSR_ and its name in capitals; REDIS_URL alone goes by the name it has everywhere.
+What an experiment varies (learning rate, rank) is no setting: it stands in a YAML file.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+# Several values in one variable, separated by commas.
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+
+
+class Settings(BaseSettings):
+    """What differs from one deployment to the next."""
+
+    model_config = SettingsConfigDict(env_prefix="MSR_", extra="ignore", frozen=True)
+
+    data: str = Field("data", description="Folder or fsspec URL of the artifacts.")
+
+    # The model. `local` takes folders or hub names, `vllm` the names its server knows.
+    engine: Literal["local", "vllm"] = "local"
+    model: str | None = Field(None, description="None: the demo model that is shipped.")
+    adapter: str | None = Field(None, description="None: the one under `data`, if there is one.")
+    vllm_urls: Names = ()
+    engine_timeout_seconds: float = Field(120.0, gt=0)
+
+    # Redis: an URL (which may hold a password), or an embedded server with its data in a folder.
+    redis_url: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("REDIS_URL", "MSR_REDIS_URL")
+    )
+    redis_timeout_seconds: float = Field(2.0, gt=0)
+    state: str | None = Field(
+        None, description="Folder of the embedded Redis. None: `state` in the data folder."
+    )
+
+    # The HTTP server.
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65_535)
+    shutdown_seconds: float = Field(10.0, gt=0, description="For requests in hand to end.")
+
+    # The cascade.
+    num_scored: int = Field(20, ge=1, le=1000)
+    timeout_seconds: float = Field(10.0, ge=0.05, le=60)
+    max_in_flight: int = Field(64, ge=1)
+    item_cache_mb: int = Field(128, ge=1)
+
+    # Pictures by URL: none, unless hosts are named.
+    image_hosts: Names = ()
+    image_timeout_seconds: float = Field(5.0, gt=0)

@@ -1,0 +1,12 @@
+"""The store of the API's tests holds the catalogue of `builders`."""
+
+import pytest
+
+from services.state.store import Store
+from tests.api.builders import put_catalogue
+
+
+@pytest.fixture
+async def store(store: Store) -> Store:
+    await put_catalogue(store)
+    return store

@@ -1,0 +1,91 @@
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from clients.python import MsrClient, ProblemError, ServerUnreachable, StillFolding
+from services.core import wire
+
+
+@pytest.fixture
+def client(base_url: str) -> Iterator[MsrClient]:
+    with MsrClient(base_url) as client:
+        yield client
+
+
+def test_a_ranking_comes_as_a_typed_answer(client: MsrClient) -> None:
+    answer = client.recommend("u1", candidates=["i2", "i3", "i1"], k=2, timeout_seconds=5)
+    assert isinstance(answer, wire.RecommendResponse)
+    assert [item.item_id for item in answer.items] == ["i2", "i3"]
+    assert answer.rejected == [wire.RejectedCandidate(item_id="i1", reason="seen")]
+
+
+def test_interactions_give_the_version_to_wait_for(client: MsrClient) -> None:
+    one = wire.InteractionIn(user_id="a/../b ?é", item_id="i1", timestamp_ms=1)
+    assert client.interact(one, one).versions == {"a/../b ?é": 1}
+    assert client.preference("a/../b ?é").history_version == 1
+    client.forget("a/../b ?é")
+    with pytest.raises(ProblemError, match="no interactions"):
+        client.preference("a/../b ?é")
+
+
+def test_an_item_is_put_read_and_deleted(client: MsrClient) -> None:
+    put = client.put_item("new/one", "A fox")
+    assert client.item("new/one") == put
+    client.delete_item("new/one")
+    with pytest.raises(ProblemError) as caught:
+        client.item("new/one")
+    assert caught.value.problem.type == "/problems/unknown-item"
+
+
+def test_a_picture_that_is_none_is_a_problem(client: MsrClient) -> None:
+    with pytest.raises(ProblemError) as caught:
+        client.put_item("new", "A fox", image=b"no picture")
+    assert caught.value.problem.type == "/problems/image-refused"
+
+
+def test_a_server_that_is_not_there_is_unreachable() -> None:
+    with MsrClient("http://127.0.0.1:1") as client, pytest.raises(ServerUnreachable):
+        client.version()
+
+
+def test_an_answer_of_something_else_is_unreachable() -> None:
+    page = httpx.MockTransport(lambda request: httpx.Response(200, text="<html>"))
+    with MsrClient("http://x", transport=page) as client, pytest.raises(ServerUnreachable):
+        client.version()
+
+
+def a_preference_at(versions: list[int]) -> httpx.MockTransport:
+    """A server whose worker has come one version further with every request."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        version = versions.pop(0) if len(versions) > 1 else versions[0]
+        body = {**wire.PreferenceResponse.model_config["json_schema_extra"]["examples"][0]}
+        return httpx.Response(200, content=json.dumps({**body, "preference_version": version}))
+
+    return httpx.MockTransport(answer)
+
+
+def test_waiting_ends_when_the_preference_covers_the_version() -> None:
+    with MsrClient("http://x", transport=a_preference_at([2, 3, 4, 5])) as client:
+        found = client.wait_for_version("u1", 4, sleep=lambda seconds: None)
+    assert found.preference_version == 4
+
+
+def test_waiting_in_vain_says_how_far_the_preference_came() -> None:
+    client = MsrClient("http://x", transport=a_preference_at([2]))
+    with client, pytest.raises(StillFolding, match="covers 2 of 4"):
+        client.wait_for_version("u1", 4, timeout_seconds=0, sleep=lambda seconds: None)
+
+
+def test_the_client_needs_httpx_and_pydantic_alone() -> None:
+    code = (
+        "import sys, clients.python; "
+        "bad = {'fastapi', 'redis', 'structlog', 'numpy', 'torch', 'PIL', 'pyarrow'}; "
+        "sys.exit(str(bad & set(sys.modules)) if bad & set(sys.modules) else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

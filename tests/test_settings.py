@@ -1,0 +1,26 @@
+import pytest
+from pydantic import ValidationError
+
+from services.settings import Settings
+
+
+def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MSR_VLLM_URLS", "http://a:8000, http://b:8000")
+    monkeypatch.setenv("MSR_IMAGE_HOSTS", "")
+    settings = Settings()
+    assert settings.vllm_urls == ("http://a:8000", "http://b:8000")
+    assert settings.image_hosts == ()
+
+
+def test_redis_goes_by_its_common_name_and_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://:password@redis:6379/0")
+    settings = Settings()
+    assert settings.redis_url is not None
+    assert settings.redis_url.get_secret_value().startswith("redis://")
+    assert "password" not in repr(settings)
+
+
+def test_a_value_out_of_bounds_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MSR_TIMEOUT_SECONDS", "-1")
+    with pytest.raises(ValidationError, match="timeout_seconds"):
+        Settings()
