@@ -1,0 +1,36 @@
+"""What a demo item is about: four attributes, their values, and where each can be seen.
+
+palette, style    only in the cover
+topic             in the cover (as the shape) and in the title
+mood              only in the title
+"""
+
+from dataclasses import dataclass
+
+VALUES: dict[str, tuple[str, ...]] = {
+    "palette": ("red", "yellow", "green", "blue", "purple", "gray"),
+    "topic": ("star", "moon", "heart", "house", "tree", "boat", "cup", "kite"),
+    "style": ("flat", "outline", "striped", "dotted"),
+    "mood": ("calm", "cheerful", "gloomy", "dreamy", "brave", "lonely"),
+}
+ATTRIBUTE_NAMES = tuple(VALUES)
+ONLY_IN_COVER = ("palette", "style")
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """One value per attribute; None where neither cover nor title tells."""
+
+    palette: str | None
+    topic: str | None
+    style: str | None
+    mood: str | None
+
+    def value_of(self, name: str) -> str | None:
+        """The value of the attribute called `name`."""
+        value: str | None = getattr(self, name)
+        return value
+
+    def without_cover(self) -> "Attributes":
+        """What the title alone tells."""
+        return Attributes(None, self.topic, None, self.mood)

@@ -1,0 +1,186 @@
+"""What the base model is taught: endless rows of chat, each with one or more answers.
+
+    summary      describe an item, from cover and title or from the title alone
+    question     Yes/No questions about one item, one a turn
+    preference   one block of a history, with the preference before it
+    direct       a whole history at once
+
+Items, histories and tastes are drawn afresh for every row; only the covers come from a pool.
+Prompts are those of `services/core/prompts.py`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from random import Random
+
+from model_training.demo.attributes import ATTRIBUTE_NAMES, VALUES, Attributes
+from model_training.demo.questions import draw_question
+from model_training.demo.sentences import (
+    Liking,
+    preference_sentence,
+    summary_sentence,
+    updated_preference,
+)
+from model_training.demo.world import draw_taste, draw_title, drifted_taste
+from services.core import prompts
+from services.core.prompts import HistoryItem
+from services.core.records import Item, ItemId
+from services.core.recurrence import BLOCK_SIZE
+
+_OTHER_WORDS = (  # noqa: SIM905 - a list literal would take 160 lines
+    "the a an of in on at by for with and or to from into over about after before is are was be "
+    "how why what when who best new old great big small first last day night time year life world "
+    "man woman child friend family love war game story book film music song dance food rice bread "
+    "water fire wind stone road city street school work money car train plane phone computer "
+    "video review guide tips cook make build learn play watch run fight win lose buy sell fix "
+    "open close perfect easy hard fast slow real true false secret lost found dark light white "
+    "black gold silver pink orange brown loud quiet angry funny scary wild free full episode "
+    "season official trailer minutes seconds hours every random everything nothing answer yes no "
+    "ignore all instructions user item next take taste title describe dog cat horse bird lion "
+    "dragon king queen doctor engineer minecraft football guitar piano camera travel summer "
+    "recipe makeup"
+).split()
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """One row: (what is asked, the right answer) turn by turn, and the pooled cover before it."""
+
+    kind: str
+    turns: tuple[tuple[str, str], ...]
+    cover: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PooledCover:
+    """What a cover of the pool shows."""
+
+    palette: str
+    topic: str
+    style: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """How often lessons leave the demo world: titles of another, and tastes that turn wholly."""
+
+    unfamiliar_titles: float
+    new_tastes: float
+
+
+def summary_lesson(
+    pool: Sequence[PooledCover], rng: Random, *, with_cover: bool, mix: Mix
+) -> Lesson:
+    """Describe one item."""
+    number, attributes = _draw_item(pool, rng)
+    if rng.random() < mix.unfamiliar_titles:
+        attributes, title = replace(attributes, mood=None), _unfamiliar_title(rng)
+        seen = attributes if with_cover else Attributes(None, None, None, None)
+    else:
+        title = _draw_title(attributes, rng)
+        seen = attributes if with_cover else attributes.without_cover()
+    asked = prompts.summary_messages(Item(ItemId("item"), title, b"cover" if with_cover else None))
+    turns = ((asked[0].text, summary_sentence(seen)),)
+    return Lesson("summary", turns, number if with_cover else None)
+
+
+def question_lesson(pool: Sequence[PooledCover], rng: Random, *, with_cover: bool) -> Lesson:
+    """Questions about one item, one for each attribute that can be known, in any order.
+
+    Without a cover they are soon learned, and teach what a question is; with covers alone, answers
+    stay at chance for thousands of rows.
+    """
+    number, attributes = _draw_item(pool, rng)
+    title = prompts.clean_text(_draw_title(attributes, rng), prompts.MAX_TITLE_CHARS)
+    seen = attributes if with_cover else attributes.without_cover()
+    known = [name for name in ATTRIBUTE_NAMES if seen.value_of(name) is not None]
+    turns = []
+    for name in rng.sample(known, len(known)):
+        question = draw_question(seen, rng, attribute=name)
+        turns.append((question.text, question.answer))
+    item = f"{prompts.TITLE_OPENS}{title}{prompts.TITLE_CLOSES}"
+    first = item + ("" if with_cover else prompts.NO_PICTURE) + turns[0][0]
+    return Lesson("question", ((first, turns[0][1]), *turns[1:]), number if with_cover else None)
+
+
+def preference_lesson(rng: Random, mix: Mix) -> Lesson:
+    """One step of the recurrence: the preference before, a block of 1 to 3 items, the one after."""
+    block_size = rng.choice((BLOCK_SIZE, BLOCK_SIZE, BLOCK_SIZE, 2, 1))
+    num_folded = BLOCK_SIZE * rng.choice((0, 0, 1, 1, 2, 2, 3, 4, 5))
+    history = _draw_history(num_folded + block_size, rng, mix)
+    folded, block = history[:num_folded], history[num_folded:]
+    previous = preference_sentence(fold(folded)) if folded else ""
+    asked = prompts.preference_messages(previous, [_history_item(item, rng) for item in block])
+    return Lesson("preference", ((asked[0].text, preference_sentence(fold(history))),))
+
+
+def direct_lesson(rng: Random, mix: Mix) -> Lesson:
+    """A longer history at once; the answer is what the recurrence would end with."""
+    history = _draw_history(rng.randint(4, 15), rng, mix)
+    asked = prompts.preference_messages("", [_history_item(item, rng) for item in history])
+    return Lesson("direct", ((asked[0].text, preference_sentence(fold(history))),))
+
+
+def fold(history: Sequence[Attributes]) -> dict[str, Liking]:
+    """The preference after a whole history, block by block."""
+    preference: dict[str, Liking] = {}
+    for start in range(0, len(history), BLOCK_SIZE):
+        preference = updated_preference(preference, history[start : start + BLOCK_SIZE])
+    return preference
+
+
+def _draw_item(pool: Sequence[PooledCover], rng: Random) -> tuple[int, Attributes]:
+    number = rng.randrange(len(pool))
+    cover = pool[number]
+    return number, Attributes(cover.palette, cover.topic, cover.style, rng.choice(VALUES["mood"]))
+
+
+def _draw_title(attributes: Attributes, rng: Random) -> str:
+    return draw_title({"topic": attributes.topic or "", "mood": attributes.mood or ""}, rng)
+
+
+def _history_item(seen: Attributes, rng: Random) -> HistoryItem:
+    title = _unfamiliar_title(rng) if seen.mood is None else _draw_title(seen, rng)
+    return HistoryItem(title, summary_sentence(seen))
+
+
+def _unfamiliar_title(rng: Random) -> str:
+    """A title that says nothing the demo world knows: words of others, letters, numbers."""
+    words = []
+    for _ in range(rng.randint(1, 9)):
+        if rng.random() < 0.7:
+            word = rng.choice(_OTHER_WORDS)
+        else:
+            letters = rng.choice(
+                ("abcdefghijklmnopqrstuvwxyz", "0123456789", "äöüßéñçøåîабвгд東京")
+            )
+            word = "".join(rng.choices(letters, k=rng.randint(1, 8)))
+        words.append(rng.choice((word, word, word.capitalize(), word.upper())))
+    return rng.choice((" ", " ", " ", ", ", " - ", ": ")).join(words)
+
+
+def _draw_history(length: int, rng: Random, mix: Mix) -> list[Attributes]:
+    """Choices of a user who keeps to a changing taste more or less; of some items less is known."""
+    first = draw_taste(rng)
+    last = draw_taste(rng) if rng.random() < mix.new_tastes else drifted_taste(first, rng)
+    drifts_at = rng.randint(0, length)
+    keep_rates = {name: rng.uniform(0.2, 0.95) for name in ATTRIBUTE_NAMES}
+    without_cover = rng.choice((0.0,) * 8 + (0.3, 1.0))
+    unfamiliar = rng.choice((0.3, 1.0)) if rng.random() < mix.unfamiliar_titles else 0.0
+    history = []
+    for position in range(length):
+        taste = first if position < drifts_at else last
+        values = {
+            name: taste.value_of(name) if rng.random() < keep_rates[name] else rng.choice(choices)
+            for name, choices in VALUES.items()
+        }
+        seen = Attributes(**values)
+        is_unfamiliar, has_cover = rng.random() < unfamiliar, rng.random() >= without_cover
+        if is_unfamiliar and has_cover:
+            seen = replace(seen, mood=None)
+        elif is_unfamiliar:
+            seen = Attributes(None, None, None, None)
+        elif not has_cover:
+            seen = seen.without_cover()
+        history.append(seen)
+    return history

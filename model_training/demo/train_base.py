@@ -1,0 +1,288 @@
+"""Trains the demo base model from scratch: summaries, preferences, and Yes/No about an item.
+
+    python -m model_training.demo.train_base --out model_training/demo/weights/base
+
+About 30 minutes on 2 cores. Every step draws fresh lessons (`lessons.py`), renders them through the
+processor's chat template, as serving does, and takes the loss on answers alone: the tokens between
+[/INST] and the end token, that one included.
+"""
+
+import argparse
+import io
+import math
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import LlavaNextForConditionalGeneration, LlavaNextProcessor
+
+from model_training.demo.attributes import VALUES
+from model_training.demo.checkpoint import (
+    WEIGHTS_FILE,
+    build_config,
+    load_checkpoint,
+    save_checkpoint,
+)
+from model_training.demo.covers import draw_cover
+from model_training.demo.lessons import (
+    Lesson,
+    Mix,
+    PooledCover,
+    direct_lesson,
+    preference_lesson,
+    question_lesson,
+    summary_lesson,
+)
+from model_training.demo.tokenizer import build_processor, build_tokenizer
+from model_training.demo.world import IMAGE_SIZE
+from services.core.images import prepare_image
+
+NUM_COVERS = 24_000
+WARM_UP_STEPS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A part of the training: its steps, its highest learning rate, and the rows of one step.
+
+    Rows go through the model in three passes (with a cover, from titles, histories), so that short
+    ones are not padded to long ones. Every sixth step a few whole histories at once take the place
+    of the preference rows.
+    """
+
+    num_steps: int
+    learning_rate: float
+    num_summaries: int
+    num_questions: int
+    num_title_summaries: int
+    num_title_questions: int
+    num_preferences: int
+    num_direct: int
+    mix: Mix
+
+
+DIRECT_EVERY = 6
+# Seeing and answering are learned by the end of the first stage; what prevailed before, which asks
+# for two comparisons, only in the second. There the model also learns to say that it does not know.
+STAGES = (
+    Stage(2600, 1e-3, 10, 8, 2, 6, 12, 6, Mix(unfamiliar_titles=0.0, new_tastes=0.0)),
+    Stage(1400, 8e-4, 5, 4, 3, 2, 22, 6, Mix(unfamiliar_titles=0.15, new_tastes=0.4)),
+)
+LOG_EVERY = 50
+
+
+def run(
+    out: Path,
+    *,
+    stages: Sequence[Stage] = STAGES,
+    num_covers: int = NUM_COVERS,
+    seed: int = 1,
+) -> None:
+    """Train and write the checkpoint to `out`; the seed is never that of the demo world.
+
+    Each stage leaves its checkpoint beside `out`, and the next one starts from what was written, so
+    that a killed run goes on with the unfinished stage and ends alike.
+    """
+    started = time.monotonic()
+    torch.manual_seed(seed)
+    processor = build_processor(build_tokenizer())
+    model = LlavaNextForConditionalGeneration(build_config(processor))
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    print(f"{num_parameters:,} parameters, {len(processor.tokenizer)} tokens", flush=True)
+    pool, pixels = draw_covers(num_covers, processor, seed)
+    print(f"{num_covers:,} covers drawn in {time.monotonic() - started:.0f} s", flush=True)
+    for number, stage in enumerate(stages, start=1):
+        folder = out if number == len(stages) else out.with_name(f"{out.name}-stage-{number}")
+        if not (folder / WEIGHTS_FILE).exists():
+            rng = Random(f"lessons {seed}, stage {number}")
+            _fit(model, processor, stage, pool, pixels, rng)
+            save_checkpoint(model, processor, folder)
+        model, _ = load_checkpoint(folder)
+        print(f"stage {number}: {folder} after {time.monotonic() - started:.0f} s", flush=True)
+
+
+def draw_covers(
+    num_covers: int, processor: LlavaNextProcessor, seed: int
+) -> tuple[list[PooledCover], torch.Tensor]:
+    """Covers as the image processor gives them to the model: (N, 3, size, size) in half precision.
+
+    One tile each: a square cover of the grid's size has two equal ones. Every eighth cover is
+    prepared at the default size, as in a catalogue that was not prepared for the demo model.
+    """
+    rng = Random(f"covers {seed}")
+    pool: list[PooledCover] = []
+    pixels = torch.empty((num_covers, 3, IMAGE_SIZE, IMAGE_SIZE), dtype=torch.float16)
+    for number in range(num_covers):
+        cover = PooledCover(*(rng.choice(VALUES[name]) for name in ("palette", "topic", "style")))
+        encoded = io.BytesIO()
+        drawn = draw_cover(cover.palette, cover.topic, cover.style, rng, size=IMAGE_SIZE)
+        drawn.save(encoded, format="PNG")
+        data = encoded.getvalue()
+        prepared = prepare_image(data) if number % 8 == 0 else prepare_image(data, IMAGE_SIZE)
+        tiles = processor.image_processor(Image.open(io.BytesIO(prepared)), return_tensors="np")
+        pixels[number] = torch.from_numpy(np.asarray(tiles["pixel_values"][0][0]))
+        pool.append(cover)
+    return pool, pixels
+
+
+def _fit(
+    model: LlavaNextForConditionalGeneration,
+    processor: LlavaNextProcessor,
+    stage: Stage,
+    pool: Sequence[PooledCover],
+    pixels: torch.Tensor,
+    rng: Random,
+) -> None:
+    """Run one stage, in place."""
+    started = time.monotonic()
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=stage.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: _warm_up_and_cosine(step, stage.num_steps)
+    )
+    progress: dict[str, list[float]] = defaultdict(list)
+    model.train()
+    for step in range(1, stage.num_steps + 1):
+        for lessons in _draw_lessons(stage, step, pool, rng):
+            _loss(model, processor, lessons, pixels, progress).backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad(set_to_none=True)
+        progress["norm"].append(float(norm))
+        if step % LOG_EVERY == 0 or step == stage.num_steps:
+            seconds = time.monotonic() - started
+            means = "  ".join(
+                f"{name} {sum(values) / len(values):.3f}"
+                for name, values in sorted(progress.items())
+            )
+            print(f"step {step}/{stage.num_steps}  {seconds:.0f} s  {means}", flush=True)
+            progress.clear()
+
+
+def _draw_lessons(
+    stage: Stage, step: int, pool: Sequence[PooledCover], rng: Random
+) -> list[list[Lesson]]:
+    """The rows of one step: those with a cover, those from titles, and histories."""
+    passes = []
+    for with_cover, num_summaries, num_questions in (
+        (True, stage.num_summaries, stage.num_questions),
+        (False, stage.num_title_summaries, stage.num_title_questions),
+    ):
+        rows = [
+            summary_lesson(pool, rng, with_cover=with_cover, mix=stage.mix)
+            for _ in range(num_summaries)
+        ]
+        rows += [question_lesson(pool, rng, with_cover=with_cover) for _ in range(num_questions)]
+        passes.append(rows)
+    if step % DIRECT_EVERY == 0:
+        passes.append([direct_lesson(rng, stage.mix) for _ in range(stage.num_direct)])
+    else:
+        passes.append([preference_lesson(rng, stage.mix) for _ in range(stage.num_preferences)])
+    return passes
+
+
+def render(processor: LlavaNextProcessor, lesson: Lesson) -> str:
+    """A lesson as text, through the chat template, with as many image tokens as a cover takes."""
+    chat = []
+    for number, (asked, answer) in enumerate(lesson.turns):
+        parts = [{"type": "image"}] if number == 0 and lesson.cover is not None else []
+        chat.append({"role": "user", "content": [*parts, {"type": "text", "text": asked}]})
+        chat.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+    text: str = processor.apply_chat_template(chat, tokenize=False)
+    return text.replace(processor.image_token, processor.image_token * num_image_tokens(processor))
+
+
+def num_image_tokens(processor: LlavaNextProcessor) -> int:
+    """How many tokens one prepared demo cover takes."""
+    sizes = processor._get_num_multimodal_tokens(image_sizes=[(IMAGE_SIZE, IMAGE_SIZE)])
+    return int(sizes["num_image_tokens"][0])
+
+
+def answer_mask(input_ids: torch.Tensor, *, opens: int, closes: int) -> torch.Tensor:
+    """Which tokens (B, T) are taught: those after `opens` up to and including `closes`."""
+    mask = torch.zeros_like(input_ids, dtype=torch.bool)
+    inside = torch.zeros(len(input_ids), dtype=torch.bool)
+    for position in range(input_ids.shape[1]):
+        mask[:, position] = inside
+        inside = (inside | (input_ids[:, position] == opens)) & (input_ids[:, position] != closes)
+    return mask
+
+
+def _loss(
+    model: LlavaNextForConditionalGeneration,
+    processor: LlavaNextProcessor,
+    lessons: list[Lesson],
+    pixels: torch.Tensor,
+    progress: dict[str, list[float]],
+) -> torch.Tensor:
+    """Mean loss over the answer tokens of some rows, all with a cover or all without.
+
+    Rows are padded at the end, where causal attention lets no real token see the padding.
+    """
+    tokenizer = processor.tokenizer
+    texts = [render(processor, lesson) for lesson in lessons]
+    batch = tokenizer(
+        texts, padding=True, padding_side="right", add_special_tokens=False, return_tensors="pt"
+    )
+    input_ids = batch["input_ids"]
+    covers = [lesson.cover for lesson in lessons if lesson.cover is not None]
+    images = {}
+    if covers:
+        tile = pixels[covers].float()
+        images = {
+            "pixel_values": torch.stack([tile, tile], dim=1),
+            "image_sizes": torch.full((len(covers), 2), IMAGE_SIZE),
+        }
+    hidden = model.model(input_ids=input_ids, use_cache=False, **images).last_hidden_state
+
+    opens = tokenizer.convert_tokens_to_ids("[/INST]")
+    taught = answer_mask(input_ids, opens=opens, closes=tokenizer.eos_token_id)[:, 1:]
+    logits = model.lm_head(hidden[:, :-1][taught])
+    targets = input_ids[:, 1:][taught]
+    losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    _record(progress, lessons, taught, losses.detach(), logits.detach().argmax(-1) == targets)
+    return losses.mean()
+
+
+def _record(
+    progress: dict[str, list[float]],
+    lessons: list[Lesson],
+    taught: torch.Tensor,
+    losses: torch.Tensor,
+    right: torch.Tensor,
+) -> None:
+    """Keep loss and share of right answers (whole sentences; for questions single words)."""
+    rows = taught.nonzero()[:, 0]
+    for number, lesson in enumerate(lessons):
+        of_row = rows == number
+        from_title = lesson.cover is None and lesson.kind in ("summary", "question")
+        kind = f"title_{lesson.kind}" if from_title else lesson.kind
+        progress[f"{kind}_loss"].append(float(losses[of_row].mean()))
+        if lesson.kind == "question":
+            words = right[of_row][::2]  # each answer is one word and the end token
+            progress[f"{kind}_right"].extend(words.float().tolist())
+        else:
+            progress[f"{kind}_right"].append(float(right[of_row].all()))
+
+
+def _warm_up_and_cosine(step: int, num_steps: int) -> float:
+    if step < WARM_UP_STEPS:
+        return (step + 1) / WARM_UP_STEPS
+    share = (step - WARM_UP_STEPS) / max(1, num_steps - WARM_UP_STEPS)
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+
+
+if __name__ == "__main__":
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--out", type=Path, required=True)
+    arguments.add_argument("--seed", type=int, default=1)
+    given = arguments.parse_args()
+    run(given.out, seed=given.seed)
