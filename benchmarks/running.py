@@ -1,0 +1,75 @@
+"""Run a benchmark by name: `msr bench NAME [ARGUMENTS]`.
+
+A benchmark is a file of this folder that answers one question. It has `run(arguments)`, which
+returns its figures as a dictionary, and `table(figures)`, which shows them as one Markdown table.
+`--save` keeps the table, with the machine it came from, in `results/`.
+"""
+
+import asyncio
+import importlib
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from services.core.errors import InputError
+
+FOLDER = Path(__file__).parent
+_NOT_BENCHMARKS = ("__init__", "running", "programs")
+
+
+def names() -> list[str]:
+    """The benchmarks there are, as the command line spells them."""
+    files = sorted(path.stem for path in FOLDER.glob("*.py"))
+    return [name.replace("_", "-") for name in files if name not in _NOT_BENCHMARKS]
+
+
+def run(name: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """Run one benchmark, print its table to stderr, and return its figures.
+
+    Raises InputError for a name that is none.
+    """
+    if name not in names():
+        raise InputError(f"there is no benchmark {name!r}; there are {', '.join(names())}")
+    module = importlib.import_module(f"benchmarks.{name.replace('-', '_')}")
+    save = "--save" in arguments
+    figures = module.run([argument for argument in arguments if argument != "--save"])
+    if asyncio.iscoroutine(figures):
+        figures = asyncio.run(figures)
+    table = module.table(figures)
+    print(table, file=sys.stderr)
+    if save:
+        results = FOLDER / "results"
+        results.mkdir(exist_ok=True)
+        (results / f"{name}.md").write_text(f"# msr bench {name}\n\n{machine()}\n\n{table}\n")
+    return dict(figures)
+
+
+def machine() -> str:
+    """The machine's processor, cores, memory and Python, for the record."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    processor = platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        models = [
+            line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
+        processor = models[0].split(":")[1].strip() if models else processor
+    return (
+        f"{processor}, {os.cpu_count()} cores, {memory:.0f} GiB, "
+        f"{platform.system()}, Python {platform.python_version()}"
+    )
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table with aligned columns."""
+    cells = [[str(cell) for cell in row] for row in [header, *rows]]
+    widths = [max(len(row[k]) for row in cells) for k in range(len(header))]
+    lines = [
+        "| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |"
+        for row in cells
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)

@@ -1,0 +1,203 @@
+"""`msr demo`: the whole road on one machine, and a walk along it.
+
+Prepares the demo world by the ordinary steps (what is finished is not done again), serves it with
+an embedded Redis, and walks: a user's history, the preference, the top 5; then three interactions
+go in through the API, and preference and ranking follow. The walk holds if they really do.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from clients.python import MsrClient
+from model_training import fit_retrieval
+from model_training.demo.attributes import VALUES, Attributes
+from model_training.demo.sentences import named_values
+from model_training.demo.world import IMAGE_SIZE, DemoWorld, write_files
+from services import deployment
+from services.batch import build_preferences, prepare_catalogue, summarize_images
+from services.batch.readers.plain import Plain
+from services.core.errors import EmptyDataset
+from services.core.recurrence import BLOCK_SIZE
+from services.core.wire import InteractionIn, RecommendResponse
+from services.settings import Settings
+
+TOP = 5
+# The walk waits for the model, not for a deadline: the first requests warm it up.
+PATIENCE_SECONDS = 60.0
+
+
+async def run(data: str, *, port: int, once: bool) -> bool:
+    """Prepare, serve and walk; then serve until interrupted, unless `once`. Whether it held."""
+    settings = Settings()
+    choice = deployment.choose_engine(data, settings, kind="local", model=None, adapter=None)
+    await prepare(data, choice)
+    stop = asyncio.Event()
+    listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    serving = asyncio.create_task(
+        deployment.serve(
+            data,
+            choice,
+            settings,
+            host="127.0.0.1",
+            port=port,
+            with_worker=True,
+            on_listening=listening.set_result,
+            stop=stop,
+        )
+    )
+    serving.add_done_callback(lambda ended: listening.cancel())
+    try:
+        held = await asyncio.to_thread(walk, await listening)
+        if not once:
+            print(f"\nServing at {listening.result()} until interrupted (Ctrl-C).", flush=True)
+            await stop.wait()
+    finally:
+        stop.set()
+        await serving  # raises why it could not serve
+    return held
+
+
+def open_demo_world(data: str) -> Plain:
+    """The demo world as a plain catalogue in the data folder, written there the first time."""
+    folder = Path(data) / "demo-world"
+    if not (folder / "truth.json").exists():  # written last
+        write_files(folder)
+    return Plain(folder)
+
+
+async def prepare(data: str, choice: deployment.EngineChoice) -> None:
+    """The offline steps over the demo world."""
+    source = open_demo_world(data)
+    await asyncio.to_thread(prepare_catalogue.run, source, data=data, image_size=IMAGE_SIZE)
+    engine = await choice.open()
+    try:
+        with _told("Summaries of all items"):
+            await summarize_images.run(data, engine)
+        with _told("Preferences of all users, for serving"):
+            await build_preferences.run(data, engine, cut="none")
+    finally:
+        await engine.close()
+    fit_retrieval.ensure(data)
+
+
+# --- the walk ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Check:
+    """One thing that must be true for the walk to hold."""
+
+    claim: str
+    holds: bool
+
+
+def walk(base_url: str) -> bool:
+    """Show one user before and after three interactions; whether every check holds."""
+    world = DemoWorld()
+    attributes = {item.item_id: item.attributes for item in world.items}
+    user_id = world.users[0].user_id
+    with MsrClient(base_url, timeout_seconds=2 * PATIENCE_SECONDS) as client:
+        first = client.preference(user_id)
+        history = [item_id for block in first.timeline for item_id in block.item_ids] + first.tail
+        _headline(f"{user_id} took, oldest first")
+        _show_items(client, history)
+        _headline("The preference, written by the model block after block")
+        print(f"  {first.preference}")
+        before = client.recommend(user_id, k=TOP, timeout_seconds=PATIENCE_SECONDS)
+        _headline(f"Top {TOP} of {len(world.items)} items")
+        _show_ranking(client, before)
+
+        palette, style, taken = _new_taste(first.preference, history, attributes)
+        _headline(f"Three interactions arrive: {palette} covers in {style} style")
+        _show_items(client, taken)
+        answer = client.interact(
+            *(InteractionIn(user_id=user_id, item_id=item_id) for item_id in taken)
+        )
+        second = client.wait_for_version(
+            user_id, answer.versions[user_id], timeout_seconds=PATIENCE_SECONDS
+        )
+        _headline("The new preference")
+        print(f"  {second.preference}")
+        after = client.recommend(user_id, k=TOP, timeout_seconds=PATIENCE_SECONDS)
+        _headline(f"The new top {TOP}")
+        _show_ranking(client, after)
+
+    def likeness(ranking: RecommendResponse) -> int:
+        return sum(
+            (attributes[item.item_id].palette == palette)
+            + (attributes[item.item_id].style == style)
+            for item in ranking.items
+        )
+
+    checks = [
+        _Check("the model scored every item shown", _scored(before) and _scored(after)),
+        _Check("all three interactions were accepted", answer.accepted == len(taken)),
+        _Check(
+            f"the new preference names {palette} and {style}",
+            palette in named_values(second.preference, "palette")
+            and style in named_values(second.preference, "style"),
+        ),
+        _Check(
+            f"the new top {TOP} is more {palette} and {style} than the old one",
+            likeness(after) > likeness(before),
+        ),
+    ]
+    _headline("Does the walk hold?")
+    for check in checks:
+        print(f"  {'yes' if check.holds else 'NO '}  {check.claim}", flush=True)
+    return all(check.holds for check in checks)
+
+
+def _new_taste(
+    preference: str, history: Sequence[str], attributes: Mapping[str, Attributes]
+) -> tuple[str, str, list[str]]:
+    """A palette and a style that the preference does not name, and three such items, not taken."""
+    for palette, style in product(VALUES["palette"], VALUES["style"]):
+        if palette in named_values(preference, "palette") or style in named_values(
+            preference, "style"
+        ):
+            continue
+        fitting = [
+            item_id
+            for item_id, item in attributes.items()
+            if (item.palette, item.style) == (palette, style) and item_id not in history
+        ]
+        if len(fitting) >= BLOCK_SIZE:
+            return palette, style, fitting[:BLOCK_SIZE]
+    raise EmptyDataset(
+        "this user has taken so much of the demo world that nothing new is left; "
+        "start over with `make clean demo`"
+    )
+
+
+def _scored(ranking: RecommendResponse) -> bool:
+    return len(ranking.items) == TOP and all(item.probability is not None for item in ranking.items)
+
+
+def _headline(text: str) -> None:
+    print(f"\n{text}", flush=True)
+
+
+def _show_items(client: MsrClient, item_ids: Sequence[str]) -> None:
+    for item_id in item_ids:
+        item = client.item(item_id)
+        print(f"  {item.title:<34} {item.summary}", flush=True)
+
+
+def _show_ranking(client: MsrClient, ranking: RecommendResponse) -> None:
+    for place in ranking.items:
+        item = client.item(place.item_id)
+        shown = "   -  " if place.probability is None else f"{place.probability:6.1%}"
+        print(f"  {place.rank}. P(Yes) {shown}  {item.title:<34} {item.summary}", flush=True)
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    print(f"{what}: {time.perf_counter() - started:.1f} s", flush=True)

@@ -1,0 +1,34 @@
+"""How benchmarks are found and shown."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import running
+from benchmarks.programs import digest_tree
+from services.core.errors import InputError
+
+
+def test_every_benchmark_has_what_running_it_needs():
+    assert {"walk", "demo-scores", "microlens", "recurrence"} <= set(running.names())
+
+
+def test_an_unknown_benchmark_is_answered_with_those_there_are():
+    with pytest.raises(InputError, match="walk"):
+        running.run("no-such-benchmark", [])
+
+
+def test_a_table_has_aligned_columns():
+    assert running.markdown(("a", "long"), [("wide cell", 1)]) == (
+        "| a         | long |\n|-----------|------|\n| wide cell | 1    |"
+    )
+
+
+def test_a_tree_is_known_by_what_its_files_hold(tmp_path: Path):
+    for name, text in {"x/one": "1", "y/one": "1", "z/one": "2"}.items():
+        path = tmp_path / name
+        path.parent.mkdir()
+        path.write_text(text)
+
+    assert digest_tree(tmp_path / "x") == digest_tree(tmp_path / "y")
+    assert digest_tree(tmp_path / "x") != digest_tree(tmp_path / "z")

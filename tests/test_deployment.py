@@ -1,0 +1,42 @@
+"""What a deployment fills in: model and adapter that were not named, and where state lies."""
+
+from pathlib import Path
+
+import pytest
+
+from services.deployment import DEMO_WEIGHTS, choose_engine, open_store
+from services.settings import Settings
+
+
+def chosen(data: Path, **given: str | None):
+    options = {"kind": "local", "model": None, "adapter": None} | given
+    return choose_engine(str(data), Settings(), **options)
+
+
+def test_the_demo_model_answers_with_its_own_adapter_when_nothing_is_named(tmp_path: Path):
+    choice = chosen(tmp_path)
+
+    assert choice.model == str(DEMO_WEIGHTS / "base")
+    assert choice.adapter == str(DEMO_WEIGHTS / "adapter")
+
+
+def test_an_adapter_trained_in_the_data_folder_comes_before_the_demo_adapter(tmp_path: Path):
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter/manifest.json").touch()
+
+    assert chosen(tmp_path).adapter == str(tmp_path / "adapter")
+
+
+@pytest.mark.parametrize("given", [{"model": "other/model"}, {"adapter": "none"}])
+def test_another_model_or_none_gets_no_adapter_of_the_demo(tmp_path: Path, given: dict[str, str]):
+    assert chosen(tmp_path, **given).adapter is None
+
+
+async def test_without_an_url_the_state_lies_in_the_data_folder_and_is_found_again(tmp_path: Path):
+    settings = Settings(redis_url=None)
+    async with open_store(str(tmp_path), settings) as store:
+        await store.save_published("mark")
+
+    async with open_store(str(tmp_path), settings) as store:
+        assert await store.load_published() == "mark"
+    assert (tmp_path / "state").is_dir()

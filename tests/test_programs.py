@@ -1,0 +1,72 @@
+"""The programs as their users start them: `msr serve` and `msr worker`, apart, on one Redis."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from clients.python import MsrClient
+from model_training.demo.world import write_files
+from services.core.wire import InteractionIn
+from services.deployment import LISTENING
+
+PATIENCE_SECONDS = 120.0
+
+
+def msr(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "services.cli", *arguments], check=True)
+
+
+@contextmanager
+def running(redis_url: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A program on this Redis, ended by SIGTERM; it must end well."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "services.cli", *arguments],
+        env=os.environ | {"REDIS_URL": redis_url},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 0
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A small demo world, prepared and summarized by the demo model."""
+    folder = tmp_path_factory.mktemp("programs")
+    write_files(folder / "world", num_items=40, num_users=12)
+    data = str(folder / "data")
+    msr("prepare-catalogue", "--catalogue", str(folder / "world"), "--image-size", "56",
+        "--data", data)  # fmt: skip
+    msr("summarize-images", "--data", data)
+    msr("build-preferences", "--data", data, "--users", "2")
+    return data
+
+
+@pytest.mark.usefixtures("store")
+def test_an_interaction_sent_to_the_server_is_folded_by_a_worker_elsewhere(
+    data: str, redis_url: str
+):
+    with (
+        running(redis_url, "serve", "--data", data, "--port", "0") as server,
+        running(redis_url, "worker", "--data", data),
+    ):
+        assert server.stdout is not None
+        url = server.stdout.readline().removeprefix(LISTENING).strip()
+        with MsrClient(url) as client:
+            taken = [InteractionIn(user_id="new", item_id=f"item-{n:05d}") for n in range(3)]
+            version = client.interact(*taken).versions["new"]
+            preference = client.wait_for_version("new", version, timeout_seconds=PATIENCE_SECONDS)
+            ranking = client.recommend("new", k=5, timeout_seconds=60)
+
+    assert preference.preference
+    assert preference.num_blocks == 1
+    assert [item.scored_by for item in ranking.items] == ["mllm"] * 5
+    assert not {item.item_id for item in ranking.items} & {taken.item_id for taken in taken}
