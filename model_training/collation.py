@@ -13,8 +13,8 @@ import torch
 
 from services.core.errors import AnswerTokenMissing
 from services.core.prompts import Message, Messages
-from services.core.scoring import NO, YES, AnswerTokens, find_answer_tokens
-from services.engines.rendering import chat_content, pictures
+from services.core.scoring import NO, YES
+from services.engines.rendering import answer_tokens, chat_content, pictures, render
 
 IGNORED = -100  # torch's cross entropy skips this label
 
@@ -32,17 +32,6 @@ def training_row(messages: Messages, *, label: bool) -> dict[str, Any]:
     }
 
 
-def answer_tokens(processor: Any) -> AnswerTokens:
-    """The answer tokens under this processor's chat template; AnswerTokenMissing if unusable."""
-    question = chat_content((Message("user", "Yes or No?"),))
-
-    def render(answer: str | None) -> Sequence[int]:
-        turns = [] if answer is None else chat_content((Message("assistant", answer),))
-        return _tokenize(processor, [_render(processor, question, turns)])[0]
-
-    return find_answer_tokens(render)
-
-
 class AnswerCollator:
     """Batches rows of `training_row` for the trainer."""
 
@@ -57,8 +46,11 @@ class AnswerCollator:
         Labels are IGNORED except on the answer and the end of its turn. AnswerTokenMissing if a
         row's answer does not begin with an answer token.
         """
-        asked = [_render(self._processor, row["prompt"], []) for row in rows]
-        answered = [_render(self._processor, row["prompt"], row["completion"]) for row in rows]
+        asked = [render(self._processor, row["prompt"], answered=False) for row in rows]
+        answered = [
+            render(self._processor, [*row["prompt"], *row["completion"]], answered=True)
+            for row in rows
+        ]
         images = [image for row in rows for image in row["images"]]
         batch = self._processor(
             text=answered,
@@ -91,13 +83,6 @@ class AnswerCollator:
                 )
             counts.append(len(text) - num_prompt)
         return counts
-
-
-def _render(processor: Any, prompt: list[dict[str, Any]], completion: list[dict[str, Any]]) -> str:
-    text: str = processor.apply_chat_template(
-        [*prompt, *completion], tokenize=False, add_generation_prompt=not completion
-    )
-    return text
 
 
 def _tokenize(processor: Any, texts: list[str]) -> list[list[int]]:

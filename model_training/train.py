@@ -28,7 +28,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import SFTConfig, SFTTrainer
 
 from model_training import metrics
-from model_training.collation import AnswerCollator, answer_tokens, training_row
+from model_training.collation import AnswerCollator, training_row
 from model_training.config import TrainConfig
 from model_training.inputs import read_items, require_same_inputs
 from model_training.score_groups import ScoringGroup, score_groups
@@ -45,6 +45,7 @@ from services.engines.adapters import (
 from services.engines.checkpoints import identify_model
 from services.engines.contract import Engine
 from services.engines.local import LocalEngine
+from services.engines.rendering import answer_tokens
 
 log = structlog.get_logger(__name__)
 

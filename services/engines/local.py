@@ -31,11 +31,11 @@ from services.core.errors import (
     EngineUnavailable,
     ModelUnusable,
 )
-from services.core.prompts import GenerationLimits, Message, Messages
-from services.core.scoring import AnswerLogprobs, find_answer_tokens
+from services.core.prompts import GenerationLimits, Messages
+from services.core.scoring import AnswerLogprobs
 from services.engines.checkpoints import fingerprint_checkpoint, identify_model
 from services.engines.contract import EngineIdentity
-from services.engines.rendering import chat_content, pictures
+from services.engines.rendering import answer_tokens, chat_content, pictures, render
 
 log = structlog.get_logger(__name__)
 
@@ -99,7 +99,7 @@ class LocalEngine:
         self._identity = identity
         self._max_batch = max_batch
         self._max_waiting = max_waiting
-        self._answers = find_answer_tokens(self._render_answered)
+        self._answers = answer_tokens(processor)
         self._pad_id = int(processor.tokenizer.pad_token_id)
         text_config = model.config.get_text_config()
         self._max_tokens = int(text_config.max_position_embeddings)
@@ -274,24 +274,10 @@ class LocalEngine:
 
     # --- prompts to tensors ----------------------------------------------------------------------
 
-    def _render(self, messages: Messages, *, awaiting_answer: bool) -> str:
-        text: str = self._processor.apply_chat_template(
-            chat_content(messages), tokenize=False, add_generation_prompt=awaiting_answer
-        )
-        return text
-
-    def _render_answered(self, answer: str | None) -> list[int]:
-        messages: Messages = (Message("user", "Yes or No?"),)
-        if answer is not None:
-            messages = (*messages, Message("assistant", answer))
-        text = self._render(messages, awaiting_answer=answer is None)
-        ids: list[int] = self._processor.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
-
     def _encode(self, messages: Messages) -> _Encoded:
         # add_special_tokens=False: the template has written every special token already.
         encoded = self._processor(
-            text=self._render(messages, awaiting_answer=True),
+            text=render(self._processor, chat_content(messages), answered=False),
             images=pictures(messages) or None,
             add_special_tokens=False,
             return_tensors="pt",

@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from services.core.prompts import Message, Messages
+from services.core.scoring import AnswerTokens, find_answer_tokens
 
 
 def chat_content(messages: Messages) -> list[dict[str, Any]]:
@@ -26,6 +27,31 @@ def pictures(messages: Messages) -> list[Image.Image]:
         for message in messages
         if message.picture is not None
     ]
+
+
+def render(processor: Any, content: list[dict[str, Any]], *, answered: bool) -> str:
+    """`chat_content` as the text that the processor's chat template makes of it.
+
+    Unless it is `answered`, it ends where the model's answer begins.
+    """
+    text: str = processor.apply_chat_template(
+        content, tokenize=False, add_generation_prompt=not answered
+    )
+    return text
+
+
+def answer_tokens(processor: Any) -> AnswerTokens:
+    """The answer tokens under this processor's chat template; AnswerTokenMissing if unusable."""
+    question = Message("user", "Yes or No?")
+
+    def tokenize(answer: str | None) -> list[int]:
+        turns = (question,) if answer is None else (question, Message("assistant", answer))
+        text = render(processor, chat_content(turns), answered=answer is not None)
+        # The template has written every special token already.
+        ids: list[int] = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    return find_answer_tokens(tokenize)
 
 
 def _parts(message: Message) -> list[dict[str, Any]]:
