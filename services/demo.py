@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from clients.python import MsrClient
+from clients.python import ClientError, MsrClient
 from model_training import fit_retrieval
 from model_training.demo.attributes import VALUES, Attributes
 from model_training.demo.sentences import named_values
@@ -33,7 +33,8 @@ PATIENCE_SECONDS = 60.0
 
 async def run(data: str, *, port: int, once: bool) -> bool:
     """Prepare, serve and walk; then serve until interrupted, unless `once`. Whether it held."""
-    settings = Settings()
+    # The demo's state is its own: a Redis that the environment names holds somebody's real users.
+    settings = Settings().model_copy(update={"redis_url": None, "state": None})
     choice = deployment.choose_engine(data, settings, kind="local", model=None, adapter=None)
     await prepare(data, choice)
     stop = asyncio.Event()
@@ -56,6 +57,10 @@ async def run(data: str, *, port: int, once: bool) -> bool:
         if not once:
             print(f"\nServing at {listening.result()} until interrupted (Ctrl-C).", flush=True)
             await stop.wait()
+    except ClientError:
+        if not stop.is_set():
+            raise
+        held = False  # interrupted in the middle of the walk
     finally:
         stop.set()
         await serving  # raises why it could not serve

@@ -33,7 +33,7 @@ def test_another_model_or_none_gets_no_adapter_of_the_demo(tmp_path: Path, given
 
 
 async def test_without_an_url_the_state_lies_in_the_data_folder_and_is_found_again(tmp_path: Path):
-    settings = Settings(redis_url=None)
+    settings = Settings().model_copy(update={"redis_url": None})
     async with open_store(str(tmp_path), settings) as store:
         await store.save_published("mark")
 
