@@ -36,5 +36,6 @@ format: $(VENV)/dev.stamp
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# The environment and the demo's data; never what `msr` made of anything else.
 clean:
-	rm -rf $(VENV) data runs
+	rm -rf $(VENV) $(DEMO_DATA)
