@@ -437,13 +437,14 @@ def _source(
     return Plain(catalogue), DEFAULT_IMAGE_SIZE
 
 
-def _settings() -> Any:
+def _settings(**given: Any) -> Any:
+    """The environment's settings, but for those given here."""
     from pydantic import ValidationError
 
     from services.settings import Settings
 
     try:
-        return Settings()
+        return Settings(**given)
     except ValidationError as error:
         raise InputError(f"the environment has a setting that cannot be used: {error}") from error
 
@@ -453,9 +454,7 @@ def _engine_choice(
 ) -> Any:
     from services.deployment import choose_engine
 
-    settings = _settings()
-    if vllm_urls is not None:
-        settings = settings.model_copy(update={"vllm_urls": tuple(vllm_urls.split(","))})
+    settings = _settings() if vllm_urls is None else _settings(vllm_urls=vllm_urls)
     return choose_engine(data, settings, kind=engine.value, model=model, adapter=adapter)
 
 

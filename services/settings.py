@@ -3,10 +3,12 @@
     REDIS_URL=redis://... MSR_ENGINE=vllm MSR_VLLM_URLS=http://vllm:8000 msr serve
 
 Every field is MSR_ and its name in capitals; REDIS_URL alone goes by the name it has everywhere.
+MSR_DATA, MSR_ENGINE, MSR_MODEL, MSR_ADAPTER, MSR_HOST and MSR_PORT stand for options of `msr`,
+which reads them itself.
 What an experiment varies (learning rate, rank) is no setting: it stands in a YAML file.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -27,12 +29,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="MSR_", extra="ignore", frozen=True)
 
-    data: str = Field("data", description="Folder or fsspec URL of the artifacts.")
-
-    # The model. `local` takes folders or hub names, `vllm` the names its server knows.
-    engine: Literal["local", "vllm"] = "local"
-    model: str | None = Field(None, description="None: the demo model that is shipped.")
-    adapter: str | None = Field(None, description="None: the one under `data`, if there is one.")
+    # The engine.
     vllm_urls: Names = ()
     engine_timeout_seconds: float = Field(120.0, gt=0)
 
@@ -46,8 +43,6 @@ class Settings(BaseSettings):
     )
 
     # The HTTP server.
-    host: str = "127.0.0.1"
-    port: int = Field(8000, ge=0, le=65_535)
     shutdown_seconds: float = Field(10.0, gt=0, description="For requests in hand to end.")
 
     # The cascade.

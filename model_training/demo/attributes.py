@@ -14,7 +14,6 @@ VALUES: dict[str, tuple[str, ...]] = {
     "mood": ("calm", "cheerful", "gloomy", "dreamy", "brave", "lonely"),
 }
 ATTRIBUTE_NAMES = tuple(VALUES)
-ONLY_IN_COVER = ("palette", "style")
 
 
 @dataclass(frozen=True, slots=True)
