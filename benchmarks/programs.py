@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from services.deployment import LISTENING
+from services.listening import wait_until_listening
 
 MSR = (sys.executable, "-m", "services.cli")
 
@@ -88,20 +89,44 @@ def peak_bytes(usage: resource.struct_rusage) -> int:
     return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def resident_bytes() -> int:
+    """What this process holds in memory now (Linux)."""
+    num_pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return num_pages * resource.getpagesize()
+
+
 @contextlib.contextmanager
 def serving(data: Path, *arguments: str) -> Iterator[str]:
     """`msr serve` on a free port, as the base URL; ended by SIGTERM after."""
-    process = subprocess.Popen(
-        [*MSR, "serve", "--data", str(data), "--port", "0", *arguments],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line.startswith(LISTENING):
-            raise RuntimeError(f"msr serve ended with {process.wait()} before it listened")
-        yield line.removeprefix(LISTENING).strip()
-    finally:
-        process.terminate()
-        process.wait()
+    with _listening("serve", "--data", str(data), "--port", "0", *arguments) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def serving_model(model: Path, *arguments: str) -> Iterator[str]:
+    """`msr serve-model` on a free port, as the base URL; ended by SIGTERM after."""
+    with _listening("serve-model", "--model", str(model), "--port", "0", *arguments) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def _listening(*command: str) -> Iterator[str]:
+    """A server program from when it listens; RuntimeError with its last words if it never does."""
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            [*MSR, *command], stdout=subprocess.PIPE, stderr=errors, text=True
+        )
+        try:
+            assert process.stdout is not None
+            url = wait_until_listening(process.stdout)
+            if url is None:
+                status = process.wait()
+                errors.seek(0)
+                raise RuntimeError(
+                    f"msr {' '.join(command)} ended with {status} before it listened:\n"
+                    f"{errors.read()[-4000:]}"
+                )
+            yield url
+        finally:
+            process.terminate()
+            process.wait()

@@ -12,7 +12,7 @@ import pytest
 from clients.python import MsrClient
 from model_training.demo.world import write_files
 from services.core.wire import InteractionIn
-from services.deployment import LISTENING
+from services.listening import wait_until_listening
 
 PATIENCE_SECONDS = 120.0
 
@@ -59,7 +59,8 @@ def test_an_interaction_sent_to_the_server_is_folded_by_a_worker_elsewhere(
         running(redis_url, "worker", "--data", data),
     ):
         assert server.stdout is not None
-        url = server.stdout.readline().removeprefix(LISTENING).strip()
+        url = wait_until_listening(server.stdout)
+        assert url is not None
         with MsrClient(url) as client:
             taken = [InteractionIn(user_id="new", item_id=f"item-{n:05d}") for n in range(3)]
             version = client.interact(*taken).versions["new"]

@@ -1,0 +1,50 @@
+"""The demo, the demo model, and the benchmarks."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from services.commands.options import AsJson, Data
+from services.commands.reporting import report, run
+
+
+def demo(
+    data: Data = "data/demo",
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8000,
+    once: Annotated[
+        bool, typer.Option("--once", help="End after the walk; exit 1 if it did not hold.")
+    ] = False,
+) -> None:
+    """Prepare the demo world, serve it, and walk through what happens."""
+    from services import demo as step
+    from services.logs import configure
+
+    configure(level=os.environ.get("MSR_LOG_LEVEL", "warning"))  # the walk is what is to be read
+    if not run(step.run(data, port=port, once=once)):
+        raise typer.Exit(1)
+
+
+def demo_model(
+    work: Annotated[str, typer.Option(help="Folder for intermediate artifacts.")] = "runs/demo",
+    output: Annotated[
+        Path | None, typer.Option(help="Where the weights go; else where they are shipped.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train the shipped demo model and its adapter again, from nothing (under an hour)."""
+    from model_training.demo import train_demo
+
+    report(lambda: train_demo.run(work, output), as_json)
+
+
+def bench(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="A file of benchmarks/, as in `msr bench walk`.")],
+    as_json: AsJson = False,
+) -> None:
+    """Answer one measured question with one table; more options are the benchmark's own."""
+    from benchmarks import running
+
+    report(lambda: running.run(name, context.args), as_json)

@@ -1,0 +1,139 @@
+"""The options that several commands share, and what an engine's options come to."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from enum import StrEnum
+from itertools import zip_longest
+from typing import Annotated, Any
+
+import typer
+
+from services.core.errors import InputError
+from services.engines.opening import EngineKind
+
+
+class EngineName(StrEnum):
+    """Which engine answers: in this process, or vLLM."""
+
+    local = "local"
+    vllm = "vllm"
+
+
+Data = Annotated[str, typer.Option(help="Folder (or fsspec URL) of artifacts.", envvar="MSR_DATA")]
+EngineOption = Annotated[EngineName, typer.Option("--engine", envvar="MSR_ENGINE")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="Checkpoint folder or hub name, else the demo model; of a vLLM server the model's "
+        "name, else the one it serves.",
+        envvar="MSR_MODEL",
+    ),
+]
+Adapter = Annotated[
+    str | None,
+    typer.Option(
+        help="Adapter folder, else the data folder's adapter, else the demo adapter on the demo "
+        "model; of a vLLM server the adapter's name, else the one it serves. `none` for the base.",
+        envvar="MSR_ADAPTER",
+    ),
+]
+Urls = Annotated[
+    list[str] | None,
+    typer.Option("--url", help="A vLLM server; repeatable for replicas. Else MSR_VLLM_URLS."),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="[ADDRESS]",
+        help="Spread the shards over a Ray cluster: the one at this address, else the one this "
+        "machine belongs to, else one of its own. Every node must see the data folder.",
+    ),
+]
+RayWorkers = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Ray workers, an engine each; else one a GPU, without GPUs one a node."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")]
+Estimate = Annotated[bool, typer.Option("--estimate", help="Say what a run would cost, and stop.")]
+Retry = Annotated[bool, typer.Option("--retry-quarantined", help="Try quarantined rows again.")]
+
+
+# Options whose value may be left out: typer has none such.
+_VALUE_OPTIONAL = ("--ray",)
+
+
+def with_values(arguments: Sequence[str]) -> list[str]:
+    """The command line with an empty value where an optional one was left out."""
+    filled: list[str] = []
+    for argument, following in zip_longest(arguments, arguments[1:], fillvalue="-"):
+        filled.append(argument)
+        if argument in _VALUE_OPTIONAL and following.startswith("-"):
+            filled.append("")
+    return filled
+
+
+def settings(**given: Any) -> Any:
+    """The environment's settings, but for those given here."""
+    from pydantic import ValidationError
+
+    from services.settings import Settings
+
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise InputError(f"the environment has a setting that cannot be used: {error}") from error
+
+
+def engine_choice(
+    data: str,
+    engine: EngineName,
+    model: str | None,
+    adapter: str | None,
+    urls: list[str] | None,
+    *,
+    on_ray: bool = False,
+) -> Any:
+    """What the engine options of a command come to, as a `deployment.EngineChoice`.
+
+    On Ray, vLLM without a server runs in the workers.
+    """
+    from services.deployment import choose_engine
+
+    given = settings() if not urls else settings(vllm_urls=tuple(urls))
+    kind: EngineKind = "local" if engine == EngineName.local else "vllm"
+    if on_ray and kind == "vllm" and not given.vllm_urls:
+        kind = "vllm-in-process"
+    return choose_engine(data, given, kind=kind, model=model, adapter=adapter)
+
+
+async def with_engine(
+    work: Callable[[Any], Awaitable[Any]],
+    choice: Any,
+    *,
+    ray: str | None = None,
+    ray_workers: int | None = None,
+) -> Any:
+    """Open the engine for a batch step, or with an address of Ray its workers; close it after.
+
+    Prompts of a step wait while no server answers.
+    """
+    if ray is None:
+        if ray_workers is not None:
+            raise InputError("--ray-workers needs --ray")
+        opened = await choice.open_for_batch()
+    else:
+        from services.engines.ray_workers import RayWorkers
+
+        opened = await RayWorkers.start(
+            choice.batch_opener(),
+            await choice.identify(),
+            address=ray,
+            num_workers=ray_workers,
+            uses_gpu=choice.kind != "vllm",
+        )
+    try:
+        return await work(opened)
+    finally:
+        await opened.close()

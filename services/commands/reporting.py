@@ -1,0 +1,38 @@
+"""What every command shares: run a step, say what came of it, as a table or as one line of JSON."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import typer
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    """Run asynchronous work to its end."""
+    return asyncio.run(work)
+
+
+def report(step: Callable[[], Any], as_json: bool) -> None:
+    """Run a step, asynchronous or not, and print its counts with the seconds it took."""
+    started = time.perf_counter()
+    result = step()
+    if asyncio.iscoroutine(result):
+        result = run(result)
+    result = {**result, "seconds": round(time.perf_counter() - started, 3)}
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    for key, value in result.items():
+        if isinstance(value, dict):
+            shown = "  ".join(f"{name} {_shown(part)}" for name, part in value.items())
+        else:
+            shown = _shown(value)
+        typer.echo(f"{key:>20}  {shown}")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.3f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

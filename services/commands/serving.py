@@ -1,0 +1,143 @@
+"""What runs after the steps: the model server, the HTTP API, the worker."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from services.commands.options import (
+    Adapter,
+    AsJson,
+    Data,
+    EngineName,
+    EngineOption,
+    Model,
+    Urls,
+    engine_choice,
+    settings,
+)
+from services.commands.reporting import report, run
+
+
+class Dtype(StrEnum):
+    """In which numbers a model computes; `auto`: bfloat16 on a GPU, float32 on a CPU."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class MergedDtype(StrEnum):
+    """In which numbers a merged checkpoint is stored."""
+
+    bfloat16 = "bfloat16"
+    float32 = "float32"
+
+
+def merge_adapter(
+    model: Annotated[str, typer.Option(help="Base checkpoint: a folder or hub name.")],
+    adapter: Annotated[str, typer.Option(help="Adapter folder that `msr train` wrote.")],
+    out: Annotated[str, typer.Option(help="Folder of the merged checkpoint.")],
+    dtype: MergedDtype = MergedDtype.bfloat16,
+    as_json: AsJson = False,
+) -> None:
+    """Merge an adapter into its base: a checkpoint that scores without LoRA's cost."""
+    from model_training import merge_adapter as step
+
+    report(lambda: step.run(model, adapter, out, dtype=dtype.value), as_json)
+
+
+def serve_model(
+    context: typer.Context,
+    model: Annotated[str, typer.Option(help="Checkpoint, merged or not: a folder or hub name.")],
+    adapter: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=DIR", help="Serve an adapter; repeatable.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The model's name; else its folder's.")] = None,
+    host: str = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8001,
+    dtype: Annotated[
+        Dtype, typer.Option(help="auto: bfloat16 on a GPU, float32 on a CPU.")
+    ] = Dtype.auto,
+    max_model_len: Annotated[
+        int | None, typer.Option(min=1, help="Longest prompt and answer in tokens.")
+    ] = None,
+    kv_cache_gb: Annotated[
+        float | None, typer.Option(min=0, help="Memory for keys and values, in GiB.")
+    ] = None,
+    image_cache_gb: Annotated[
+        float, typer.Option(min=0, help="Memory for prepared pictures, in GiB.")
+    ] = 4.0,
+    gpu_memory_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of a GPU's memory to take.")
+    ] = 0.9,
+    num_gpus: Annotated[int, typer.Option(min=1, help="GPUs to split the model over.")] = 1,
+    print_only: Annotated[
+        bool, typer.Option("--print", help="Print the command and stop.")
+    ] = False,
+) -> None:
+    """Serve a model by vLLM; arguments after `--` go to vLLM as they are."""
+    from services.engines import serve_model as program
+    from services.engines.vllm_command import ServeOptions, parse_adapters
+
+    options = ServeOptions(
+        model=model,
+        adapters=parse_adapters(adapter),
+        name=name,
+        host=host,
+        port=port,
+        dtype=dtype.value,
+        max_model_len=max_model_len,
+        kv_cache_gb=kv_cache_gb,
+        image_cache_gb=image_cache_gb,
+        gpu_memory_share=gpu_memory_share,
+        num_gpus=num_gpus,
+        vllm_arguments=tuple(context.args),
+        print_only=print_only,
+    )
+    raise typer.Exit(program.run(options))
+
+
+def publish(data: Data = "data", as_json: AsJson = False) -> None:
+    """Load items, histories and preferences into Redis; `serve` does it by itself."""
+    from services import deployment
+
+    report(lambda: deployment.publish(data, settings()), as_json)
+
+
+def serve(
+    data: Data = "data",
+    host: Annotated[str, typer.Option(envvar="MSR_HOST")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(envvar="MSR_PORT", help="0 takes a free one.")] = 8000,
+    worker: Annotated[
+        bool | None,
+        typer.Option(
+            "--worker/--no-worker",
+            help="Fold interactions in this process too; the default when REDIS_URL is unset.",
+        ),
+    ] = None,
+    engine: EngineOption = EngineName.local,
+    model: Model = None,
+    adapter: Adapter = None,
+    url: Urls = None,
+) -> None:
+    """Answer the HTTP API."""
+    from services import deployment
+
+    choice = engine_choice(data, engine, model, adapter, url)
+    run(deployment.serve(data, choice, settings(), host=host, port=port, with_worker=worker))
+
+
+def worker(
+    data: Data = "data",
+    engine: EngineOption = EngineName.local,
+    model: Model = None,
+    adapter: Adapter = None,
+    url: Urls = None,
+) -> None:
+    """Fold interactions into preferences and summarize new items, as they arrive."""
+    from services import deployment
+
+    choice = engine_choice(data, engine, model, adapter, url)
+    run(deployment.work(data, choice, settings()))

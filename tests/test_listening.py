@@ -1,0 +1,18 @@
+"""The line by which a program says that it answers."""
+
+import io
+
+import pytest
+
+from services.listening import announce, wait_until_listening
+
+
+def test_the_address_is_read_back_from_between_other_output(capsys: pytest.CaptureFixture[str]):
+    announce("http://127.0.0.1:8123")
+    printed = "the command\n" + capsys.readouterr().out + "more\n"
+
+    assert wait_until_listening(io.StringIO(printed)) == "http://127.0.0.1:8123"
+
+
+def test_a_program_that_ends_before_it_listens_has_no_address():
+    assert wait_until_listening(io.StringIO("it failed\n")) is None
