@@ -76,6 +76,8 @@ class EchoEngine:
     taken, and an engine that is gone.
     """
 
+    num_shortened = 0
+
     def __init__(self, *, refuse: str = "", fail_after: int | None = None) -> None:
         self.identity = EngineIdentity(model="echo", adapter="")
         self.prompts: list[str] = []

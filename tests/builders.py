@@ -80,6 +80,8 @@ class DigestEngine:
     `asked` is set by the first prompt.
     """
 
+    num_shortened = 0
+
     def __init__(
         self,
         *,

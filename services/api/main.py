@@ -103,7 +103,7 @@ def _assemble(store: Store, engine: Engine, rankers: CheapRankers, limits: Limit
     async def load_items(item_ids: list[ItemId]) -> list[Item]:
         return [record.item for record in (await store.load_items(item_ids)).values()]
 
-    metrics = Metrics()
+    metrics = Metrics(lambda: engine.num_shortened)
     watch = EngineWatch(
         engine,
         silence_seconds=limits.engine_silence_seconds,

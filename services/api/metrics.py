@@ -3,10 +3,13 @@
 One registry an application, so that two applications in one process (tests) do not share counts.
 """
 
+from collections.abc import Callable
+
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     ProcessCollector,
     generate_latest,
@@ -20,8 +23,8 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 class Metrics:
     """The API's instruments."""
 
-    def __init__(self) -> None:
-        """Every instrument starts at zero."""
+    def __init__(self, num_shortened: Callable[[], int]) -> None:
+        """Every instrument starts at zero; `num_shortened` tells the engine's own count."""
         registry = self._registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self.requests = Counter(
@@ -59,6 +62,11 @@ class Metrics:
         self.interactions = Counter(
             "msr_interactions", "Interactions received", ["outcome"], registry=registry
         )
+        Gauge(
+            "msr_prompts_shortened",
+            "Prompts whose texts were cut, because the model takes no longer ones",
+            registry=registry,
+        ).set_function(num_shortened)
 
     def render(self) -> bytes:
         """All of it as Prometheus reads it."""

@@ -18,7 +18,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from services.core.records import Item, ItemId
@@ -74,11 +74,16 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a chat: at most one picture, which comes before the text."""
+    """One turn of a chat: at most one picture, which comes before the text.
+
+    `free` are the spans (start, end) of the text that are titles, summaries or a preference, in the
+    order in which they may be cut.
+    """
 
     role: Literal["user", "assistant"]
     text: str
     picture: Picture | None = None
+    free: tuple[tuple[int, int], ...] = ()
 
 
 Messages = tuple[Message, ...]
@@ -108,7 +113,7 @@ class HistoryItem:
 
 def summary_messages(item: Item) -> Messages:
     """Ask for a summary of one item, from its picture and title, or from the title alone."""
-    return (_user(_item_text(item) + SUMMARY_INSTRUCTION, item),)
+    return (_message([*_item_pieces(item, cut_at=0), _Piece(SUMMARY_INSTRUCTION)], item),)
 
 
 def preference_messages(previous: str, block: Sequence[HistoryItem]) -> Messages:
@@ -118,38 +123,111 @@ def preference_messages(previous: str, block: Sequence[HistoryItem]) -> Messages
     """
     if not block:
         raise ValueError("a preference prompt needs at least one item")
-    lines = "".join(_history_line(number, item) for number, item in enumerate(block, start=1))
+    pieces = [_Piece(BLOCK_OPENS)]
     if previous:
-        taste = clean_text(previous, MAX_PREFERENCE_CHARS)
-        lines = f"{PREFERENCE_OPENS}{taste}{PREFERENCE_CLOSES}{LATER_BLOCK_OPENS}{lines}"
-    else:
-        lines = BLOCK_OPENS + lines
-    return (Message("user", lines + PREFERENCE_INSTRUCTION),)
+        # The newest words on the user, so they are cut last.
+        taste = _Piece(clean_text(previous, MAX_PREFERENCE_CHARS), cut_at=2 * len(block))
+        closes = _Piece(PREFERENCE_CLOSES + LATER_BLOCK_OPENS)
+        pieces = [_Piece(PREFERENCE_OPENS), taste, closes]
+    for index, item in enumerate(block):
+        pieces += _history_pieces(index, item)
+    return (_message([*pieces, _Piece(PREFERENCE_INSTRUCTION)]),)
 
 
 def scoring_messages(preference: str, item: Item) -> Messages:
     """Ask whether a user with this preference ("" if unknown) takes the item next."""
-    taste = clean_text(preference, MAX_PREFERENCE_CHARS) or UNKNOWN_PREFERENCE
-    user = f"{SCORING_PREFERENCE_OPENS}{taste}{PREFERENCE_CLOSES}"
-    return (_user(_item_text(item) + user + SCORING_QUESTION, item),)
+    taste = clean_text(preference, MAX_PREFERENCE_CHARS)
+    pieces = [
+        *_item_pieces(item, cut_at=1),
+        _Piece(SCORING_PREFERENCE_OPENS),
+        _Piece(taste, cut_at=0) if taste else _Piece(UNKNOWN_PREFERENCE),
+        _Piece(PREFERENCE_CLOSES + SCORING_QUESTION),
+    ]
+    return (_message(pieces, item),)
 
 
-def _history_line(number: int, item: HistoryItem) -> str:
-    title = clean_text(item.title, MAX_TITLE_CHARS)
-    summary = clean_text(item.summary, MAX_SUMMARY_CHARS)
-    # An item whose summary was quarantined is still part of the history, by its title.
-    return f'{number}. "{title}{SUMMARY_OPENS}{summary}\n' if summary else f'{number}. "{title}"\n'
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A part of a prompt's text: a fixed phrase, or free text that is cut as number `cut_at`."""
+
+    text: str
+    cut_at: int | None = None
 
 
-def _item_text(item: Item) -> str:
-    picture = "" if item.image is not None else NO_PICTURE
-    return f"{TITLE_OPENS}{clean_text(item.title, MAX_TITLE_CHARS)}{TITLE_CLOSES}{picture}"
+def _history_pieces(index: int, item: HistoryItem) -> list[_Piece]:
+    title = _Piece(clean_text(item.title, MAX_TITLE_CHARS), cut_at=2 * index + 1)
+    summary = _Piece(clean_text(item.summary, MAX_SUMMARY_CHARS), cut_at=2 * index)
+    opens = _Piece(f'{index + 1}. "')
+    if not summary.text:
+        # An item whose summary was quarantined is still part of the history, by its title.
+        return [opens, title, _Piece('"\n')]
+    return [opens, title, _Piece(SUMMARY_OPENS), summary, _Piece("\n")]
 
 
-def _user(text: str, item: Item) -> Message:
-    if item.image is None:
-        return Message("user", text)
-    return Message("user", text, Picture(item.item_id, item.version, item.image))
+def _item_pieces(item: Item, cut_at: int) -> list[_Piece]:
+    title = _Piece(clean_text(item.title, MAX_TITLE_CHARS), cut_at)
+    closes = TITLE_CLOSES if item.image is not None else TITLE_CLOSES + NO_PICTURE
+    return [_Piece(TITLE_OPENS), title, _Piece(closes)]
+
+
+def _message(pieces: Sequence[_Piece], item: Item | None = None) -> Message:
+    spans: list[tuple[int, int, int]] = []
+    start = 0
+    for piece in pieces:
+        end = start + len(piece.text)
+        if piece.cut_at is not None:
+            spans.append((piece.cut_at, start, end))
+        start = end
+    picture = None
+    if item is not None and item.image is not None:
+        picture = Picture(item.item_id, item.version, item.image)
+    free = tuple((start, end) for _, start, end in sorted(spans))
+    return Message("user", "".join(piece.text for piece in pieces), picture, free)
+
+
+# --- prompts that are too long -------------------------------------------------------------------
+
+# What one step of shortening cuts; a preference of 1,200 characters is gone after a dozen.
+WORDS_PER_CUT = 16
+
+# Long words count as several, so that a text in a script without spaces can be cut too.
+_WORD = re.compile(r"\s*\S{1,16}")
+
+
+def shorten(messages: Messages, num_cuts: int = 1) -> Messages | None:
+    """The prompt with up to `num_cuts` times WORDS_PER_CUT fewer words, None if there are none.
+
+    Free texts lose words from their ends, one text after the other: in a preference prompt item by
+    item, oldest first, the summary before the title, and then the previous preference; in a scoring
+    prompt the preference and then the title. Pictures, fixed phrases and the question stay. Cutting
+    twice is the same as cutting two steps at once.
+    """
+    num_words = num_cuts * WORDS_PER_CUT
+    shorter: list[Message] = []
+    for message in messages:
+        kept, num_words = _cut(message, num_words)
+        shorter.append(kept)
+    return None if num_words == num_cuts * WORDS_PER_CUT else tuple(shorter)
+
+
+def _cut(message: Message, num_words: int) -> tuple[Message, int]:
+    """The message without up to `num_words` words, and how many of them are left to cut."""
+    ends = dict(message.free)
+    for start, end in message.free:
+        words = [start + word.end() for word in _WORD.finditer(message.text[start:end])]
+        num_kept = max(0, len(words) - num_words)
+        num_words -= len(words) - num_kept
+        ends[start] = words[num_kept - 1] if num_kept else start
+    text, moved = "", {}
+    position = 0
+    for start, end in sorted(message.free):
+        text += message.text[position:start]
+        moved[start] = (len(text), len(text) + ends[start] - start)
+        text += message.text[start : ends[start]]
+        position = end
+    text += message.text[position:]
+    free = tuple(moved[start] for start, _ in message.free)
+    return replace(message, text=text, free=free), num_words
 
 
 # --- item and user text is data ------------------------------------------------------------------

@@ -23,11 +23,16 @@ class EngineIdentity:
 
 
 class Engine(Protocol):
-    """Two implementations: `local.LocalEngine` and `vllm.VllmEngine`."""
+    """Implemented by `local.LocalEngine`, `vllm.VllmEngine` and `in_process.InProcessEngine`."""
 
     @property
     def identity(self) -> EngineIdentity:
         """Which weights answer; constant while the engine is open."""
+        ...
+
+    @property
+    def num_shortened(self) -> int:
+        """How many prompts since the engine opened had texts cut, because they were too long."""
         ...
 
     async def generate(self, messages: Messages, limits: GenerationLimits) -> str:

@@ -22,6 +22,7 @@ from typing import Any, Literal
 import structlog
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from services.core.errors import (
@@ -33,9 +34,10 @@ from services.core.errors import (
 )
 from services.core.prompts import GenerationLimits, Messages
 from services.core.scoring import AnswerLogprobs
-from services.engines.checkpoints import fingerprint_checkpoint, identify_model
+from services.engines.checkpoints import identify, is_merged, only_scores
 from services.engines.contract import EngineIdentity
 from services.engines.rendering import answer_tokens, chat_content, pictures, render
+from services.engines.shortening import shorten_to_fit
 
 log = structlog.get_logger(__name__)
 
@@ -72,6 +74,10 @@ class _Job:
     answer: "Future[Any]" = field(default_factory=Future)
     encoded: _Encoded | None = None
 
+    @property
+    def max_new_tokens(self) -> int:
+        return 1 if self.limits is None else self.limits.max_new_tokens
+
     def fits_with(self, other: "_Job") -> bool:
         assert self.encoded is not None
         assert other.encoded is not None
@@ -89,14 +95,17 @@ class LocalEngine:
         *,
         max_batch: int = MAX_BATCH,
         max_waiting: int = MAX_WAITING,
+        merged: bool = False,
     ) -> None:
         """`model` is a transformers model or a PeftModel around one, `processor` its processor.
 
-        Raises AnswerTokenMissing if the chat template has no one-token Yes and No.
+        A `merged` model only scores. Raises AnswerTokenMissing if the chat template has no
+        one-token Yes and No.
         """
         self._model = model.eval()
         self._processor = processor
         self._identity = identity
+        self._merged = merged
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._answers = answer_tokens(processor)
@@ -107,6 +116,7 @@ class LocalEngine:
         self._generations: deque[_Job] = deque()
         self._wake = threading.Condition()
         self._score_run = 0
+        self._num_shortened = 0
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="local-engine", daemon=True)
         self._thread.start()
@@ -121,7 +131,7 @@ class LocalEngine:
         max_batch: int = MAX_BATCH,
         max_waiting: int = MAX_WAITING,
     ) -> "LocalEngine":
-        """Load a checkpoint (folder or hub name) and an adapter folder.
+        """Load a checkpoint (folder, merged or not, or hub name) and an adapter folder.
 
         float32 on a CPU, bfloat16 on a GPU. Raises ModelUnusable with what is wrong and where.
         """
@@ -137,24 +147,34 @@ class LocalEngine:
                 "hub name that this machine can reach"
             ) from error
         processor.tokenizer.padding_side = "left"
-        model_identity = identify_model(model, loaded.config)
         if adapter is not None:
             loaded = _with_adapter(loaded, adapter)
-        identity = EngineIdentity(
-            model=model_identity,
-            adapter=fingerprint_checkpoint(adapter) if adapter is not None else "",
-        )
+        identity = identify(model, adapter)
         loaded = loaded.to(device)
         log.info("model_loaded", model=identity.model, adapter=identity.adapter, device=device)
-        return cls(loaded, processor, identity, max_batch=max_batch, max_waiting=max_waiting)
+        return cls(
+            loaded,
+            processor,
+            identity,
+            max_batch=max_batch,
+            max_waiting=max_waiting,
+            merged=is_merged(model),
+        )
 
     @property
     def identity(self) -> EngineIdentity:
         """Fingerprints of the loaded weights."""
         return self._identity
 
+    @property
+    def num_shortened(self) -> int:
+        """See `contract.Engine.num_shortened`."""
+        return self._num_shortened
+
     async def generate(self, messages: Messages, limits: GenerationLimits) -> str:
         """See `contract.Engine.generate`."""
+        if self._merged:
+            raise only_scores(self._identity.adapter)
         text: str = await self._submit(self._generations, _Job(messages, limits))
         return text
 
@@ -220,7 +240,7 @@ class LocalEngine:
         if job.answer.cancelled():
             return False
         try:
-            job.encoded = job.encoded or self._encode(job.messages)
+            job.encoded = job.encoded or self._encode_to_fit(job)
         except Exception as error:  # whatever a processor raises, this prompt is at fault
             if job.answer.set_running_or_notify_cancel():
                 job.answer.set_exception(_refused(error))
@@ -274,6 +294,22 @@ class LocalEngine:
 
     # --- prompts to tensors ----------------------------------------------------------------------
 
+    def _encode_to_fit(self, job: _Job) -> _Encoded:
+        room = self._max_tokens - job.max_new_tokens
+        encoded = self._encode(job.messages)
+        if encoded.num_tokens <= room:
+            return encoded
+        shorter = shorten_to_fit(
+            job.messages, lambda messages: self._encode(messages).num_tokens <= room
+        )
+        if shorter is None:
+            raise EngineRefused(
+                f"the prompt has {encoded.num_tokens} tokens, the model takes {room}, and nothing "
+                "of it can be cut; use a smaller picture"
+            )
+        self._num_shortened += 1
+        return self._encode(shorter)
+
     def _encode(self, messages: Messages) -> _Encoded:
         # add_special_tokens=False: the template has written every special token already.
         encoded = self._processor(
@@ -282,12 +318,6 @@ class LocalEngine:
             add_special_tokens=False,
             return_tensors="pt",
         )
-        num_tokens = encoded["input_ids"].shape[1]
-        if num_tokens > self._max_tokens:
-            raise EngineRefused(
-                f"the prompt has {num_tokens} tokens, the model takes {self._max_tokens}; "
-                "use a smaller picture or shorter texts"
-            )
         return _Encoded(
             encoded["input_ids"][0], encoded.get("pixel_values"), encoded.get("image_sizes")
         )
@@ -337,7 +367,7 @@ def _refused(error: Exception) -> EngineError:
 def _with_adapter(model: Any, adapter: str) -> Any:
     try:
         return PeftModel.from_pretrained(model, adapter, is_trainable=False)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelUnusable(
             f"cannot load the adapter {adapter!r} onto this model ({error}); give --adapter a "
             "folder that `msr train` wrote for the same base model"

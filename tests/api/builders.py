@@ -33,6 +33,8 @@ class ScriptedEngine:
     answered, and a `failure` is raised for those in `failing` (all, if none is named).
     """
 
+    num_shortened = 0
+
     def __init__(
         self,
         margins: Mapping[str, float] | None = None,

@@ -90,3 +90,78 @@ def test_cleaning_is_idempotent_and_bounded(text: str, max_chars: int):
     assert clean_text(cleaned, max_chars) == cleaned
     assert len(cleaned) <= max_chars
     assert '"' not in cleaned
+
+
+# --- too long ------------------------------------------------------------------------------------
+
+WORDS = " ".join(f"word{k}" for k in range(40))
+
+
+def shortest(messages: prompts.Messages) -> prompts.Messages:
+    """All that may be cut is."""
+    while (shorter := prompts.shorten(messages)) is not None:
+        messages = shorter
+    return messages
+
+
+def test_a_scoring_prompt_loses_the_end_of_the_preference_first():
+    (message,) = prompts.shorten(prompts.scoring_messages(WORDS, an_item())) or ()
+
+    kept = " ".join(WORDS.split()[:24])
+    assert message.text == prompts.scoring_messages(kept, an_item())[0].text
+
+
+def test_then_it_loses_the_end_of_the_title():
+    (message,) = prompts.shorten(prompts.scoring_messages(WORDS, an_item(WORDS)), 3) or ()
+
+    assert 'user: ""' in message.text
+    assert " ".join(WORDS.split()[:32]) in message.text
+    assert "word32" not in message.text
+
+
+def test_picture_fixed_phrases_and_question_are_never_cut():
+    whole = prompts.scoring_messages(WORDS, an_item(WORDS))
+    (message,) = shortest(whole)
+
+    assert message.picture == whole[0].picture
+    assert message.text == 'Title: ""\nThe taste of a user: ""\n' + prompts.SCORING_QUESTION
+
+
+def test_an_unknown_preference_is_a_fixed_phrase():
+    (message,) = shortest(prompts.scoring_messages("", an_item(WORDS)))
+
+    assert prompts.UNKNOWN_PREFERENCE in message.text
+
+
+def test_a_preference_prompt_loses_its_oldest_item_first_and_the_previous_preference_last():
+    fourteen = " ".join(WORDS.split()[:14])
+    block = [HistoryItem("old title", fourteen), HistoryItem("new title", fourteen)]
+    messages = prompts.preference_messages("likes red", block)
+
+    (one_cut,), (two_cuts,) = (prompts.shorten(messages, cuts) or () for cuts in (1, 2))
+    assert f'1. "" shows: \n2. "new title" shows: {fourteen}\n' in one_cut.text
+    assert '1. "" shows: \n2. "" shows: \n' in two_cuts.text
+    assert "likes red" in two_cuts.text
+    assert "likes red" not in shortest(messages)[0].text
+
+
+def test_a_text_without_spaces_can_be_cut_too():
+    (message,) = prompts.shorten(prompts.summary_messages(an_item("x" * 290))) or ()
+
+    assert "x" * 48 + '"\n' in message.text
+    assert "x" * 49 not in message.text
+
+
+def test_a_prompt_without_free_text_cannot_be_shortened():
+    assert prompts.shorten(shortest(prompts.scoring_messages(WORDS, an_item()))) is None
+    assert prompts.shorten((prompts.Message("user", "as it is"),)) is None
+
+
+@given(st.text(max_size=400), st.text(max_size=400), st.integers(1, 4), st.integers(1, 4))
+def test_cutting_twice_is_cutting_more_at_once(title: str, taste: str, first: int, second: int):
+    messages = prompts.scoring_messages(taste, an_item(title))
+
+    once = prompts.shorten(messages, first) or messages
+    assert (prompts.shorten(once, second) or once) == (
+        prompts.shorten(messages, first + second) or messages
+    )

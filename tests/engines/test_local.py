@@ -107,6 +107,15 @@ async def test_a_prompt_that_cannot_be_taken_fails_alone(engine: LocalEngine):
     assert "tokens" in str(results[1])
 
 
+async def test_a_prompt_that_is_too_long_is_shortened_and_counted(engine: LocalEngine):
+    free = "fox " * 5_000
+    too_long = (Message("user", f"{free}Yes or No?", free=((0, len(free) - 1),)),)
+
+    await asyncio.gather(engine.score(too_long), engine.generate(PROMPTS[0], SHORT))
+
+    assert engine.num_shortened == 1
+
+
 async def test_the_event_loop_goes_on_while_the_model_computes(engine: LocalEngine):
     turns = 0
 
