@@ -23,7 +23,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from tqdm import tqdm
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import SFTConfig, SFTTrainer
 
@@ -158,7 +158,7 @@ def prepare(data: str, config: TrainConfig, model: str) -> Work:
     return Work(
         config=config,
         model=model,
-        model_fingerprint=_identify(model),
+        model_fingerprint=identify_model(model),
         rows=rows,
         validation=validation,
         items=read_items(data, used),
@@ -193,13 +193,6 @@ def _take_negatives(table: pa.Table, num_negatives: int) -> pa.Table:
 def _first_users(table: pa.Table, num_users: int) -> pa.Table:
     users = list(dict.fromkeys(table["user_id"].to_pylist()))[:num_users]
     return table.filter(pc.is_in(table["user_id"], pa.array(users, pa.string())))
-
-
-def _identify(model: str) -> str:
-    try:
-        return identify_model(model, AutoConfig.from_pretrained(model))
-    except (OSError, ValueError, KeyError) as error:
-        raise _unusable(model, error) from error
 
 
 def _unusable(model: str, error: Exception) -> ModelUnusable:

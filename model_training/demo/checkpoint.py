@@ -1,13 +1,11 @@
 """The shape of the demo model, and how its checkpoint is written.
 
-A real LLaVA-NeXT, only small. Weights are written in bfloat16 under the names that published
-checkpoints use: transformers reads both those and its own, vLLM reads only those.
+A real LLaVA-NeXT, only small; its weights are written in bfloat16.
 """
 
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from transformers import (
     CLIPVisionConfig,
     LlavaNextConfig,
@@ -18,20 +16,13 @@ from transformers import (
 
 from model_training.demo.tokenizer import MAX_POSITIONS, PATCH_SIZE
 from model_training.demo.world import IMAGE_SIZE
+from model_training.published_weights import write_weights
 
 # About 1 / sqrt(hidden size). With the 0.02 of large models, attention of a model this small stays
 # blind for hundreds of steps.
 INITIAL_SPREAD = 0.06
 
 WEIGHTS_FILE = "model.safetensors"
-
-_PUBLISHED_PREFIXES = (
-    ("model.vision_tower.", "vision_tower."),
-    ("model.multi_modal_projector.", "multi_modal_projector."),
-    ("model.image_newline", "image_newline"),
-    ("model.language_model.", "language_model.model."),
-    ("lm_head.", "language_model.lm_head."),
-)
 
 
 def build_config(processor: LlavaNextProcessor) -> LlavaNextConfig:
@@ -78,17 +69,6 @@ def build_config(processor: LlavaNextProcessor) -> LlavaNextConfig:
     return config
 
 
-def published_name(name: str) -> str:
-    """The published name of a parameter that transformers 5 calls `name`."""
-    for own, published in _PUBLISHED_PREFIXES:
-        if name.startswith(own):
-            rest = name.removeprefix(own)
-            if published == "vision_tower." and not rest.startswith("vision_model."):
-                rest = f"vision_model.{rest}"
-            return published + rest
-    raise ValueError(f"no published name is known for the parameter {name!r}")
-
-
 def save_checkpoint(
     model: LlavaNextForConditionalGeneration, processor: LlavaNextProcessor, folder: Path
 ) -> None:
@@ -99,16 +79,8 @@ def save_checkpoint(
     model.config.dtype = "bfloat16"
     model.config.save_pretrained(folder)
     model.generation_config.save_pretrained(folder)
-    weights = {
-        published_name(name): parameter.detach().to(torch.bfloat16).contiguous().clone()
-        for name, parameter in model.state_dict().items()
-        if not name.endswith("position_ids")
-    }
-    # Last and at once: a folder that holds weights holds all the rest.
-    unfinished = folder / f"{WEIGHTS_FILE}.unfinished"
-    save_file(weights, unfinished, metadata={"format": "pt"})
-    unfinished.chmod(0o644)  # safetensors leaves it to its owner alone
-    unfinished.replace(folder / WEIGHTS_FILE)
+    # Last: a folder that holds weights holds all the rest.
+    write_weights(model.state_dict(), folder, dtype=torch.bfloat16)
 
 
 def load_checkpoint(folder: Path) -> tuple[LlavaNextForConditionalGeneration, LlavaNextProcessor]:

@@ -2,13 +2,18 @@
 
 The fingerprint goes into artifacts and cache keys, so it must follow from what the files contain
 and not from where they lie.
+
+A merged checkpoint (`msr merge-adapter`) is one that keeps the adapter's manifest. It answers Yes
+or No as the base model with that adapter does, and goes by their names; it writes no texts, since
+summaries and preferences are the base model's.
 """
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 from services.core.errors import ModelUnusable
+from services.engines.adapters import MANIFEST, AdapterManifest, read_adapter_manifest
+from services.engines.contract import EngineIdentity
 
 # Weight files up to this size are hashed whole; of larger ones (a 7B checkpoint has files of 5 GB)
 # the first and last MiB and the length are, which holds every tensor's name, type, shape and place.
@@ -24,6 +29,8 @@ def fingerprint_checkpoint(folder: str | Path) -> str:
 
     Raises ModelUnusable if the folder has no safetensors weights.
     """
+    if not Path(folder).is_dir():
+        raise ModelUnusable(f"there is no folder {folder}; name a checkpoint or adapter folder")
     files = sorted(
         path
         for path in Path(folder).iterdir()
@@ -35,17 +42,69 @@ def fingerprint_checkpoint(folder: str | Path) -> str:
     for path in files:
         digest.update(f"{path.name}\x00{path.stat().st_size}\x00".encode())
         digest.update(_content(path))
+    if is_merged(folder):  # of large files only the ends are read, which merging may leave alone
+        digest.update(read_adapter_manifest(folder).fingerprint.encode())
     return digest.hexdigest()[:16]
 
 
-def identify_model(model: str, config: Any) -> str:
+def identify_model(model: str) -> str:
     """Which base model this is: a folder's fingerprint, or a hub name with its revision.
 
-    `config` is the model's loaded transformers configuration.
+    Raises ModelUnusable if it is neither a checkpoint folder nor a hub name within reach.
     """
     if Path(model).is_dir():
         return fingerprint_checkpoint(model)
-    return f"{model}@{config._commit_hash}"
+    from transformers import AutoConfig  # seconds to import, and a folder does not need it
+
+    try:
+        return f"{model}@{AutoConfig.from_pretrained(model)._commit_hash}"
+    except (OSError, ValueError) as error:
+        raise ModelUnusable(
+            f"{model!r} is no checkpoint folder, nor a hub name that this machine can reach"
+        ) from error
+
+
+def is_merged(model: str | Path) -> bool:
+    """Whether this is the folder of a merged checkpoint."""
+    return (Path(model) / MANIFEST).is_file() and (Path(model) / "config.json").is_file()
+
+
+def manifest_in_use(model: str, adapter: str | None) -> AdapterManifest | None:
+    """The manifest of the adapter, or of the one that is merged into the model; None for a base.
+
+    Raises ModelUnusable if the manifest cannot be read, or for an adapter on a merged checkpoint.
+    """
+    if is_merged(model):
+        if adapter is not None:
+            raise ModelUnusable(
+                f"{model} is a merged checkpoint, which takes no further adapter; leave out the "
+                f"adapter {adapter!r}, or name the base model"
+            )
+        return read_adapter_manifest(model)
+    return read_adapter_manifest(adapter) if adapter is not None else None
+
+
+def identify(model: str, adapter: str | None = None) -> EngineIdentity:
+    """Which weights answer when these are opened; ModelUnusable if they cannot be.
+
+    Whether the adapter may be served by this base is `adapters.require_servable`'s to say.
+    """
+    if is_merged(model):
+        manifest = manifest_in_use(model, adapter)
+        assert manifest is not None
+        return EngineIdentity(model=manifest.model, adapter=fingerprint_checkpoint(model))
+    return EngineIdentity(
+        model=identify_model(model),
+        adapter=fingerprint_checkpoint(adapter) if adapter is not None else "",
+    )
+
+
+def only_scores(model: str) -> ModelUnusable:
+    """What `generate` raises on a merged checkpoint."""
+    return ModelUnusable(
+        f"{model} is a merged checkpoint: it answers Yes or No and writes no texts; write them "
+        "with its base model, and name the merged one as the recommender only"
+    )
 
 
 def _content(path: Path) -> bytes:

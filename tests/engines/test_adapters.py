@@ -1,18 +1,25 @@
-"""An adapter is served only where it belongs."""
+"""An adapter is served only where it belongs, and weights go by the same name wherever they are."""
 
 import json
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 
 from services.core.errors import ArtifactMismatch, ModelUnusable
+from services.core.prompts import GenerationLimits
 from services.engines.adapters import (
     AdapterManifest,
     current_definition,
     read_adapter_manifest,
     require_servable,
 )
+from services.engines.checkpoints import fingerprint_checkpoint, identify, manifest_in_use
+from services.engines.contract import EngineIdentity
+from services.engines.local import LocalEngine
+from services.engines.opening import open_engine
+from tests.engines.conftest import a_prompt
 
 
 def a_manifest() -> AdapterManifest:
@@ -62,3 +69,58 @@ def test_a_manifest_that_is_none_is_refused(tmp_path: Path, content: str):
 
     with pytest.raises(ModelUnusable, match="not an adapter's manifest"):
         read_adapter_manifest(tmp_path)
+
+
+@pytest.fixture
+def merged(checkpoint: Path, tmp_path: Path) -> str:
+    """A checkpoint that keeps the manifest of the adapter in it."""
+    folder = tmp_path / "merged"
+    copytree(checkpoint, folder)
+    (folder / "manifest.json").write_text(a_manifest().to_json())
+    return str(folder)
+
+
+def test_a_base_and_its_adapter_go_by_their_own_fingerprints(checkpoint: Path, adapter: Path):
+    alone = EngineIdentity(fingerprint_checkpoint(checkpoint), "")
+
+    assert identify(str(checkpoint)) == alone
+    assert identify(str(checkpoint), str(adapter)) == replace(
+        alone, adapter=fingerprint_checkpoint(adapter)
+    )
+
+
+def test_a_merged_checkpoint_goes_by_its_bases_fingerprint_and_its_own(merged: str):
+    assert identify(merged) == EngineIdentity("base-1", fingerprint_checkpoint(merged))
+    assert manifest_in_use(merged, None) == a_manifest()
+
+
+def test_two_adapters_merged_into_one_base_never_go_by_one_name(merged: str):
+    """Large files are read at their ends alone, and those may be the same."""
+    first = identify(merged)
+    other = replace(a_manifest(), fingerprint="f2")
+    (Path(merged) / "manifest.json").write_text(other.to_json())
+
+    assert identify(merged) != first
+
+
+def test_a_merged_checkpoint_takes_no_adapter(merged: str, adapter: Path):
+    with pytest.raises(ModelUnusable, match="takes no further adapter"):
+        LocalEngine.load(merged, str(adapter), device="cpu")
+
+
+async def test_a_merged_checkpoint_scores_and_writes_no_texts(merged: str):
+    engine = LocalEngine.load(merged, device="cpu")
+    try:
+        assert (await engine.score(a_prompt())).yes < 0
+        with pytest.raises(ModelUnusable, match="with its base model"):
+            await engine.generate(a_prompt(), GenerationLimits(max_new_tokens=3))
+    finally:
+        await engine.close()
+
+
+async def test_a_merged_checkpoint_of_another_definition_is_not_opened(merged: str):
+    older = replace(a_manifest(), definition={**current_definition(), "scoring": "older"})
+    (Path(merged) / "manifest.json").write_text(older.to_json())
+
+    with pytest.raises(ArtifactMismatch, match="under scoring 'older'"):
+        await open_engine("local", model=merged)

@@ -1,0 +1,69 @@
+"""Writes weights under the names that published LLaVA-NeXT checkpoints use.
+
+transformers 5 has names of its own in memory and on disk. It reads both, vLLM reads only the
+published ones, so those are what every checkpoint of this project has:
+
+    vision_tower.vision_model.*  multi_modal_projector.*  image_newline
+    language_model.model.*       language_model.lm_head.*
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors.torch import save_file
+
+# What one file holds at most, and so how much is in memory twice while it is written.
+MAX_SHARD_BYTES = 5_000_000_000
+INDEX_FILE = "model.safetensors.index.json"
+
+_PREFIXES = (
+    ("model.vision_tower.", "vision_tower."),
+    ("model.multi_modal_projector.", "multi_modal_projector."),
+    ("model.image_newline", "image_newline"),
+    ("model.language_model.", "language_model.model."),
+    ("lm_head.", "language_model.lm_head."),
+)
+
+
+def published_name(name: str) -> str:
+    """The published name of a parameter that transformers 5 calls `name`."""
+    for own, published in _PREFIXES:
+        if name.startswith(own):
+            rest = name.removeprefix(own)
+            if published == "vision_tower." and not rest.startswith("vision_model."):
+                rest = f"vision_model.{rest}"
+            return published + rest
+    raise ValueError(f"no published name is known for the parameter {name!r}")
+
+
+def write_weights(
+    state: Mapping[str, torch.Tensor],
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> None:
+    """Write a model's `state_dict()` as `model.safetensors`, or as shards with an index.
+
+    What makes the weights whole, the only file or the index, comes last and at once.
+    """
+    published = {
+        published_name(name): parameter.detach()
+        for name, parameter in state.items()
+        if not name.endswith("position_ids")
+    }
+    split = split_torch_state_dict_into_shards(published, max_shard_size=max_shard_bytes)
+    for file_name, names in split.filename_to_tensors.items():
+        unfinished = folder / f"{file_name}.unfinished"
+        shard = {name: published[name].to(dtype).contiguous().clone() for name in names}
+        save_file(shard, unfinished, metadata={"format": "pt"})
+        unfinished.chmod(0o644)  # safetensors leaves it to its owner alone
+        unfinished.replace(folder / file_name)
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        unfinished = folder / f"{INDEX_FILE}.unfinished"
+        unfinished.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        unfinished.replace(folder / INDEX_FILE)
