@@ -5,8 +5,9 @@ The commands of `cli.py` and the demo come here; nothing else knows both the API
 
 import asyncio
 import contextlib
+import functools
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,12 @@ from services.api.main import Background, create_app
 from services.api.main import serve as serve_app
 from services.batch import publish as publish_step
 from services.core.artifacts import Artifact
-from services.engines.contract import Engine
-from services.engines.opening import EngineKind, open_engine
+from services.core.errors import InputError
+from services.engines.checkpoints import identify, is_merged
+from services.engines.contract import Engine, EngineIdentity
+from services.engines.opening import AS_SERVED, EngineKind, open_engine
 from services.fetch.rules import FetchRules
+from services.listening import announce
 from services.retrieval.rankers import CheapRankers
 from services.settings import Settings
 from services.state.embedded import EmbeddedRedis
@@ -30,32 +34,67 @@ from services.worker.main import Worker
 
 log = structlog.get_logger(__name__)
 
-# What `msr serve` prints on stdout, before its base URL, once it answers.
-LISTENING = "listening on "
-
 # Trained by `msr demo-model` and shipped, so that everything runs without a hub.
 DEMO_WEIGHTS = Path(__file__).parent.parent / "model_training" / "demo" / "weights"
 
 
 @dataclass(frozen=True, slots=True)
 class EngineChoice:
-    """Which engine, model and adapter a command uses."""
+    """Which engine, model and adapter a command uses.
+
+    The `recommender` is a merged checkpoint on servers of its own, if there is one.
+    """
 
     kind: EngineKind
     model: str
     adapter: str | None
-    urls: tuple[str, ...]
-    timeout_seconds: float
+    urls: tuple[str, ...] = ()
+    recommender: str | None = None
+    recommender_urls: tuple[str, ...] = ()
+    timeout_seconds: float = 120.0
+    patience_seconds: float = 600.0
 
     async def open(self) -> Engine:
-        """Load or connect; raises what `open_engine` raises."""
-        return await open_engine(
+        """Load or connect, for answers that somebody waits for: a server that is away is an error
+        at once. Raises what `open_engine` raises.
+        """
+        return await self._opener(patience_seconds=0.0)()
+
+    async def open_for_batch(self) -> Engine:
+        """Load or connect for a step, whose prompts wait while a server restarts."""
+        return await self.batch_opener()()
+
+    async def identify(self) -> EngineIdentity:
+        """Which weights would answer; of folders without loading them."""
+        if self.kind != "vllm":
+            return identify(self.model, self.adapter)
+        engine = await self.open_for_batch()
+        try:
+            return engine.identity
+        finally:
+            await engine.close()
+
+    def batch_opener(self) -> Callable[[], Awaitable[Engine]]:
+        """`open_for_batch` as a value that can be sent to another process."""
+        return self._opener(patience_seconds=self.patience_seconds)
+
+    def _opener(self, *, patience_seconds: float) -> Callable[[], Awaitable[Engine]]:
+        return functools.partial(
+            open_engine,
             self.kind,
-            model=self.model,
-            adapter=self.adapter,
+            model=_absolute(self.model),
+            adapter=self.adapter and _absolute(self.adapter),
             urls=self.urls,
+            recommender=self.recommender,
+            recommender_urls=self.recommender_urls,
             timeout_seconds=self.timeout_seconds,
+            patience_seconds=patience_seconds,
         )
+
+
+def _absolute(model: str) -> str:
+    """A folder by its whole path, since another process may have another working directory."""
+    return str(Path(model).resolve()) if Path(model).is_dir() else model
 
 
 def choose_engine(
@@ -64,11 +103,18 @@ def choose_engine(
     """Fill in what was not named.
 
     The model: the shipped demo model. The adapter: the one `msr train` left in the data folder, or
-    on the demo model the shipped one; the name `none` asks for the base model alone.
+    on the demo model the shipped one; none on a merged checkpoint. On a vLLM server both: what it
+    serves. The adapter `none` asks for the base model alone.
     """
     demo_base = str(DEMO_WEIGHTS / "base")
+    if kind != "vllm" and settings.recommender_urls:
+        raise InputError(
+            "MSR_RECOMMENDER_URLS names vLLM servers: choose --engine vllm, or unset it"
+        )
+    if kind == "vllm":
+        model, adapter = model or AS_SERVED, adapter or AS_SERVED
     model = model or demo_base
-    if adapter is None and kind == "local":
+    if adapter is None and not is_merged(model):
         trained = Path(data) / "adapter"
         if (trained / "manifest.json").exists():
             adapter = str(trained)
@@ -79,7 +125,10 @@ def choose_engine(
         model=model,
         adapter=None if adapter == "none" else adapter,
         urls=settings.vllm_urls,
+        recommender=settings.recommender,
+        recommender_urls=settings.recommender_urls,
         timeout_seconds=settings.engine_timeout_seconds,
+        patience_seconds=settings.engine_patience_seconds,
     )
 
 
@@ -111,7 +160,7 @@ async def serve(
     host: str,
     port: int,
     with_worker: bool | None = None,
-    on_listening: Callable[[str], None] = lambda url: print(f"{LISTENING}{url}", flush=True),
+    on_listening: Callable[[str], None] = announce,
     stop: asyncio.Event | None = None,
 ) -> None:
     """Publish the artifacts, then answer the HTTP API until stopped.

@@ -29,9 +29,14 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="MSR_", extra="ignore", frozen=True)
 
-    # The engine.
+    # The engine. A merged checkpoint scores on servers of its own, under the name `recommender`.
     vllm_urls: Names = ()
-    engine_timeout_seconds: float = Field(120.0, gt=0)
+    recommender: str | None = None
+    recommender_urls: Names = ()
+    engine_timeout_seconds: float = Field(120.0, gt=0, description="For one prompt.")
+    engine_patience_seconds: float = Field(
+        600.0, ge=0, description="How long a batch step waits for a server that went away."
+    )
 
     # Redis: an URL (which may hold a password), or an embedded server with its data in a folder.
     redis_url: SecretStr | None = Field(

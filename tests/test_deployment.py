@@ -32,6 +32,17 @@ def test_another_model_or_none_gets_no_adapter_of_the_demo(tmp_path: Path, given
     assert chosen(tmp_path, **given).adapter is None
 
 
+def test_a_merged_checkpoint_gets_no_adapter(tmp_path: Path):
+    (tmp_path / "adapter").mkdir()
+    merged = tmp_path / "merged"
+    merged.mkdir()
+    for manifest in (tmp_path / "adapter", merged):
+        (manifest / "manifest.json").touch()
+    (merged / "config.json").touch()
+
+    assert chosen(tmp_path, model=str(merged)).adapter is None
+
+
 async def test_without_an_url_the_state_lies_in_the_data_folder_and_is_found_again(tmp_path: Path):
     settings = Settings().model_copy(update={"redis_url": None})
     async with open_store(str(tmp_path), settings) as store:

@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from services.core.errors import ModelUnusable
+from services.core.errors import ArtifactMismatch, ModelUnusable
 from services.engines.contract import Engine
 
-EngineKind = Literal["local", "vllm"]
+EngineKind = Literal["local", "vllm", "vllm-in-process"]
+
+# Stands for the model or adapter of a server that serves one of the kind.
+AS_SERVED = "as-served"
 
 
 async def open_engine(
@@ -15,28 +18,52 @@ async def open_engine(
     model: str,
     adapter: str | None = None,
     urls: Sequence[str] = (),
+    recommender: str | None = None,
+    recommender_urls: Sequence[str] = (),
     timeout_seconds: float = 120.0,
+    patience_seconds: float = 0.0,
 ) -> Engine:
     """An engine ready to answer.
 
-    `local` takes checkpoint and adapter folders; `vllm` takes the names under which the server at
-    `urls[0]` serves them. Raises ModelUnusable, ArtifactMismatch (an adapter trained under other
-    definitions or on another base) or EngineUnavailable, with what to change.
+    `local` and `vllm-in-process` take checkpoint and adapter folders; `vllm` takes the names under
+    which the servers at `urls` serve them, or AS_SERVED. Raises ModelUnusable, ArtifactMismatch (an
+    adapter trained under other definitions or on another base) or EngineUnavailable, with what to
+    change.
     """
     # Imported here, so that a client of vLLM does not load torch.
+    if kind == "vllm":
+        from services.engines.vllm import VllmEngine
+
+        if not urls and not recommender_urls:
+            raise ModelUnusable(
+                "the vllm engine needs the address of a server: give --url, or set MSR_VLLM_URLS"
+            )
+        return await VllmEngine.connect(
+            urls,
+            model=model,
+            adapter=adapter,
+            recommender=recommender,
+            recommender_urls=recommender_urls,
+            timeout_seconds=timeout_seconds,
+            patience_seconds=patience_seconds,
+        )
+    from services.engines.adapters import require_servable
+    from services.engines.checkpoints import manifest_in_use
+
+    manifest = manifest_in_use(model, adapter)
+    engine: Engine
     if kind == "local":
-        from services.engines.adapters import read_adapter_manifest, require_servable
         from services.engines.local import LocalEngine
 
-        manifest = read_adapter_manifest(adapter) if adapter is not None else None
         engine = LocalEngine.load(model, adapter)
-        if manifest is not None:
-            require_servable(manifest, model=engine.identity.model)
-        return engine
-    from services.engines.vllm import VllmEngine
+    else:
+        from services.engines.in_process import InProcessEngine
 
-    if not urls:
-        raise ModelUnusable("the vllm engine needs the address of a server: set MSR_VLLM_URLS")
-    return await VllmEngine.connect(
-        urls[0], model=model, adapter=adapter, timeout_seconds=timeout_seconds
-    )
+        engine = InProcessEngine.load(model, adapter)
+    if manifest is not None:
+        try:
+            require_servable(manifest, model=engine.identity.model)
+        except ArtifactMismatch:
+            await engine.close()
+            raise
+    return engine

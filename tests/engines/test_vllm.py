@@ -1,10 +1,6 @@
-"""The vLLM client: what it asks for, and every way in which a server can fail it.
+"""The vLLM client and one server: what it asks for, what it sends, and how it reads answers."""
 
-The server here is a scripted transport, for faults that a real one cannot be made to show.
-"""
-
-import json
-from collections.abc import Callable
+import asyncio
 from typing import Any
 
 import httpx
@@ -15,61 +11,39 @@ from services.core.errors import (
     EngineError,
     EngineOverloaded,
     EngineRefused,
-    EngineTimeout,
     EngineUnavailable,
     ModelUnusable,
 )
-from services.core.prompts import GenerationLimits
+from services.core.prompts import GenerationLimits, Message, Messages
 from services.core.scoring import AnswerLogprobs
 from services.engines.vllm import VllmEngine
 from tests.engines.conftest import a_prompt
+from tests.engines.vllm_servers import (
+    MAX_TOKENS,
+    FakeServer,
+    a_completion,
+    an_engine,
+    an_error,
+    until,
+)
 
 LIMITS = GenerationLimits(max_new_tokens=7)
-Answer = Callable[[httpx.Request], httpx.Response]
 
 
-def a_completion(text: str = "", **logprobs: float) -> dict[str, Any]:
-    top = [{"token": f"token_id:{token[1:]}", "logprob": p} for token, p in logprobs.items()]
-    return {
-        "choices": [
-            {"message": {"content": text}, "logprobs": {"content": [{"top_logprobs": top}]}}
-        ]
-    }
+async def an_engine_that_freezes(server: FakeServer) -> VllmEngine:
+    """With one slot."""
+    engine = await an_engine(server, max_in_flight=1)
+    server.frozen = True
+    return engine
 
 
-class Server:
-    """Serves `base` and its adapter `lora`; completions are answered by `complete`."""
-
-    def __init__(self, complete: Answer) -> None:
-        self.complete = complete
-        self.bodies: list[dict[str, Any]] = []
-
-    def __call__(self, request: httpx.Request) -> httpx.Response:
-        if request.url.path == "/v1/models":
-            served = [{"id": name, "root": f"weights of {name}"} for name in ("base", "lora")]
-            return httpx.Response(200, json={"data": served})
-        body = json.loads(request.content)
-        if request.url.path == "/tokenize":
-            answered = {"Yes": [70, 2], "No": [71, 2]}
-            said = [message["content"] for message in body["messages"][1:]]
-            return httpx.Response(
-                200, json={"tokens": [1, 5, *(answered[said[0]] if said else [])]}
-            )
-        self.bodies.append(body)
-        return self.complete(request)
-
-
-async def an_engine(complete: Answer, **names: str | None) -> tuple[VllmEngine, Server]:
-    server = Server(complete)
-    given = {"model": "base", "adapter": "lora"} | names
-    transport = httpx.MockTransport(server)
-    return await VllmEngine.connect("http://vllm", transport=transport, **given), server
+def the_picture(body: dict[str, Any]) -> dict[str, Any]:
+    return body["messages"][0]["content"][0]
 
 
 async def test_a_score_asks_the_adapter_for_one_token_and_the_two_answers_alone():
-    engine, server = await an_engine(
-        lambda _: httpx.Response(200, json=a_completion(_70=-0.25, _71=-1.5, _9=-3.0))
-    )
+    server = FakeServer(complete=lambda _: a_completion(_70=-0.25, _71=-1.5, _9=-3.0))
+    engine = await an_engine(server)
 
     assert await engine.score(a_prompt()) == AnswerLogprobs(yes=-0.25, no=-1.5)
     body = server.bodies[0]
@@ -78,68 +52,205 @@ async def test_a_score_asks_the_adapter_for_one_token_and_the_two_answers_alone(
 
 
 async def test_a_text_is_the_base_models_and_greedy():
-    engine, server = await an_engine(lambda _: httpx.Response(200, json=a_completion(" a fox ")))
+    server = FakeServer(complete=lambda _: a_completion(" a fox "))
+    engine = await an_engine(server)
 
     assert await engine.generate(a_prompt(), LIMITS) == "a fox"
     body = server.bodies[0]
     assert (body["model"], body["max_tokens"], body["temperature"]) == ("base", 7, 0)
 
 
+# --- pictures ------------------------------------------------------------------------------------
+
+
 async def test_a_picture_goes_before_the_text_under_its_items_id_and_version():
-    engine, server = await an_engine(lambda _: httpx.Response(200, json=a_completion("x")))
-    prompt = a_prompt()
-    await engine.generate(prompt, LIMITS)
+    server = FakeServer()
+    engine = await an_engine(server)
+    [prompt] = a_prompt()
+    await engine.generate((prompt,), LIMITS)
 
     picture, text = server.bodies[0]["messages"][0]["content"]
-    assert prompt[0].picture is not None
-    assert picture["uuid"] == f"i1:{prompt[0].picture.version}"
-    assert text["text"] == prompt[0].text
+    assert prompt.picture is not None
+    assert picture["uuid"] == f"i1:{prompt.picture.version}"
+    assert text["text"] == prompt.text
+
+
+async def test_a_picture_is_sent_once_and_then_named():
+    server = FakeServer()
+    engine = await an_engine(server)
+    await engine.score(a_prompt())
+    await engine.score(a_prompt(taste="blue"))
+
+    first, second = (the_picture(body) for body in server.bodies)
+    assert first["image_url"]["url"].startswith("data:image/jpeg;base64,")
+    assert second == {"type": "image_url", "image_url": None, "uuid": first["uuid"]}
+
+
+async def test_a_picture_that_the_server_has_forgotten_is_sent_again_at_once():
+    server = FakeServer()
+    engine = await an_engine(server)
+    await engine.score(a_prompt())
+    server.holds.clear()
+
+    await engine.score(a_prompt())
+    assert [the_picture(body)["image_url"] is None for body in server.bodies] == [
+        False, True, False,
+    ]  # fmt: skip
+
+
+async def test_two_prompts_at_once_both_bring_a_picture_that_no_server_holds_yet():
+    both_there = asyncio.Barrier(2)
+
+    async def answer_both(_: object) -> httpx.Response:
+        await both_there.wait()
+        return a_completion()
+
+    server = FakeServer(complete=answer_both)
+    engine = await an_engine(server)
+
+    await asyncio.gather(engine.score(a_prompt()), engine.score(a_prompt(taste="blue")))
+    assert all(the_picture(body)["image_url"] for body in server.bodies)
+
+
+async def test_a_server_that_misses_what_it_was_just_sent_is_not_asked_for_ever():
+    miss = an_error(400, "Cache miss for image at index 0 but data is not provided.")
+    engine = await an_engine(FakeServer(complete=lambda _: miss))
+
+    with pytest.raises(EngineUnavailable, match="Cache miss"):
+        await engine.score(a_prompt())
+
+
+# --- answers that are none -----------------------------------------------------------------------
 
 
 async def test_an_answer_token_that_the_server_leaves_out_is_an_error_not_a_default():
-    engine, _ = await an_engine(lambda _: httpx.Response(200, json=a_completion(_70=-0.25)))
+    engine = await an_engine(FakeServer(complete=lambda _: a_completion(_70=-0.25)))
 
     with pytest.raises(AnswerTokenMissing, match="token_id:71"):
         await engine.score(a_prompt())
 
 
 @pytest.mark.parametrize(
-    ("status", "error"),
-    [(400, EngineRefused), (404, EngineRefused), (429, EngineOverloaded), (503, EngineOverloaded),
-     (500, EngineUnavailable)],
-)  # fmt: skip
-async def test_each_refusal_of_the_server_has_its_own_error(status: int, error: type[EngineError]):
-    engine, _ = await an_engine(lambda _: httpx.Response(status, text="why not"))
-
-    with pytest.raises(error, match="why not"):
-        await engine.generate(a_prompt(), LIMITS)
-
-
-@pytest.mark.parametrize(
-    ("fault", "error"),
-    [(httpx.ReadTimeout("late"), EngineTimeout), (httpx.ReadError("cut"), EngineUnavailable)],
+    "answer",
+    [
+        httpx.Response(200, text="<html>Welcome</html>"),
+        httpx.Response(200, json=[]),
+        httpx.Response(200, json={"choices": []}),
+        httpx.Response(200, json={"choices": [{"message": {}}]}),
+        httpx.Response(200, json={"choices": [{"message": {"content": 3}, "logprobs": None}]}),
+        a_completion(_70=float("nan"), _71=-1.0),
+        a_completion(_70=float("-inf"), _71=-1.0),
+        a_completion(_70=None, _71=-1.0),
+        httpx.Response(302, headers={"location": "http://elsewhere"}),
+    ],
 )
-async def test_a_network_fault_is_told_as_ours(
-    fault: httpx.TransportError, error: type[EngineError]
-):
-    def fail(_: httpx.Request) -> httpx.Response:
-        raise fault
+async def test_garbage_is_never_a_score(answer: httpx.Response):
+    engine = await an_engine(FakeServer(complete=lambda _: answer))
 
-    engine, _ = await an_engine(fail)
-
-    with pytest.raises(error):
+    with pytest.raises(EngineUnavailable, match="http://a"):
         await engine.score(a_prompt())
 
 
-@pytest.mark.parametrize("names", [{"model": "other"}, {"adapter": "other"}])
-async def test_a_server_with_other_models_is_refused_with_what_it_serves(names: dict[str, str]):
-    with pytest.raises(ModelUnusable, match=r"\['base', 'lora'\], not 'other'"):
-        await an_engine(lambda _: httpx.Response(200), **names)
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(400, EngineRefused), (413, EngineRefused), (429, EngineOverloaded), (503, EngineOverloaded),
+     (500, EngineUnavailable), (404, ModelUnusable), (401, ModelUnusable)],
+)  # fmt: skip
+async def test_each_refusal_of_the_server_has_its_own_error(status: int, error: type[EngineError]):
+    engine = await an_engine(FakeServer(complete=lambda _: an_error(status)))
+
+    with pytest.raises(error, match=rf"http://a/\S+ answered {status}: why not"):
+        await engine.generate(a_prompt(), LIMITS)
 
 
-async def test_nobody_at_the_address_is_told_before_any_work():
-    def refuse(request: httpx.Request) -> httpx.Response:
-        raise httpx.ConnectError("refused")
+# --- how much at once ----------------------------------------------------------------------------
 
-    with pytest.raises(EngineUnavailable, match="no vLLM server answers at"):
-        await VllmEngine.connect("http://vllm", model="base", transport=httpx.MockTransport(refuse))
+
+async def test_more_prompts_than_slots_wait_here_and_not_in_the_server():
+    gate = asyncio.Event()
+    server = FakeServer()
+
+    async def wait(_: object) -> httpx.Response:
+        most.append(server.num_running)
+        await gate.wait()
+        return a_completion("x")
+
+    most: list[int] = []
+    server.complete = wait
+    engine = await an_engine(server, max_in_flight=3)
+    asking = asyncio.gather(*(engine.generate(a_prompt(str(k)), LIMITS) for k in range(10)))
+    await until(lambda: server.num_running == 3)
+    gate.set()
+
+    assert len(await asking) == 10
+    assert max(most) == 3
+
+
+async def test_a_cancelled_prompt_leaves_the_server_and_gives_its_slot_back():
+    server = FakeServer()
+    engine = await an_engine_that_freezes(server)
+    asking = asyncio.create_task(engine.score(a_prompt()))
+    await server.asked.wait()
+
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert server.num_running == 0
+    server.frozen = False
+    assert await engine.score(a_prompt()) == AnswerLogprobs(yes=-0.25, no=-1.5)
+
+
+async def test_closing_answers_those_who_still_wait():
+    server = FakeServer()
+    engine = await an_engine_that_freezes(server)
+    asking = asyncio.gather(
+        *(engine.score(a_prompt(str(k))) for k in range(3)), return_exceptions=True
+    )
+    await server.asked.wait()
+
+    await engine.close()
+    assert [type(error) for error in await asking] == [EngineUnavailable] * 3
+    with pytest.raises(EngineUnavailable, match="closed"):
+        await engine.score(a_prompt())
+
+
+# --- too long ------------------------------------------------------------------------------------
+
+
+def a_long_prompt(num_words: int) -> Messages:
+    """`num_words` words of which all but the last two may be cut."""
+    free = "word " * (num_words - 2)
+    return (Message("user", f"{free}the question?", free=((0, len(free) - 1),)),)
+
+
+def refuse_the_long(body: dict[str, Any]) -> httpx.Response:
+    num_words = len(body["messages"][0]["content"].split())
+    if num_words + body["max_tokens"] > MAX_TOKENS:
+        return an_error(400, "This model's maximum context length is", "input_tokens")
+    return a_completion(f"{num_words} words")
+
+
+async def test_a_prompt_that_is_too_long_is_shortened_as_little_as_needed_and_counted():
+    server = FakeServer(complete=refuse_the_long)
+    engine = await an_engine(server)
+
+    written = await engine.generate(a_long_prompt(MAX_TOKENS + 100), LIMITS)
+
+    # 107 words too many are 7 cuts of 16.
+    assert written == f"{MAX_TOKENS + 100 - 7 * 16} words"
+    assert server.bodies[-1]["messages"][0]["content"].endswith("word the question?")
+    assert engine.num_shortened == 1
+
+
+async def test_a_prompt_that_fits_is_not_counted_as_shortened():
+    engine = await an_engine(FakeServer(complete=refuse_the_long))
+
+    assert await engine.generate(a_long_prompt(100), LIMITS) == "100 words"
+    assert engine.num_shortened == 0
+
+
+async def test_a_prompt_whose_fixed_part_is_too_long_is_refused_with_the_remedy():
+    engine = await an_engine(FakeServer(complete=refuse_the_long))
+
+    with pytest.raises(EngineRefused, match="--max-model-len"):
+        await engine.generate((Message("user", "fox " * 5000),), LIMITS)

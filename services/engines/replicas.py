@@ -1,0 +1,314 @@
+"""One vLLM server as we see it: what it serves, whether it is in use, which pictures it holds.
+
+A replica never decides where a prompt goes next; it says what went wrong, as a Fault, and
+`failover.py` decides.
+"""
+
+import asyncio
+import contextlib
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import httpx
+
+from services.core.errors import (
+    AnswerTokenMissing,
+    EngineError,
+    EngineRefused,
+    EngineTimeout,
+    EngineUnavailable,
+    ModelUnusable,
+)
+from services.core.scoring import AnswerTokens
+from services.engines.chat import (
+    ChatRequest,
+    Garbage,
+    answer_tokens,
+    probe_prompts,
+    score_request,
+    tokens_request,
+)
+from services.engines.served import Served, Weights
+from services.engines.server_http import (
+    CacheMiss,
+    Dropped,
+    Fault,
+    PromptTooLong,
+    ServerHttp,
+    misbehaved,
+    unreachable,
+)
+
+T = TypeVar("T")
+
+# Ids remembered per server, some 10 MB of them. One too many or too few costs a request or a send.
+MAX_HELD_PICTURES = 65_536
+# A check asks for one generated token, behind whatever else the server computes.
+CHECK_SECONDS = 30.0
+# So long a server may be silent before it is asked for its health, and so long it may take to tell.
+SILENT_SECONDS = 5.0
+HEALTH_SECONDS = 10.0
+# A server that was silent so long can have been restarted with other weights: that takes longer.
+IDLE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a server turned out to serve. Replicas must agree, but for how they describe it."""
+
+    weights: Weights
+    answers: AnswerTokens
+    description: str = field(compare=False)
+
+    def difference(self, other: "Checked") -> str:
+        """What differs: `the name in this one, not in the other`."""
+        return ", ".join(
+            f"{name} {mine!r}, not {theirs!r}"
+            for (name, mine), (_, theirs) in zip(self._facts(), other._facts(), strict=True)
+            if mine != theirs
+        )
+
+    def _facts(self) -> list[tuple[str, object]]:
+        weights = self.weights
+        return [
+            ("the name", weights.model),
+            ("the base model", weights.identity.model),
+            ("the adapter's name", weights.adapter),
+            ("the adapter", weights.identity.adapter),
+            ("a --max-model-len of", weights.max_tokens),
+            ("the answer tokens", (self.answers.yes, self.answers.no)),
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How long one prompt may take, how long it waits for a server that takes it, and how many may
+    be at one server at once.
+    """
+
+    timeout_seconds: float
+    patience_seconds: float
+    max_in_flight: int
+
+
+class Replica:
+    """One server. It starts left out; `check` and `take_in` bring it into use."""
+
+    def __init__(
+        self, url: str, bounds: Bounds, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        """`transport` replaces the network."""
+        self._http = ServerHttp(url, transport)
+        self.url = self._http.url
+        self.problem: EngineError | None = EngineUnavailable(f"{self.url} is not checked yet")
+        self.num_answered = 0
+        self.num_broken_in_a_row = 0
+        self.busy_until = -math.inf
+        self._timeout_seconds = bounds.timeout_seconds
+        self._on_silence: Callable[[Replica, EngineError], None] = Replica.leave_out
+        self._slots = asyncio.Semaphore(bounds.max_in_flight)
+        # Prompts that wait or run here, each with the problem for which it has to leave.
+        self._attempts: dict[asyncio.Timeout, EngineError | None] = {}
+        self._held: OrderedDict[str, None] = OrderedDict()
+        self._checked: Checked | None = None
+        self._verifying = asyncio.Lock()
+        self._watch: asyncio.TimerHandle | None = None
+        self._looking: asyncio.Task[None] | None = None
+
+    @property
+    def load(self) -> int:
+        """How many prompts wait for a slot or have one."""
+        return len(self._attempts)
+
+    # --- prompts ---------------------------------------------------------------------------------
+
+    async def ask(self, request: ChatRequest[T], deadline: float | None) -> T:
+        """The answer by `deadline` (the loop's clock; it counts the wait for a slot), or within
+        `timeout_seconds` after a slot is free if it is None.
+
+        Raises Fault, PromptTooLong, or EngineRefused and AnswerTokenMissing, which no other replica
+        would make good.
+        """
+        attempt = asyncio.timeout_at(deadline)
+        self._attempts[attempt] = None
+        self._watch_silence()
+        try:
+            async with attempt, self._slots:
+                if deadline is None:
+                    attempt.reschedule(_now() + self._timeout_seconds)
+                return await self._ask(request)
+        except TimeoutError as error:
+            if (problem := self._attempts[attempt]) is not None:
+                raise Fault("left", told_again(problem)) from error
+            late = f"{self.url} gave no answer in {self._timeout_seconds:g} s; is it overloaded?"
+            raise Fault("late", EngineTimeout(late)) from error
+        finally:
+            del self._attempts[attempt]
+
+    def take_in(
+        self, checked: Checked, *, on_silence: Callable[["Replica", EngineError], None]
+    ) -> None:
+        """Use the server from now on: it passed its checks.
+
+        `on_silence` hears of it when it neither answers prompts nor tells its health.
+        """
+        self._on_silence = on_silence
+        self._checked = checked
+        self.problem = None
+        self.num_broken_in_a_row = 0
+
+    def leave_out(self, problem: EngineError, *, abandon: bool = True) -> None:
+        """Use it no more until it is taken in; `abandon` also what waits or runs there."""
+        self.problem = problem
+        self._held.clear()  # if it comes back, then perhaps as another process
+        for attempt in self._attempts if abandon else ():
+            if not attempt.expired():
+                self._attempts[attempt] = problem
+                attempt.reschedule(_now())
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+        await self._http.close()
+
+    async def _ask(self, request: ChatRequest[T]) -> T:
+        await self._verify()
+        try:
+            return await self._send(request)
+        except Dropped:
+            # The server may have closed a kept connection just then. It may also be another one.
+            self._http.heard_at = -math.inf
+            await self._verify()
+            try:
+                return await self._send(request)
+            except Dropped as error:
+                raise Fault("gone", unreachable(self.url, error)) from error
+
+    async def _send(self, request: ChatRequest[T]) -> T:
+        """Without the pictures that the server holds, and with them if it holds them no more."""
+        picture_ids = request.picture_ids
+        try:
+            answer = await self._post(request, held=True)
+        except CacheMiss:
+            for each in picture_ids:
+                self._held.pop(each, None)
+            try:
+                answer = await self._post(request, held=False)
+            except CacheMiss as error:
+                raise Fault("broken", misbehaved(self.url, error)) from error
+        # Only now: a request that was sent before may still be on its way with the picture.
+        for each in picture_ids:
+            self._held[each] = None
+            self._held.move_to_end(each)
+        while len(self._held) > MAX_HELD_PICTURES:
+            self._held.popitem(last=False)
+        self.num_answered += 1
+        self.num_broken_in_a_row = 0
+        return answer
+
+    async def _post(self, request: ChatRequest[T], *, held: bool) -> T:
+        body = request.body(self._held if held else ())
+        answer = await self._http.exchange("POST", request.path, body)
+        try:
+            return request.read(answer)
+        except Garbage as error:
+            raise Fault("broken", misbehaved(self.url, error)) from error
+        except AnswerTokenMissing as error:
+            raise AnswerTokenMissing(f"{self.url}: {error}") from error
+
+    # --- checks ----------------------------------------------------------------------------------
+
+    async def check(self, model: str, adapter: str | None) -> Checked:
+        """What it serves under these names, found by asking, one answer to a prompt included.
+
+        Raises EngineUnavailable, EngineOverloaded or EngineTimeout if it cannot tell, ModelUnusable
+        and ArtifactMismatch if it has other models, AnswerTokenMissing if they have no Yes and No.
+        """
+        try:
+            async with asyncio.timeout(min(CHECK_SECONDS, self._timeout_seconds)):
+                served = await self._read_served()
+                # Off the loop: without labels it reads checkpoint folders.
+                weights = await asyncio.to_thread(served.choose, model, adapter)
+                prompts = probe_prompts()
+                tokens = {
+                    word: await self._post(tokens_request(weights.scorer, prompt), held=False)
+                    for word, prompt in prompts.items()
+                }
+                answers = answer_tokens(tokens)
+                await self._post(score_request(weights.scorer, prompts[None], answers), held=False)
+        except Fault as fault:
+            raise fault.error from fault
+        except Dropped as error:
+            raise unreachable(self.url, error) from error
+        except (PromptTooLong, EngineRefused) as error:
+            remedy = "start vLLM 0.32 or newer there, with room for a prompt in --max-model-len"
+            raise ModelUnusable(f"{error}; {remedy}") from error
+        except TimeoutError as error:
+            raise EngineTimeout(
+                f"{self.url} accepts connections and does not answer; restart the server there"
+            ) from error
+        self.num_answered += 1
+        return Checked(weights, answers, served.describe(weights))
+
+    async def _verify(self) -> None:
+        """After a silence, see whether it still describes itself as when it was checked."""
+        async with self._verifying if self._is_idle() else contextlib.nullcontext():
+            if not self._is_idle():
+                return
+            try:
+                served = await self._read_served()
+            except Dropped as error:
+                raise Fault("gone", unreachable(self.url, error)) from error
+            except EngineUnavailable as error:
+                raise Fault("gone", error) from error
+            assert self._checked is not None
+            if served.describe(self._checked.weights) != self._checked.description:
+                changed = f"{self.url} lists other models or weights than when it was connected to"
+                raise Fault("gone", ModelUnusable(f"{changed}; start what was there, or reconnect"))
+
+    async def _read_served(self) -> Served:
+        return Served(self.url, await self._http.exchange("GET", "/v1/models"))
+
+    def _is_idle(self) -> bool:
+        return _now() - self._http.heard_at > IDLE_SECONDS
+
+    # --- silence ---------------------------------------------------------------------------------
+
+    def _watch_silence(self) -> None:
+        if self._watch is None:
+            wait = min(SILENT_SECONDS, self._timeout_seconds / 4)
+            self._watch = asyncio.get_running_loop().call_later(wait, self._look, wait)
+
+    def _look(self, wait: float) -> None:
+        self._watch = None
+        http = self._http
+        silent = http.asked_at > http.heard_at and _now() - http.heard_at > wait
+        if self.problem is None and silent and self._looking is None:
+            self._looking = asyncio.create_task(self._ask_for_health())
+        elif self._attempts:
+            self._watch_silence()
+
+    async def _ask_for_health(self) -> None:
+        wait = min(HEALTH_SECONDS, self._timeout_seconds / 4)
+        if not await self._http.is_healthy(wait):
+            hangs = f"{self.url} accepts prompts and does not answer; restart the server there"
+            self._on_silence(self, EngineTimeout(hangs))
+        self._looking = None
+        if self._attempts:
+            self._watch_silence()
+
+
+def told_again(error: EngineError) -> EngineError:
+    """The same for another prompt; one object raised again and again would gather tracebacks."""
+    return type(error)(str(error))
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
