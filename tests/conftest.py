@@ -1,4 +1,4 @@
-"""A real Redis for every test that asks for one, emptied before each."""
+"""A real Redis, emptied before each test, and a Ray cluster of two nodes, for those that ask."""
 
 from collections.abc import AsyncIterator, Iterator
 
@@ -21,3 +21,15 @@ async def store(redis_url: str) -> AsyncIterator[Store]:
     await store.connection.call("FLUSHALL")
     yield store
     await store.close()
+
+
+@pytest.fixture(scope="session")
+def ray_address() -> Iterator[str]:
+    """Two nodes with one CPU core each: processes of their own on this machine."""
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 100 * 1024 * 1024}
+    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    cluster.add_node(**node)
+    yield cluster.address
+    cluster.shutdown()

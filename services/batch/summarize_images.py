@@ -2,69 +2,141 @@
 
 Reads `items`, writes `summaries` (item_id, version, summary). Text-only items are described from
 their title. An item that the engine refuses or finds nothing to say about is quarantined and can be
-retried alone; an engine that is gone stops the step, and the next run goes on behind the last whole
-shard. When the catalogue changes, items that did not change keep the summary they have.
+retried alone; an engine that is gone stops the step, and the next run does the shards that are
+missing. When the catalogue changes, items that did not change keep the summary they have.
 """
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 
 import pyarrow as pa
 from tqdm import tqdm
 
-from services.core.artifacts import Artifact, ArtifactWriter, QuarantinedRow, Recipe
+from services.core.artifacts import Artifact, ArtifactWriter, QuarantinedRow, Recipe, absolute_root
 from services.core.errors import EngineRefused
 from services.core.prompts import SUMMARY_FINGERPRINT, SUMMARY_LIMITS, summary_messages
 from services.core.records import Item, ItemId
 from services.engines.contract import Engine
+from services.engines.ray_workers import RayWorkers, run_shards
+from services.engines.shards import Advance
 
 SHARD_SIZE = 256
-# Two shards in flight keep the engine's batches full while the last prompts of a shard finish.
-SHARDS_IN_FLIGHT = 2
 PROBE_SIZE = 16
 
 SCHEMA = pa.schema([("item_id", pa.string()), ("version", pa.string()), ("summary", pa.string())])
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
-    """What this run starts from."""
+class _Request:
+    """What was asked for: all that a Ray worker is told of the step."""
 
+    data: str
+    model: str
+    shard_size: int
+    retry: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What a run starts from, and what it does to each shard (`engines.shards.ShardJob`)."""
+
+    request: _Request
     items: Artifact
     writer: ArtifactWriter
     num_items: int
-    shard_size: int
     reusable: Mapping[str, str] = field(repr=False)  # item version -> summary
+
+    def __reduce__(self) -> tuple[Callable[[_Request], "_Plan"], tuple[_Request]]:
+        """Pickled as the request: a Ray worker reads the rest from the data folder."""
+        return _plan, (self.request,)
 
     @property
     def num_shards(self) -> int:
-        return max(1, -(-self.num_items // self.shard_size))
+        return max(1, -(-self.num_items // self.request.shard_size))
+
+    def bounds(self, shard: int) -> tuple[int, int]:
+        """Its first item, and the first one after it."""
+        size = self.request.shard_size
+        return shard * size, min((shard + 1) * size, self.num_items)
+
+    def has_shard(self, shard: int) -> bool:
+        return self.writer.has_shard(shard)
+
+    def left(self) -> list[int]:
+        """The shards that are missing, and with `retry` those in which an item is."""
+        return [
+            shard
+            for shard in range(self.num_shards)
+            if not self.has_shard(shard)
+            or (self.request.retry and self.writer.read_quarantine(shard))
+        ]
+
+    def read_items(self, shard: int) -> Iterator[Item]:
+        for table in self.items.read_rows(*self.bounds(shard), ["item_id", "title", "image"]):
+            for row in table.to_pylist():
+                yield Item(ItemId(row["item_id"]), row["title"], row["image"])
+
+    async def run_shard(self, engine: Engine, shard: int, advance: Advance) -> None:
+        """Summarize the items of a shard that have no summary, and write it."""
+        items = list(self.read_items(shard))
+        known = self._known(shard)
+
+        async def summary_of(item: Item) -> str | EngineRefused:
+            found = known.get(item.version)
+            summary = found if found is not None else await _summarize(engine, item)
+            advance(1)
+            return summary
+
+        summaries = await asyncio.gather(*(summary_of(item) for item in items))
+        self._write(shard, items, summaries)
+
+    def _known(self, shard: int) -> Mapping[str, str]:
+        """Summaries by item version; those of the shard itself too if it is there already."""
+        if not self.has_shard(shard):
+            return self.reusable
+        done = self.writer.read_shard(shard)
+        versions, summaries = done["version"].to_pylist(), done["summary"].to_pylist()
+        return {**self.reusable, **dict(zip(versions, summaries, strict=True))}
+
+    def _write(
+        self, shard: int, items: Sequence[Item], summaries: Sequence[str | EngineRefused]
+    ) -> None:
+        rows = []
+        quarantined = []
+        for item, summary in zip(items, summaries, strict=True):
+            if isinstance(summary, EngineRefused):
+                quarantined.append(QuarantinedRow(item.item_id, str(summary)))
+            else:
+                rows.append({"item_id": item.item_id, "version": item.version, "summary": summary})
+        self.writer.write_shard(shard, pa.Table.from_pylist(rows, SCHEMA), quarantined)
 
 
 async def run(
-    data: str, engine: Engine, *, retry_quarantined: bool = False, shard_size: int = SHARD_SIZE
+    data: str,
+    engine: Engine | RayWorkers,
+    *,
+    retry_quarantined: bool = False,
+    shard_size: int = SHARD_SIZE,
 ) -> dict[str, int]:
-    """Summarize every item of `data`; counts of items, summaries and quarantined."""
-    plan = _plan(data, engine, shard_size)
+    """Summarize every item of `data`; counts of items, summaries and quarantined, and of prompts
+    that this run shortened.
+    """
+    plan = _plan(
+        _Request(absolute_root(data), engine.identity.model, shard_size, retry_quarantined)
+    )
     if plan.writer.finished and not retry_quarantined:
-        return dict(plan.writer.artifact.manifest().counts)
-    slots = asyncio.Semaphore(SHARDS_IN_FLIGHT)
-    with tqdm(total=plan.num_items, desc="summarize-images", unit="item") as progress:
-
-        async def shard_job(shard: int, items: list[Item]) -> None:
-            try:
-                await _summarize_shard(plan, engine, shard, items, retry=retry_quarantined)
-                progress.update(len(items))
-            finally:
-                slots.release()
-
-        async with asyncio.TaskGroup() as jobs:
-            for shard, items in enumerate(_shards_of_items(plan)):
-                await slots.acquire()  # pictures of waiting shards stay on disk
-                jobs.create_task(shard_job(shard, items))
+        return {**plan.writer.artifact.manifest().counts, "shortened": 0}
+    left = plan.left()
+    num_left = sum(stop - start for start, stop in map(plan.bounds, left))
+    with tqdm(
+        total=plan.num_items,
+        initial=plan.num_items - num_left,
+        desc="summarize-images",
+        unit="item",
+    ) as progress:
+        num_shortened = await run_shards(engine, plan, left, progress.update)
     num_summaries = sum(plan.writer.read_shard(k).num_rows for k in range(plan.num_shards))
     counts = {
         "items": plan.num_items,
@@ -72,42 +144,44 @@ async def run(
         "quarantined": plan.num_items - num_summaries,
     }
     plan.writer.finish(plan.num_shards, counts)
-    return counts
+    return {**counts, "shortened": num_shortened}
 
 
 async def estimate(data: str, engine: Engine) -> dict[str, float]:
     """What a run would cost: prompts left, tokens at most, seconds by timing a few prompts."""
-    plan = _plan(data, engine, SHARD_SIZE)
-    left: list[Item] = []
-    for shard, items in enumerate(_shards_of_items(plan)):
-        if not plan.writer.has_shard(shard):
-            left += [item for item in items if item.version not in plan.reusable]
+    plan = _plan(_Request(absolute_root(data), engine.identity.model, SHARD_SIZE))
+    num_left = 0
+    probed: list[Item] = []
+    for shard in plan.left():
+        for item in plan.read_items(shard):
+            if item.version not in plan.reusable:
+                num_left += 1
+                probed += [item] * (len(probed) < PROBE_SIZE)
     started = time.perf_counter()
-    probed = left[:PROBE_SIZE]
     await asyncio.gather(*(_summarize(engine, item) for item in probed))
     seconds = time.perf_counter() - started
     return {
-        "prompts": len(left),
-        "max_new_tokens": len(left) * SUMMARY_LIMITS.max_new_tokens,
-        "estimated_seconds": round(seconds * len(left) / max(1, len(probed)), 1),
+        "prompts": num_left,
+        "max_new_tokens": num_left * SUMMARY_LIMITS.max_new_tokens,
+        "estimated_seconds": round(seconds * num_left / max(1, len(probed)), 1),
     }
 
 
-def _plan(data: str, engine: Engine, shard_size: int) -> _Plan:
-    items = Artifact(data, "items")
+def _plan(request: _Request) -> _Plan:
+    items = Artifact(request.data, "items")
     manifest = items.manifest()
-    summaries = Artifact(data, "summaries")
+    summaries = Artifact(request.data, "summaries")
     recipe = Recipe(
         step="summarize-images",
-        definition={"prompt": SUMMARY_FINGERPRINT, "shard_size": shard_size},
-        model=engine.identity.model,
+        definition={"prompt": SUMMARY_FINGERPRINT, "shard_size": request.shard_size},
+        model=request.model,
         inputs={"items": manifest.fingerprint},
     )
     return _Plan(
+        request=request,
         items=items,
         writer=summaries.write(recipe),
         num_items=manifest.counts["items"],
-        shard_size=shard_size,
         reusable=_reusable(summaries, recipe),
     )
 
@@ -121,43 +195,6 @@ def _reusable(summaries: Artifact, recipe: Recipe) -> dict[str, str]:
         return {}
     rows = summaries.read(["version", "summary"])
     return dict(zip(rows["version"].to_pylist(), rows["summary"].to_pylist(), strict=True))
-
-
-def _shards_of_items(plan: _Plan) -> Iterator[list[Item]]:
-    """Consecutive lists of items; of the pictures, one shard of `items` is in memory."""
-    stream = (
-        Item(ItemId(row["item_id"]), row["title"], row["image"])
-        for table in plan.items.shards(["item_id", "title", "image"])
-        for batch in table.to_batches(max_chunksize=plan.shard_size)
-        for row in batch.to_pylist()
-    )
-    yield list(islice(stream, plan.shard_size))  # an empty catalogue is one empty shard
-    while shard := list(islice(stream, plan.shard_size)):
-        yield shard
-
-
-async def _summarize_shard(
-    plan: _Plan, engine: Engine, shard: int, items: list[Item], *, retry: bool
-) -> None:
-    known = dict(plan.reusable)
-    if plan.writer.has_shard(shard):
-        if not (retry and plan.writer.read_quarantine(shard)):
-            return
-        done = plan.writer.read_shard(shard)
-        known |= zip(done["version"].to_pylist(), done["summary"].to_pylist(), strict=True)
-
-    async def summary_of(item: Item) -> str | EngineRefused:
-        return known[item.version] if item.version in known else await _summarize(engine, item)
-
-    results = await asyncio.gather(*(summary_of(item) for item in items))
-    rows = []
-    quarantined = []
-    for item, result in zip(items, results, strict=True):
-        if isinstance(result, EngineRefused):
-            quarantined.append(QuarantinedRow(item.item_id, str(result)))
-        else:
-            rows.append({"item_id": item.item_id, "version": item.version, "summary": result})
-    plan.writer.write_shard(shard, pa.Table.from_pylist(rows, SCHEMA), quarantined)
 
 
 async def _summarize(engine: Engine, item: Item) -> str | EngineRefused:

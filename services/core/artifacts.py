@@ -16,8 +16,11 @@ folder or an object store.
 
 import hashlib
 import json
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import Any
 
 import fsspec
@@ -47,6 +50,12 @@ def fingerprint(parts: Mapping[str, Any]) -> str:
     """Digest of JSON-able parts, independent of key order: 16 hex digits."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def absolute_root(root: str) -> str:
+    """A data folder's path or URL in a form that means the same in every working directory."""
+    filesystem, path = fsspec.core.url_to_fs(root)
+    return str(filesystem.unstrip_protocol(path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +149,29 @@ class Artifact:
         for shard in range(manifest.num_shards):
             yield self._read_parquet(self._part(manifest.fingerprint, "part", shard), columns)
 
+    def read_rows(
+        self, start: int, stop: int, columns: Sequence[str] | None = None
+    ) -> Iterator[pa.Table]:
+        """Rows `start` to `stop` of all, in order, one table a shard; other shards are not read."""
+        fingerprint, ends = self._row_numbers
+        for shard, (first, end) in enumerate(pairwise([0, *ends])):
+            if start < end and first < stop:
+                table = self._read_parquet(self._part(fingerprint, "part", shard), columns)
+                yield table.slice(max(start - first, 0), min(stop, end) - max(start, first))
+
     def write(self, recipe: Recipe) -> "ArtifactWriter":
         """Start or resume making this artifact by a recipe."""
         return ArtifactWriter(self, recipe)
+
+    @cached_property
+    def _row_numbers(self) -> tuple[str, list[int]]:
+        """The finished artifact's fingerprint, and after each shard the rows so far."""
+        manifest = self.manifest()
+        counts = []
+        for shard in range(manifest.num_shards):
+            with self._fs.open(self._part(manifest.fingerprint, "part", shard), "rb") as file:
+                counts.append(pq.read_metadata(file).num_rows)
+        return manifest.fingerprint, list(accumulate(counts))
 
     # --- what the writer shares ------------------------------------------------------------------
 
@@ -171,8 +200,9 @@ class ArtifactWriter:
         self._folder = f"{artifact._folder}/{recipe.fingerprint}"
         try:
             self._fs.makedirs(self._folder, exist_ok=True)
-            self._write_file(f"{self._folder}/writable", b"")
-            self._fs.rm_file(f"{self._folder}/writable")
+            probe = _unfinished(f"{self._folder}/probe")
+            self._fs.pipe_file(probe, b"")
+            self._fs.rm_file(probe)
         except OSError as error:
             raise FolderNotWritable(
                 f"cannot write to {self._folder} ({error}); choose another folder with --data"
@@ -190,9 +220,9 @@ class ArtifactWriter:
         """Whether this shard is whole."""
         return bool(self._fs.exists(self._part("part", shard)))
 
-    def read_shard(self, shard: int) -> pa.Table:
+    def read_shard(self, shard: int, columns: Sequence[str] | None = None) -> pa.Table:
         """A whole shard's rows, finished artifact or not."""
-        return self.artifact._read_parquet(self._part("part", shard))
+        return self.artifact._read_parquet(self._part("part", shard), columns)
 
     def read_quarantine(self, shard: int) -> list[QuarantinedRow]:
         """A whole shard's quarantined rows."""
@@ -243,7 +273,7 @@ class ArtifactWriter:
         return self.artifact._part(self.recipe.fingerprint, kind, shard)
 
     def _write_file(self, path: str, data: bytes) -> None:
-        unfinished = f"{path}.unfinished"
+        unfinished = _unfinished(path)
         self._fs.pipe_file(unfinished, data)
         self._fs.mv(unfinished, path)
 
@@ -257,6 +287,11 @@ class ArtifactWriter:
         for entry in self._fs.ls(self._folder, detail=True):
             if entry["name"].endswith(".unfinished"):
                 self._fs.rm_file(entry["name"])
+
+
+def _unfinished(path: str) -> str:
+    """Where a file is written before it takes its place; a name that no other process has."""
+    return f"{path}.{uuid.uuid4().hex}.unfinished"
 
 
 def _parquet_bytes(table: pa.Table) -> bytes:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from services.core.artifacts import Artifact, QuarantinedRow, Recipe
+from services.core.artifacts import Artifact, QuarantinedRow, Recipe, absolute_root
 from services.core.errors import ArtifactMismatch, ArtifactMissing, FolderNotWritable
 
 RECIPE = Recipe("summarize-images", {"prompt": "p1"}, "m1", {"items": "f1"})
@@ -110,3 +110,43 @@ def test_an_object_store_works_like_a_folder():
     writer.finish(1, {})
 
     assert artifact.read()["value"].to_pylist() == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "tables"),
+    [
+        (0, 3, [["a", "b"], ["c"]]),
+        (0, 2, [["a", "b"]]),
+        (1, 3, [["b"], ["c"]]),
+        (1, 2, [["b"]]),
+        (2, 3, [["c"]]),
+        (2, 2, []),
+    ],
+)
+def test_rows_are_read_across_the_shards_that_hold_them(
+    tmp_path: Path, start: int, stop: int, tables: list[list[str]]
+):
+    read = make(tmp_path).read_rows(start, stop, ["value"])
+
+    assert [table["value"].to_pylist() for table in read] == tables
+
+
+def test_rows_in_one_shard_are_read_though_another_is_gone(tmp_path: Path):
+    artifact = make(tmp_path)
+    assert [table.num_rows for table in artifact.read_rows(0, 3)] == [2, 1]
+    [lost] = tmp_path.glob("summaries/*/part-00000.parquet")
+    lost.unlink()
+
+    assert [table["value"].to_pylist() for table in artifact.read_rows(2, 3)] == [["c"]]
+
+
+def test_an_absolute_root_names_the_folder_from_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    make(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    root = absolute_root("data")
+    monkeypatch.chdir("/")
+
+    assert Artifact(root, "summaries").exists()
+    assert absolute_root("memory://bucket/data") == "memory:///bucket/data"

@@ -26,6 +26,7 @@ class RecordingEngine:
 
     def __init__(self, margin=lambda messages: 0.0, *, adapter="a1", fail_after=None):
         self.identity = EngineIdentity(model="m1", adapter=adapter)
+        self.num_shortened = 0
         self.asked = []
         self._margin = margin
         self._fail_after = fail_after

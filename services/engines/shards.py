@@ -1,0 +1,49 @@
+"""A step's shards, and how one engine does them in this process.
+
+A shard is what a step writes at once: one engine does it, and whoever fails at it leaves nothing.
+What is done to a shard is the same method here and on a Ray worker (`ray_workers.py`).
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from services.engines.contract import Engine
+
+# Two shards in flight keep the engine's batches full while the last prompts of a shard finish.
+SHARDS_IN_FLIGHT = 2
+
+Advance = Callable[[int], None]
+
+
+class ShardJob(Protocol):
+    """What a step does to its shards; for Ray it must be picklable, and small."""
+
+    async def run_shard(self, engine: Engine, shard: int, advance: Advance) -> None:
+        """Do one shard and write it; `advance(n)` reports progress in the step's own unit."""
+        ...
+
+    def has_shard(self, shard: int) -> bool:
+        """Whether it is written."""
+        ...
+
+
+async def run_here(engine: Engine, job: ShardJob, shards: Sequence[int], advance: Advance) -> int:
+    """Do the shards in this process; how many prompts were shortened for being too long.
+
+    The first error of the engine is raised; shards that are written stay.
+    """
+    before = engine.num_shortened
+    waiting = iter(shards)
+
+    async def lane() -> None:
+        for shard in waiting:
+            await job.run_shard(engine, shard, advance)
+
+    try:
+        async with asyncio.TaskGroup() as lanes:
+            for _ in range(SHARDS_IN_FLIGHT):
+                lanes.create_task(lane())
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from failed
+    return engine.num_shortened - before
