@@ -35,7 +35,7 @@ test: lint
 
 # The tests that need a real vLLM server; it runs on the CPU, with the demo model.
 test-vllm: $(VENV)/vllm.stamp
-	$(BIN)/pytest -m vllm
+	$(BIN)/pytest -m vllm tests/vllm
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

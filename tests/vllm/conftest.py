@@ -41,6 +41,7 @@ class ModelServer:
         self._url: str | None = None
         self.process = subprocess.Popen(
             [sys.executable, "-m", "services.cli", "serve-model", *arguments],
+            env=_environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -114,6 +115,11 @@ class ModelServer:
                 self._logged.notify_all()
         with self._logged:
             self._logged.notify_all()
+
+
+def _environment() -> dict[str, str]:
+    """Ours, but for what libraries that other tests import have set for a vLLM of their own."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("VLLM_")}
 
 
 StartModelServer = Callable[..., ModelServer]
