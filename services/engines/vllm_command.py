@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from services.core.errors import EngineUnavailable, InputError, ModelUnusable
-from services.engines.adapters import read_adapter_manifest, require_servable
+from services.engines.adapters import require_servable
 from services.engines.checkpoints import fingerprint_checkpoint, identify, manifest_in_use
 from services.engines.served import labels
 
@@ -163,16 +163,13 @@ def build_command(options: ServeOptions, device: Device) -> VllmCommand:
 
 def _labels(options: ServeOptions) -> list[str]:
     """The names that say whose weights these are; refuses an adapter that does not belong here."""
-    if options.adapters:
-        manifest_in_use(options.model, options.adapters[0][1])  # none on a merged checkpoint
     identity = identify(options.model)
-    merged = manifest_in_use(options.model, None)
-    if merged is not None:
-        require_servable(merged, model=identity.model)
-    fingerprints: dict[str, str] = {}
-    for name, folder in options.adapters:
-        require_servable(read_adapter_manifest(folder), model=identity.model)
-        fingerprints[name] = fingerprint_checkpoint(folder)
+    folders: list[str | None] = [folder for _, folder in options.adapters]
+    for folder in folders or [None]:  # without adapters a merged checkpoint has a manifest too
+        manifest = manifest_in_use(options.model, folder)
+        if manifest is not None:
+            require_servable(manifest, model=identity.model)
+    fingerprints = {name: fingerprint_checkpoint(folder) for name, folder in options.adapters}
     return labels(identity, fingerprints)
 
 
