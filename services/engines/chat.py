@@ -17,6 +17,8 @@ from services.core.scoring import NO, YES, AnswerLogprobs, AnswerTokens, find_an
 
 COMPLETIONS = "/v1/chat/completions"
 TOKENIZE = "/tokenize"
+# What vLLM says is wrong with a prompt that is too long, over HTTP and in process.
+TOO_LONG_PARAMETERS = ("input_tokens", "input_text")
 
 T = TypeVar("T")
 

@@ -19,6 +19,7 @@ from services.core.errors import (
     InputError,
     ModelUnusable,
 )
+from services.engines.chat import TOO_LONG_PARAMETERS
 from services.engines.connections import FreeConnections
 
 CONNECT_SECONDS = 5.0
@@ -27,8 +28,6 @@ MAX_RETRY_AFTER_SECONDS = 60.0
 # Answers that no prompt can cause: this server is not, or no longer, what was connected to.
 _NOT_OURS = (401, 403, 404, 405, 407)
 _BUSY = (429, 503)
-# vLLM's names for the part of the request that exceeds the model's length.
-_TOO_LONG = ("input_tokens", "input_text")
 _CACHE_MISS = "Cache miss for image"
 
 
@@ -121,7 +120,7 @@ class ServerHttp:
         status = response.status_code
         said, param = _read_error(response)
         detail = f"{self.url}{path} answered {status}: {said[:300]}"
-        if status == 400 and param in _TOO_LONG:
+        if status == 400 and param in TOO_LONG_PARAMETERS:
             return PromptTooLong(detail)
         if status == 400 and _CACHE_MISS in said:
             return CacheMiss(detail)

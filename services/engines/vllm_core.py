@@ -16,7 +16,7 @@ from transformers import AutoProcessor
 from services.core.errors import AnswerTokenMissing, EngineError, EngineRefused, ModelUnusable
 from services.core.prompts import GenerationLimits, Messages
 from services.core.scoring import AnswerLogprobs
-from services.engines.chat import turns
+from services.engines.chat import TOO_LONG_PARAMETERS, turns
 from services.engines.rendering import answer_tokens
 from services.engines.shortening import shorten_to_fit
 from services.engines.vllm_command import ServeOptions, build_command, device_of_this_machine
@@ -26,8 +26,6 @@ _IN_PROCESS = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # a process of its own would outlive a killed worker
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # a step's result goes to stdout
 }
-# What vLLM says is wrong with a prompt that is too long.
-_TOO_LONG = ("input_tokens", "input_text")
 # So many prompts beyond those that run are ready: each holds the pixels of its picture (some MB).
 _READY_FACTOR = 2
 
@@ -135,7 +133,7 @@ class VllmCore:
         try:
             _, (rendered,) = renderer.render_chat([turns(messages)], template, tokenizing)
         except Exception as error:  # as in `add`
-            if getattr(error, "parameter", None) in _TOO_LONG:
+            if getattr(error, "parameter", None) in TOO_LONG_PARAMETERS:
                 return None
             raise _refused(error) from error
         return rendered if len(rendered["prompt_token_ids"]) <= room else None
