@@ -1,11 +1,37 @@
-"""Waiting for processes that are not children of the test run."""
+"""Programs as their users start them, and waiting for processes that they leave."""
 
+import os
+import signal
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
 
 # Only keeps a broken test from hanging.
 PATIENCE_SECONDS = 300.0
+
+
+def msr(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "services.cli", *arguments], check=True)
+
+
+@contextmanager
+def running(redis_url: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A program on this Redis, ended by SIGTERM; it must end well."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "services.cli", *arguments],
+        env=os.environ | {"REDIS_URL": redis_url},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 0
 
 
 def wait_until_gone(pids: list[int]) -> None:

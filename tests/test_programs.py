@@ -1,40 +1,14 @@
 """The programs as their users start them: `msr serve` and `msr worker`, apart, on one Redis."""
 
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 
 from clients.python import MsrClient
 from model_training.demo.world import write_files
 from services.core.wire import InteractionIn
 from services.listening import wait_until_listening
+from tests.processes import msr, running
 
 PATIENCE_SECONDS = 120.0
-
-
-def msr(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "services.cli", *arguments], check=True)
-
-
-@contextmanager
-def running(redis_url: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A program on this Redis, ended by SIGTERM; it must end well."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "services.cli", *arguments],
-        env=os.environ | {"REDIS_URL": redis_url},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait() == 0
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,6 @@
 is lost under load.
 """
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -22,7 +19,7 @@ from clients.python import MsrClient
 from model_training.demo.world import write_files
 from services.core.wire import InteractionIn, RecommendResponse
 from services.listening import wait_until_listening
-from tests.processes import PATIENCE_SECONDS
+from tests.processes import PATIENCE_SECONDS, msr, running
 from tests.vllm.conftest import ADAPTER, ModelServer, StartModelServer
 
 pytestmark = pytest.mark.vllm
@@ -30,26 +27,6 @@ pytestmark = pytest.mark.vllm
 NUM_ITEMS = 60
 NUM_USERS = 40
 NUM_CALLERS = 6
-
-
-def msr(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "services.cli", *arguments], check=True)
-
-
-@contextmanager
-def running(redis_url: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A program on this Redis, ended by SIGTERM; it must end well."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "services.cli", *arguments],
-        env=os.environ | {"REDIS_URL": redis_url},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        assert process.wait() == 0
 
 
 @contextmanager
