@@ -102,7 +102,7 @@ def draw_preference_prompts(name: str, num_users: int) -> list[Messages]:
 
 
 def write_plain_catalogue(folder: Path, items: Sequence[Item], users: Sequence[UserId]) -> None:
-    """The two tables and the covers that `msr prepare-catalogue --plain` reads; one block
+    """The two tables and the covers that `msr prepare-catalogue --catalogue` reads; one block
     of interactions a user.
     """
     covers = folder / "covers"
