@@ -6,9 +6,10 @@ in waves: block k of all of them, then block k + 1. So the engine always has man
 Each wave is kept until its shard is written, and a killed run goes on behind the last whole one.
 
 Which part of a history a preference has seen is the cut, and the manifest records it:
-    --cut last   all but the target item: for training and evaluation (`preferences`)
-    --cut none   everything: for serving (`preferences-whole`)
-    --direct     one prompt over the latest interactions instead of the recurrence, for comparison
+    --cut last      all but the target item: for training and evaluation (`preferences`)
+    --cut none      everything: for serving (`preferences-whole`)
+    --cut popular   what came before the target of protocol `paper` (`preferences-popular`)
+    --direct        one prompt over the latest interactions, no recurrence: for comparison
 """
 
 import asyncio
@@ -20,7 +21,14 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from services.batch.user_folds import UserFold, history_items, read_folds, take_over
-from services.core.artifacts import Artifact, ArtifactWriter, QuarantinedRow, Recipe, absolute_root
+from services.core.artifacts import (
+    Artifact,
+    ArtifactWriter,
+    QuarantinedRow,
+    Recipe,
+    absolute_root,
+    preferences_name,
+)
 from services.core.errors import EmptyDataset, EngineRefused
 from services.core.prompts import (
     PREFERENCE_FINGERPRINT,
@@ -170,13 +178,6 @@ class _Plan:
         )
 
 
-def artifact_name(cut: Cut, *, direct: bool) -> str:
-    """Where each variant lies, so that none overwrites another."""
-    if direct:
-        return "preferences-direct"
-    return "preferences" if cut == "last" else "preferences-whole"
-
-
 async def run(
     data: str,
     engine: Engine | RayWorkers,
@@ -261,7 +262,7 @@ def _plan(request: _Request) -> _Plan:
             f"no user of {interactions.location} has a history to write a preference from; "
             "prepare a catalogue with more interactions"
         )
-    name = artifact_name(request.cut, direct=request.direct)
+    name = preferences_name(request.cut, direct=request.direct)
     artifact = Artifact(request.data, name)
     take_over(artifact, recipe, users)
     waves = Artifact(request.data, f"{name}-waves").write(recipe)

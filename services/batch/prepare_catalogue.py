@@ -116,15 +116,17 @@ def run(
         "num_users": num_users,
         "max_title_chars": MAX_TITLE_CHARS,
     }
-    history_recipe = Recipe(STEP, definition, inputs=digests)
-    item_recipe = replace(
-        history_recipe,
-        definition=definition
+    # Rankers that let old interactions count less must know what "old" can mean.
+    history_recipe = Recipe(STEP, {**definition, "times": source.times}, inputs=digests)
+    item_recipe = Recipe(
+        STEP,
+        definition
         | {
             "image_size": image_size,
             "items_per_shard": items_per_shard,
             "allowed_hosts": sorted(rules.allowed_hosts),
         },
+        inputs=digests,
     )
     histories, items = Artifact(data, "interactions"), Artifact(data, "items")
 

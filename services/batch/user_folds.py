@@ -13,7 +13,7 @@ from services.core.artifacts import Artifact, QuarantinedRow, Recipe
 from services.core.errors import HistoryTooShort
 from services.core.prompts import HistoryItem
 from services.core.recurrence import DIRECT_HISTORY_SIZE, split_blocks
-from services.core.splits import Cut, cut_history
+from services.core.splits import Cut, cut_history, training_popularity
 
 
 @dataclass(slots=True)
@@ -61,6 +61,7 @@ def read_folds(
     num_users: int | None,
 ) -> tuple[list[UserFold], list[QuarantinedRow]]:
     """The users (the first `num_users`) in order, and those whose history is too short."""
+    popularity = _training_popularity(interactions) if cut == "popular" else None
     rows = (
         row for table in interactions.shards(["user_id", "item_ids"]) for row in table.to_pylist()
     )
@@ -68,12 +69,18 @@ def read_folds(
     too_short: list[QuarantinedRow] = []
     for row in islice(rows, num_users):
         try:
-            history = cut_history(row["item_ids"], cut)
+            history = cut_history(row["item_ids"], cut, popularity)
         except HistoryTooShort as error:
             too_short.append(QuarantinedRow(row["user_id"], str(error)))
             continue
         users.append(_fold(row["user_id"], history, texts, direct=direct))
     return users, too_short
+
+
+def _training_popularity(interactions: Artifact) -> Mapping[str, int]:
+    """How many training users took each item: of all users, however many are folded."""
+    columns = interactions.read(["user_id", "item_ids"]).to_pydict()
+    return training_popularity(dict(zip(columns["user_id"], columns["item_ids"], strict=True)))
 
 
 def take_over(artifact: Artifact, recipe: Recipe, users: Sequence[UserFold]) -> None:

@@ -1,7 +1,6 @@
 """Steps 1 to 3: catalogue, summaries, preferences."""
 
 from collections.abc import Awaitable
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 from services.commands.options import (
     Adapter,
     AsJson,
+    CutName,
     Data,
     EngineName,
     EngineOption,
@@ -24,13 +24,6 @@ from services.commands.options import (
 )
 from services.commands.reporting import report
 from services.core.errors import InputError
-
-
-class CutName(StrEnum):
-    """What a preference has seen of the history: all but the target item, or everything."""
-
-    last = "last"
-    none = "none"
 
 
 def prepare_catalogue(
@@ -111,7 +104,11 @@ def build_preferences(
     ] = False,
     users: Annotated[int | None, typer.Option(min=1, help="The first N users only.")] = None,
     cut: Annotated[
-        CutName, typer.Option(help="`last` for training and evaluation, `none` for serving.")
+        CutName,
+        typer.Option(
+            help="`last` for training and evaluation, `none` for serving, `popular` to evaluate "
+            "under protocol `paper`."
+        ),
     ] = CutName.last,
     engine: EngineOption = EngineName.local,
     model: Model = None,

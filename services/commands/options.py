@@ -18,6 +18,14 @@ class EngineName(StrEnum):
     vllm = "vllm"
 
 
+class CutName(StrEnum):
+    """The cuts of `core/splits.py`: what of a history may be seen."""
+
+    last = "last"
+    popular = "popular"
+    none = "none"
+
+
 Data = Annotated[str, typer.Option(help="Folder (or fsspec URL) of artifacts.", envvar="MSR_DATA")]
 EngineOption = Annotated[EngineName, typer.Option("--engine", envvar="MSR_ENGINE")]
 Model = Annotated[

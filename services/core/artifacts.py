@@ -33,17 +33,37 @@ MANIFEST = "manifest.json"
 MAX_MANIFEST_QUARANTINE = 1000
 QUARANTINE_SCHEMA = pa.schema([("row", pa.string()), ("reason", pa.string())])
 
+# The cheap rankers lie in three tables (`retrieval/fitted.py`).
+_RETRIEVAL = {
+    "retrieval": "fit-retrieval",
+    "retrieval-popular": "fit-retrieval --cut popular",
+    "retrieval-whole": "fit-retrieval --cut none",
+}
 # Step that makes each artifact, for the message when one is missing.
 MADE_BY = {
     "items": "prepare-catalogue",
     "interactions": "prepare-catalogue",
     "summaries": "summarize-images",
     "preferences": "build-preferences",
-    "preferences-direct": "build-preferences --direct",
+    "preferences-popular": "build-preferences --cut popular",
     "preferences-whole": "build-preferences --cut none",
-    "retrieval": "fit-retrieval",
+    "preferences-direct": "build-preferences --direct",
+    "preferences-direct-popular": "build-preferences --direct --cut popular",
+    "preferences-direct-whole": "build-preferences --direct --cut none",
+    **{
+        f"{name}{table}": step
+        for name, step in _RETRIEVAL.items()
+        for table in ("", "-terms", "-network")
+    },
+    "ranker": "fit-ranker",
     "examples": "build-examples",
 }
+
+
+def preferences_name(cut: str, *, direct: bool = False) -> str:
+    """Where the preferences of a cut lie; `direct` are those written in one go."""
+    kind = "preferences-direct" if direct else "preferences"
+    return kind + {"last": "", "popular": "-popular", "none": "-whole"}[cut]
 
 
 def fingerprint(parts: Mapping[str, Any]) -> str:
@@ -138,6 +158,14 @@ class Artifact:
                 f"and run `msr {MADE_BY.get(self.name, 'its step')}` again"
             ) from error
 
+    def is_whole(self) -> bool:
+        """Whether a finished artifact lies here and none of its parts is gone."""
+        if not self.exists():
+            return False
+        manifest = self.manifest()
+        parts = (self._part(manifest.fingerprint, "part", k) for k in range(manifest.num_shards))
+        return all(self._fs.exists(part) for part in parts)
+
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows in shard order."""
         tables = list(self.shards(columns))
@@ -185,6 +213,13 @@ class Artifact:
         except FileNotFoundError as error:
             raise ArtifactMissing(
                 f"{path} is gone although the manifest names it; delete {self._folder} and run "
+                f"`msr {MADE_BY.get(self.name, 'its step')}` again"
+            ) from error
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the disk or the network failed, not what lies there
+            raise ArtifactMismatch(
+                f"{path} is damaged ({error}); delete {self._folder} and run "
                 f"`msr {MADE_BY.get(self.name, 'its step')}` again"
             ) from error
 

@@ -61,7 +61,10 @@ def derive_event_id(user_id: UserId, item_id: ItemId, timestamp_ms: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ScoredCandidate:
-    """A candidate with the model's answer to "will this user take it next"."""
+    """A candidate with the model's answer to "will this user take it next".
+
+    `margin` is what the model said, `probability` its calibrated P(Yes); both give one order.
+    """
 
     item_id: ItemId
     margin: float

@@ -40,8 +40,8 @@ NumScored = Annotated[int, Field(ge=1, le=MAX_CANDIDATES), _WHOLE]
 TimestampMs = Annotated[int, Field(ge=-MAX_TIMESTAMP_MS, le=MAX_TIMESTAMP_MS), _WHOLE]
 Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARS, pattern=ID_PATTERN)]
 Mode = Literal["cascade", "mllm", "cheap"]
-Source = Literal["neighbors", "popularity", "caller", "new"]
-ScoredBy = Literal["mllm", "neighbors", "popularity"]
+Source = Literal["sequential", "neighbors", "trending", "titles", "caller", "new"]
+ScoredBy = Literal["mllm-fusion", "mllm", "fusion", "sequential", "titles", "trending"]
 ItemStatus = Literal["ready", "pending", "failed"]
 DegradedReason = Literal[
     "deadline",
@@ -84,9 +84,9 @@ class RecommendRequest(_Request):
     k: K = Field(default=DEFAULT_K, description="How many items to return.")
     mode: Mode = Field(
         default="cascade",
-        description="`cascade`: the cheap rankers order the candidates and the model reranks the "
-        "best `num_scored`. `mllm`: the model scores every candidate and ranks alone. `cheap`: no "
-        "model.",
+        description="`cascade`: the cheap rankers order the candidates, the model scores the best "
+        "`num_scored`, and fusion weighs all that is known of these. `mllm`: the model scores "
+        "every candidate and ranks alone. `cheap`: no model.",
     )
     exclude_seen: bool = Field(
         default=True, description="Leave out what is in the user's history already."
@@ -105,14 +105,13 @@ class RecommendRequest(_Request):
     )
 
 
-class Parts(_Answer):
-    """What each ranker said of an item."""
+class Part(_Answer):
+    """What one feature said of an item, and what that counted."""
 
-    margin: float | None = Field(
-        description="Log-odds of Yes over No; null if the model did not score the item."
+    value: float = Field(description="The feature as it came, on a scale of its own.")
+    contribution: float | None = Field(
+        description="What it adds to the log-odds of `score`; null if it did not place the item."
     )
-    neighbors: float = Field(description="Item-kNN score of the user's history, 0 or more.")
-    popularity: float = Field(description="Number of users who took the item.")
 
 
 class RecommendedItem(_Answer):
@@ -121,18 +120,26 @@ class RecommendedItem(_Answer):
     item_id: str
     rank: int = Field(description="1 is best.")
     score: float = Field(
-        description="What placed the item: P(Yes) if the model scored it; else the item-kNN score, "
-        "or where that is 0 the popularity. Comparable only between items of one `scored_by`."
+        description="What placed the item: a probability by fusion or by the model; without fusion "
+        "the log-probability of SASRec, or for a user without history how much it is trending. "
+        "Comparable only between items of one `scored_by`."
     )
-    scored_by: ScoredBy
+    scored_by: ScoredBy = Field(
+        description="`mllm-fusion`: all features and the model's margin. `mllm`: the margin alone. "
+        "`fusion`: the cheap features. `sequential`, `titles`, `trending`: that feature alone."
+    )
     probability: float | None = Field(
-        description="P(Yes) of the model, in [0, 1]; null if it did not score the item."
+        description="P(Yes) of the model, calibrated, in [0, 1]; null if it did not score the item."
     )
     source: Source = Field(
-        description="Who proposed the item; `new` is a caller's item that the cheap rankers were "
-        "fitted without."
+        description="Who proposed the item: a ranker or the caller; `new` is a caller's item that "
+        "the cheap rankers were fitted without, known to them by its title alone."
     )
-    parts: Parts
+    parts: dict[str, Part] = Field(
+        description="Each feature by name: those of the cheap rankers, `margin` (log-odds of Yes "
+        "over No) if the model scored the item, and `intercept`. Contributions add up to the "
+        "log-odds of `score`."
+    )
 
 
 class RejectedCandidate(_Answer):
@@ -161,11 +168,20 @@ class RecommendResponse(_Answer):
             {
                 "item_id": "i7",
                 "rank": 1,
-                "score": 0.91,
-                "scored_by": "mllm",
-                "probability": 0.91,
-                "source": "neighbors",
-                "parts": {"margin": 2.31, "neighbors": 0.64, "popularity": 118.0},
+                "score": 0.9,
+                "scored_by": "mllm-fusion",
+                "probability": 0.77,
+                "source": "sequential",
+                "parts": {
+                    "popularity": {"value": 4.78, "contribution": -0.12},
+                    "trending": {"value": 2.94, "contribution": 0.31},
+                    "neighbors": {"value": 0.49, "contribution": 0.22},
+                    "sequential": {"value": -4.6, "contribution": 1.35},
+                    "titles": {"value": 0.18, "contribution": 0.09},
+                    "recency": {"value": 0.02, "contribution": 0.27},
+                    "margin": {"value": 2.31, "contribution": 1.16},
+                    "intercept": {"value": 1.0, "contribution": -1.08},
+                },
             }
         ],
         cold=False,
@@ -389,7 +405,10 @@ class Readiness(_Answer):
         parts={
             "redis": {"state": "ok", "detail": "answers"},
             "engine": {"state": "ok", "detail": "answers"},
-            "artifacts": {"state": "ok", "detail": "retrieval 3f2a9c0d1e4b5a67"},
+            "artifacts": {
+                "state": "ok",
+                "detail": "retrieval 3f2a9c0d1e4b5a67, ranker c0d1e4b5a673f2a9",
+            },
         },
     )
 
@@ -406,6 +425,9 @@ class VersionResponse(_Answer):
         model="1f2e3d4c5b6a7988",
         adapter="8897a6b5c4d3e2f1",
         retrieval="3f2a9c0d1e4b5a67",
+        ranker="c0d1e4b5a673f2a9",
+        cheap_order="fusion",
+        final_order="mllm-fusion",
     )
 
     version: str
@@ -413,6 +435,11 @@ class VersionResponse(_Answer):
     model: str
     adapter: str = Field(description='"" without an adapter.')
     retrieval: str = Field(description="Fingerprint of the cheap rankers.")
+    ranker: str = Field(description='Fingerprint of the weights of fusion; "" without any.')
+    cheap_order: ScoredBy = Field(
+        description="What orders candidates of a user with a history before the model sees them."
+    )
+    final_order: ScoredBy = Field(description="What orders those that the model has scored.")
 
 
 # --- problems ------------------------------------------------------------------------------------

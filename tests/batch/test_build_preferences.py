@@ -63,6 +63,15 @@ async def test_the_default_cut_leaves_the_target_out_and_the_manifest_says_so(da
     assert all(row["item_ids"][-1] != HISTORIES[user][-1] for user, row in rows(data).items())
 
 
+async def test_for_the_paper_protocol_what_came_before_its_target_is_folded(data: str):
+    await build_preferences.run(data, EchoEngine(), cut="popular")
+
+    # u1, u3 and u4 train. The six of u3 are i0 to i4, which u1 took too, and then i8, as u4 did.
+    folded = {user: row["item_ids"] for user, row in rows(data, "preferences-popular").items()}
+    assert folded["u3"] == [f"i{n}" for n in range(8)]
+    assert folded["u1"] == ["i0", "i1", "i2", "i3"]
+
+
 async def test_for_serving_the_whole_history_is_folded_into_an_artifact_of_its_own(data: str):
     await build_preferences.run(data, EchoEngine(), cut="none")
 

@@ -10,7 +10,7 @@ from services.core.artifacts import Artifact
 from services.core.errors import EmptyDataset, FolderNotWritable, InputError
 from services.core.prompts import MAX_TITLE_CHARS
 from services.core.records import item_version
-from tests.batch.readers.builders import a_microlens_folder, a_plain_catalogue
+from tests.batch.readers.builders import a_microlens_folder, a_plain_catalogue, write_csv
 
 
 def prepare(folder: Path, data: Path, **options: object) -> dict[str, int]:
@@ -104,6 +104,21 @@ def test_microlens_thresholds_are_its_own(tmp_path, data):
 
 
 # --- rows at fault -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pairs", ["tsv", "csv"])
+def test_the_manifest_says_whether_times_mean_anything_across_users(tmp_path, data, pairs):
+    folder = a_microlens_folder(tmp_path / "files")
+    if pairs == "csv":
+        rows = [("u1", "a", 1_600_000_000_000), ("u1", "b", 1_600_000_000_001)]
+        write_csv(folder / "Tiny_pairs.csv", ("user", "item", "timestamp"), rows)
+    run(MicroLens(folder), data=str(data), min_user_interactions=0, min_item_interactions=0)
+    prepare(a_plain_catalogue(tmp_path / "own"), tmp_path / "plain")
+
+    expected = "order" if pairs == "tsv" else "clock"
+    assert Artifact(str(data), "interactions").manifest().definition["times"] == expected
+    plain = Artifact(str(tmp_path / "plain"), "interactions").manifest()
+    assert plain.definition["times"] == "clock"
 
 
 def test_item_rows_at_fault_are_quarantined_and_so_are_interactions_with_them(tmp_path, data):

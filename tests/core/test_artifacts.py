@@ -150,3 +150,32 @@ def test_an_absolute_root_names_the_folder_from_everywhere(
 
     assert Artifact(root, "summaries").exists()
     assert absolute_root("memory://bucket/data") == "memory:///bucket/data"
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b""])
+def test_a_damaged_part_is_named_with_the_remedy(tmp_path: Path, damage):
+    artifact = make(tmp_path)
+    [part] = tmp_path.glob("summaries/*/part-00000.parquet")
+    part.write_bytes(damage(part.read_bytes()))
+
+    with pytest.raises(ArtifactMismatch, match=r"part-00000\.parquet is damaged.*summarize-images"):
+        artifact.read()
+
+
+def test_a_part_that_the_disk_does_not_give_is_no_damage(tmp_path: Path):
+    artifact = make(tmp_path)
+    [part] = tmp_path.glob("summaries/*/part-00000.parquet")
+    part.unlink()
+    part.mkdir()
+
+    with pytest.raises(IsADirectoryError):
+        artifact.read()
+
+
+def test_an_artifact_is_whole_while_none_of_its_parts_is_gone(tmp_path: Path):
+    artifact = make(tmp_path)
+    assert artifact.is_whole()
+    next(tmp_path.glob("summaries/*/part-00001.parquet")).unlink()
+
+    assert not artifact.is_whole()
+    assert not Artifact(str(tmp_path), "items").is_whole()

@@ -8,7 +8,9 @@ from services.core.errors import AnswerTokenMissing
 from services.core.prompts import Messages
 from services.core.records import Item, ItemId
 from services.core.scoring import (
+    NOT_CALIBRATED,
     AnswerLogprobs,
+    Calibration,
     answer_margin,
     find_answer_tokens,
     score_candidates,
@@ -66,10 +68,23 @@ async def test_candidates_are_scored_in_their_own_order():
         return AnswerLogprobs(yes=-float(len(messages[0].text)), no=0.0)
 
     candidates = [Item(ItemId(str(n)), "x" * n) for n in (30, 1, 20)]
-    scored = await score_candidates(score, "likes red", candidates)
+    scored = await score_candidates(score, "likes red", candidates, NOT_CALIBRATED)
 
     assert [candidate.item_id for candidate in scored] == ["30", "1", "20"]
     assert scored[1].margin > scored[2].margin > scored[0].margin
+
+
+async def test_a_calibration_moves_probabilities_and_leaves_margins_and_order():
+    async def score(messages: Messages) -> AnswerLogprobs:
+        return AnswerLogprobs(yes=-0.01 * len(messages[0].text), no=0.0)
+
+    candidates = [Item(ItemId(str(n)), "x" * n) for n in (30, 1)]
+    plain = await score_candidates(score, "", candidates, NOT_CALIBRATED)
+    moved = await score_candidates(score, "", candidates, Calibration(2.0, math.log(3)))
+
+    assert [each.margin for each in moved] == [each.margin for each in plain]
+    assert moved[1].probability > moved[0].probability
+    assert moved[0].probability == yes_probability(2 * plain[0].margin + math.log(3))
 
 
 async def test_one_candidate_without_an_answer_fails_the_whole_scoring():
@@ -77,4 +92,4 @@ async def test_one_candidate_without_an_answer_fails_the_whole_scoring():
         raise AnswerTokenMissing("no Yes")
 
     with pytest.raises(AnswerTokenMissing):
-        await score_candidates(score, "", [Item(ItemId("i"), "a")])
+        await score_candidates(score, "", [Item(ItemId("i"), "a")], NOT_CALIBRATED)

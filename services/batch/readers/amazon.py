@@ -19,7 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from services.batch.readers.interactions import InteractionColumns, milliseconds
-from services.batch.readers.source import Faults, SourceItem, existing_file
+from services.batch.readers.source import Faults, SourceItem, Times, existing_file
 from services.core.artifacts import QuarantinedRow
 from services.core.errors import MalformedFile, RowRefused
 
@@ -28,6 +28,7 @@ class Amazon:
     """One category of Amazon Reviews 2023. MalformedFile if reviews or metadata are not there."""
 
     name = "amazon"
+    times: Times = "clock"
     min_user_interactions = 5
     min_item_interactions = 5
     image_hosts: tuple[str, ...] = ("m.media-amazon.com", "images-na.ssl-images-amazon.com")

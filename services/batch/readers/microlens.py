@@ -6,7 +6,8 @@
     FOLDER/*_covers/        ITEM.jpg (or png, webp, ...); `covers/` is found too; without: text-only
 
 The tsv has no times, only an order. Each history then starts at the same fixed moment and goes on
-by a minute per interaction: order within a user is real, times across users mean nothing.
+by a minute per interaction: order within a user is real, times across users mean nothing, and the
+reader says so (`times`).
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from services.batch.readers.csv_rows import read_csv
 from services.batch.readers.interactions import InteractionColumns, milliseconds
-from services.batch.readers.source import Faults, SourceItem, existing_file
+from services.batch.readers.source import Faults, SourceItem, Times, existing_file
 from services.core.artifacts import QuarantinedRow
 from services.core.errors import MalformedFile, RowRefused
 
@@ -38,6 +39,7 @@ class MicroLens:
         self.interactions_table = existing_file(
             root, "*_pairs.csv", "*_pairs.tsv", what="pairs file"
         )
+        self.times: Times = "clock" if self.interactions_table.suffix == ".csv" else "order"
         self.items_table = existing_file(root, "*_titles.csv", what="titles file")
         folders = [path for path in sorted(root.glob("*covers")) if path.is_dir()]
         if len(folders) > 1:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from services.batch.readers.csv_rows import csv_columns, read_csv, require_columns
 from services.batch.readers.interactions import InteractionColumns, milliseconds, moment
-from services.batch.readers.source import Faults, SourceItem, existing_file
+from services.batch.readers.source import Faults, SourceItem, Times, existing_file
 from services.core.artifacts import QuarantinedRow
 from services.core.errors import MalformedFile, RowRefused
 
@@ -34,6 +34,7 @@ class Plain:
     """
 
     name = "plain"
+    times: Times = "clock"
     min_user_interactions = 2
     min_item_interactions = 0
     image_hosts: tuple[str, ...] = ()

@@ -10,13 +10,17 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from services.batch.readers.interactions import InteractionColumns
 from services.core.artifacts import QuarantinedRow
 from services.core.errors import MalformedFile
 
 Faults = list[QuarantinedRow]
+
+# What timestamps mean: `clock`, a moment that compares across users; `order`, nothing but the
+# order within one user's history.
+Times = Literal["clock", "order"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,7 @@ class Source(Protocol):
     """A data set on disk. Reading it twice gives the same."""
 
     name: str
+    times: Times
     min_user_interactions: int
     min_item_interactions: int
     image_hosts: tuple[str, ...]
