@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from services.retrieval.pointed import Pointed
+
 RECENCY_DECAY = 0.9
 # 0.9 ** 100 is 3e-5: what lies further back cannot change an order, only cost time.
 MAX_HISTORY = 100
@@ -31,20 +33,15 @@ class Neighbors:
     indices: NDArray[np.int32]
     weights: NDArray[np.float32]
 
-    def score_history(self, history: Sequence[int]) -> NDArray[np.float64]:
-        """Score of every item for a history of item indices, oldest first: (num_items,).
-
-        Zero for all items if the history is empty.
-        """
-        num_items = len(self.starts) - 1
+    def score_history(self, history: Sequence[int]) -> Pointed:
+        """Scores of the items that a history of item indices, oldest first, points at."""
         recent = history[-MAX_HISTORY:]
-        if not recent:
-            return np.zeros(num_items)
         rows = [slice(self.starts[i], self.starts[i + 1]) for i in recent]
         decays = [RECENCY_DECAY**age for age in reversed(range(len(recent)))]
-        indices = np.concatenate([self.indices[row] for row in rows])
-        parts = [
-            self.weights[row] * np.float64(decay) for row, decay in zip(rows, decays, strict=True)
-        ]
-        total = np.bincount(indices, weights=np.concatenate(parts), minlength=num_items)
-        return np.asarray(total, np.float64)
+        indices = [self.indices[row] for row in rows]
+        parts = [self.weights[row] * np.float64(by) for row, by in zip(rows, decays, strict=True)]
+        return Pointed.sum(
+            np.concatenate([np.empty(0, np.int64), *indices]),
+            np.concatenate([np.empty(0), *parts]),
+            len(self.starts) - 1,
+        )

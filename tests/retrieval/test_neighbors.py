@@ -13,28 +13,22 @@ NEIGHBORS = Neighbors(
 )
 
 
+def scores(history: list[int]) -> list[float]:
+    return NEIGHBORS.score_history(history).of(np.arange(3)).tolist()
+
+
 def test_a_score_sums_over_the_history_and_prefers_the_recent():
-    assert NEIGHBORS.score_history([0, 1]).tolist() == pytest.approx(
-        [0, 0.9 * 0.5, 0.9 * 0.2 + 0.4]
-    )
+    assert scores([0, 1]) == pytest.approx([0, 0.9 * 0.5, 0.9 * 0.2 + 0.4])
 
 
 def test_the_order_of_a_history_matters():
-    assert NEIGHBORS.score_history([1, 0]).tolist() == pytest.approx([0, 0.5, 0.9 * 0.4 + 0.2])
+    assert scores([1, 0]) == pytest.approx([0, 0.5, 0.9 * 0.4 + 0.2])
 
 
-def test_an_empty_history_points_at_nothing():
-    assert NEIGHBORS.score_history([]).tolist() == [0, 0, 0]
-
-
-def test_a_history_whose_items_have_no_neighbors_points_at_nothing():
-    assert NEIGHBORS.score_history([2, 2]).tolist() == [0, 0, 0]
+@pytest.mark.parametrize("history", [[], [2, 2]])
+def test_a_history_without_neighbors_points_at_nothing(history):
+    assert scores(history) == [0, 0, 0]
 
 
 def test_only_the_latest_items_of_a_long_history_count():
-    long_ago = [0] * 50
-
-    assert (
-        NEIGHBORS.score_history([*long_ago, *[2] * MAX_HISTORY]).tolist()
-        == NEIGHBORS.score_history([2]).tolist()
-    )
+    assert scores([*[0] * 50, *[2] * MAX_HISTORY]) == scores([2])

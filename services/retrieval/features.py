@@ -1,0 +1,16 @@
+"""What the cheap rankers know of a candidate, as the numbers that fusion weighs.
+
+One order, one transformation, for `msr fit-ranker`, `msr evaluate` and the API alike. Every feature
+is finite, whatever the item or the user; one that knows nothing of an item gives its neutral value.
+
+    popularity   log(1 + users who took the item)
+    trending     log(1 + the same, old interactions counting less)
+    neighbors    log(1 + item-kNN score of the history)
+    sequential   SASRec's log-probability that the item comes next
+    titles       TF-IDF cosine of the item's title with the titles of the history
+    recency      era of the item minus era of the end of the history, in [-1, 1]; neutral 0
+"""
+
+FEATURES = ("popularity", "trending", "neighbors", "sequential", "titles", "recency")
+# What fusion adds to them where the multimodal model has scored the candidate.
+MARGIN = "margin"
