@@ -4,6 +4,7 @@ Interactions, items and preferences are read here alone, so that no step can for
 a preference has seen its target item, or whether the artifacts still belong together.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from services.core.errors import ArtifactMismatch, EmptyDataset, HistoryTooShort
 from services.core.prompts import PREFERENCE_FINGERPRINT
 from services.core.records import Item, ItemId, UserId
 from services.core.recurrence import BLOCK_SIZE
-from services.core.splits import leave_last_out
+from services.core.splits import Cut, hold_out, training_popularity
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,9 @@ class Preferences:
 
 
 def read_histories(data: str) -> Histories:
-    """All users' interactions; EmptyDataset if there are none."""
+    """All users' interactions; EmptyDataset if there are none, ArtifactMismatch if a user has two
+    rows: one could be split into training, the other into testing.
+    """
     artifact = Artifact(data, "interactions")
     fingerprint = artifact.manifest().fingerprint
     table = artifact.read(["user_id", "item_ids"])
@@ -43,7 +46,27 @@ def read_histories(data: str) -> Histories:
         raise EmptyDataset(
             f"{artifact.location} has no users; prepare a catalogue with interactions"
         )
-    return Histories(dict(zip(users, histories, strict=True)), fingerprint)
+    by_user = dict(zip(users, histories, strict=True))
+    if len(by_user) != len(users):
+        twice = next(user for user, times in Counter(users).items() if times > 1)
+        raise ArtifactMismatch(
+            f"{artifact.location} has user {twice!r} twice, so that one could be in two parts of "
+            "the split; run `msr prepare-catalogue` again"
+        )
+    return Histories(by_user, fingerprint)
+
+
+def read_timestamps(data: str) -> dict[UserId, list[int]] | None:
+    """When each interaction of `read_histories` took place, in milliseconds.
+
+    None if the data set has an order within each history and no times across users.
+    """
+    artifact = Artifact(data, "interactions")
+    if artifact.manifest().definition.get("times", "clock") != "clock":
+        return None
+    table = artifact.read(["user_id", "timestamps_ms"])
+    users, times = table["user_id"].to_pylist(), table["timestamps_ms"].to_pylist()
+    return dict(zip(users, times, strict=True))
 
 
 def read_item_ids(data: str) -> list[ItemId]:
@@ -71,23 +94,27 @@ def read_items(data: str, wanted: Collection[ItemId]) -> dict[ItemId, Item]:
     return found
 
 
-def read_preferences(data: str, histories: Histories, name: str = "preferences") -> Preferences:
-    """The preferences of `name`, proven not to know the target items.
+def read_preferences(
+    data: str, histories: Histories, name: str = "preferences", *, cut: Cut = "last"
+) -> Preferences:
+    """The preferences of `name`, proven not to know the target items that `cut` holds out.
 
     Raises TargetLeak if a preference has seen its user's target, ArtifactMismatch if it was written
     by other prompts or from other interactions than those in the data folder.
     """
     artifact = Artifact(data, name)
     manifest = artifact.manifest()
-    cut = manifest.definition.get("cut")
-    if cut != "last":
+    found = manifest.definition.get("cut")
+    if found != cut:
         raise TargetLeak(
-            f"{artifact.location} was built with cut {cut!r}: its preferences have seen the target "
-            "items and give the answers away; use those of `msr build-preferences --cut last`"
+            f"{artifact.location} was built with cut {found!r}: its preferences have seen target "
+            "items and give the answers away; use those of "
+            f"`msr build-preferences --cut {cut}`"
         )
     _require_current_definition(artifact, manifest)
     require_same_inputs(data, manifest)
     table = artifact.read(["user_id", "item_ids", "preference"])
+    popularity = training_popularity(histories.by_user) if cut == "popular" else {}
     by_user: dict[UserId, str] = {}
     for row in table.to_pylist():
         user_id = row["user_id"]
@@ -98,12 +125,16 @@ def read_preferences(data: str, histories: Histories, name: str = "preferences")
             )
         if user_id in by_user:
             raise ArtifactMismatch(f"{artifact.location} has user {user_id!r} twice; delete it")
-        _require_cut(
-            user_id,
-            row["item_ids"],
-            histories.by_user[user_id],
-            whole=manifest.definition.get("variant") != "direct",
-        )
+        interactions = histories.by_user[user_id]
+        try:
+            history, _ = hold_out(interactions, cut, popularity)
+        except HistoryTooShort as error:
+            raise ArtifactMismatch(
+                f"user {user_id!r} has a preference but no target item; run "
+                f"`msr build-preferences --cut {cut}` again"
+            ) from error
+        whole = manifest.definition.get("variant") != "direct"
+        _require_folded(user_id, row["item_ids"], interactions, history, cut, whole=whole)
         by_user[user_id] = row["preference"]
     if not by_user:
         raise EmptyDataset(f"{artifact.location} has no users; run `msr build-preferences` again")
@@ -132,24 +163,25 @@ def _require_current_definition(artifact: Artifact, manifest: Manifest) -> None:
             )
 
 
-def _require_cut(
-    user_id: UserId, folded: Sequence[ItemId], interactions: Sequence[ItemId], *, whole: bool
+def _require_folded(
+    user_id: UserId,
+    folded: Sequence[ItemId],
+    interactions: Sequence[ItemId],
+    history: Sequence[ItemId],
+    cut: Cut,
+    *,
+    whole: bool,
 ) -> None:
     """`folded` must be the history before the target; a direct preference may know its end only."""
-    try:
-        history, _ = leave_last_out(interactions)
-    except HistoryTooShort as error:
-        raise ArtifactMismatch(
-            f"user {user_id!r} has a preference but no target item; run `msr build-preferences` "
-            "again"
-        ) from error
     expected = list(history) if whole else list(history[-len(folded) :])
     if folded and list(folded) == expected:
         return
-    if list(folded) == list(interactions[-len(folded) :]):
+    # Items do not repeat in a history, so what is folded beyond it is the target or came after.
+    if set(folded) & set(interactions[len(history) :]):
         raise TargetLeak(
-            f"the preference of user {user_id!r} was written from interactions that end with the "
-            "target item; run `msr build-preferences --cut last` again"
+            f"the preference of user {user_id!r} was written from interactions that the cut "
+            f"{cut!r} hides, the target item or what came after it; run "
+            f"`msr build-preferences --cut {cut}` again"
         )
     raise ArtifactMismatch(
         f"the preference of user {user_id!r} was written from {len(folded)} items that are not the "

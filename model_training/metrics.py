@@ -1,4 +1,4 @@
-"""Ranking metrics over users: AUC, HR@k, MRR@k, NDCG@k.
+"""Ranking metrics over users: AUC, HR@k, MRR@k, NDCG@k; and how well probabilities come true.
 
 Scores are an array (U, C): a row per user, a column per candidate; labels have its shape and hold
 one 1 in each row, the target item. Ties are broken at random by a seeded generator, so that a
@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 DEFAULT_SEED = 2025
+CUTOFFS = (3, 5, 10)
+NUM_BINS = 15
 
 
 def auc(scores: ArrayLike, labels: ArrayLike) -> float:
@@ -37,14 +39,17 @@ def auc(scores: ArrayLike, labels: ArrayLike) -> float:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Where each user's target came out, ties broken: `ranks` (U,); 0 is the top of C."""
+    """Where each user's target came out, ties broken: `ranks` (U,); 0 is the top.
+
+    `num_candidates` is how many there were, for each user (U,) or for all.
+    """
 
     ranks: NDArray[np.int64]
-    num_candidates: int
+    num_candidates: NDArray[np.int64] | int
 
     def auc_user(self) -> float:
         """Mean over users of the share of negatives below the target."""
-        return float(np.mean(1 - self.ranks / (self.num_candidates - 1)))
+        return float(np.mean(self.per_user()["auc_user"]))
 
     def hr(self, k: int) -> float:
         """Share of users whose target is among the first k. ValueError if k exceeds C."""
@@ -52,15 +57,33 @@ class Ranking:
 
     def mrr(self, k: int) -> float:
         """Mean of 1 / position of the target, 0 beyond k. ValueError if k exceeds C."""
-        return float(np.mean(np.where(self._among(k), 1 / (self.ranks + 1), 0)))
+        return float(np.mean(self._reciprocal(k)))
 
     def ndcg(self, k: int) -> float:
         """Mean of 1 / log2(1 + position) of the target, 0 beyond k. ValueError if k exceeds C."""
-        return float(np.mean(np.where(self._among(k), 1 / np.log2(self.ranks + 2), 0)))
+        return float(np.mean(self._gain(k)))
+
+    def per_user(self) -> dict[str, NDArray[np.float64]]:
+        """Every metric of every user (U,), by name; their means are the metrics."""
+        below = 1 - self.ranks / (np.asarray(self.num_candidates) - 1)
+        values: dict[str, NDArray[np.float64]] = {"auc_user": np.asarray(below, np.float64)}
+        for k in CUTOFFS:
+            if k <= np.min(self.num_candidates):
+                values[f"hr@{k}"] = self._among(k).astype(np.float64)
+                values[f"mrr@{k}"] = self._reciprocal(k)
+                values[f"ndcg@{k}"] = self._gain(k)
+        return values
+
+    def _reciprocal(self, k: int) -> NDArray[np.float64]:
+        return np.where(self._among(k), 1 / (self.ranks + 1), 0)
+
+    def _gain(self, k: int) -> NDArray[np.float64]:
+        return np.where(self._among(k), 1 / np.log2(self.ranks + 2), 0)
 
     def _among(self, k: int) -> NDArray[np.bool_]:
-        if not 1 <= k <= self.num_candidates:
-            raise ValueError(f"k must be in 1..{self.num_candidates}, not {k}")
+        fewest = int(np.min(self.num_candidates))
+        if not 1 <= k <= fewest:
+            raise ValueError(f"k must be in 1..{fewest}, not {k}")
         return np.asarray(self.ranks < k)
 
 
@@ -79,6 +102,39 @@ def rank_targets(scores: ArrayLike, labels: ArrayLike, *, seed: int = DEFAULT_SE
     target_values, target_lots = values[target][:, None], lots[target][:, None]
     above = (values > target_values) | ((values == target_values) & (lots > target_lots))
     return Ranking(above.sum(axis=1), values.shape[1])
+
+
+def expected_calibration_error(
+    probabilities: ArrayLike, labels: ArrayLike, *, prior: float | None = None
+) -> float:
+    """Mean gap between what was promised and what came true, over 15 bins of equal mass.
+
+    Any shape. `prior` is the share of ones at which the probabilities are meant to come true: rows
+    are weighed so that the ones have that share (None: as they are), since a probability that is
+    right where one row in five is a target cannot be right where one in twenty-one is. Equal
+    probabilities are never parted by a bin's edge, so the order of rows does not matter. ValueError
+    for values outside [0, 1], or unless both classes appear.
+    """
+    values, positive = np.asarray(probabilities, float).ravel(), np.asarray(labels).ravel() == 1
+    if values.shape != positive.shape:
+        raise ValueError(f"{values.size} probabilities do not fit {positive.size} labels")
+    _require_finite(values)
+    if values.size and (values.min() < 0 or values.max() > 1):
+        raise ValueError("a probability lies outside [0, 1]")
+    share = float(positive.mean()) if values.size else 0.0
+    if not 0 < share < 1:
+        raise ValueError("calibration needs at least one positive and one negative label")
+    wanted = share if prior is None else prior
+    if not 0 < wanted < 1:
+        raise ValueError(f"the share of ones must lie between 0 and 1, not be {wanted}")
+    weights = np.where(positive, wanted / share, (1 - wanted) / (1 - share)) / values.size
+    _, which = np.unique(values, return_inverse=True)
+    mass = np.bincount(which, weights)
+    middles = np.cumsum(mass) - mass / 2  # of each distinct value, in (0, 1)
+    bins = np.minimum((middles * NUM_BINS).astype(int), NUM_BINS - 1)[which]
+    promised = np.bincount(bins, weights * values, NUM_BINS)
+    true = np.bincount(bins, weights * positive, NUM_BINS)
+    return float(np.abs(promised - true).sum())
 
 
 def _require_finite(values: NDArray[np.float64]) -> None:

@@ -34,7 +34,9 @@ async def score_groups(
             if len(waiting) == concurrency:
                 user_id, task = waiting.pop(0)
                 yield user_id, await task
-            scoring = score_candidates(engine.score, group.preference, group.candidates)
+            scoring = score_candidates(
+                engine.score, group.preference, group.candidates, engine.identity.calibration
+            )
             waiting.append((group.user_id, asyncio.create_task(scoring)))
         while waiting:
             user_id, task = waiting.pop(0)

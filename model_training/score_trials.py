@@ -1,11 +1,19 @@
-"""Score the test users' ranking tasks by the multimodal model: the part of step 6 that needs it.
+"""Score users' ranking tasks by the multimodal model: the part of step 6 that needs it.
 
 The engine and the function that serve are asked, with the preference written before the target.
-Scores are kept shard by shard in the artifact `scores-PROTOCOL-VARIANT`, and a killed run resumes.
+Scores are kept shard by shard in the artifact `scores-PROTOCOL[-validation]-VARIANT`, and a killed
+run resumes.
+
+An ablation takes one thing from the model, to see what it relies on:
+    cover        every cover replaced by an empty one of the same size
+    preference   every user judged as one of whom nothing is known
+    user         every user judged by the preference of some other user
+    direct       preferences written in one go (`msr build-preferences --direct`)
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +21,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from model_training.inputs import read_histories, read_items, read_preferences
-from model_training.negatives import Trial, load_trials
+from model_training.negatives import Part, Trial, load_trials
+from model_training.protocols import find_protocol
 from model_training.score_groups import DEFAULT_CONCURRENCY, ScoringGroup, score_groups
-from services.core.artifacts import Artifact, ArtifactWriter, Recipe
+from services.core.artifacts import Artifact, ArtifactWriter, Recipe, preferences_name
 from services.core.errors import ArtifactMismatch, EmptyDataset, InputError
 from services.core.images import blank_image
 from services.core.prompts import SCORING_FINGERPRINT
@@ -24,6 +33,9 @@ from services.engines.contract import Engine, EngineIdentity
 from services.engines.ray_workers import RayWorkers, run_shards
 from services.engines.shards import Advance
 
+Ablation = Literal["cover", "preference", "user", "direct"]
+
+ABLATIONS = get_args(Ablation)
 USERS_PER_SHARD = 50
 SEED = 2025
 
@@ -34,26 +46,30 @@ _SCHEMA = pa.schema([("user_id", pa.string()), ("margins", pa.list_(pa.float64()
 class ScoringRequest:
     """Which engine judges whom, and what it is shown: all that a Ray worker is told of the step.
 
-    `data` is an absolute root; `preferences` names the artifact that holds them.
+    `data` is an absolute root. Test users are evaluated; on validation users fusion is fitted.
     """
 
     data: str
     identity: EngineIdentity
     protocol: str
-    preferences: str = "preferences"
-    blank_covers: bool = False
-    other_preference: bool = False
+    part: Part = "test"
+    ablate: Ablation | None = None
     users_per_shard: int = USERS_PER_SHARD
     concurrency: int = DEFAULT_CONCURRENCY
 
     @property
     def artifact_name(self) -> str:
         """Where the scores lie, so that no variant overwrites another."""
-        parts = ["scores", self.protocol, "adapter" if self.identity.adapter else "base"]
-        parts += ["blank-covers"] * self.blank_covers
-        parts += ["other-preference"] * self.other_preference
-        parts += [self.preferences] * (self.preferences != "preferences")
+        parts = ["scores", self.protocol, *["validation"] * (self.part == "validation")]
+        parts += ["adapter" if self.identity.adapter else "base"]
+        parts += ["ablate", self.ablate] if self.ablate else []
         return "-".join(parts)
+
+    @property
+    def preferences(self) -> str:
+        """The artifact of the preferences that users are judged by."""
+        cut = find_protocol(self.protocol).cut
+        return preferences_name(cut, direct=self.ablate == "direct")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,18 +135,29 @@ class ScoringPlan:
 
 
 def plan_scoring(request: ScoringRequest) -> ScoringPlan:
-    """Read the tasks of the test users that have a preference.
+    """Read the tasks of the users that have a preference.
 
-    Raises EmptyDataset if none has, TargetLeak or ArtifactMismatch for preferences that do not fit.
+    Raises InputError for a protocol that ranks the whole catalogue, EmptyDataset if no user of the
+    part has a preference, TargetLeak or ArtifactMismatch for preferences that do not fit.
     """
-    data = request.data
-    tasks = load_trials(data, request.protocol)
-    written = read_preferences(data, read_histories(data), request.preferences)
+    data, rules = request.data, find_protocol(request.protocol)
+    if rules.whole_catalogue:
+        raise InputError(
+            f"protocol {rules.name} ranks every item of the catalogue for every user, and a "
+            "multimodal model scores tens a second: leave `mllm` and `mllm-fusion` out with "
+            "--models, or choose a protocol with frozen negatives"
+        )
+    if request.ablate is not None and request.ablate not in ABLATIONS:
+        raise InputError(
+            f"there is no ablation {request.ablate!r}; choose from {', '.join(ABLATIONS)}"
+        )
+    tasks = load_trials(data, rules.name, request.part)
+    written = read_preferences(data, read_histories(data), request.preferences, cut=rules.cut)
     trials = tuple(trial for trial in tasks.trials if trial.user_id in written.by_user)
     if not trials:
         raise EmptyDataset(
-            f"none of the {len(written.by_user)} users with a preference is a test user; build "
-            "preferences for more users"
+            f"none of the {len(written.by_user)} users with a preference is a {request.part} user; "
+            "build preferences for more users"
         )
     items = Artifact(data, "items").manifest()
     recipe = Recipe(
@@ -138,8 +165,8 @@ def plan_scoring(request: ScoringRequest) -> ScoringPlan:
         definition={
             "prompt": SCORING_FINGERPRINT,
             "adapter": request.identity.adapter,
-            "blank_covers": request.blank_covers,
-            "other_preference_seed": SEED if request.other_preference else None,
+            "ablate": request.ablate,
+            "seed": SEED,
             "users_per_shard": request.users_per_shard,
             "num_users": len(trials),
         },
@@ -151,24 +178,28 @@ def plan_scoring(request: ScoringRequest) -> ScoringPlan:
         },
     )
     texts = written.by_user
-    if request.other_preference:
+    if request.ablate == "user":
         texts = _derange([trial.user_id for trial in trials], texts)
+    elif request.ablate == "preference":
+        texts = dict.fromkeys(texts, "")
     return ScoringPlan(
         request=request,
         writer=Artifact(data, request.artifact_name).write(recipe),
         trials=trials,
         texts=texts,
-        blank=blank_image(items.definition["image_size"]) if request.blank_covers else None,
+        blank=blank_image(items.definition["image_size"]) if request.ablate == "cover" else None,
     )
 
 
 async def score_trials(
     plan: ScoringPlan, engine: Engine | RayWorkers
 ) -> tuple[NDArray[np.float64], int]:
-    """Margins (U, C) of the plan's trials, target first; how many prompts this run shortened.
+    """Margins (U, C) of the plan's trials, target first; how many prompts were shortened by the run
+    that finished them.
 
     Shards of an earlier run are taken over. Raises the engine's own errors.
     """
+    artifact, finished = plan.writer.artifact, plan.writer.finished
     left = [shard for shard in range(plan.num_shards) if not plan.has_shard(shard)]
     num_left = sum(len(plan.trials_of(shard)) for shard in left)
     with tqdm(
@@ -178,8 +209,11 @@ async def score_trials(
         unit="user",
     ) as progress:
         num_shortened = await run_shards(engine, plan, left, progress.update)
-    plan.writer.finish(plan.num_shards, {"users": len(plan.trials)})
-    artifact = plan.writer.artifact
+    if finished and not left:
+        num_shortened = artifact.manifest().counts["shortened"]
+    else:
+        counts = {"users": len(plan.trials), "shortened": num_shortened}
+        plan.writer.finish(plan.num_shards, counts)
     table = artifact.read()
     if table["user_id"].to_pylist() != [trial.user_id for trial in plan.trials]:
         raise ArtifactMismatch(f"{artifact.location} mixes users; delete the folder")
@@ -189,7 +223,7 @@ async def score_trials(
 def _derange(users: Sequence[UserId], texts: Mapping[UserId, str]) -> dict[UserId, str]:
     """Each user with the preference of another one, drawn by the seed."""
     if len(users) < 2:
-        raise InputError("another user's preference needs at least two test users")
+        raise InputError("another user's preference needs at least two users")
     order = np.random.default_rng(SEED).permutation(len(users)).tolist()
     following = dict(zip(order, [*order[1:], order[0]], strict=True))
     return {user: texts[users[following[row]]] for row, user in enumerate(users)}

@@ -1,15 +1,55 @@
 """Preferences are believed only if they cannot have seen the target item."""
 
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from model_training.inputs import read_histories, read_items, read_preferences
+from model_training.inputs import (
+    read_histories,
+    read_items,
+    read_preferences,
+    read_timestamps,
+)
 from services.core.errors import ArtifactMismatch, EmptyDataset, TargetLeak
 from tests.artifact_builders import write_interactions
 from tests.model_training.builders import some_histories, write_preferences
 
 
-def read(data: str, name: str = "preferences"):
-    return read_preferences(data, read_histories(data), name)
+def read(data: str, name: str = "preferences", **options: str):
+    return read_preferences(data, read_histories(data), name, **options)
+
+
+def test_a_user_with_two_rows_could_be_in_two_parts_and_is_refused(data: str):
+    part = next(Path(data).glob("interactions/*/part-00000.parquet"))
+    table = pq.read_table(part)
+    pq.write_table(pa.concat_tables([table, table.slice(3, 1)]), part)
+
+    with pytest.raises(ArtifactMismatch, match="'u3' twice"):
+        read_histories(data)
+
+
+def test_times_are_read_by_user(data: str):
+    times = read_timestamps(data)
+
+    assert times is not None
+    assert times["u3"] == [1000, 2000, 3000, 4000, 5000]
+
+
+def test_preferences_of_the_popular_cut_are_read_for_it_alone(data: str):
+    # With five items a user the last of the six most popular ones is simply the last.
+    folded = {user: history[:-1] for user, history in some_histories().items()}
+    write_preferences(data, folded, name="preferences-popular", cut="popular")
+
+    assert len(read(data, "preferences-popular", cut="popular").by_user) == 30
+    with pytest.raises(TargetLeak, match="cut 'popular'"):
+        read(data, "preferences-popular")
+
+
+def test_preferences_of_the_last_cut_are_refused_where_the_popular_one_is_asked_for(data: str):
+    with pytest.raises(TargetLeak, match="--cut popular"):
+        read(data, cut="popular")
 
 
 def test_preferences_written_before_the_target_are_read(data: str):

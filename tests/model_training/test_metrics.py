@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from model_training.metrics import auc, rank_targets
+from model_training.metrics import Ranking, auc, expected_calibration_error, rank_targets
 
 # Three users, four candidates; the targets come out first, second and last.
 SCORES = [[0.9, 0.1, 0.2, 0.3], [0.5, 0.6, 0.1, 0.2], [0.1, 0.4, 0.3, 0.2]]
@@ -91,3 +91,72 @@ def test_a_cutoff_beyond_the_candidates_is_refused(k):
 def test_auc_of_one_class_is_refused(labels):
     with pytest.raises(ValueError, match="at least one positive and one negative"):
         auc([0.1, 0.2], labels)
+
+
+def test_users_with_different_numbers_of_candidates_have_their_own_auc():
+    ranking = Ranking(np.array([0, 10]), np.array([11, 21]))
+
+    assert ranking.per_user()["auc_user"].tolist() == [1.0, 0.5]
+
+
+def test_metrics_of_users_have_the_metric_as_their_mean():
+    ranking = rank_targets(np.random.default_rng(1).random((50, 21)), [[1] + [0] * 20] * 50)
+    per_user = ranking.per_user()
+
+    assert list(per_user)[:4] == ["auc_user", "hr@3", "mrr@3", "ndcg@3"]
+    assert per_user["ndcg@10"].mean() == pytest.approx(ranking.ndcg(10))
+
+
+# --- calibration ---------------------------------------------------------------------------------
+
+
+def test_probabilities_that_come_true_have_no_calibration_error():
+    assert expected_calibration_error([0.25] * 4, [1, 0, 0, 0]) == 0
+
+
+def test_the_error_is_the_gap_between_promise_and_truth():
+    # Of 0.9 half come true, of 0.1 none: gaps 0.4 and 0.1, each for half of the rows.
+    error = expected_calibration_error([0.9, 0.9, 0.1, 0.1], [1, 0, 0, 0])
+    assert error == pytest.approx(0.5 * 0.4 + 0.5 * 0.1)
+
+
+def test_equal_probabilities_share_a_bin_whatever_the_order_of_rows():
+    labels = [1] * 50 + [0] * 1000
+    assert expected_calibration_error([1 / 21] * 1050, labels) == pytest.approx(0)
+    assert expected_calibration_error([1 / 21] * 1050, labels[::-1]) == pytest.approx(0)
+
+
+def test_honest_probabilities_of_many_rows_have_an_error_near_zero():
+    rng = np.random.default_rng(0)
+    promised = rng.random(60_000)
+    error = expected_calibration_error(promised, rng.random(60_000) < promised)
+
+    assert error < 0.01
+
+
+def test_a_prior_weighs_the_classes_as_rows_of_that_share_would():
+    rng = np.random.default_rng(1)
+    promised, labels = rng.random(200), np.repeat([1, 0], 100)
+    more = np.concatenate([promised, *[promised[100:]] * 3])  # every negative four times
+
+    assert expected_calibration_error(promised, labels, prior=0.2) == pytest.approx(
+        expected_calibration_error(more, np.concatenate([labels, *[labels[100:]] * 3]))
+    )
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "labels", "prior"),
+    [
+        ([0.1, 1.2], [1, 0], None),
+        ([-0.1, 0.2], [1, 0], None),
+        ([0.1, math.nan], [1, 0], None),
+        ([0.1, 0.2], [0, 0], None),
+        ([0.1, 0.2], [1, 1], None),
+        ([0.1], [1, 0], None),
+        ([], [], None),
+        ([0.1, 0.2], [1, 0], 1.0),
+    ],
+)
+def test_calibration_of_what_are_no_probabilities_is_refused(probabilities, labels, prior):
+    with pytest.raises(ValueError, match=r"\w"):
+        expected_calibration_error(probabilities, labels, prior=prior)
