@@ -9,6 +9,7 @@ preferences were written by another prompt, would answer without failing, only w
 """
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ from services.core.prompts import (
     SUMMARY_FINGERPRINT,
 )
 from services.core.recurrence import BLOCK_SIZE
-from services.core.scoring import NO, YES
+from services.core.scoring import NO, YES, Calibration
 
 MANIFEST = "manifest.json"
+_CALIBRATION_FIELDS = frozenset({"slope", "intercept", "prior", "ece_before", "ece_after"})
 
 
 def current_definition() -> dict[str, Any]:
@@ -41,12 +43,23 @@ class AdapterManifest:
     """`manifest.json` of an adapter folder.
 
     `fingerprint` names the training run: equal ones come from equal data, configuration and base.
-    `model` is the base model's fingerprint, `answer_tokens` the token ids of Yes and No under its
-    template, `image_size` the side in pixels of the covers it has seen, `inputs` the fingerprints
-    of the artifacts it was trained on, `validation` the metrics on validation users.
+    `weights` is the digest of the files beside it (`checkpoints.fingerprint_checkpoint`).
+    `stage` is the one that made it (`sft`, `dpo`, `rank`), `parent` the fingerprint of the adapter
+    it started from ("" for none), `protocol` the way targets met negatives. `model` is the base
+    model's fingerprint, `answer_tokens` the token ids of Yes and No under its template,
+    `image_size` the side in pixels of the covers it has seen, `inputs` the fingerprints of the
+    artifacts it was trained on, `validation` the metrics on validation users.
+
+    `calibration` turns margins into P(Yes): `slope` and `intercept`, fitted on validation users,
+    `prior`, the share of targets among their rows, and the expected calibration error on such users
+    without them (`ece_before`) and, fitted on other validation users, with them (`ece_after`).
     """
 
     fingerprint: str
+    weights: str
+    stage: str
+    parent: str
+    protocol: str
     definition: dict[str, Any]
     model: str
     model_name: str
@@ -56,7 +69,28 @@ class AdapterManifest:
     config: dict[str, Any]
     counts: dict[str, int]
     validation: dict[str, float]
+    calibration: dict[str, float]
     versions: dict[str, str]
+
+    def __post_init__(self) -> None:
+        """ValueError or TypeError unless what is used of it can be used."""
+        for name in ("definition", "calibration"):
+            if not isinstance(getattr(self, name), dict):
+                raise TypeError(f"the {name} is no object")
+        if missing := _CALIBRATION_FIELDS - self.calibration.keys():
+            raise ValueError(f"the calibration lacks {', '.join(sorted(missing))}")
+        for name in sorted(_CALIBRATION_FIELDS):
+            value = self.calibration[name]
+            if type(value) not in (int, float) or not math.isfinite(value):
+                raise ValueError(f"{name} of the calibration is {value!r}, not a finite number")
+        if not (self.calibration["slope"] > 0 and 0 < self.calibration["prior"] < 1):
+            raise ValueError("a calibration with this slope or prior would turn answers around")
+
+    @property
+    def correction(self) -> Calibration:
+        """What turns this adapter's margins into P(Yes)."""
+        slope, intercept, prior = (self.calibration[k] for k in ("slope", "intercept", "prior"))
+        return Calibration(slope, intercept, prior)
 
     def to_json(self) -> str:
         """Readable, and the same for the same content."""
@@ -77,7 +111,7 @@ def read_adapter_manifest(folder: str | Path) -> AdapterManifest:
         ) from error
     except (TypeError, ValueError) as error:
         raise ModelUnusable(
-            f"{path} is not an adapter's manifest of this version; run `msr train` again"
+            f"{path} is not an adapter's manifest of this version ({error}); run `msr train` again"
         ) from error
 
 

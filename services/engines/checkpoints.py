@@ -12,6 +12,7 @@ import hashlib
 from pathlib import Path
 
 from services.core.errors import ModelUnusable
+from services.core.scoring import NOT_CALIBRATED, Calibration
 from services.engines.adapters import MANIFEST, AdapterManifest, read_adapter_manifest
 from services.engines.contract import EngineIdentity
 
@@ -81,7 +82,21 @@ def manifest_in_use(model: str, adapter: str | None) -> AdapterManifest | None:
                 f"adapter {adapter!r}, or name the base model"
             )
         return read_adapter_manifest(model)
-    return read_adapter_manifest(adapter) if adapter is not None else None
+    return read_adapter(adapter) if adapter is not None else None
+
+
+def read_adapter(folder: str | Path) -> AdapterManifest:
+    """The manifest of an adapter folder; ModelUnusable if the weights beside it are others than
+    those that it was written for.
+    """
+    manifest = read_adapter_manifest(folder)
+    found = fingerprint_checkpoint(folder)
+    if manifest.weights != found:
+        raise ModelUnusable(
+            f"the manifest in {folder} was written for weights {manifest.weights}, there lie "
+            f"{found}; put the files of one training there, or run `msr train` again"
+        )
+    return manifest
 
 
 def identify(model: str, adapter: str | None = None) -> EngineIdentity:
@@ -92,11 +107,20 @@ def identify(model: str, adapter: str | None = None) -> EngineIdentity:
     if is_merged(model):
         manifest = manifest_in_use(model, adapter)
         assert manifest is not None
-        return EngineIdentity(model=manifest.model, adapter=fingerprint_checkpoint(model))
+        return EngineIdentity(manifest.model, fingerprint_checkpoint(model), manifest.correction)
+    if adapter is None:
+        return EngineIdentity(identify_model(model), "")
     return EngineIdentity(
-        model=identify_model(model),
-        adapter=fingerprint_checkpoint(adapter) if adapter is not None else "",
+        identify_model(model), fingerprint_checkpoint(adapter), _calibration(adapter)
     )
+
+
+def _calibration(adapter: str) -> Calibration:
+    # An adapter without a manifest is one whose training still validates it: `open_engine`, by
+    # which all other callers come, refuses it.
+    if not (Path(adapter) / MANIFEST).exists():
+        return NOT_CALIBRATED
+    return read_adapter_manifest(adapter).correction
 
 
 def only_scores(model: str) -> ModelUnusable:

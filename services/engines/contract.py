@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from services.core.prompts import GenerationLimits, Messages
-from services.core.scoring import AnswerLogprobs
+from services.core.scoring import NOT_CALIBRATED, AnswerLogprobs, Calibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,10 +16,12 @@ class EngineIdentity:
     """Which weights answer: the base model's fingerprint and the adapter's ("" without one).
 
     `model` goes into the fingerprint of summaries and preferences, `adapter` into score-cache keys.
+    `calibration` is what the adapter's manifest says of its margins: it turns them into P(Yes).
     """
 
     model: str
     adapter: str
+    calibration: Calibration = NOT_CALIBRATED
 
 
 class Engine(Protocol):

@@ -118,6 +118,7 @@ class LocalEngine:
         self._score_run = 0
         self._num_shortened = 0
         self._closed = False
+        self._num_threads = torch.get_num_threads()
         self._thread = threading.Thread(target=self._run, name="local-engine", daemon=True)
         self._thread.start()
 
@@ -206,6 +207,8 @@ class LocalEngine:
     # --- in the engine's thread ------------------------------------------------------------------
 
     def _run(self) -> None:
+        # Else the first call of torch would take what the process happens to have then.
+        torch.set_num_threads(self._num_threads)
         while (batch := self._take_batch()) is not None:
             if batch:
                 self._answer(batch)

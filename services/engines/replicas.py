@@ -78,6 +78,7 @@ class Checked:
             ("the base model", weights.identity.model),
             ("the adapter's name", weights.adapter),
             ("the adapter", weights.identity.adapter),
+            ("the calibration", weights.identity.calibration),
             ("a --max-model-len of", weights.max_tokens),
             ("the answer tokens", (self.answers.yes, self.answers.no)),
         ]

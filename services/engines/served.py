@@ -6,10 +6,11 @@ weights answer, by the fingerprints that the local engine has on the same folder
     msr:model:FINGERPRINT            the base model (of a merged checkpoint: the one it came from)
     msr:merged:FINGERPRINT           the merged checkpoint, if it is one
     msr:adapter:NAME:FINGERPRINT     one for each adapter
+    msr:calibration:NAME:SLOPE:INTERCEPT:PRIOR  of each adapter, or the merged checkpoint (no NAME)
     msr:definition:FINGERPRINT       the prompts and answers that the adapters were trained under
 
 Of a server without these labels the folders are read, where they are readable here; else the
-addresses of the weights stand for them.
+addresses of the weights stand for them, and their P(Yes) is as the model says it.
 """
 
 import hashlib
@@ -21,13 +22,19 @@ from pathlib import Path
 from typing import Any
 
 from services.core.errors import ArtifactMismatch, EngineUnavailable, ModelUnusable
+from services.core.scoring import NOT_CALIBRATED, Calibration
 from services.engines.adapters import (
     MANIFEST,
     current_definition,
     read_adapter_manifest,
     require_servable,
 )
-from services.engines.checkpoints import fingerprint_checkpoint, identify
+from services.engines.checkpoints import (
+    fingerprint_checkpoint,
+    identify,
+    is_merged,
+    read_adapter,
+)
 from services.engines.contract import EngineIdentity
 from services.engines.opening import AS_SERVED
 
@@ -35,15 +42,25 @@ _LABEL = "msr:"
 _MODEL = "msr:model:"
 _MERGED = "msr:merged:"
 _ADAPTER = "msr:adapter:"
+_CALIBRATION = "msr:calibration:"
 _DEFINITION = "msr:definition:"
 
 
-def labels(identity: EngineIdentity, adapters: Mapping[str, str]) -> list[str]:
-    """The extra names of a server that serves these weights; `adapters`: name -> fingerprint."""
+def labels(identity: EngineIdentity, adapters: Mapping[str, EngineIdentity]) -> list[str]:
+    """The extra names of a server that serves these weights; `adapters`: name -> with adapter."""
     names = [f"{_MODEL}{identity.model}", f"{_DEFINITION}{_definition_fingerprint()}"]
     if identity.adapter:
-        names.append(f"{_MERGED}{identity.adapter}")
-    return names + [f"{_ADAPTER}{name}:{digest}" for name, digest in sorted(adapters.items())]
+        names += [f"{_MERGED}{identity.adapter}", _calibration_label("", identity.calibration)]
+    for name, adapted in sorted(adapters.items()):
+        names.append(f"{_ADAPTER}{name}:{adapted.adapter}")
+        names.append(_calibration_label(name, adapted.calibration))
+    return names
+
+
+def _calibration_label(name: str, calibration: Calibration) -> str:
+    # repr gives back the very number when it is read: both engines' P(Yes) agree to the last bit.
+    numbers = (calibration.slope, calibration.intercept, calibration.prior)
+    return f"{_CALIBRATION}{name}:{':'.join(map(repr, numbers))}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +134,12 @@ class Served:
     def describe(self, weights: Weights) -> str:
         """All that the server tells of these weights; it changes if they do. Reads no folder."""
         roots = [self._roots.get(name) for name in (weights.model, weights.adapter) if name]
-        own = f"{_ADAPTER}{weights.adapter}:"
-        told = [each for each in self._labels if not each.startswith(_ADAPTER) or own in each]
+        own = (f"{_ADAPTER}{weights.adapter}:", f"{_CALIBRATION}{weights.adapter or ''}:")
+        told = [
+            each
+            for each in self._labels
+            if not each.startswith((_ADAPTER, _CALIBRATION)) or each.startswith(own)
+        ]
         return json.dumps([roots, sorted(told), self._max_tokens])
 
     def _only_adapter(self) -> str | None:
@@ -139,9 +160,27 @@ class Served:
         digest = merged or ""
         if adapter is not None:
             digest = self._label(f"{_ADAPTER}{adapter}:") or _adapter_digest(self._roots[adapter])
-        if digest:
-            self._require_servable(self._roots[adapter or model], base)
-        return EngineIdentity(base, digest)
+        if not digest:
+            return EngineIdentity(base, "")
+        root = self._roots[adapter or model]
+        self._require_servable(root, base)
+        return EngineIdentity(base, digest, self._calibration(adapter or "", root))
+
+    def _calibration(self, name: str, root: str) -> Calibration:
+        """Of the adapter of this name, or of the merged checkpoint (""); `root` holds it."""
+        told = self._label(f"{_CALIBRATION}{name}:")
+        if told is None:
+            has_manifest = _is_readable(root) and (Path(root) / MANIFEST).is_file()
+            return read_adapter_manifest(root).correction if has_manifest else NOT_CALIBRATED
+        try:
+            slope, intercept, prior = told.split(":")
+            known = None if prior == "None" else float(prior)
+            return Calibration(float(slope), float(intercept), known)
+        except ValueError as error:
+            raise ModelUnusable(
+                f"the server at {self._url} tells the calibration {told!r}, which this version "
+                "cannot read; start it with this version of `msr serve-model`"
+            ) from error
 
     def _require_servable(self, root: str, base: str) -> None:
         """`root` holds an adapter or a merged checkpoint."""
@@ -153,7 +192,8 @@ class Served:
                 "with this version and an adapter that it trained"
             )
         if _is_readable(root) and (Path(root) / MANIFEST).is_file():
-            require_servable(read_adapter_manifest(root), model=base)
+            manifest = read_adapter_manifest(root) if is_merged(root) else read_adapter(root)
+            require_servable(manifest, model=base)
 
     def _label(self, prefix: str) -> str | None:
         found = [name for name in self._labels if name.startswith(prefix)]

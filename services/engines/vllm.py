@@ -152,10 +152,10 @@ def _identity(writers: Replicas | None, scorers: Replicas) -> EngineIdentity:
         return scoring
     model = writers.checked.weights.identity.model
     if not scoring.adapter:  # a server that does not say what its checkpoint was merged from
-        return EngineIdentity(model, scoring.model)
+        return EngineIdentity(model, scoring.model, scoring.calibration)
     if scoring.model != model:
         raise ArtifactMismatch(
             f"the recommender was merged from the base model {scoring.model}, but texts are "
             f"written by {model}; serve the same base model, or merge the adapter into this one"
         )
-    return EngineIdentity(model, scoring.adapter)
+    return scoring

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from services.core.errors import EngineUnavailable, InputError, ModelUnusable
 from services.engines.adapters import require_servable
-from services.engines.checkpoints import fingerprint_checkpoint, identify, manifest_in_use
+from services.engines.checkpoints import identify, manifest_in_use
 from services.engines.served import labels
 
 Device = Literal["cpu", "gpu"]
@@ -169,8 +169,8 @@ def _labels(options: ServeOptions) -> list[str]:
         manifest = manifest_in_use(options.model, folder)
         if manifest is not None:
             require_servable(manifest, model=identity.model)
-    fingerprints = {name: fingerprint_checkpoint(folder) for name, folder in options.adapters}
-    return labels(identity, fingerprints)
+    adapted = {name: identify(options.model, folder) for name, folder in options.adapters}
+    return labels(identity, adapted)
 
 
 def _dtype(asked: Dtype, device: Device) -> Dtype:

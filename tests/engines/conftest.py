@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from model_training.demo.world import IMAGE_SIZE
 from services.core.images import prepare_image
 from services.core.prompts import Messages, scoring_messages
 from services.core.records import Item, ItemId
+from services.engines.adapters import AdapterManifest, current_definition
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +48,29 @@ def a_cover(color: str = "red") -> bytes:
 def a_prompt(title: str = "a calm fox", color: str | None = "red", taste: str = "red") -> Messages:
     image = a_cover(color) if color is not None else None
     return scoring_messages(taste, Item(ItemId("i1"), title, image))
+
+
+def a_manifest(**changes: Any) -> AdapterManifest:
+    """A manifest that this version serves on base `base-1`; `changes` replace fields."""
+    fields: dict[str, Any] = {
+        "fingerprint": "f1",
+        "weights": "w1",
+        "stage": "sft",
+        "parent": "",
+        "protocol": "chrono-uniform",
+        "definition": current_definition(),
+        "model": "base-1",
+        "model_name": "base",
+        "image_size": 56,
+        "answer_tokens": {"yes": 1, "no": 2},
+        "inputs": {},
+        "config": {},
+        "counts": {},
+        "validation": {},
+        "calibration": {
+            **{"slope": 0.5, "intercept": -1.0, "prior": 0.25},
+            **{"ece_before": 0.2, "ece_after": 0.01},
+        },
+        "versions": {},
+    }
+    return AdapterManifest(**{**fields, **changes})

@@ -9,33 +9,22 @@ import pytest
 
 from services.core.errors import ArtifactMismatch, ModelUnusable
 from services.core.prompts import GenerationLimits
+from services.core.scoring import NOT_CALIBRATED, Calibration
 from services.engines.adapters import (
-    AdapterManifest,
     current_definition,
     read_adapter_manifest,
     require_servable,
 )
-from services.engines.checkpoints import fingerprint_checkpoint, identify, manifest_in_use
+from services.engines.checkpoints import (
+    fingerprint_checkpoint,
+    identify,
+    manifest_in_use,
+    read_adapter,
+)
 from services.engines.contract import EngineIdentity
 from services.engines.local import LocalEngine
 from services.engines.opening import open_engine
-from tests.engines.conftest import a_prompt
-
-
-def a_manifest() -> AdapterManifest:
-    return AdapterManifest(
-        fingerprint="f1",
-        definition=current_definition(),
-        model="base-1",
-        model_name="base",
-        image_size=56,
-        answer_tokens={"yes": 1, "no": 2},
-        inputs={},
-        config={},
-        counts={},
-        validation={},
-        versions={},
-    )
+from tests.engines.conftest import a_manifest, a_prompt
 
 
 def test_a_manifest_is_read_as_it_was_written(tmp_path: Path):
@@ -71,6 +60,58 @@ def test_a_manifest_that_is_none_is_refused(tmp_path: Path, content: str):
         read_adapter_manifest(tmp_path)
 
 
+def test_a_manifest_without_a_calibration_is_of_an_older_version(tmp_path: Path):
+    older = json.loads(a_manifest().to_json())
+    del older["calibration"]
+    (tmp_path / "manifest.json").write_text(json.dumps(older))
+
+    with pytest.raises(ModelUnusable, match="`msr train` again"):
+        read_adapter_manifest(tmp_path)
+
+
+def test_a_calibration_without_its_figures_is_refused():
+    with pytest.raises(ValueError, match="lacks ece_after, ece_before"):
+        a_manifest(calibration={"slope": 1.0, "intercept": 0.0, "prior": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("slope", -1.0), ("slope", float("nan")), ("slope", "x"), ("prior", 1.0), ("ece_after", None)],
+)
+def test_a_calibration_that_would_turn_answers_around_or_is_no_number_is_refused(
+    tmp_path: Path, name: str, value: object
+):
+    manifest = json.loads(a_manifest().to_json())
+    manifest["calibration"][name] = value
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+
+    with pytest.raises(ModelUnusable, match="not an adapter's manifest of this version"):
+        read_adapter_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["definition", "calibration"])
+def test_a_manifest_with_nothing_where_a_definition_should_be_is_refused(tmp_path: Path, name: str):
+    manifest = json.loads(a_manifest().to_json()) | {name: None}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+
+    with pytest.raises(ModelUnusable, match="not an adapter's manifest of this version"):
+        read_adapter_manifest(tmp_path)
+
+
+def test_a_manifest_beside_the_weights_of_another_training_is_refused(
+    adapter: Path, tmp_path: Path
+):
+    copytree(adapter, tmp_path / "adapter")
+    manifest = a_manifest(weights=fingerprint_checkpoint(adapter))
+    (tmp_path / "adapter" / "manifest.json").write_text(manifest.to_json())
+    assert read_adapter(tmp_path / "adapter") == manifest
+    config = tmp_path / "adapter" / "adapter_config.json"
+    config.write_text(config.read_text().replace('"r": 4', '"r": 8'))
+
+    with pytest.raises(ModelUnusable, match="the files of one training"):
+        manifest_in_use("base", str(tmp_path / "adapter"))
+
+
 @pytest.fixture
 def merged(checkpoint: Path, tmp_path: Path) -> str:
     """A checkpoint that keeps the manifest of the adapter in it."""
@@ -89,8 +130,20 @@ def test_a_base_and_its_adapter_go_by_their_own_fingerprints(checkpoint: Path, a
     )
 
 
+def test_an_adapter_is_known_with_the_calibration_that_its_manifest_holds(
+    checkpoint: Path, adapter: Path, tmp_path: Path
+):
+    copytree(adapter, tmp_path / "adapter")
+    (tmp_path / "adapter" / "manifest.json").write_text(a_manifest().to_json())
+
+    identity = identify(str(checkpoint), str(tmp_path / "adapter"))
+    assert identity.calibration == Calibration(slope=0.5, intercept=-1.0, prior=0.25)
+    assert identify(str(checkpoint), str(adapter)).calibration == NOT_CALIBRATED
+
+
 def test_a_merged_checkpoint_goes_by_its_bases_fingerprint_and_its_own(merged: str):
-    assert identify(merged) == EngineIdentity("base-1", fingerprint_checkpoint(merged))
+    corrected = Calibration(slope=0.5, intercept=-1.0, prior=0.25)
+    assert identify(merged) == EngineIdentity("base-1", fingerprint_checkpoint(merged), corrected)
     assert manifest_in_use(merged, None) == a_manifest()
 
 

@@ -5,12 +5,14 @@ from typing import Any
 import pytest
 
 from services.core.errors import ArtifactMismatch, EngineUnavailable, ModelUnusable
+from services.core.scoring import NOT_CALIBRATED, Calibration
 from services.deployment import DEMO_WEIGHTS
-from services.engines.checkpoints import fingerprint_checkpoint, identify
+from services.engines.checkpoints import identify
 from services.engines.contract import EngineIdentity
 from services.engines.opening import AS_SERVED
 from services.engines.served import Served, labels
 
+AN_ADAPTER = EngineIdentity("m1", "a1", Calibration(slope=1 / 3, intercept=-2.0))
 BASE, ADAPTER = str(DEMO_WEIGHTS / "base"), str(DEMO_WEIGHTS / "adapter")
 
 
@@ -31,7 +33,7 @@ def served(*args: Any, **options: Any) -> Served:
 
 
 def test_labels_give_the_identity_that_the_local_engine_has_on_the_folders():
-    names = ["demo", *labels(identify(BASE), {"lora": fingerprint_checkpoint(ADAPTER)})]
+    names = ["demo", *labels(identify(BASE), {"lora": identify(BASE, ADAPTER)})]
 
     weights = served(names, root="/elsewhere", adapters={"lora": "/far"}).choose("demo", "lora")
     assert weights.identity == identify(BASE, ADAPTER)
@@ -50,16 +52,44 @@ def test_without_labels_or_folders_the_addresses_stand_for_the_weights():
     assert weights.choose("demo", "lora").identity == EngineIdentity("org/model", "org/lora")
 
 
-def test_a_merged_checkpoint_goes_by_the_names_of_base_and_itself():
-    names = ["merged", *labels(EngineIdentity("base-1", "merged-1"), {})]
+def test_the_calibration_of_the_adapter_in_use_is_told_to_the_last_bit():
+    other = EngineIdentity("m1", "b1", Calibration(9.0, 9.0))
+    names = ["demo", *labels(EngineIdentity("m1", ""), {"x": AN_ADAPTER, "y": other})]
 
-    weights = served(names).choose(AS_SERVED, AS_SERVED)
-    assert weights.identity == EngineIdentity("base-1", "merged-1")
+    weights = served(names, adapters={"x": "/x", "y": "/y"})
+    assert weights.choose("demo", "x").identity == AN_ADAPTER
+    assert weights.choose("demo", "y").identity == other
+    assert weights.choose("demo", None).identity.calibration == NOT_CALIBRATED
+
+
+def test_a_calibration_that_cannot_be_read_is_refused():
+    names = ["demo", "msr:model:m1", "msr:adapter:x:a1", "msr:calibration:x:steep"]
+
+    with pytest.raises(ModelUnusable, match="the calibration 'steep'"):
+        served(names, adapters={"x": "/x"}).choose("demo", "x")
+
+
+def test_a_description_changes_with_the_calibration_in_use_alone():
+    def listing(slope: float, other: float) -> Served:
+        names = ["demo", f"msr:calibration:x:{slope}:0.0", f"msr:calibration:y:{other}:0.0"]
+        return served(names, adapters={"x": "/x", "y": "/y"})
+
+    weights = listing(1.0, 1.0).choose("demo", "x")
+    described = listing(1.0, 1.0).describe(weights)
+    assert listing(1.0, 2.0).describe(weights) == described
+    assert listing(2.0, 1.0).describe(weights) != described
+
+
+def test_a_merged_checkpoint_goes_by_the_names_of_base_and_itself():
+    merged = EngineIdentity("base-1", "merged-1", Calibration(0.7, -1.25))
+
+    weights = served(["merged", *labels(merged, {})]).choose(AS_SERVED, AS_SERVED)
+    assert weights.identity == merged
     assert weights.is_merged
 
 
 def test_an_adapter_that_lies_here_must_have_been_trained_on_this_base():
-    names = ["demo", *labels(EngineIdentity("another-base", ""), {"lora": "a1"})]
+    names = ["demo", *labels(EngineIdentity("another-base", ""), {"lora": AN_ADAPTER})]
 
     with pytest.raises(ArtifactMismatch, match="not on another-base"):
         served(names, adapters={"lora": ADAPTER}).choose("demo", "lora")

@@ -32,7 +32,7 @@ LIMITS = GenerationLimits(max_new_tokens=7)
 
 def a_labelled_server(url: str = "http://a", *, adapter: str = "a1") -> FakeServer:
     server = FakeServer(url)
-    server.labels = labels(EngineIdentity("m1", ""), {"lora": adapter})
+    server.labels = labels(EngineIdentity("m1", ""), {"lora": EngineIdentity("m1", adapter)})
     return server
 
 
