@@ -8,15 +8,18 @@ experiment value and stands in `services/core`.
 """
 
 import math
+import re
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
 from services.core.errors import MalformedFile
 
-Precision = Literal["float32", "bfloat16"]
+Method = Literal["lora", "qlora", "full"]
+Precision = Literal["float32", "bfloat16", "float16"]
+Tracker = Literal["tensorboard", "wandb", "mlflow"]
 Schedule = Literal["constant", "constant_with_warmup", "linear", "cosine"]
 
 
@@ -25,6 +28,8 @@ class TrainConfig:
     """One fine-tuning. `max_steps` of -1 leaves the end to `num_epochs`."""
 
     base_model: str
+    # An adapter, an adapter on 4-bit weights (GPU only), or all weights of the language model.
+    method: Method = "lora"
     lora_rank: int = 16
     lora_alpha: int = 32
     lora_dropout: float = 0.1
@@ -38,7 +43,12 @@ class TrainConfig:
         "up_proj",
         "down_proj",
     )
+    # Of the examples, per positive: uniform negatives, and hard ones from the cheap rankers.
     num_negatives: int = 1
+    num_hard_negatives: int = 0
+    # What the loss of a positive row counts, against 1 for a negative one. As many as there are
+    # negatives per positive make both classes count alike; only their ratio matters.
+    positive_weight: float = 1.0
     num_epochs: float = 1.0
     max_steps: int = -1
     learning_rate: float = 2e-4
@@ -57,10 +67,28 @@ class TrainConfig:
     num_checkpoints: int = 2
     # Validation at the end; each user costs 1 + (negatives in the examples) scores.
     max_validation_users: int = 500
+    # Validation AUC every so many steps, on so many of these users; 0: at the end alone. The best
+    # of the evaluated checkpoints is published, and after `patience` evaluations in a row without
+    # a better one training ends; 0: it never ends early.
+    evaluate_steps: int = 0
+    evaluate_users: int = 100
+    patience: int = 0
+    # Where the run reports; like `push_to_hub` no part of what the run is.
+    trackers: tuple[Tracker, ...] = ("tensorboard",)
+    push_to_hub: str = ""  # a hub name for the published folder, private unless it exists
+    # Stage dpo: how far the preferred answers may move from the start adapter's.
+    dpo_beta: float = 0.1
+    # Stage rank: the target item and this many negatives share one softmax over margins.
+    rank_negatives: int = 7
+    rank_temperature: float = 1.0
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for the manifest and for fingerprints."""
-        return {**asdict(self), "lora_layers": list(self.lora_layers)}
+        """What the run is, in plain values, for the manifest and for fingerprints.
+
+        Trackers and the hub are left out: who watches a run does not make it another one.
+        """
+        values = {**asdict(self), "lora_layers": list(self.lora_layers)}
+        return {name: value for name, value in values.items() if name not in _REPORTING}
 
 
 def load_config(path: str | Path) -> TrainConfig:
@@ -95,21 +123,55 @@ def parse_config(values: dict[str, Any], *, source: str) -> TrainConfig:
     hints = get_type_hints(TrainConfig)
     typed = {name: _typed(name, value, hints[name], source) for name, value in values.items()}
     config = TrainConfig(**typed)
-    for name in _POSITIVE:
-        if not getattr(config, name) > 0:  # NaN too
-            raise MalformedFile(f"{source}: {name} must be above 0, not {getattr(config, name)}")
-    for name in _FRACTIONS:
-        if not 0 <= getattr(config, name) < 1:
-            raise MalformedFile(f"{source}: {name} must be in [0, 1), not {getattr(config, name)}")
-    if not config.lora_layers:
-        raise MalformedFile(f"{source}: lora_layers names no layer to adapt")
+    _require_ranges(config, source)
     return config
 
 
+def _require_ranges(config: TrainConfig, source: str) -> None:
+    def value(name: str) -> Any:
+        return getattr(config, name)
+
+    for name in _POSITIVE:
+        if not value(name) > 0:  # NaN too
+            raise MalformedFile(f"{source}: {name} must be above 0, not {value(name)}")
+    for name in _NOT_NEGATIVE:
+        if not value(name) >= 0:
+            raise MalformedFile(f"{source}: {name} must be 0 or above, not {value(name)}")
+    for name in _FRACTIONS:
+        if not 0 <= value(name) < 1:
+            raise MalformedFile(f"{source}: {name} must be in [0, 1), not {value(name)}")
+    if not (config.max_steps > 0 or config.max_steps == -1):
+        raise MalformedFile(
+            f"{source}: max_steps must be above 0, or -1 for num_epochs, not {config.max_steps}"
+        )
+    if config.num_negatives + config.num_hard_negatives == 0:
+        raise MalformedFile(
+            f"{source}: num_negatives and num_hard_negatives are both 0; nothing is left to tell "
+            "the target from"
+        )
+    if config.patience and not config.evaluate_steps:
+        raise MalformedFile(
+            f"{source}: patience counts evaluations and there are none; set evaluate_steps"
+        )
+    if config.method == "qlora" and config.precision == "float32":
+        raise MalformedFile(
+            f"{source}: precision must be bfloat16 or float16 with method qlora, whose 4-bit "
+            "weights are multiplied in it"
+        )
+    if not config.lora_layers:
+        raise MalformedFile(f"{source}: lora_layers names no layer to adapt")
+    if strange := [name for name in config.lora_layers if not _LAYER.fullmatch(name)]:
+        raise MalformedFile(f"{source}: lora_layers has {strange[0]!r}, which is no layer's name")
+    if not 0 <= config.seed < 2**32:
+        raise MalformedFile(f"{source}: seed must be from 0 to 2**32 - 1, not {config.seed}")
+
+
+_LAYER = re.compile(r"\w+(\.\w+)*")
+_REPORTING = ("trackers", "push_to_hub")
 _POSITIVE = (
     "lora_rank",
     "lora_alpha",
-    "num_negatives",
+    "positive_weight",
     "num_epochs",
     "learning_rate",
     "max_gradient_norm",
@@ -119,18 +181,29 @@ _POSITIVE = (
     "checkpoint_steps",
     "num_checkpoints",
     "max_validation_users",
+    "evaluate_users",
+    "dpo_beta",
+    "rank_negatives",
+    "rank_temperature",
+)
+_NOT_NEGATIVE = (
+    "num_negatives",
+    "num_hard_negatives",
+    "weight_decay",
+    "num_workers",
+    "evaluate_steps",
+    "patience",
 )
 _FRACTIONS = ("lora_dropout", "warmup_fraction")
 
 
 def _typed(name: str, value: Any, hint: Any, source: str) -> Any:
     """The value as the field's type; YAML reads 2e-4 as a text, so numbers may come quoted."""
-    choices = get_args(hint)
-    if hint == tuple[str, ...]:
-        if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
-            return tuple(value)
-        raise MalformedFile(f"{source}: {name} must be a list of names, not {value!r}")
-    if choices:
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list):
+            raise MalformedFile(f"{source}: {name} must be a list of names, not {value!r}")
+        return tuple(_typed(name, entry, get_args(hint)[0], source) for entry in value)
+    if choices := get_args(hint):
         if value in choices:
             return value
         raise MalformedFile(f"{source}: {name} must be one of {', '.join(choices)}, not {value!r}")

@@ -16,12 +16,11 @@ from typing import Any, Literal
 
 import structlog
 import torch
-from huggingface_hub import snapshot_download
 from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText
 
-from model_training.published_weights import write_weights
+from model_training.published_weights import write_whole_checkpoint
 from services.core.errors import FolderNotWritable, InputError, ModelUnusable
 from services.engines.adapters import (
     MANIFEST,
@@ -40,10 +39,6 @@ log = structlog.get_logger(__name__)
 
 DtypeName = Literal["bfloat16", "float32"]
 
-# What a checkpoint has beside its weights: configuration, tokenizer, processor, template.
-_KEPT_SUFFIXES = (".json", ".jinja", ".model", ".txt")
-_WEIGHTS_INDEX_SUFFIX = ".index.json"
-
 
 def run(model: str, adapter: str, out: str, *, dtype: DtypeName = "bfloat16") -> dict[str, Any]:
     """Merge, and say what came of it; a merge that is done already is not done again.
@@ -58,10 +53,11 @@ def run(model: str, adapter: str, out: str, *, dtype: DtypeName = "bfloat16") ->
     if not _is_done(folder, manifest, dtype):
         _require_empty(folder)
         unfinished = _start(folder)
-        _copy_all_but_weights(_local_folder(model), unfinished, dtype)
         (unfinished / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         merged = _merge(model, adapter, dtype)
-        write_weights(merged.state_dict(), unfinished, dtype=getattr(torch, dtype))
+        write_whole_checkpoint(
+            merged.state_dict(), base=model, folder=unfinished, dtype=getattr(torch, dtype)
+        )
         # At once: under its own name the folder is never half a checkpoint.
         unfinished.replace(folder)
         log.info("adapter_merged", adapter=manifest.fingerprint, out=out, dtype=dtype)
@@ -101,20 +97,6 @@ def _start(folder: Path) -> Path:
             f"{unfinished} cannot be made ({error}); give --out a folder that can be written"
         ) from error
     return unfinished
-
-
-def _copy_all_but_weights(base: Path, folder: Path, dtype: DtypeName) -> None:
-    for path in base.iterdir():
-        if path.suffix in _KEPT_SUFFIXES and not path.name.endswith(_WEIGHTS_INDEX_SUFFIX):
-            shutil.copyfile(path, folder / path.name)
-    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    config.pop("torch_dtype", None)  # the older name of the same
-    config = json.dumps(config | {"dtype": dtype}, indent=2, ensure_ascii=False)
-    (folder / "config.json").write_text(config + "\n", encoding="utf-8")
-
-
-def _local_folder(model: str) -> Path:
-    return Path(model) if Path(model).is_dir() else Path(snapshot_download(model))
 
 
 def _merge(model: str, adapter: str, dtype: DtypeName) -> Any:

@@ -5,19 +5,27 @@ published ones, so those are what every checkpoint of this project has:
 
     vision_tower.vision_model.*  multi_modal_projector.*  image_newline
     language_model.model.*       language_model.lm_head.*
+
+A whole checkpoint is these weights beside the base model's own configuration, tokenizer, processor
+and template.
 """
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from huggingface_hub import split_torch_state_dict_into_shards
+from huggingface_hub import snapshot_download, split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 
 # What one file holds at most, and so how much is in memory twice while it is written.
 MAX_SHARD_BYTES = 5_000_000_000
 INDEX_FILE = "model.safetensors.index.json"
+
+# What a checkpoint has beside its weights: configuration, tokenizer, processor, template.
+_KEPT_SUFFIXES = (".json", ".jinja", ".model", ".txt")
+_WEIGHTS_INDEX_SUFFIX = ".index.json"
 
 _PREFIXES = (
     ("model.vision_tower.", "vision_tower."),
@@ -67,3 +75,28 @@ def write_weights(
         unfinished = folder / f"{INDEX_FILE}.unfinished"
         unfinished.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
         unfinished.replace(folder / INDEX_FILE)
+
+
+def write_whole_checkpoint(
+    state: Mapping[str, torch.Tensor], *, base: str, folder: Path, dtype: torch.dtype
+) -> None:
+    """Write changed weights of the model `base` (a folder or hub name) as a checkpoint of its own.
+
+    `folder` exists and is empty; the weights come last.
+    """
+    source = local_folder(base)
+    for path in source.iterdir():
+        if path.suffix in _KEPT_SUFFIXES and not path.name.endswith(_WEIGHTS_INDEX_SUFFIX):
+            shutil.copyfile(path, folder / path.name)
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    config.pop("torch_dtype", None)  # the older name of the same
+    text = json.dumps(
+        config | {"dtype": str(dtype).removeprefix("torch.")}, indent=2, ensure_ascii=False
+    )
+    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    write_weights(state, folder, dtype=dtype)
+
+
+def local_folder(model: str) -> Path:
+    """The folder of a checkpoint, fetched from the hub if `model` is a name there."""
+    return Path(model) if Path(model).is_dir() else Path(snapshot_download(model))

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from model_training import build_examples
+from model_training import build_examples, fit_retrieval
 from services.core.artifacts import Artifact
-from services.core.errors import EmptyDataset, TargetLeak
+from services.core.errors import ArtifactMismatch, ArtifactMissing, EmptyDataset, TargetLeak
 from services.core.splits import split_users
 from tests.artifact_builders import write_interactions, write_items
 from tests.model_training.builders import some_histories, write_preferences, write_world
@@ -54,10 +54,67 @@ def test_counts_say_what_was_written(data: str):
         "users": 27,
         "train": found["train"],
         "validation": found["validation"],
-        "positives": 27,
-        "negatives": 81,
+        "positive": 27,
+        "uniform": 81,
+        "hard": 0,
         "quarantined": 0,
     }
+
+
+def test_training_users_get_hard_negatives_behind_the_uniform_ones(data: str):
+    fit_retrieval.run(data, epochs=1)
+    build_examples.run(data, num_negatives=2, num_hard_negatives=3)
+
+    kinds: dict[str, list[str]] = {}
+    for row in rows_of(data):
+        kinds.setdefault(row["user_id"], []).append(row["kind"])
+    split = split_users(list(some_histories()))
+    assert all(
+        found
+        == ["positive", "uniform", "uniform"] + ["hard"] * (3 if split[user] == "train" else 0)
+        for user, found in kinds.items()
+    )
+
+
+def test_a_hard_negative_is_no_item_that_its_user_took(data: str):
+    fit_retrieval.run(data, epochs=1)
+    build_examples.run(data, num_negatives=2, num_hard_negatives=8)
+
+    hard = [row for row in rows_of(data) if row["kind"] == "hard"]
+    assert len(hard) == 24 * 8
+    assert not [row for row in hard if row["item_id"] in some_histories()[row["user_id"]]]
+    assert not [row for row in hard if row["label"]]
+
+
+def test_the_cheap_rankers_are_an_input_of_hard_negatives_alone(data: str):
+    fit_retrieval.run(data, epochs=1)
+    build_examples.run(data, num_negatives=2)
+    assert "retrieval" not in Artifact(data, "examples").manifest().inputs
+
+    build_examples.run(data, num_negatives=2, num_hard_negatives=1)
+    rankers = Artifact(data, "retrieval").manifest().fingerprint
+    assert Artifact(data, "examples").manifest().inputs["retrieval"] == rankers
+
+
+def test_uniform_negatives_are_the_same_with_and_without_hard_ones(data: str):
+    fit_retrieval.run(data, epochs=1)
+    build_examples.run(data, num_negatives=2)
+    plain = rows_of(data)
+    build_examples.run(data, num_negatives=2, num_hard_negatives=1)
+
+    assert [row for row in rows_of(data) if row["kind"] != "hard"] == plain
+
+
+def test_hard_negatives_need_rankers_of_these_interactions(data: str):
+    with pytest.raises(ArtifactMissing, match="msr fit-retrieval"):
+        build_examples.run(data, num_hard_negatives=1)
+
+    fit_retrieval.run(data, epochs=1)
+    histories = some_histories(29)
+    write_interactions(data, histories)
+    write_preferences(data, {user: history[:-1] for user, history in histories.items()})
+    with pytest.raises(ArtifactMismatch, match="run `msr fit-retrieval` again"):
+        build_examples.run(data, num_hard_negatives=1)
 
 
 def test_users_without_a_preference_are_left_out_and_split_as_before(tmp_path: Path):

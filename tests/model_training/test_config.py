@@ -37,6 +37,8 @@ def test_numbers_that_yaml_reads_as_text_are_numbers():
     [
         ({"base_model": "m", "lora_rnak": 8}, "unknown key 'lora_rnak'"),
         ({"lora_rank": 8}, "lacks base_model"),
+        ({"base_model": "m", "seed": -1}, r"seed must be from 0 to 2\*\*32"),
+        ({"base_model": "m", "lora_layers": ["("]}, "which is no layer's name"),
         ({"base_model": "m", "batch_size": "many"}, "batch_size must be of type int"),
         ({"base_model": "m", "batch_size": 1.5}, "batch_size must be of type int"),
         ({"base_model": "m", "batch_size": True}, "batch_size must be of type int"),
@@ -48,6 +50,15 @@ def test_numbers_that_yaml_reads_as_text_are_numbers():
         ({"base_model": "m", "lora_layers": "q_proj"}, "lora_layers must be a list"),
         ({"base_model": "m", "lora_layers": []}, "names no layer"),
         ({"base_model": "m", "gradient_checkpointing": "yes"}, "gradient_checkpointing"),
+        ({"base_model": "m", "method": "dora"}, "method must be one of lora, qlora, full"),
+        ({"base_model": "m", "method": "qlora", "precision": "float32"}, "precision must be bfl"),
+        ({"base_model": "m", "patience": 2}, "set evaluate_steps"),
+        ({"base_model": "m", "patience": -1}, "patience must be 0 or above"),
+        ({"base_model": "m", "positive_weight": 0}, "positive_weight must be above 0"),
+        ({"base_model": "m", "num_negatives": 0}, "num_hard_negatives are both 0"),
+        ({"base_model": "m", "max_steps": 0}, "max_steps must be above 0, or -1"),
+        ({"base_model": "m", "trackers": ["notebook"]}, "trackers must be one of tensorboard"),
+        ({"base_model": "m", "trackers": "wandb"}, "trackers must be a list"),
     ],
 )
 def test_a_wrong_value_is_named(values: dict, message: str):
@@ -70,3 +81,9 @@ def test_a_missing_file_is_named(tmp_path: Path):
 
 def test_the_manifest_gets_plain_values():
     assert TrainConfig(base_model="m").as_dict()["lora_layers"][0] == "q_proj"
+
+
+def test_who_watches_a_run_is_no_part_of_what_it_is():
+    watched = TrainConfig(base_model="m", trackers=("wandb",), push_to_hub="team/adapter")
+
+    assert watched.as_dict() == TrainConfig(base_model="m").as_dict()

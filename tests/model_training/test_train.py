@@ -1,54 +1,32 @@
 """Fine-tuning: what is adapted, that it learns, resumes, and says how it was made."""
 
-import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from peft import PeftModel
-from safetensors.torch import load_file
-from structlog.testing import capture_logs
-from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCallback
+from transformers import AutoModelForImageTextToText
 
-from model_training import build_examples, train
+from model_training import sft, train, training_run
 from model_training.collation import IGNORED
 from model_training.config import TrainConfig
-from model_training.inputs import read_items
-from services.core.artifacts import Artifact
-from services.core.errors import ArtifactMismatch, EmptyDataset, InputError, ModelUnusable
+from model_training.stage_trainer import load_model
 from services.core.prompts import SCORING_FINGERPRINT
-from services.core.splits import split_users
 from services.engines.adapters import read_adapter_manifest, require_servable
 from services.engines.checkpoints import fingerprint_checkpoint
-from tests.model_training.builders import some_histories, write_world
+from tests.model_training.training_builders import a_config
 
 
 @pytest.fixture
 def config(checkpoint: Path) -> TrainConfig:
-    return TrainConfig(
-        base_model=str(checkpoint),
-        lora_rank=4,
-        num_negatives=1,
-        max_steps=2,
-        batch_size=4,
-        gradient_checkpointing=False,
-        precision="float32",
-        checkpoint_steps=1,
-        log_steps=1,
-        learning_rate=1e-2,
-        max_validation_users=2,
-    )
+    return a_config(checkpoint)
 
 
 @pytest.fixture
 def trainer(data_with_examples: str, config: TrainConfig, tmp_path: Path):
-    rows = Artifact(data_with_examples, "examples").read().slice(0, 8)
-    model = AutoModelForImageTextToText.from_pretrained(config.base_model, dtype=torch.float32)
-    processor = AutoProcessor.from_pretrained(config.base_model)
-    items = read_items(data_with_examples, set(rows["item_id"].to_pylist()))
-    return train.build_trainer(config, model, processor, rows, items, tmp_path / "scratch")
+    work = training_run.prepare(data_with_examples, config, config.base_model)
+    work = replace(work, rows=work.rows.slice(0, 8))
+    return sft.build_trainer(work, *load_model(work), tmp_path / "scratch")
 
 
 def test_only_the_language_model_is_adapted_and_nothing_else_is_trained(trainer):
@@ -84,8 +62,10 @@ def test_an_adapter_is_saved_with_all_that_it_depends_on(data_with_examples, con
     assert manifest.definition["scoring"] == SCORING_FINGERPRINT
     assert set(manifest.inputs) == {"examples", "items", "interactions", "preferences"}
     assert (manifest.image_size, manifest.config["lora_rank"]) == (56, 4)
-    assert 0 <= manifest.validation["validation_auc"] <= 1
-    assert result == {**manifest.counts, **manifest.validation}
+    assert (manifest.stage, manifest.parent, manifest.protocol) == ("sft", "", "chrono-uniform")
+    assert 0 <= manifest.validation["auc"] <= 1
+    validation = {f"validation_{name}": value for name, value in manifest.validation.items()}
+    assert result == {**manifest.counts, **validation}
 
 
 def test_a_saved_adapter_loads_on_its_base_and_names_no_folder(data_with_examples, config):
@@ -129,11 +109,6 @@ def test_a_finished_training_is_not_repeated(data_with_examples, config):
     assert weights.stat().st_mtime_ns == written
 
 
-def test_a_remote_data_folder_needs_a_local_output(config):
-    with pytest.raises(InputError, match="--output"):
-        train.run("memory://data", config)
-
-
 def test_another_configuration_replaces_the_adapter(data_with_examples, config):
     train.run(data_with_examples, config)
     train.run(data_with_examples, replace(config, learning_rate=1e-3))
@@ -142,87 +117,71 @@ def test_another_configuration_replaces_the_adapter(data_with_examples, config):
     assert manifest.config["learning_rate"] == 1e-3
 
 
-def test_a_killed_training_resumes_and_ends_with_the_same_weights(
-    data_with_examples, config, tmp_path
+@pytest.mark.parametrize("left", ["adapter.unfinished", "adapter.replaced"])
+def test_what_a_kill_left_while_publishing_is_cleared(data_with_examples, config, left: str):
+    train.run(data_with_examples, config)
+    (Path(data_with_examples) / left).mkdir()
+    (Path(data_with_examples) / left / "adapter_config.json").write_text("{}")
+    train.run(data_with_examples, replace(config, learning_rate=1e-3))
+
+    assert [folder.name for folder in Path(data_with_examples).glob("adapter*")] == ["adapter"]
+    assert len(list((Path(data_with_examples) / "adapter").iterdir())) == 3
+
+
+@pytest.mark.parametrize("moved_last", ["adapter", "adapter.unfinished"])
+def test_a_kill_while_an_adapter_takes_the_place_of_an_earlier_one_is_made_good(
+    data_with_examples, config, monkeypatch, moved_last: str
 ):
-    config = replace(config, max_steps=4)
-    train.run(data_with_examples, config, output=str(tmp_path / "whole"))
+    train.run(data_with_examples, config)
+    rename = Path.rename
 
-    work = train.prepare(data_with_examples, config, config.base_model)
-    scratch = train.scratch_folder(work, Path(data_with_examples))
-    _interrupt(work, scratch)
-    (scratch / "checkpoint-3").mkdir()  # half-written
-    with capture_logs() as events:
-        train.run(data_with_examples, config, output=str(tmp_path / "cut"))
-
-    assert events[0]["resumed"] == "checkpoint-2"
-    whole = load_file(tmp_path / "whole" / "adapter_model.safetensors")
-    cut = load_file(tmp_path / "cut" / "adapter_model.safetensors")
-    assert all(torch.allclose(whole[name], cut[name], atol=1e-6) for name in whole)
-
-
-class InterruptAtThree(TrainerCallback):
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == 3:
+    def die(self: Path, target: Path) -> Path:
+        if self.name == moved_last:
             raise KeyboardInterrupt
+        return rename(self, target)
 
-
-def _interrupt(work: train.Work, scratch: Path) -> None:
-    """Train until the third step."""
-    model = AutoModelForImageTextToText.from_pretrained(work.model, dtype=torch.float32)
-    processor = AutoProcessor.from_pretrained(work.model)
-    trainer = train.build_trainer(work.config, model, processor, work.rows, work.items, scratch)
-    trainer.add_callback(InterruptAtThree())
+    monkeypatch.setattr(Path, "rename", die)
     with pytest.raises(KeyboardInterrupt):
-        trainer.train()
+        train.run(data_with_examples, replace(config, learning_rate=1e-3))
+    monkeypatch.undo()
+    train.run(data_with_examples, replace(config, learning_rate=1e-3))
+
+    folder = Path(data_with_examples) / "adapter"
+    assert read_adapter_manifest(folder).config["learning_rate"] == 1e-3
+    assert [each.name for each in folder.parent.glob("adapter*")] == ["adapter"]
 
 
-def test_more_negatives_than_the_examples_hold_are_refused(data_with_examples, config):
-    with pytest.raises(ArtifactMismatch, match="build-examples --negatives 3"):
-        train.run(data_with_examples, replace(config, num_negatives=3))
+def test_half_a_removed_training_does_not_count_as_trained(data_with_examples, config):
+    train.run(data_with_examples, config)
+    [scratch] = (Path(data_with_examples) / "training").iterdir()
+    (scratch / "removing").mkdir()
+    (scratch / "checkpoint-2").mkdir()
+    train.run(data_with_examples, config)
+
+    assert not {"removing", "trained", "checkpoint-2"} & {each.name for each in scratch.iterdir()}
 
 
-def test_examples_of_older_preferences_are_refused(data_with_examples, config):
-    write_world(data_with_examples, users=list(some_histories())[:20])
-
-    with pytest.raises(ArtifactMismatch, match="run `msr build-examples` again"):
-        train.run(data_with_examples, config)
-
-
-def test_examples_of_another_prompt_are_refused(data_with_examples, config):
-    manifest = next(Path(data_with_examples).glob("examples/manifest.json"))
-    content = json.loads(manifest.read_text())
-    content["definition"]["prompt"] = "older"
-    manifest.write_text(json.dumps(content))
-
-    with pytest.raises(ArtifactMismatch, match="scoring prompt older"):
-        train.run(data_with_examples, config)
-
-
-def test_no_validation_user_is_refused_before_training(tmp_path, config):
-    data = str(tmp_path)
-    split = split_users(list(some_histories()))
-    write_world(data, users=[user for user, part in split.items() if part == "train"])
-    build_examples.run(data, num_negatives=1)
-
-    with pytest.raises(EmptyDataset, match="validation examples"):
-        train.run(data, config)
-
-
-def test_a_base_model_that_is_not_there_is_named(data_with_examples, config):
-    with pytest.raises(ModelUnusable, match="no-such-model"):
-        train.run(data_with_examples, config, model="./no-such-model")
-
-
-def test_a_broken_base_model_ends_the_run_at_its_first_loss(
-    data_with_examples, config, checkpoint, tmp_path
+def test_of_several_processes_the_main_one_alone_reports_and_pushes(
+    data_with_examples, config, monkeypatch
 ):
-    broken = tmp_path / "broken"
-    shutil.copytree(checkpoint, broken)
-    model = AutoModelForImageTextToText.from_pretrained(broken)
-    with torch.no_grad():
-        model.get_input_embeddings().weight.fill_(torch.nan)
-    model.save_pretrained(broken)
+    config = replace(config, push_to_hub="someone/adapter")
+    pushed: list[str] = []
 
-    with pytest.raises(ModelUnusable, match="the loss is nan at step 1"):
-        train.run(data_with_examples, config, model=str(broken))
+    def upload(folder: Path, name: str) -> str:
+        pushed.append(name)
+        return f"hub://{name}"
+
+    train.run(data_with_examples, config, upload=upload)
+    monkeypatch.setenv("RANK", "1")
+    assert train.run(data_with_examples, config, upload=upload) == {}
+    assert pushed == ["someone/adapter"]
+
+
+def test_an_estimate_counts_all_steps_and_leaves_nothing(data_with_examples, config):
+    config = replace(config, max_steps=-1, num_epochs=2, gradient_accumulation=2)
+    result = train.run(data_with_examples, config, only_estimate=True)
+
+    assert (result["rows"], result["rows_per_step"], result["steps"]) == (48, 8, 12)
+    assert result["estimated_seconds"] == pytest.approx(12 * result["seconds_per_step"], rel=0.1)
+    assert not (Path(data_with_examples) / "training").exists()
+    assert not (Path(data_with_examples) / "adapter").exists()

@@ -1,0 +1,78 @@
+"""What examples must satisfy before hours are spent on them.
+
+They are checked against the interactions they were made from, whoever made them: a user in two
+parts or a negative that the user took would spoil every number that follows without failing.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
+
+from services.core.errors import ArtifactMismatch, EmptyDataset
+from services.core.records import ItemId, UserId
+from services.core.splits import leave_last_out, split_users
+
+
+def require_sound_examples(
+    examples: pa.Table, histories: Mapping[UserId, Sequence[ItemId]]
+) -> None:
+    """ArtifactMismatch if a user, a positive or a negative is not what the interactions say."""
+    split = split_users(list(histories))
+    part_of: dict[UserId, str] = {}
+    taken: dict[UserId, set[ItemId]] = {}
+    names = ("user_id", "item_id", "label", "split")
+    for user_id, item_id, label, part in zip(
+        *(examples[name].to_pylist() for name in names), strict=True
+    ):
+        if user_id not in histories:
+            raise _unsound(f"user {user_id!r} has examples and no interactions")
+        if part_of.setdefault(user_id, part) != part:
+            raise _unsound(f"user {user_id!r} is in two parts, {part_of[user_id]} and {part}")
+        if split[user_id] != part:
+            raise _unsound(
+                f"user {user_id!r} is a {part} user in the examples, and a {split[user_id]} user "
+                "by the split of all users"
+            )
+        history = taken.setdefault(user_id, set(histories[user_id]))
+        if label and item_id != leave_last_out(histories[user_id])[1]:
+            raise _unsound(f"the positive {item_id!r} of user {user_id!r} is not the target item")
+        if not label and item_id in history:
+            raise _unsound(f"the negative {item_id!r} of user {user_id!r} is an item they took")
+    _require_even_validation(examples)
+
+
+def _require_even_validation(examples: pa.Table) -> None:
+    """Metrics of validation users are taken user by user: one positive, as many rows for each."""
+    columns = (examples[name].to_pylist() for name in ("user_id", "label", "split"))
+    rows, positives = Counter[UserId](), Counter[UserId]()
+    for user_id, label, part in zip(*columns, strict=True):
+        if part == "validation":
+            rows[user_id] += 1
+            positives[user_id] += bool(label)
+    width = max(rows.values(), default=0)
+    for user_id, number in rows.items():
+        if number != width or positives[user_id] != 1:
+            raise _unsound(
+                f"validation user {user_id!r} has {number} rows and {positives[user_id]} targets, "
+                f"others have {width} rows and one"
+            )
+
+
+def require_both_classes(part: pa.Table, name: str) -> None:
+    """EmptyDataset if the `name` examples have no user, or one answer never appears among them."""
+    if not part.num_rows:
+        raise EmptyDataset(
+            f"there are no {name} users in the {name} examples; build preferences for more users"
+        )
+    labels = set(part["label"].to_pylist())
+    for label, what in ((True, "positive (answer Yes)"), (False, "negative (answer No)")):
+        if label not in labels:
+            raise EmptyDataset(
+                f"the {name} examples have no {what} row among {part.num_rows}; run `msr "
+                "build-examples` again, with --negatives of 1 or more"
+            )
+
+
+def _unsound(what: str) -> ArtifactMismatch:
+    return ArtifactMismatch(f"{what}; delete the examples and run `msr build-examples` again")

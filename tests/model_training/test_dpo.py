@@ -1,0 +1,117 @@
+"""The preference stage: its reference, its pairs, and that it learns and resumes."""
+
+import shutil
+from dataclasses import replace
+from math import log
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from model_training import build_examples, dpo, training_run
+from model_training.config import TrainConfig
+from model_training.stage_trainer import load_model
+from model_training.training_run import Work
+from tests.model_training.stage_builders import start_adapter
+
+
+@pytest.fixture
+def config(checkpoint: Path) -> TrainConfig:
+    return TrainConfig(
+        base_model=str(checkpoint),
+        num_negatives=1,
+        max_steps=2,
+        batch_size=4,
+        gradient_checkpointing=False,
+        precision="float32",
+        checkpoint_steps=1,
+        log_steps=1,
+        learning_rate=1e-2,
+        schedule="constant",
+        warmup_fraction=0.0,
+        dpo_beta=1.0,
+    )
+
+
+@pytest.fixture
+def work(data: str, config: TrainConfig, tmp_path: Path) -> Work:
+    build_examples.run(data, num_negatives=1)
+    adapter = start_adapter(config.base_model, tmp_path / "sft")
+    prepared = training_run.prepare(
+        data, config, config.base_model, stage="dpo", start_adapter=adapter
+    )
+    return replace(prepared, rows=prepared.rows.slice(0, 8))
+
+
+@pytest.fixture
+def trainer(work: Work, tmp_path: Path):
+    return dpo.build_trainer(work, *load_model(work), tmp_path / "scratch")
+
+
+def test_the_first_loss_is_log_2_because_the_reference_is_the_start_adapter(trainer):
+    trainer.train()
+
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses[0] == pytest.approx(log(2), abs=1e-4)
+    assert losses[1] != pytest.approx(log(2), abs=1e-4)
+
+
+def test_the_start_adapter_is_no_reference_that_the_base_model_would_be(work, tmp_path):
+    """Else the test above would hold for a reference that is the base model, too."""
+    model, processor = load_model(work)
+    trainer = dpo.build_trainer(work, model, processor, tmp_path / "scratch")
+    batch = next(iter(trainer.get_train_dataloader()))
+    asked = {name: values for name, values in batch.items() if name != "completion_mask"}
+    with torch.no_grad():
+        adapted = model(**asked).logits
+        with model.disable_adapter():
+            base = model(**asked).logits
+
+    assert float((adapted - base).abs().max()) > 0.1
+
+
+def test_the_reference_never_learns(trainer):
+    trainer.train()
+
+    weights = dict(trainer.model.named_parameters())
+    moved = {
+        name: float((weights[name.replace(".default.", ".ref.")] - weight).abs().max())
+        for name, weight in weights.items()
+        if ".default." in name
+    }
+    assert max(moved.values()) > 1e-3
+    assert not [name for name in weights if ".ref." in name and weights[name].requires_grad]
+
+
+def test_a_target_prefers_yes_and_a_negative_sample_no(trainer):
+    rows = [trainer.train_dataset[number] for number in range(4)]
+    batch = trainer.data_collator(rows)
+
+    answers = batch["input_ids"][batch["completion_mask"] == 1]  # one a row, the chosen first
+    words = trainer.processing_class.tokenizer.batch_decode(answers[:, None])
+    assert [word.strip() for word in words] == ["Yes", "No"] * 2 + ["No", "Yes"] * 2
+
+
+def test_the_loss_falls_as_margins_move_towards_the_preferred_answers(work, tmp_path):
+    work = replace(work, config=replace(work.config, max_steps=10))
+    trainer = dpo.build_trainer(work, *load_model(work), tmp_path / "scratch")
+    trainer.train()
+
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses[-1] < 0.7 * log(2)
+
+
+def test_a_run_that_was_killed_goes_on_to_the_same_weights(work: Work, tmp_path: Path):
+    dpo.fit(work, tmp_path / "scratch", tmp_path / "whole")
+    weights = "adapter_model.safetensors"
+    shutil.rmtree(tmp_path / "scratch" / "checkpoint-2")
+    dpo.fit(work, tmp_path / "scratch", tmp_path / "resumed")
+
+    whole, resumed = (load_file(tmp_path / run / weights) for run in ("whole", "resumed"))
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert sorted(path.name for path in (tmp_path / "whole").iterdir()) == [
+        "adapter_config.json",
+        weights,
+    ]
