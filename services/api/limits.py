@@ -16,6 +16,8 @@ class Limits:
     num_scored: int = 20
     timeout_seconds: float = 10.0
     max_in_flight: int = 64
+    # How often newly published artifacts are looked for.
+    reload_seconds: float = 5.0
     # About 2,000 items with a picture of 336 x 336.
     item_cache_bytes: int = 128 * 1024 * 1024
     max_body_bytes: int = 4 * 1024 * 1024

@@ -1,7 +1,8 @@
 """The HTTP API as an application, and how it is served. `msr serve` starts it.
 
 async with open_store(settings) as store:
-    app = create_app(store=store, engine=engine, rankers=rankers, limits=limits)
+    source = PublishedOrdering(data, engine.identity)
+    app = create_app(store=store, engine=engine, ordering=source.load(), source=source)
     await serve(app, host="127.0.0.1", port=8000, background=[worker.run])
 """
 
@@ -24,8 +25,10 @@ from services.api.engine_watch import EngineWatch
 from services.api.item_cache import ItemCache
 from services.api.limits import Limits
 from services.api.metrics import Metrics
+from services.api.ordering import Ordering
 from services.api.parts import Parts
 from services.api.paths import EncodedPaths
+from services.api.published import LiveOrdering, PublishedOrdering
 from services.api.ranking import Cascade
 from services.api.request_log import RequestLog
 from services.api.routes import interactions, items, operations, recommend, users
@@ -34,7 +37,6 @@ from services.core.errors import InputError
 from services.core.records import Item, ItemId
 from services.engines.contract import Engine
 from services.fetch.download import CheckedClient
-from services.retrieval.rankers import CheapRankers
 from services.state.store import Store
 
 log = structlog.get_logger(__name__)
@@ -61,17 +63,25 @@ def create_app(
     *,
     store: Store,
     engine: Engine,
-    rankers: CheapRankers,
+    ordering: Ordering,
+    source: PublishedOrdering | None = None,
     limits: Limits | None = None,
 ) -> FastAPI:
-    """The application over parts that the caller opened and will close."""
+    """The application over parts that the caller opened and will close.
+
+    With a `source` the ordering follows what is published there.
+    """
     limits = limits or Limits()
-    parts = _assemble(store, engine, rankers, limits)
+    parts = _assemble(store, engine, ordering, source, limits)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with parts.fetch_client:
-            yield
+        following = asyncio.create_task(parts.live.follow())
+        try:
+            async with parts.fetch_client:
+                yield
+        finally:
+            following.cancel()
 
     app = _Api(
         title="MSR",
@@ -99,7 +109,13 @@ def create_app(
     return app
 
 
-def _assemble(store: Store, engine: Engine, rankers: CheapRankers, limits: Limits) -> Parts:
+def _assemble(
+    store: Store,
+    engine: Engine,
+    ordering: Ordering,
+    source: PublishedOrdering | None,
+    limits: Limits,
+) -> Parts:
     async def load_items(item_ids: list[ItemId]) -> list[Item]:
         return [record.item for record in (await store.load_items(item_ids)).values()]
 
@@ -118,13 +134,14 @@ def _assemble(store: Store, engine: Engine, rankers: CheapRankers, limits: Limit
         metrics,
         max_in_flight=limits.max_in_flight,
     )
+    live = LiveOrdering(ordering, metrics, source, poll_seconds=limits.reload_seconds)
     return Parts(
         store=store,
         engine=engine,
-        rankers=rankers,
+        live=live,
         limits=limits,
         metrics=metrics,
-        cascade=Cascade(store, rankers, scorer, limits, metrics),
+        cascade=Cascade(store, live, scorer, limits, metrics),
         engine_watch=watch,
         fetch_client=CheckedClient(limits.fetch),
         image_slots=asyncio.Semaphore(limits.max_images_at_once),

@@ -62,6 +62,18 @@ class Metrics:
         self.interactions = Counter(
             "msr_interactions", "Interactions received", ["outcome"], registry=registry
         )
+        self.ordering_in_use = Gauge(
+            "msr_ordering_in_use",
+            "1 for the artifacts that order candidates now",
+            ["artifact", "fingerprint"],
+            registry=registry,
+        )
+        self.ordering_reloads = Counter(
+            "msr_ordering_reloads",
+            "Newly published artifacts that were loaded or refused",
+            ["outcome"],
+            registry=registry,
+        )
         Gauge(
             "msr_prompts_shortened",
             "Prompts whose texts were cut, because the model takes no longer ones",

@@ -9,10 +9,10 @@ from fastapi import Depends, Request
 from services.api.engine_watch import EngineWatch
 from services.api.limits import Limits
 from services.api.metrics import Metrics
+from services.api.published import LiveOrdering
 from services.api.ranking import Cascade
 from services.engines.contract import Engine
 from services.fetch.download import CheckedClient
-from services.retrieval.rankers import CheapRankers
 from services.state.store import Store
 
 
@@ -22,7 +22,7 @@ class Parts:
 
     store: Store
     engine: Engine
-    rankers: CheapRankers
+    live: LiveOrdering
     limits: Limits
     metrics: Metrics
     cascade: Cascade

@@ -131,7 +131,9 @@ class CandidateScorer:
                 found = (await self._items.get({item_id: versions[item_id]})).get(item_id)
                 if found is None:  # deleted a moment ago
                     return None
-                [scored] = await score_candidates(self._engine.score, preference, [found.item])
+                [scored] = await score_candidates(
+                    self._engine.score, preference, [found.item], self._engine.identity.calibration
+                )
                 return self._key(preference, found.version), scored.margin
 
         tasks = {item_id: asyncio.create_task(ask(item_id)) for item_id in versions}

@@ -1,8 +1,9 @@
 """A small world behind the API: six items, cheap rankers over them, and an engine on a script."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, cast
 
 import httpx
 import numpy as np
@@ -10,17 +11,20 @@ from fastapi import FastAPI
 
 from services.api.limits import Limits
 from services.api.main import create_app
+from services.api.ordering import Ordering
 from services.core.errors import EngineError
 from services.core.prompts import GenerationLimits, Messages
 from services.core.records import Interaction, Item, ItemId, UserId
 from services.core.recurrence import FoldedBlock, PreferenceState
 from services.core.scoring import AnswerLogprobs
 from services.engines.contract import EngineIdentity
-from services.retrieval.neighbors import Neighbors
-from services.retrieval.rankers import CheapRankers
+from services.retrieval.features import FEATURES, MARGIN
+from services.retrieval.fusion import Fusion, Ranker
+from services.retrieval.rankers import CheapScores
 from services.state.records import Folded
 from services.state.store import Store
 
+IDENTITY = EngineIdentity(model="scripted", adapter="scripted-adapter")
 ITEM_IDS = [ItemId(f"i{number}") for number in range(1, 7)]
 
 
@@ -42,8 +46,9 @@ class ScriptedEngine:
         stalled: Sequence[str] = (),
         failure: EngineError | None = None,
         failing: Sequence[str] = (),
+        identity: EngineIdentity = IDENTITY,
     ) -> None:
-        self.identity = EngineIdentity(model="scripted", adapter="scripted-adapter")
+        self.identity = identity
         self.margins = dict(margins or {})
         self.stalled = set(stalled)
         self.failure = failure
@@ -79,11 +84,98 @@ class ScriptedEngine:
         """Nothing is held."""
 
 
-def some_rankers() -> CheapRankers:
-    """Popularity i1 > i2 > ... > i6; whoever took i1 is pointed at i6, then i5."""
-    starts = np.array([0, 2, 2, 2, 2, 2, 2], np.int64)
-    neighbors = Neighbors(starts, np.array([5, 4], np.int32), np.array([0.8, 0.4], np.float32))
-    return CheapRankers(ITEM_IDS, np.array([60, 50, 40, 30, 20, 10]), neighbors, "rankers-of-tests")
+class ScriptedRankers:
+    """Cheap rankers of `ITEM_IDS`: i1 is the most trending, i6 the least.
+
+    After a history that holds i1 the next item is `pointed_at`, in this order; then the others.
+    """
+
+    def __init__(
+        self,
+        pointed_at: Sequence[str] = ("i6", "i5"),
+        *,
+        fingerprint: str = "rankers-of-tests",
+        definition: str = "definition-of-tests",
+    ) -> None:
+        self.fingerprint = fingerprint
+        self.definition = definition
+        self.num_items = len(ITEM_IDS)
+        self.titles_given: dict[str, str] = {}
+        self._pointed_at = list(pointed_at)
+
+    def index_of(self, item_id: str) -> int | None:
+        return ITEM_IDS.index(ItemId(item_id)) if item_id in ITEM_IDS else None
+
+    def score(
+        self, history: Sequence[str], candidates: Sequence[str], titles: Mapping[str, str] = {}
+    ) -> list[CheapScores]:
+        self.titles_given |= titles
+        return [self._scores(history, item_id, "caller") for item_id in candidates]
+
+    def basis(self, history: Sequence[str], titles: Mapping[str, str] = {}) -> str:
+        if any(self.index_of(item_id) is not None for item_id in history):
+            return "sequential"
+        return "titles" if titles else "trending"
+
+    def retrieve(
+        self,
+        history: Sequence[str],
+        *,
+        limit: int,
+        exclude: Collection[str],
+        order: Callable[[np.ndarray], np.ndarray] | None = None,
+        titles: Mapping[str, str] = {},
+    ) -> list[CheapScores]:
+        self.titles_given |= titles
+        source = "sequential" if "i1" in history else "trending"
+        found = [self._scores(history, each, source) for each in ITEM_IDS if each not in exclude]
+        values = np.array([each.values for each in found]).reshape(-1, len(FEATURES))
+        keys = values[:, FEATURES.index(source)] if order is None else order(values)
+        return [found[row] for row in np.argsort(-keys, kind="stable")[:limit]]
+
+    def _scores(self, history: Sequence[str], item_id: str, source: str) -> CheapScores:
+        index = self.index_of(item_id)
+        values = dict.fromkeys(FEATURES, 0.0)
+        if index is None:
+            return CheapScores(ItemId(item_id), "new", tuple(values.values()), 0)
+        values["trending"] = float(len(ITEM_IDS) - index)
+        values["sequential"] = -math.log(len(ITEM_IDS))
+        if "i1" in history:
+            ranked = [*self._pointed_at, *(i for i in ITEM_IDS if i not in self._pointed_at)]
+            values["sequential"] = -1.0 - ranked.index(item_id)
+        return CheapScores(ItemId(item_id), cast(Any, source), tuple(values.values()), 60)
+
+
+def a_ranker(*, margin_weight: float | None = 1.0, **fields: Any) -> Ranker:
+    """Weighs `sequential` by 1 and, unless that is None, the margin by `margin_weight`."""
+
+    def fusion(features: tuple[str, ...], weights: Mapping[str, float]) -> Fusion:
+        zeros, ones = (0.0,) * len(features), (1.0,) * len(features)
+        coefficients = tuple(weights.get(feature, 0.0) for feature in features)
+        return Fusion(features, zeros, ones, coefficients, intercept=0.5)
+
+    with_margin = None
+    if margin_weight is not None:
+        with_margin = fusion((*FEATURES, MARGIN), {"sequential": 1.0, MARGIN: margin_weight})
+    return Ranker(
+        **{
+            "fingerprint": "ranker-of-tests",
+            "retrieval": "definition-of-tests",
+            "model": "scripted",
+            "adapter": "scripted-adapter",
+            "cheap": fusion(FEATURES, {"sequential": 1.0}),
+            "with_margin": with_margin,
+            **fields,
+        }
+    )
+
+
+def an_ordering(
+    rankers: ScriptedRankers | None = None,
+    ranker: Ranker | None = None,
+    identity: EngineIdentity = IDENTITY,
+) -> Ordering:
+    return Ordering.of(cast(Any, rankers or ScriptedRankers()), ranker, identity)
 
 
 async def put_catalogue(store: Store, item_ids: Sequence[str] = ITEM_IDS) -> None:
@@ -111,11 +203,21 @@ async def put_user(
         await store.save_preference(Folded(record, state, preference, record.version, "tests"))
 
 
-def an_app(store: Store, engine: ScriptedEngine | None = None, **limits: Any) -> FastAPI:
+def an_app(
+    store: Store,
+    engine: ScriptedEngine | None = None,
+    *,
+    rankers: ScriptedRankers | None = None,
+    ranker: Ranker | None = None,
+    source: Any = None,
+    **limits: Any,
+) -> FastAPI:
+    engine = engine or ScriptedEngine()
     return create_app(
         store=store,
-        engine=engine or ScriptedEngine(),
-        rankers=some_rankers(),
+        engine=engine,
+        ordering=an_ordering(rankers, ranker, engine.identity),
+        source=source,
         limits=Limits(**limits),
     )
 

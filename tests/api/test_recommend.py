@@ -4,7 +4,15 @@ from services.core.records import Item, ItemId, UserId
 from services.core.scoring import yes_probability
 from services.state import keys
 from services.state.store import Store
-from tests.api.builders import ScriptedEngine, a_title, an_app, ids_of, put_user, recommend
+from tests.api.builders import (
+    ScriptedEngine,
+    ScriptedRankers,
+    a_title,
+    an_app,
+    ids_of,
+    put_user,
+    recommend,
+)
 
 
 async def test_the_best_of_the_cheap_order_are_reranked_by_margin(store: Store) -> None:
@@ -18,17 +26,18 @@ async def test_the_best_of_the_cheap_order_are_reranked_by_margin(store: Store) 
     assert ids_of(answer) == ["i3", "i5", "i2", "i4"]
 
 
-async def test_every_place_says_where_it_came_from_and_what_each_ranker_said(store: Store) -> None:
+async def test_without_fusion_the_margin_ranks_and_the_rest_stands_as_sasrec_has_it(
+    store: Store,
+) -> None:
     await put_user(store, "u1", ["i1"], preference="likes i1")
     answer = await recommend(an_app(store, ScriptedEngine({"i6": 1.5})), k=6, num_scored=1)
     first, last = answer["items"][0], answer["items"][-1]
-    assert (first["item_id"], first["rank"], first["source"]) == ("i6", 1, "neighbors")
+    assert (first["item_id"], first["rank"], first["source"]) == ("i6", 1, "sequential")
     assert first["scored_by"] == "mllm"
     assert first["score"] == first["probability"] == yes_probability(1.5)
-    assert first["parts"] == {"margin": 1.5, "neighbors": pytest.approx(0.8), "popularity": 10.0}
-    assert (last["scored_by"], last["probability"], last["source"]) == (
-        "popularity", None, "popularity",
-    )  # fmt: skip
+    assert first["parts"]["margin"] == {"value": 1.5, "contribution": 1.5}
+    assert first["parts"]["sequential"] == {"value": -1.0, "contribution": None}
+    assert (last["scored_by"], last["probability"], last["score"]) == ("sequential", None, -6.0)
 
 
 async def test_the_prompt_carries_the_stored_preference(store: Store) -> None:
@@ -62,14 +71,29 @@ async def test_an_item_deleted_online_is_not_retrieved_any_more(store: Store) ->
     assert ids_of(answer) == ["i3", "i4"]
 
 
-async def test_an_item_put_online_is_ranked_though_its_summary_is_pending(store: Store) -> None:
+async def test_an_item_put_online_is_ranked_by_its_title_though_its_summary_is_pending(
+    store: Store,
+) -> None:
+    rankers = ScriptedRankers()
     await store.put_item(Item(ItemId("fresh"), a_title("fresh")), summary=None)
-    answer = await recommend(an_app(store), candidates=["fresh"])
-    assert answer["items"][0]["source"] == "new"
-    assert answer["items"][0]["probability"] == 0.5
+    answer = await recommend(an_app(store, rankers=rankers), candidates=["fresh", "i2"])
+    fresh = next(item for item in answer["items"] if item["item_id"] == "fresh")
+    assert (fresh["source"], fresh["probability"]) == ("new", 0.5)
+    assert rankers.titles_given == {"fresh": "title of fresh"}
 
 
-async def test_an_unknown_user_gets_what_is_popular_and_is_told_so(store: Store) -> None:
+async def test_the_rankers_are_told_what_the_history_holds_that_they_have_not_seen(
+    store: Store,
+) -> None:
+    await store.put_item(Item(ItemId("fresh"), a_title("fresh")), summary=None)
+    await put_user(store, "u1", ["fresh"], preference="likes fresh")
+    rankers = ScriptedRankers()
+    answer = await recommend(an_app(store, rankers=rankers), mode="cheap", k=2)
+    assert rankers.titles_given == {"fresh": "title of fresh"}
+    assert {each["scored_by"] for each in answer["items"]} == {"titles"}
+
+
+async def test_an_unknown_user_gets_what_is_trending_and_is_told_so(store: Store) -> None:
     engine = ScriptedEngine()
     answer = await recommend(an_app(store, engine, num_scored=1), user_id="stranger", k=3)
     assert ids_of(answer) == ["i1", "i2", "i3"]

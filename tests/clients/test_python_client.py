@@ -23,6 +23,12 @@ def test_a_ranking_comes_as_a_typed_answer(client: MsrClient) -> None:
     assert answer.rejected == [wire.RejectedCandidate(item_id="i1", reason="seen")]
 
 
+def test_a_place_says_what_each_part_contributed(client: MsrClient) -> None:
+    [place] = client.recommend("u1", candidates=["i2"], timeout_seconds=5).items
+    assert place.parts["margin"] == wire.Part(value=0.0, contribution=0.0)
+    assert place.parts["sequential"].contribution is None
+
+
 def test_interactions_give_the_version_to_wait_for(client: MsrClient) -> None:
     one = wire.InteractionIn(user_id="a/../b ?é", item_id="i1", timestamp_ms=1)
     assert client.interact(one, one).versions == {"a/../b ?é": 1}

@@ -30,14 +30,15 @@ async def live() -> wire.Liveness:
 )
 async def ready(parts: AppParts, response: Response) -> wire.Readiness:
     """The state of each part. Without Redis nothing can be answered (503); without the model
-    rankings are degraded but answered, so the status stays 200.
+    rankings are degraded but answered, so the status stays 200. Newly published artifacts that are
+    refused degrade nothing: those before them keep serving.
     """
     redis, engine = await asyncio.gather(_redis_health(parts), _engine_health(parts))
-    artifacts = wire.PartHealth(state="ok", detail=f"retrieval {parts.rankers.fingerprint}")
     status = "down" if redis.state == "down" else engine.state
     response.status_code = 503 if status == "down" else 200
     return wire.Readiness(
-        status=status, parts={"redis": redis, "engine": engine, "artifacts": artifacts}
+        status=status,
+        parts={"redis": redis, "engine": engine, "artifacts": _artifacts_health(parts)},
     )
 
 
@@ -58,7 +59,7 @@ async def metrics(parts: AppParts) -> Response:
 @router.get("/version", summary="What runs here", responses=documented())
 async def read_version(parts: AppParts) -> wire.VersionResponse:
     """Code, prompts, weights and artifacts, each by version or fingerprint."""
-    identity = parts.engine.identity
+    identity, ordering = parts.engine.identity, parts.live.current
     return wire.VersionResponse(
         version=version("msr"),
         prompts={
@@ -68,7 +69,10 @@ async def read_version(parts: AppParts) -> wire.VersionResponse:
         },
         model=identity.model,
         adapter=identity.adapter,
-        retrieval=parts.rankers.fingerprint,
+        retrieval=ordering.rankers.fingerprint,
+        ranker=ordering.ranker.fingerprint if ordering.ranker is not None else "",
+        cheap_order=ordering.cheap_order,
+        final_order=ordering.final_order,
     )
 
 
@@ -78,6 +82,17 @@ async def _redis_health(parts: Parts) -> wire.PartHealth:
     except StateError:
         return wire.PartHealth(state="down", detail="does not answer")
     return wire.PartHealth(state="ok", detail="answers")
+
+
+def _artifacts_health(parts: Parts) -> wire.PartHealth:
+    ordering = parts.live.current
+    detail = f"retrieval {ordering.rankers.fingerprint}"
+    if ordering.ranker is not None:
+        detail += f", ranker {ordering.ranker.fingerprint}"
+    if not parts.live.refusal:
+        return wire.PartHealth(state="ok", detail=detail)
+    kind = parts.live.refusal.split(":", 1)[0]
+    return wire.PartHealth(state="degraded", detail=f"{detail}; newer ones refused ({kind})")
 
 
 async def _engine_health(parts: Parts) -> wire.PartHealth:

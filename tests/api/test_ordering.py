@@ -1,0 +1,22 @@
+from services.api.ordering import merge_by_score
+
+
+def test_without_scores_the_cheap_order_stands() -> None:
+    assert merge_by_score(["a", "b", "c"], {}) == ["a", "b", "c"]
+
+
+def test_with_all_scores_they_alone_decide() -> None:
+    assert merge_by_score(["a", "b", "c"], {"a": -1.0, "b": 2.0, "c": 0.5}) == ["b", "c", "a"]
+
+
+def test_an_item_without_a_score_keeps_its_cheap_place() -> None:
+    merged = merge_by_score(["a", "late", "b", "c"], {"a": -1.0, "b": 2.0, "c": 0.5})
+    assert merged == ["b", "late", "c", "a"]
+
+
+def test_the_unscored_rest_stays_behind_the_scored_head() -> None:
+    assert merge_by_score(["a", "b", "c", "d"], {"a": -9.0, "b": -8.0}) == ["b", "a", "c", "d"]
+
+
+def test_equal_scores_keep_their_cheap_order() -> None:
+    assert merge_by_score(["a", "b", "c"], {"a": 1.0, "b": 1.0, "c": 1.0}) == ["a", "b", "c"]
