@@ -31,6 +31,7 @@ app.command("summarize-images")(offline.summarize_images)
 app.command("build-preferences")(offline.build_preferences)
 
 app.command("fit-retrieval")(training.fit_retrieval)
+app.command("fit-ranker")(training.fit_ranker)
 app.command("build-examples")(training.build_examples)
 app.command("train")(training.train)
 app.command("evaluate")(training.evaluate)

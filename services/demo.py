@@ -14,7 +14,7 @@ from itertools import product
 from pathlib import Path
 
 from clients.python import ClientError, MsrClient
-from model_training import fit_retrieval
+from model_training import fit_ranker
 from model_training.demo.attributes import VALUES, Attributes
 from model_training.demo.sentences import named_values
 from model_training.demo.world import IMAGE_SIZE, DemoWorld, write_files
@@ -87,7 +87,10 @@ async def prepare(data: str, choice: deployment.EngineChoice) -> None:
             await build_preferences.run(data, engine, cut="none")
     finally:
         await engine.close()
-    fit_retrieval.ensure(data)
+    with _told("The cheap rankers and the weights of their fusion"):
+        # Without margins: scoring the candidates of 50 validation users would take longer than all
+        # the rest. `msr build-preferences` and `msr fit-ranker` add them, also while it serves.
+        await fit_ranker.ensure(data, serving=engine.identity)
 
 
 # --- the walk ------------------------------------------------------------------------------------
@@ -198,7 +201,11 @@ def _show_ranking(client: MsrClient, ranking: RecommendResponse) -> None:
     for place in ranking.items:
         item = client.item(place.item_id)
         shown = "   -  " if place.probability is None else f"{place.probability:6.1%}"
-        print(f"  {place.rank}. P(Yes) {shown}  {item.title:<34} {item.summary}", flush=True)
+        print(
+            f"  {place.rank}. P(Yes) {shown}  found by {place.source:<10}  {item.title:<34} "
+            f"{item.summary}",
+            flush=True,
+        )
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from model_training import fit_retrieval
 from services.api.limits import Limits
 from services.api.main import Background, create_app
 from services.api.main import serve as serve_app
+from services.api.published import PublishedOrdering
 from services.batch import publish as publish_step
 from services.core.artifacts import Artifact
 from services.core.errors import InputError
@@ -26,7 +27,6 @@ from services.engines.contract import Engine, EngineIdentity
 from services.engines.opening import AS_SERVED, EngineKind, open_engine
 from services.fetch.rules import FetchRules
 from services.listening import announce
-from services.retrieval.rankers import CheapRankers
 from services.settings import Settings
 from services.state.embedded import EmbeddedRedis
 from services.state.store import Store
@@ -165,18 +165,26 @@ async def serve(
 ) -> None:
     """Publish the artifacts, then answer the HTTP API until stopped.
 
-    Cheap rankers that have not been fitted to these artifacts are fitted first: it takes seconds.
+    Cheap rankers that have not been fitted to these artifacts are fitted first: it takes seconds to
+    minutes. Weights of fusion are used if `msr fit-ranker` left some; newer artifacts take the
+    place of those in use while it runs.
     The worker runs in this process too if asked for, or if Redis is embedded and nothing was said.
     """
     fit_retrieval.ensure(data)
-    rankers = CheapRankers.load(data)
     engine = await choice.open()
     try:
+        # Before Redis is touched: a ranker that does not fit is refused at once.
+        source = PublishedOrdering(data, engine.identity)
+        ordering = source.load()
         async with open_store(data, settings) as store:
             counts = await publish_step.run(data, store)
             log.info("artifacts_published", **counts)
             app = create_app(
-                store=store, engine=engine, rankers=rankers, limits=_limits(data, settings)
+                store=store,
+                engine=engine,
+                ordering=ordering,
+                source=source,
+                limits=_limits(data, settings),
             )
             embedded = settings.redis_url is None
             background: list[Background] = []
@@ -213,6 +221,7 @@ def _limits(data: str, settings: Settings) -> Limits:
         num_scored=settings.num_scored,
         timeout_seconds=settings.timeout_seconds,
         max_in_flight=settings.max_in_flight,
+        reload_seconds=settings.reload_seconds,
         item_cache_bytes=settings.item_cache_mb * 1024 * 1024,
         image_size=int(Artifact(data, "items").manifest().definition["image_size"]),
         fetch=FetchRules(

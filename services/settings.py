@@ -55,6 +55,9 @@ class Settings(BaseSettings):
     timeout_seconds: float = Field(10.0, ge=0.05, le=60)
     max_in_flight: int = Field(64, ge=1)
     item_cache_mb: int = Field(128, ge=1)
+    reload_seconds: float = Field(
+        5.0, gt=0, description="How often the API looks for newly fitted rankers."
+    )
 
     # Pictures by URL: none, unless hosts are named.
     image_hosts: Names = ()

@@ -14,13 +14,14 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(work)
 
 
-def report(step: Callable[[], Any], as_json: bool) -> None:
-    """Run a step, asynchronous or not, and print its counts with the seconds it took."""
+def report(step: Callable[[], Any], as_json: bool, *, timed: bool = True) -> None:
+    """Run a step, asynchronous or not, and print its counts, `timed` with the seconds it took."""
     started = time.perf_counter()
     result = step()
     if asyncio.iscoroutine(result):
         result = run(result)
-    result = {**result, "seconds": round(time.perf_counter() - started, 3)}
+    if timed:
+        result = {**result, "seconds": round(time.perf_counter() - started, 3)}
     if as_json:
         typer.echo(json.dumps(result))
         return

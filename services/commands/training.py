@@ -1,6 +1,7 @@
-"""Steps 4 to 6: cheap rankers, examples, the adapter, evaluation."""
+"""Steps 4 to 6: cheap rankers and their fusion, examples, the adapter, evaluation."""
 
 from collections.abc import Awaitable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 from services.commands.options import (
     Adapter,
     AsJson,
+    CutName,
     Data,
     EngineName,
     EngineOption,
@@ -24,55 +26,42 @@ from services.commands.reporting import report
 CONFIGS = Path(__file__).parent.parent.parent / "model_training" / "configs"
 
 
-def fit_retrieval(data: Data = "data", as_json: AsJson = False) -> None:
-    """4'. Fit the cheap rankers: popularity and item-kNN."""
+class Ablation(StrEnum):
+    """The ablations of `msr evaluate`, as choices of the command line."""
+
+    cover = "cover"
+    preference = "preference"
+    user = "user"
+    direct = "direct"
+
+
+def fit_retrieval(
+    data: Data = "data",
+    cut: Annotated[
+        CutName,
+        typer.Option(
+            help="What stays hidden: the last item of validation and test users; what protocol "
+            "`paper` asks for; or nothing, for serving alone."
+        ),
+    ] = CutName.last,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="SASRec's epochs; fewer are faster and worse.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """4'. Fit the cheap rankers: trending, item-kNN, titles, SASRec."""
     from model_training import fit_retrieval as step
 
-    report(lambda: step.run(data), as_json)
+    report(lambda: step.run(data, cut=cut.value, epochs=epochs), as_json)
 
 
-def build_examples(
+def fit_ranker(
     data: Data = "data",
-    negatives: Annotated[
-        int | None, typer.Option(min=1, help="Negative samples per target item.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the negative samples.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """4. Cut targets from histories and draw negative samples."""
-    from model_training import build_examples as step
-
-    given = {"num_negatives": negatives, "seed": seed}
-    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    report(lambda: step.run(data, **options), as_json)
-
-
-def train(
-    data: Data = "data",
-    config: Annotated[Path, typer.Option(help="Experiment file.")] = CONFIGS / "default.yaml",
-    output: Annotated[
-        str | None, typer.Option(help="Where the adapter goes; else `adapter` in the data folder.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Base model in place of the configuration's.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """5. Fine-tune the adapter that answers Yes or No."""
-    from model_training import train as step
-    from model_training.config import load_config
-
-    report(lambda: step.run(data, load_config(config), output=output, model=model), as_json)
-
-
-def evaluate(
-    data: Data = "data",
-    protocol: Annotated[str, typer.Option(help="How targets meet negatives.")] = "chrono-uniform",
-    blank_covers: Annotated[
-        bool, typer.Option("--blank-covers", help="Ablation: the model sees no cover.")
-    ] = False,
-    other_preference: Annotated[
-        bool, typer.Option("--other-preference", help="Ablation: another user's preference.")
+    protocol: Annotated[
+        str, typer.Option(help="Whose ranking tasks to learn from; chrono-uniform's serves.")
+    ] = "chrono-uniform",
+    no_model: Annotated[
+        bool, typer.Option("--no-model", help="Weigh no margins of the multimodal model.")
     ] = False,
     engine: EngineOption = EngineName.local,
     model: Model = None,
@@ -82,17 +71,150 @@ def evaluate(
     ray_workers: RayWorkers = None,
     as_json: AsJson = False,
 ) -> None:
-    """6. Rank held-out targets among negatives, beside popularity, item-kNN and chance."""
-    from model_training import evaluate as step
+    """5'. Learn from validation users how much each ranker and the model's margin count."""
+    from model_training import fit_ranker as step
+
+    if no_model or not step.can_weigh_margins(data, protocol):
+        report(lambda: step.run(data, protocol=protocol), as_json)
+        return
+    choice = engine_choice(data, engine, model, adapter, url, on_ray=ray is not None)
 
     def work(opened: Any) -> Awaitable[Any]:
+        return step.run(data, opened, protocol=protocol)
+
+    report(lambda: with_engine(work, choice, ray=ray, ray_workers=ray_workers), as_json)
+
+
+def build_examples(
+    data: Data = "data",
+    negatives: Annotated[
+        int | None, typer.Option(min=1, help="Uniform negative samples per target item.")
+    ] = None,
+    hard_negatives: Annotated[
+        int | None,
+        typer.Option(min=0, help="Of training users: drawn from the top of the cheap rankers."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the negative samples.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """4. Cut targets from histories and draw negative samples."""
+    from model_training import build_examples as step
+
+    given = {"num_negatives": negatives, "num_hard_negatives": hard_negatives, "seed": seed}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    report(lambda: step.run(data, **options), as_json)
+
+
+class Stage(StrEnum):
+    """What `msr train` can do."""
+
+    sft = "sft"
+    dpo = "dpo"
+    rank = "rank"
+
+
+def train(
+    data: Data = "data",
+    stage: Annotated[
+        Stage, typer.Option(help="Fine-tune on answers, or from that adapter on preferences.")
+    ] = Stage.sft,
+    config: Annotated[Path, typer.Option(help="Experiment file.")] = CONFIGS / "default.yaml",
+    start_adapter: Annotated[
+        str | None,
+        typer.Option(help="Where dpo and rank start; else `adapter` in the data folder."),
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option(help="Where the adapter goes; else a folder in the data folder.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Base model in place of the configuration's.")
+    ] = None,
+    tracker: Annotated[
+        list[str] | None,
+        typer.Option(help="Report there (tensorboard, wandb, mlflow); may be repeated."),
+    ] = None,
+    push_to_hub: Annotated[
+        str | None, typer.Option(help="Hub name for the result; private unless it exists.")
+    ] = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Measure a few steps and say what all would take.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """5. Fine-tune the adapter that answers Yes or No."""
+    from model_training import train as step
+    from model_training.config import load_config
+    from model_training.processes import is_main
+
+    def work() -> Any:
         return step.run(
+            data,
+            load_config(config),
+            stage=stage.value,
+            start_adapter=start_adapter,
+            output=output,
+            model=model,
+            trackers=tracker,
+            push_to_hub=push_to_hub,
+            only_estimate=estimate,
+        )
+
+    if is_main():
+        report(work, as_json)
+    else:  # of processes that train together one reports
+        work()
+
+
+def evaluate(
+    data: Data = "data",
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help="How targets meet negatives: chrono-uniform, chrono-popularity, chrono-era, "
+            "paper or full."
+        ),
+    ] = "chrono-uniform",
+    models: Annotated[
+        str | None, typer.Option(help="Comma-separated; else all that the data allow.")
+    ] = None,
+    ablate: Annotated[
+        Ablation | None,
+        typer.Option(
+            help="What the multimodal model does without: the cover, the preference, the user's "
+            "own preference, or the recurrence that writes it."
+        ),
+    ] = None,
+    engine: EngineOption = EngineName.local,
+    model: Model = None,
+    adapter: Adapter = None,
+    url: Urls = None,
+    ray: Ray = None,
+    ray_workers: RayWorkers = None,
+    as_json: AsJson = False,
+) -> None:
+    """6. Rank held-out targets by every model, and write a report."""
+    from model_training import evaluate as step
+    from model_training.evaluation import NEED_ENGINE
+    from model_training.reports import write_report
+
+    names = None if models is None else [name for name in models.split(",") if name]
+
+    async def work(opened: Any) -> Any:
+        evaluation = await step.run(
             data,
             opened,
             protocol=protocol,
-            blank_covers=blank_covers,
-            other_preference=other_preference,
+            models=names,
+            ablate=None if ablate is None else ablate.value,
         )
+        return {**evaluation.to_json_dict(), "report": write_report(data, evaluation)}
 
-    choice = engine_choice(data, engine, model, adapter, url, on_ray=ray is not None)
-    report(lambda: with_engine(work, choice, ray=ray, ray_workers=ray_workers), as_json)
+    def run() -> Awaitable[Any]:
+        # Weights are loaded only where the model can be asked.
+        wanted, _ = step.choose_models(data, protocol, names, ablate=ablate)
+        if not set(wanted) & set(NEED_ENGINE):
+            return work(None)
+        choice = engine_choice(data, engine, model, adapter, url, on_ray=ray is not None)
+        return with_engine(work, choice, ray=ray, ray_workers=ray_workers)
+
+    report(run, as_json)
