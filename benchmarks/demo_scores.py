@@ -5,7 +5,7 @@
 On the demo world, which the model never saw, with every text written by the model itself: how many
 attributes its summaries name rightly, how many dominant attributes of a history its preferences
 name, and how well the adapter ranks held-out targets, beside the base without it and with what it
-needs taken away (blank covers, another user's preference).
+needs taken away (blank covers, no preference, another user's preference).
 """
 
 import argparse
@@ -18,6 +18,8 @@ from model_training import evaluate
 from model_training.demo.attributes import ATTRIBUTE_NAMES
 from model_training.demo.measure import share_named, share_of_dominant_named
 from model_training.demo.world import IMAGE_SIZE, DemoWorld
+from model_training.evaluation import MODELS, Evaluation
+from model_training.score_trials import Ablation
 from services.batch import build_preferences, prepare_catalogue, summarize_images
 from services.core.artifacts import Artifact
 from services.demo import open_demo_world
@@ -34,7 +36,18 @@ BARS = {
     "adapter AUC": 0.90,
     "lost without the adapter": 0.15,
     "lost with blank covers": 0.12,
+    "lost without a preference": 0.30,
     "lost with another user's preference": 0.30,
+}
+
+# What is taken from the model, and how the table says it.
+ABLATED: tuple[Ablation, ...] = ("cover", "preference", "user")
+NAMES = {
+    "adapter": "adapter",
+    "cover": "adapter, blank covers",
+    "preference": "adapter, no preference",
+    "user": "adapter, another user's preference",
+    "no adapter": "no adapter",
 }
 
 
@@ -45,13 +58,14 @@ async def run(arguments: Sequence[str]) -> dict[str, Any]:
     data = parser.parse_args(arguments).data
     source = open_demo_world(data)
     await asyncio.to_thread(prepare_catalogue.run, source, data=data, image_size=IMAGE_SIZE)
-    evaluations = await _evaluate(data)
+    evaluations = {name: found.to_json_dict() for name, found in (await _evaluate(data)).items()}
     auc = {name: evaluation["mllm"]["auc"] for name, evaluation in evaluations.items()}
     measured = _measure_texts(data) | {
         "adapter AUC": auc["adapter"],
         "lost without the adapter": auc["adapter"] - auc["no adapter"],
-        "lost with blank covers": auc["adapter"] - auc["blank covers"],
-        "lost with another user's preference": auc["adapter"] - auc["other preference"],
+        "lost with blank covers": auc["adapter"] - auc["cover"],
+        "lost without a preference": auc["adapter"] - auc["preference"],
+        "lost with another user's preference": auc["adapter"] - auc["user"],
     }
     return {
         "figures": {
@@ -74,35 +88,33 @@ def table(figures: dict[str, Any]) -> str:
     ]
     adapter = figures["evaluations"]["adapter"]
     rows = [
-        (name, *(f"{evaluation['mllm'][key]:.3f}" for key in ("auc", "hr@5", "mrr@5")))
+        (NAMES[name], *(f"{evaluation['mllm'][key]:.3f}" for key in ("auc", "hr@5", "mrr@5")))
         for name, evaluation in figures["evaluations"].items()
     ]
     rows += [
         (name, *(f"{adapter[name][key]:.3f}" for key in ("auc", "hr@5", "mrr@5")))
-        for name in ("item-knn", "popularity", "random")
+        for name in adapter
+        if name in MODELS and name != "mllm"
     ]
     rankers = markdown(("ranker", "AUC", "HR@5", "MRR@5"), rows)
     return f"{markdown(('figure', 'bar', 'measured', 'reached'), bars)}\n\n{rankers}"
 
 
-async def _evaluate(data: str) -> dict[str, dict[str, Any]]:
+async def _evaluate(data: str) -> dict[str, Evaluation]:
     settings = Settings()
     evaluations = {}
-    for adapter, variants in {
-        None: {
-            "adapter": {},
-            "blank covers": {"blank_covers": True},
-            "other preference": {"other_preference": True},
-        },
-        "none": {"no adapter": {}},
-    }.items():
+    for adapter in (None, "none"):
         choice = choose_engine(data, settings, kind="local", model=None, adapter=adapter)
         engine = await choice.open()
         try:
             await summarize_images.run(data, engine)
             await build_preferences.run(data, engine)
-            for name, options in variants.items():
-                evaluations[name] = await evaluate.run(data, engine, **options)
+            if adapter == "none":
+                evaluations["no adapter"] = await evaluate.run(data, engine, models=["mllm"])
+                continue
+            evaluations["adapter"] = await evaluate.run(data, engine)
+            for name in ABLATED:
+                evaluations[name] = await evaluate.run(data, engine, models=["mllm"], ablate=name)
         finally:
             await engine.close()
     return evaluations

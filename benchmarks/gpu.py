@@ -36,7 +36,7 @@ from benchmarks.served_model import MODEL_NAME, ServedModel, connected, generate
 from services.core.errors import InputError
 from services.core.prompts import GenerationLimits, summary_messages
 from services.core.records import Item
-from services.core.scoring import score_candidates
+from services.core.scoring import NOT_CALIBRATED, score_candidates
 from services.engines.contract import EngineIdentity
 from services.engines.served import labels
 
@@ -62,7 +62,7 @@ async def measure_scoring() -> dict[str, Any]:
     cold, warm = "scores, items cold", "scores, items warm"
 
     async def score(model: ServedModel, user: str, items: Sequence[Item]) -> None:
-        await score_candidates(model.engine.score, draw_preference(user), items)
+        await score_candidates(model.engine.score, draw_preference(user), items, NOT_CALIBRATED)
 
     async def run_round(meter: _Meter, name: str) -> None:
         items = draw_items(name, NUM_ITEMS)

@@ -202,6 +202,10 @@ def write_adapter(folder: Path, base: Path, *, seed: int = 1) -> Path:
     answers = answer_tokens(processor)
     manifest = AdapterManifest(
         fingerprint=f"random-{seed}",
+        weights=fingerprint_checkpoint(folder),
+        stage="sft",
+        parent="",
+        protocol="",
         definition=current_definition(),
         model=fingerprint_checkpoint(base),
         model_name=base.name,
@@ -211,6 +215,11 @@ def write_adapter(folder: Path, base: Path, *, seed: int = 1) -> Path:
         config={},
         counts={},
         validation={},
+        # Random margins mean nothing; they are shown as they are.
+        calibration={
+            **{"slope": 1.0, "intercept": 0.0, "prior": 0.5},
+            **{"ece_before": 1.0, "ece_after": 1.0},
+        },
         versions={},
     )
     (folder / MANIFEST).write_text(manifest.to_json())

@@ -1,31 +1,51 @@
-"""The retrieval stage over a synthetic catalogue of a given size: latency, memory, time to load."""
+"""The retrieval stage over a synthetic catalogue of a given size: latency, memory, time to load,
+and what the approximate index misses.
+
+Everything a request needs takes part: SASRec's network and search, item-kNN, titles, trending, the
+features of everything proposed and a fusion that orders them. Only what the artifact holds is made
+up: item vectors lie around directions drawn at random, as trained ones do around topics; a user's
+vector is what the (random) network makes of a history.
+"""
 
 import gc
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import scipy.sparse as sp
+import torch
 
 from benchmarks.programs import resident_bytes
-from model_training.fit_retrieval import ITEMS_PER_SHARD, SCHEMA
-from services.core.artifacts import Artifact, Recipe
+from services.core.artifacts import Recipe
 from services.core.records import ItemId
+from services.retrieval.features import FEATURES
+from services.retrieval.fitted import Fitted, with_vectors, write
+from services.retrieval.index import VectorIndex, assign_cells
+from services.retrieval.neighbors import Neighbors
 from services.retrieval.rankers import ARTIFACT, CheapRankers
+from services.retrieval.sequential import SasRec, SasRecShape, Sequential
+from services.retrieval.titles import Titles
 
 NUM_NEIGHBORS = 50  # MicroLens-50k has 40 an item after its k-core; popular items have hundreds
+TERMS_PER_TITLE = 8
+ITEMS_PER_DIRECTION = 200
+SPREAD = 0.6  # of a vector around its direction
 HISTORY_LENGTH = 30
-NUM_RETRIEVED = 20
+NUM_RETRIEVED = 200
 NUM_REQUESTS = 200
+NUM_COMPARED = 20
 
 
 def measure_retrieval(num_items: int) -> dict[str, Any]:
     """Write an artifact of `num_items`, load it and retrieve for many histories.
 
     Meant for a process of its own: what it holds after loading, over before, is the rankers'.
+    `recall` is the share of the 200 highest inner products that a search finds, `normalizer_error`
+    the largest error of the log normalizer.
     """
     with tempfile.TemporaryDirectory() as data:
         write_synthetic(data, NUM_NEIGHBORS)
@@ -37,10 +57,13 @@ def measure_retrieval(num_items: int) -> dict[str, Any]:
         load_seconds = time.perf_counter() - started
         held = _held_bytes() - before
     draw = Random(num_items)
+    weights = np.linspace(1.0, 0.5, len(FEATURES), dtype=np.float32)
 
     def retrieve() -> None:
-        history = [_item_id(draw.randrange(num_items)) for _ in range(HISTORY_LENGTH)]
-        rankers.retrieve(history, limit=NUM_RETRIEVED, exclude=history)
+        history = [rankers.item_ids[draw.randrange(num_items)] for _ in range(HISTORY_LENGTH)]
+        rankers.retrieve(
+            history, limit=NUM_RETRIEVED, exclude=history, order=lambda values: values @ weights
+        )
 
     return {
         "size": num_items,
@@ -48,18 +71,41 @@ def measure_retrieval(num_items: int) -> dict[str, Any]:
         "bytes": held,
         "bytes_each": round(held / num_items),
         "load_seconds": round(load_seconds, 2),
+        **_compare(rankers.vectors),
     }
 
 
 def write_synthetic(data: str, num_items: int) -> None:
-    """An artifact `retrieval` of random neighbors and a popularity with a long tail."""
+    """An artifact `retrieval` of random neighbors, titles and vectors, with a popularity that has
+    a long tail.
+    """
     draw = np.random.default_rng(num_items)
-    writer = Artifact(data, ARTIFACT).write(Recipe("synthetic", {"num_items": num_items}))
-    starts = range(0, num_items, ITEMS_PER_SHARD)
-    for shard, start in enumerate(starts):
-        rows = np.arange(start, min(start + ITEMS_PER_SHARD, num_items))
-        writer.write_shard(shard, _shard(draw, rows, num_items))
-    writer.finish(len(starts), {"items": num_items})
+    shape = SasRecShape()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(num_items)
+        network = SasRec(1, shape).eval()
+    directions = draw.standard_normal(
+        (max(1, num_items // ITEMS_PER_DIRECTION), shape.dim), dtype=np.float32
+    )
+    vectors = directions[draw.integers(len(directions), size=num_items)]
+    vectors += SPREAD * draw.standard_normal((num_items, shape.dim), dtype=np.float32)
+    vectors /= np.float32(shape.dim**0.5)
+    popularity = draw.zipf(1.5, num_items).clip(max=10**6)
+    num_terms = max(TERMS_PER_TITLE, num_items // 10)
+    fitted = Fitted(
+        item_ids=[ItemId(f"item-{number:07d}") for number in range(num_items)],
+        popularity=popularity,
+        trending=popularity * draw.random(num_items),
+        eras=draw.random(num_items),
+        cell_ends=np.array([num_items]),
+        neighbors=Neighbors(*_random_rows(draw, num_items, NUM_NEIGHBORS, num_items)),
+        titles=_random_titles(draw, num_items, num_terms),
+        sequential=with_vectors(Sequential.of(network), vectors),
+    )
+    cells = assign_cells(vectors)
+    fitted = fitted.reordered(np.argsort(cells, kind="stable"), np.cumsum(np.bincount(cells)))
+    definition = {"num_items": num_items, "sequential": {"shape": fitted.sequential.settings}}
+    write(data, ARTIFACT, Recipe("synthetic", definition), fitted, {})
 
 
 def time_calls(call: Callable[[], None], num_calls: int) -> dict[str, float]:
@@ -74,10 +120,28 @@ def time_calls(call: Callable[[], None], num_calls: int) -> dict[str, float]:
     return percentiles(seconds)
 
 
-def percentiles(seconds: list[float]) -> dict[str, float]:
+def percentiles(seconds: Sequence[float]) -> dict[str, float]:
     """Median and 95th percentile in milliseconds."""
     median, high = np.percentile(seconds, (50, 95)) * 1000
     return {"median_ms": round(float(median), 3), "p95_ms": round(float(high), 3)}
+
+
+def _compare(index: VectorIndex) -> dict[str, float]:
+    """What searches find and estimate, against scoring everything. Users point where some item
+    lies, as those do whose next item is in the catalogue.
+    """
+    draw = np.random.default_rng(len(index.vectors))
+    num = min(NUM_RETRIEVED, len(index.vectors))
+    found, errors = [], []
+    for item in draw.integers(len(index.vectors), size=NUM_COMPARED):
+        noise = draw.standard_normal(index.vectors.shape[1], dtype=np.float32)
+        user = 3 * index.vectors[item] + 0.3 * noise
+        scores = index.vectors @ user
+        best = np.argpartition(-scores, num - 1)[:num]
+        scan = index.scan(user)
+        found.append(float(np.isin(best, scan.best(num)).mean()))
+        errors.append(abs(scan.log_normalizer - float(np.logaddexp.reduce(scores.astype(float)))))
+    return {"recall": round(float(np.mean(found)), 4), "normalizer_error": round(max(errors), 4)}
 
 
 def _held_bytes() -> int:
@@ -87,20 +151,21 @@ def _held_bytes() -> int:
     return resident_bytes()
 
 
-def _shard(draw: np.random.Generator, rows: "np.ndarray[Any, Any]", num_items: int) -> pa.Table:
-    num_values = len(rows) * NUM_NEIGHBORS
-    offsets = pa.array(np.arange(0, num_values + 1, NUM_NEIGHBORS, dtype=np.int32))
-    neighbors = draw.integers(num_items, size=num_values, dtype=np.int32)
-    weights = draw.random(num_values, dtype=np.float32)
-    columns = [
-        pa.array([_item_id(row) for row in rows], pa.string()),
-        pa.array(rows.astype(np.int32)),
-        pa.array(draw.zipf(1.5, len(rows)).clip(max=10**6)),
-        pa.ListArray.from_arrays(offsets, pa.array(neighbors)),
-        pa.ListArray.from_arrays(offsets, pa.array(weights)),
-    ]
-    return pa.Table.from_arrays(columns, schema=SCHEMA)
+def _random_rows(
+    draw: np.random.Generator, num_rows: int, row_length: int, num_columns: int
+) -> tuple[Any, Any, Any]:
+    """Starts, columns and weights of compressed rows, all of one length."""
+    size = num_rows * row_length
+    starts = np.arange(0, size + 1, row_length, dtype=np.int64)
+    columns = draw.integers(num_columns, size=size, dtype=np.int32)
+    return starts, columns, draw.random(size, dtype=np.float32)
 
 
-def _item_id(number: int) -> ItemId:
-    return ItemId(f"item-{number:07d}")
+def _random_titles(draw: np.random.Generator, num_items: int, num_terms: int) -> Titles:
+    starts, _, weights = _random_rows(draw, num_items, TERMS_PER_TITLE, num_terms)
+    # As in real titles: a few terms stand in many of them, most in few.
+    columns = (num_terms * draw.random(len(weights)) ** 3).astype(np.int32)
+    weights /= np.float32(TERMS_PER_TITLE**0.5)
+    rows = sp.csr_array((weights, columns, starts), (num_items, num_terms))
+    names = {f"term-{number}": number for number in range(num_terms)}
+    return Titles(names, np.ones(num_terms), rows)

@@ -26,6 +26,7 @@ _NOT_BENCHMARKS = (
     "drawn_service",
     "gpu",
     "programs",
+    "protocol_tables",
     "random_model",
     "reference_loop",
     "retrieval_scale",

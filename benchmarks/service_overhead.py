@@ -27,7 +27,7 @@ from benchmarks.running import markdown
 from benchmarks.served_model import MODEL_NAME, TIMEOUT_SECONDS, ServedModel, serve
 from services.core.prompts import scoring_messages
 from services.core.records import Item, UserId
-from services.core.scoring import AnswerTokens, answer_margin, score_candidates
+from services.core.scoring import NOT_CALIBRATED, AnswerTokens, answer_margin, score_candidates
 from services.engines.connections import FreeConnections
 from services.engines.rendering import answer_tokens
 
@@ -157,7 +157,7 @@ async def _warm_up(
     """The server gets the pictures, both sides their connections; and both must say the same."""
     users_of_warm_up = [next(users) for _ in range(REQUESTS_IN_FLIGHT)]
     first = service.preference_of[users_of_warm_up[0]]
-    engine = await score_candidates(model.engine.score, first, service.items)
+    engine = await score_candidates(model.engine.score, first, service.items, NOT_CALIBRATED)
     margins = await direct.score(first, service.items)
     # bfloat16: what the batch does to a sum's order moves a margin a little.
     if any(abs(mine.margin - theirs) > 0.1 for mine, theirs in zip(engine, margins, strict=True)):

@@ -39,7 +39,7 @@ async def test_the_reference_loop_and_an_engine_give_the_same_margins(checkpoint
     preference, items = draw_preference("user"), draw_items("new", 2)
     engine = LocalEngine.load(str(checkpoint))
 
-    scored = await score_candidates(engine.score, preference, items)
+    scored = await score_candidates(engine.score, preference, items, engine.identity.calibration)
     await engine.close()
 
     margins = reference.score(preference, items, num_tokens=1)
