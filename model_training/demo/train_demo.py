@@ -2,9 +2,11 @@
 
     1 base      trained from scratch (`train_base.py`) and measured on the demo world
     2 adapter   the ordinary commands on a training world: prepare-catalogue, summarize-images,
-                build-preferences, build-examples, train; the base writes every text itself
-    3 evaluate  on the demo world's catalogue: the adapter, then the same with what it needs taken
-                away (no adapter, blank covers, another user's preference)
+                build-preferences, build-examples, train; the base writes every text itself. Stage
+                sft gives `adapter-sft`, stage rank goes on from it and gives `adapter`, which is
+                served; stage dpo is trained beside it, to compare, and not shipped
+    3 evaluate  on the demo world's catalogue: every adapter, then the served one with what it needs
+                taken away (no adapter, blank covers, another user's preference)
 
 Commands run as a user would type them. A killed run goes on where it stopped: the base with its
 unfinished stage, every other step with its last shard or checkpoint.
@@ -26,7 +28,7 @@ from services.core.errors import ModelUnusable
 from services.engines.local import LocalEngine
 
 WEIGHTS = Path(__file__).parent / "weights"
-CONFIG = Path(__file__).parent.parent / "configs" / "demo.yaml"
+CONFIGS = Path(__file__).parent.parent / "configs"
 
 TRAINING_SEED = 11
 NUM_TRAINING_ITEMS = 2_000
@@ -73,10 +75,11 @@ def run(work: str, output: Path | None = None) -> dict[str, Any]:
     training = work_folder / "training"
     _prepare(training, base, TRAINING_SEED, NUM_TRAINING_ITEMS, NUM_TRAINING_USERS)
     _msr("build-examples", "--data", training)
-    adapter = weights / "adapter"
-    fitted = _msr(
-        "train", "--data", training, "--config", CONFIG, "--model", base, "--output", adapter
-    )
+    sft, served, dpo = weights / "adapter-sft", weights / "adapter", work_folder / "adapter-dpo"
+    fitted = {"sft": _train(training, base, "demo.yaml", "--output", sft)}
+    for stage, output in (("rank", served), ("dpo", dpo)):
+        options = ("--stage", stage, "--start-adapter", sft, "--output", output)
+        fitted[stage] = _train(training, base, f"demo-{stage}.yaml", *options)
 
     # --- 3 evaluate -------------------------------------------------------------------------------
     held_out = work_folder / "held-out"
@@ -85,10 +88,12 @@ def run(work: str, output: Path | None = None) -> dict[str, Any]:
     evaluations = {
         name: _msr("evaluate", "--data", held_out, "--model", base, *options)
         for name, options in {
-            "adapter": ("--adapter", adapter),
-            "no_adapter": ("--adapter", "none"),
-            "blank_covers": ("--adapter", adapter, "--blank-covers"),
-            "other_preference": ("--adapter", adapter, "--other-preference"),
+            "adapter": ("--adapter", served),
+            "sft": ("--adapter", sft, "--models", "mllm"),
+            "dpo": ("--adapter", dpo, "--models", "mllm"),
+            "no_adapter": ("--adapter", "none", "--models", "mllm"),
+            "blank_covers": ("--adapter", served, "--models", "mllm", "--ablate", "cover"),
+            "other_preference": ("--adapter", served, "--models", "mllm", "--ablate", "user"),
         }.items()
     }
     scores = {"base": quality, "training": fitted, **evaluations}
@@ -104,6 +109,10 @@ def _prepare(data: Path, base: Path, seed: int, num_items: int, num_users: int) 
     _msr("prepare-catalogue", "--catalogue", world, "--image-size", IMAGE_SIZE, "--data", data)
     _msr("summarize-images", "--data", data, "--model", base, "--adapter", "none")
     _msr("build-preferences", "--data", data, "--model", base, "--adapter", "none")
+
+
+def _train(data: Path, base: Path, config: str, *options: object) -> dict[str, Any]:
+    return _msr("train", "--data", data, "--config", CONFIGS / config, "--model", base, *options)
 
 
 async def _measure(base: Path) -> dict[str, float]:

@@ -40,9 +40,10 @@ def an_adapter(tmp_path: Path) -> Callable[..., str]:
     def build(**config: Any) -> str:
         folder = tmp_path / "adapter"
         folder.mkdir()
-        (folder / "manifest.json").write_text(read_adapter_manifest(ADAPTER).to_json())
         (folder / "adapter_config.json").write_text(json.dumps(config))
         (folder / "adapter_model.safetensors").write_bytes(b"weights")
+        manifest = replace(read_adapter_manifest(ADAPTER), weights=fingerprint_checkpoint(folder))
+        (folder / "manifest.json").write_text(manifest.to_json())
         return str(folder)
 
     return build

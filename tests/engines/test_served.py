@@ -71,7 +71,7 @@ def test_a_calibration_that_cannot_be_read_is_refused():
 
 def test_a_description_changes_with_the_calibration_in_use_alone():
     def listing(slope: float, other: float) -> Served:
-        names = ["demo", f"msr:calibration:x:{slope}:0.0", f"msr:calibration:y:{other}:0.0"]
+        names = ["demo", *(f"msr:calibration:{k}:0.0:None" for k in (f"x:{slope}", f"y:{other}"))]
         return served(names, adapters={"x": "/x", "y": "/y"})
 
     weights = listing(1.0, 1.0).choose("demo", "x")

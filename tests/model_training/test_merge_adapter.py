@@ -163,6 +163,8 @@ def test_a_broken_adapter_is_named_and_leaves_nothing_that_looks_whole(
 ):
     adapter = a_copy(ADAPTER)
     (adapter / "adapter_model.safetensors").write_bytes(b"not weights")
+    manifest = replace(read_adapter_manifest(adapter), weights=fingerprint_checkpoint(adapter))
+    (adapter / "manifest.json").write_text(manifest.to_json())
 
     with pytest.raises(ModelUnusable, match=f"cannot merge the adapter '{adapter}'"):
         merge_adapter.run(BASE, str(adapter), str(tmp_path / "out"))
