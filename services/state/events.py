@@ -46,8 +46,9 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A user whose fold failed too often, and why."""
+    """A user whose fold failed too often, and why; `entry_id` is its place in the stream."""
 
+    entry_id: str
     user_id: UserId
     version: str
     reason: str
@@ -69,6 +70,7 @@ class Events:
         self._release_lease = Script.read("release_lease")
         self._dead_letter = Script.read("dead_letter")
         self._drop_consumers = Script.read("drop_consumers")
+        self._retry_dead_letter = Script.read("retry_dead_letter")
 
     # --- taking work -----------------------------------------------------------------------------
 
@@ -177,6 +179,37 @@ class Events:
         )
         return [_dead_letter(entry) for reply in replies for entry in reply]
 
+    async def retry_dead_letters(self, letters: Sequence[DeadLetter]) -> int:
+        """Queue the folds of these users again; how many were still put aside.
+
+        A user who was forgotten meanwhile is not queued.
+        """
+        calls = [
+            (
+                (
+                    keys.dead_letters(keys.partition_of(each.user_id)),
+                    keys.events(keys.partition_of(each.user_id)),
+                    keys.user(each.user_id),
+                ),
+                (each.entry_id, each.user_id),
+            )
+            for each in letters
+        ]
+        return sum(map(int, await self._connection.run_all(self._retry_dead_letter, calls)))
+
+    async def drop_dead_letters(self, letters: Sequence[DeadLetter]) -> int:
+        """Give these folds up for good; how many were still put aside.
+
+        Histories stay: the next interaction of such a user folds everything.
+        """
+        replies = await self._connection.call_all(
+            [
+                ("XDEL", keys.dead_letters(keys.partition_of(each.user_id)), each.entry_id)
+                for each in letters
+            ]
+        )
+        return sum(map(int, replies))
+
     async def count_user_failure(self, user_id: UserId) -> int:
         """How often in a row the fold of this user has failed now; 0 for a forgotten user."""
         return int(await self._connection.run(self._count_failure, [keys.user(user_id)]))
@@ -240,7 +273,11 @@ def _delivery(queue: Queue, stream: str, entry: list[Any], num_deliveries: int =
 def _dead_letter(entry: list[Any]) -> DeadLetter:
     fields = {name.decode(): value.decode() for name, value in _fields(entry).items()}
     return DeadLetter(
-        UserId(fields["user_id"]), fields["version"], fields["reason"], int(fields["failed_ms"])
+        entry[0].decode(),
+        UserId(fields["user_id"]),
+        fields["version"],
+        fields["reason"],
+        int(fields["failed_ms"]),
     )
 
 

@@ -46,6 +46,15 @@ class Ingested:
 
 
 @dataclass(frozen=True, slots=True)
+class BacklogSize:
+    """Folds that wait or are in a worker's hands, how long the oldest has, and those given up."""
+
+    num_waiting: int
+    lag_seconds: float
+    num_dead: int
+
+
+@dataclass(frozen=True, slots=True)
 class TimelineEntry:
     """The preference as it was after one full block. `number` counts from 1 over the whole life."""
 

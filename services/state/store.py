@@ -9,9 +9,10 @@ race is told by StateConflict; a Redis that does not answer is StateUnavailable.
 import secrets
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
-from services.core.errors import StateConflict
+from services.core.errors import StateConflict, UnknownUser
 from services.core.prompts import HistoryItem
 from services.core.records import Interaction, Item, ItemId, UserId
 from services.core.recurrence import BLOCK_SIZE, PreferenceState
@@ -28,6 +29,7 @@ from services.state.encoding import (
     fault_of,
 )
 from services.state.records import (
+    BacklogSize,
     Folded,
     Ingested,
     ItemRecord,
@@ -199,6 +201,11 @@ class Store:
             if reply is not None
         }
 
+    async def load_folded_version(self, user_id: UserId) -> int:
+        """How many interactions the user's preference covers; 0 for an unknown user."""
+        reply = await self.connection.call("HGET", keys.user(user_id), "folded_version")
+        return 0 if reply is None else int(reply)
+
     async def save_preference(self, folded: Folded) -> UserRecord:
         """Save what was folded from a record; gives the record as it is now.
 
@@ -261,6 +268,26 @@ class Store:
         )
         return [bool(reply) for reply in replies]
 
+    async def load_backlog(self) -> BacklogSize:
+        """What waits over all partitions, by Redis' own clock."""
+        streams = [keys.events(partition) for partition in range(keys.NUM_PARTITIONS)]
+        dead = [keys.dead_letters(partition) for partition in range(keys.NUM_PARTITIONS)]
+        commands: list[Command] = [("TIME",)]
+        commands += [("XLEN", stream) for stream in (*streams, *dead)]
+        commands += [("XRANGE", stream, "-", "+", "COUNT", 1) for stream in streams]
+        (seconds, microseconds), *replies = await self.connection.call_all(commands)
+        now_ms = 1000 * int(seconds) + int(microseconds) // 1000
+        lengths, firsts = replies[: 2 * len(streams)], replies[2 * len(streams) :]
+        # An entry's id begins with the milliseconds at which it was added.
+        oldest_ms = min(
+            (int(first[0][0].split(b"-")[0]) for first in firsts if first), default=now_ms
+        )
+        return BacklogSize(
+            num_waiting=sum(map(int, lengths[: len(streams)])),
+            lag_seconds=max(0, now_ms - oldest_ms) / 1000,
+            num_dead=sum(map(int, lengths[len(streams) :])),
+        )
+
     async def forget_user(self, user_id: UserId) -> bool:
         """Remove every trace of a user, waiting work included; False if there was none.
 
@@ -281,6 +308,47 @@ class Store:
             [user_id, keys.GROUP],
         )
         return bool(reply)
+
+    async def export_user(self, user_id: UserId) -> dict[str, Any]:
+        """All that is held of a user, as plain values; UnknownUser if nothing is.
+
+        Cached scores are margins by a digest of what they follow from.
+        """
+        partition = keys.partition_of(user_id)
+        user = await self.load_user(user_id)
+        if user is None:
+            raise UnknownUser(f"nothing is held of user {user_id!r}")
+        scores, waiting, dead, lives = await self.connection.call_all(
+            [
+                ("HGETALL", keys.scores(user_id)),
+                ("XRANGE", keys.events(partition), "-", "+"),
+                ("XRANGE", keys.dead_letters(partition), "-", "+"),
+                ("TTL", keys.user(user_id)),
+            ]
+        )
+        margins = zip(scores[::2], scores[1::2], strict=True)
+        return {
+            "user_id": user_id,
+            "history": [
+                {
+                    "item_id": each.item_id,
+                    "timestamp_ms": each.timestamp_ms,
+                    "event_id": each.event_id,
+                }
+                for each in user.history
+            ],
+            "preference": user.preference,
+            "timeline": [asdict(entry) for entry in user.timeline],
+            "tail": list(user.state.tail),
+            "history_version": user.version,
+            "preference_version": user.folded_version,
+            "writer": user.writer,
+            "num_dropped_blocks": user.num_dropped_blocks,
+            "cached_margins": {key.decode(): decode_margin(margin) for key, margin in margins},
+            "waiting_folds": _count_of(user_id, waiting),
+            "dead_letters": _count_of(user_id, dead),
+            "expires_in_seconds": lives,
+        }
 
     async def _append(
         self,
@@ -362,6 +430,11 @@ class Store:
 
 
 # --- what is sent and what comes back -------------------------------------------------------------
+
+
+def _count_of(user_id: UserId, entries: Sequence[Any]) -> int:
+    """How many entries of a stream are this user's."""
+    return sum(user_id.encode() in fields[1::2] for _, fields in entries)
 
 
 def _ingested(code: int, version: int) -> Ingested:

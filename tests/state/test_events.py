@@ -177,3 +177,40 @@ async def test_a_redis_that_was_emptied_is_noticed(store: Store, first: Events):
 
     with pytest.raises(GroupMissing):
         await take(first)
+
+
+async def put_aside(events: Events, reason: str = "no") -> None:
+    for delivery in await take(events):
+        await events.dead_letter([delivery], reason)
+
+
+async def test_a_dead_letter_that_is_retried_is_work_again_and_no_dead_letter(
+    store: Store, first: Events
+):
+    await store.ingest([an_interaction()])
+    await put_aside(first)
+    letters = await first.dead_letters()
+
+    assert await first.retry_dead_letters(letters) == 1
+    assert await first.retry_dead_letters(letters) == 0  # somebody was here before
+    assert [delivery.subject for delivery in await take(first)] == ["u1"]
+    assert await first.dead_letters() == []
+
+
+async def test_of_a_forgotten_user_no_dead_letter_is_retried(store: Store, first: Events):
+    await store.ingest([an_interaction()])
+    await put_aside(first)
+    letters = await first.dead_letters()
+    await store.forget_user(USER)
+    await first.retry_dead_letters(letters)
+
+    assert await take(first) == []
+
+
+async def test_dead_letters_that_are_dropped_leave_the_history(store: Store, first: Events):
+    await store.ingest([an_interaction()])
+    await put_aside(first)
+
+    assert await first.drop_dead_letters(await first.dead_letters()) == 1
+    assert (await first.dead_letters(), await take(first)) == ([], [])
+    assert await store.load_user(USER) is not None

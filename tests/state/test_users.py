@@ -1,10 +1,11 @@
 """What is saved of a user, who may save it, and what forgetting leaves."""
 
+import json
 from dataclasses import replace
 
 import pytest
 
-from services.core.errors import StateConflict
+from services.core.errors import StateConflict, UnknownUser
 from services.core.records import UserId
 from services.core.recurrence import PreferenceState
 from services.state.events import Events
@@ -162,3 +163,33 @@ async def test_a_long_text_in_any_script_survives(store: Store):
     await store.save_preference(Folded(record, record.state, text, 3, "hand"))
 
     assert (await the_user(store)).preference == text
+
+
+async def test_all_that_is_held_of_a_user_is_exported(store: Store):
+    await a_folded_user(store, ["i1", "i2", "i3", "i4"])
+    await store.save_scores(UserId("u1"), {"key": 1.5})
+    await store.ingest([an_interaction("i1", at=99)])
+    held = await store.export_user(UserId("u1"))
+
+    assert [each["item_id"] for each in held["history"]] == ["i1", "i2", "i3", "i4", "i1"]
+    assert (held["preference"], held["tail"], held["timeline"][0]["preference"]) == (
+        "now", ["i4"], "after 1",
+    )  # fmt: skip
+    assert (held["cached_margins"], held["waiting_folds"]) == ({"key": 1.5}, 2)
+    assert set(json.loads(json.dumps(held))) == set(held)
+
+
+async def test_of_an_unknown_user_nothing_is_exported(store: Store):
+    with pytest.raises(UnknownUser, match="nobody"):
+        await store.export_user(UserId("nobody"))
+
+
+async def test_the_backlog_counts_folds_and_tells_how_long_the_oldest_waits(store: Store):
+    await put_items(store, ["i1"])
+    assert (await store.load_backlog()).num_waiting == 0
+    for at, user in enumerate(("u1", "u2", "u2")):
+        await store.ingest([an_interaction(user_id=user, at=at)])
+    backlog = await store.load_backlog()
+
+    assert (backlog.num_waiting, backlog.num_dead) == (3, 0)
+    assert backlog.lag_seconds >= 0

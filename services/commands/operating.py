@@ -1,0 +1,85 @@
+"""What an operator does with the online state: dead letters, one user's data."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from services.commands.options import AsJson, Data, settings
+from services.commands.reporting import report, run
+
+dead_letters = typer.Typer(
+    help="Folds that failed too often: see them, try them again, or give them up.",
+    no_args_is_help=True,
+)
+
+Users = Annotated[list[str] | None, typer.Option("--user", help="Of this user alone; repeatable.")]
+
+
+@dead_letters.command("list")
+def list_dead_letters(data: Data = "data", user: Users = None, as_json: AsJson = False) -> None:
+    """Show who is put aside, when and why; oldest first within a partition."""
+    import json
+    from datetime import UTC, datetime
+
+    async def work(events: Any, letters: list[Any]) -> list[Any]:
+        return letters
+
+    letters = run(_with_letters(data, user, work))
+    if as_json:
+        typer.echo(json.dumps({"dead_letters": [asdict(each) for each in letters]}))
+        return
+    for each in letters:
+        failed = datetime.fromtimestamp(each.failed_ms / 1000, UTC).isoformat(timespec="seconds")
+        typer.echo(f"{failed}  {each.user_id}  version {each.version}  {each.reason}")
+    typer.echo(f"{len(letters)} dead letter(s)")
+
+
+@dead_letters.command("retry")
+def retry_dead_letters(data: Data = "data", user: Users = None, as_json: AsJson = False) -> None:
+    """Queue their folds again, with all tries before them; a worker must run."""
+
+    async def work(events: Any, letters: list[Any]) -> dict[str, int]:
+        return {"retried": await events.retry_dead_letters(letters)}
+
+    report(lambda: _with_letters(data, user, work), as_json)
+
+
+@dead_letters.command("drop")
+def drop_dead_letters(data: Data = "data", user: Users = None, as_json: AsJson = False) -> None:
+    """Give them up. Histories stay: the next interaction of a user folds everything."""
+
+    async def work(events: Any, letters: list[Any]) -> dict[str, int]:
+        return {"dropped": await events.drop_dead_letters(letters)}
+
+    report(lambda: _with_letters(data, user, work), as_json)
+
+
+def export_user(
+    user_id: Annotated[str, typer.Argument(help="The user's id.")], data: Data = "data"
+) -> None:
+    """Print all that is held of one user, as JSON."""
+    import json
+
+    from services.core.records import UserId
+    from services.deployment import open_store
+
+    async def work() -> dict[str, Any]:
+        async with open_store(data, settings()) as store:
+            return await store.export_user(UserId(user_id))
+
+    typer.echo(json.dumps(run(work()), indent=2, ensure_ascii=False))
+
+
+async def _with_letters(
+    data: str, users: list[str] | None, work: Callable[[Any, list[Any]], Awaitable[Any]]
+) -> Any:
+    """What comes of the dead letters of these users, or of all."""
+    from services.deployment import open_store
+    from services.state.events import Events
+
+    async with open_store(data, settings()) as store:
+        events = Events(store, consumer="operator")
+        letters = await events.dead_letters()
+        return await work(events, [each for each in letters if not users or each.user_id in users])
