@@ -222,6 +222,7 @@ def _limits(data: str, settings: Settings) -> Limits:
         timeout_seconds=settings.timeout_seconds,
         max_in_flight=settings.max_in_flight,
         reload_seconds=settings.reload_seconds,
+        max_backlog=settings.max_backlog,
         item_cache_bytes=settings.item_cache_mb * 1024 * 1024,
         image_size=int(Artifact(data, "items").manifest().definition["image_size"]),
         fetch=FetchRules(

@@ -85,8 +85,12 @@ class MsrClient:
         exclude_seen: bool = True,
         num_scored: int | None = None,
         timeout_seconds: float | None = None,
+        at_least_version: int | None = None,
     ) -> wire.RecommendResponse:
-        """The items the user would take next, best first (POST /recommend)."""
+        """The items the user would take next, best first (POST /recommend).
+
+        `at_least_version`, as `interact` returned it: wait until the preference knows of that.
+        """
         body = wire.RecommendRequest(
             user_id=user_id,
             candidates=list(candidates) if candidates is not None else None,
@@ -95,6 +99,7 @@ class MsrClient:
             exclude_seen=exclude_seen,
             num_scored=num_scored,
             timeout_seconds=timeout_seconds,
+            at_least_version=at_least_version,
         )
         return self._send("POST", "/recommend", wire.RecommendResponse, body)
 

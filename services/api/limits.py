@@ -16,6 +16,9 @@ class Limits:
     num_scored: int = 20
     timeout_seconds: float = 10.0
     max_in_flight: int = 64
+    # Folds that may wait before interactions are refused, and how often they are counted.
+    max_backlog: int = 100_000
+    backlog_seconds: float = 0.5
     # How often newly published artifacts are looked for.
     reload_seconds: float = 5.0
     # About 2,000 items with a picture of 336 x 336.

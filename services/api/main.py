@@ -20,6 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from services.api import problems
+from services.api.backlog import Backlog
 from services.api.body_limit import BodyLimit
 from services.api.engine_watch import EngineWatch
 from services.api.item_cache import ItemCache
@@ -76,12 +77,16 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        following = asyncio.create_task(parts.live.follow())
+        following = [
+            asyncio.create_task(parts.live.follow()),
+            asyncio.create_task(parts.backlog.follow()),
+        ]
         try:
             async with parts.fetch_client:
                 yield
         finally:
-            following.cancel()
+            for task in following:
+                task.cancel()
 
     app = _Api(
         title="MSR",
@@ -142,6 +147,12 @@ def _assemble(
         limits=limits,
         metrics=metrics,
         cascade=Cascade(store, live, scorer, limits, metrics),
+        backlog=Backlog(
+            store,
+            metrics,
+            max_waiting=limits.max_backlog,
+            poll_seconds=limits.backlog_seconds,
+        ),
         engine_watch=watch,
         fetch_client=CheckedClient(limits.fetch),
         image_slots=asyncio.Semaphore(limits.max_images_at_once),

@@ -59,8 +59,26 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
+        self.version_waits = Counter(
+            "msr_version_waits",
+            "Rankings that were to know a version of the history, by whether they did",
+            ["outcome"],
+            registry=registry,
+        )
         self.interactions = Counter(
             "msr_interactions", "Interactions received", ["outcome"], registry=registry
+        )
+        self.backlog_folds = Gauge(
+            "msr_backlog_folds", "Folds that wait or are under way", registry=registry
+        )
+        self.backlog_bound = Gauge(
+            "msr_backlog_bound", "Folds past which interactions are refused", registry=registry
+        )
+        self.fold_lag = Gauge(
+            "msr_fold_lag_seconds", "How long the oldest fold has been waiting", registry=registry
+        )
+        self.dead_letters = Gauge(
+            "msr_dead_letters", "Folds that failed too often", registry=registry
         )
         self.ordering_in_use = Gauge(
             "msr_ordering_in_use",

@@ -6,6 +6,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from services.api.backlog import Backlog
 from services.api.engine_watch import EngineWatch
 from services.api.limits import Limits
 from services.api.metrics import Metrics
@@ -26,6 +27,7 @@ class Parts:
     limits: Limits
     metrics: Metrics
     cascade: Cascade
+    backlog: Backlog
     engine_watch: EngineWatch
     fetch_client: CheckedClient
     image_slots: asyncio.Semaphore

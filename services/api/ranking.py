@@ -34,6 +34,11 @@ log = structlog.get_logger(__name__)
 
 # Without the store there is no ranking at all, so it may take this long past a short deadline.
 STORE_SECONDS = 1.0
+# Of the time to the deadline, what a preference that is being folded is waited for: the rest is the
+# model's. It is looked at again and again, since whoever folds it may be another machine.
+WAITING_SHARE = 0.5
+FIRST_PAUSE_SECONDS = 0.01
+LONGEST_PAUSE_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,9 @@ class Cascade:
         user_id = UserId(request.user_id)
         async with _store_answers_by(store_deadline):
             user = await self._load_user(user_id)
+            if request.at_least_version is not None:
+                until = started + WAITING_SHARE * (deadline - started)
+                user = await self._wait_for(user_id, user, request.at_least_version, until)
         after_state = clock()
         ordering = self._live.current  # newly published rankers are for the next request
         async with _store_answers_by(store_deadline):
@@ -96,6 +104,7 @@ class Cascade:
             cold=user is None or not user.preference,
             history_version=user.version if user else 0,
             preference_version=user.folded_version if user else 0,
+            older_than_asked=_is_older(user, request.at_least_version),
             degraded=scores.reason is not None,
             reason=scores.reason,
             num_candidates=len(candidates.ordered.candidates),
@@ -110,6 +119,26 @@ class Cascade:
         if user is not None and user.history and not user.folded_version:
             # Never folded, though there is something to fold: ask, and rank with what there is.
             await self._store.request_fold(user_id)
+        return user
+
+    async def _wait_for(
+        self, user_id: UserId, user: UserRecord | None, version: int, until: float
+    ) -> UserRecord | None:
+        """The user once the preference covers this version, or as known when time is over.
+
+        A version that the history never had is not waited for.
+        """
+        clock = asyncio.get_running_loop().time
+        pause = FIRST_PAUSE_SECONDS
+        while user is not None and user.folded_version < version <= user.version:
+            if clock() + pause > until:
+                break
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            if await self._store.load_folded_version(user_id) >= version:
+                user = await self._store.load_user(user_id)
+        outcome = "older" if _is_older(user, version) else "reached"
+        self._metrics.version_waits.labels(outcome).inc()
         return user
 
     # --- candidates ------------------------------------------------------------------------------
@@ -223,6 +252,10 @@ class Cascade:
         stages.labels("scoring").observe(timings.scoring_seconds)
         if scores.reason is not None:
             log.warning("recommendation_degraded", mode=mode, reason=scores.reason)
+
+
+def _is_older(user: UserRecord | None, version: int | None) -> bool:
+    return version is not None and (user is None or user.folded_version < version)
 
 
 @asynccontextmanager

@@ -25,6 +25,7 @@ MAX_URL_CHARS = 2048
 MAX_IMAGE_BASE64_CHARS = 4 * ((20 * 1024 * 1024 + 2) // 3)
 # What a double holds exactly: Redis scripts count in doubles.
 MAX_TIMESTAMP_MS = 2**53 - 1
+MAX_VERSION = 2**53 - 1
 
 
 def _whole(value: object) -> object:
@@ -102,6 +103,14 @@ class RecommendRequest(_Request):
         le=MAX_TIMEOUT_SECONDS,
         allow_inf_nan=False,
         description="The deadline. What the model has not scored by then keeps its cheap rank.",
+    )
+    at_least_version: int | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_VERSION,
+        description="Read your writes: a version that `POST /interactions` returned for this user. "
+        "The answer waits, for half of the time to the deadline, until the preference covers it; "
+        "`older_than_asked` says if it does not.",
     )
 
 
@@ -187,6 +196,7 @@ class RecommendResponse(_Answer):
         cold=False,
         history_version=7,
         preference_version=7,
+        older_than_asked=False,
         degraded=False,
         reason=None,
         num_candidates=20,
@@ -209,6 +219,9 @@ class RecommendResponse(_Answer):
     preference_version: int = Field(
         description="Interactions that the preference used here covers; behind `history_version` "
         "while the worker folds."
+    )
+    older_than_asked: bool = Field(
+        description="True if the preference does not cover `at_least_version` of the request."
     )
     degraded: bool = Field(description="True if the model did not score all that it was sent.")
     reason: DegradedReason | None = Field(description="Why the answer is degraded.")

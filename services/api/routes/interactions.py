@@ -38,8 +38,10 @@ async def take_in(
 
     A request that does not fit the schema is refused as a whole. Otherwise every interaction has
     its own fate: accepted, a duplicate, or rejected with a reason. Sending a request again is
-    harmless if its interactions carry their timestamp or an event id.
+    harmless if its interactions carry their timestamp or an event id. While too many wait to be
+    folded the whole request is refused with 429: send it again later.
     """
+    parts.backlog.require_room()
     received = body.interactions if isinstance(body, wire.InteractionBatch) else [body]
     now_ms = time.time_ns() // 1_000_000
     reasons: dict[int, str] = {}
