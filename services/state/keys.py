@@ -10,6 +10,8 @@
     msr:{i05}:item:ID        hash     title, picture, version, summary, status
     msr:{i05}:queue          stream   items that wait for their summary
     msr:published            string   fingerprints of the artifacts last published
+    msr:api-keys             hash     API key id -> name, scopes, limits, digest of its secret
+    msr:{kID}:bucket         hash     tokens of one API key, and when they were counted
 
 Users and items are spread over NUM_PARTITIONS hash tags by a stable hash of their id. All keys of
 one user share a tag, so a script that touches them runs on one slot of a Redis Cluster.
@@ -41,6 +43,7 @@ DEAD_LETTER_CAP = 1_000  # a partition
 
 GROUP = "workers"
 PUBLISHED = "msr:published"
+API_KEYS = "msr:api-keys"
 
 
 def partition_of(any_id: str) -> int:
@@ -91,6 +94,11 @@ def item(item_id: ItemId) -> str:
 def item_queue(partition: int) -> str:
     """Stream of items to summarize."""
     return f"msr:{{i{partition:02d}}}:queue"
+
+
+def bucket(key_id: str) -> str:
+    """Token bucket of one API key."""
+    return f"msr:{{k{key_id}}}:bucket"
 
 
 def score_key(preference_text: str, item_version: str, adapter: str) -> str:

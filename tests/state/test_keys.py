@@ -23,6 +23,11 @@ def test_all_keys_of_a_user_lie_in_one_slot_whatever_the_id_holds():
     assert len(set(names)) == len(names)
 
 
+def test_the_buckets_of_api_keys_are_spread_over_the_slots():
+    assert hash_tag(keys.bucket("0a1b")) == "k0a1b"
+    assert hash_tag(keys.bucket("0a1b")) != hash_tag(keys.bucket("0a1c"))
+
+
 def test_an_item_lies_in_the_slot_of_its_queue():
     item = ItemId("{other}item")
 

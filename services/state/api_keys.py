@@ -1,0 +1,89 @@
+"""API keys at rest, and the token bucket of each.
+
+All keys are the fields of one hash: they are few, and so they are listed, made and revoked by one
+command each, on Redis Cluster too. A bucket lies in a slot of its own, by the key's id.
+
+    keys = ApiKeys(store.connection)
+    await keys.add(key)
+"""
+
+import json
+from typing import Any
+
+from services.core.api_keys import ApiKey, Scope
+from services.core.errors import StateError
+from services.state import keys
+from services.state.connection import Connection, Script
+
+
+class ApiKeys:
+    """Every API key that is valid or has expired; a revoked one is gone."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Over the store's connection."""
+        self._connection = connection
+        self._take_tokens = Script.read("take_tokens")
+
+    async def add(self, key: ApiKey) -> None:
+        """Keep a new key; it works at once."""
+        await self._connection.call("HSET", keys.API_KEYS, key.key_id, _encode(key))
+
+    async def load(self, key_id: str) -> ApiKey | None:
+        """The key, expired or not; None if there is none."""
+        reply = await self._connection.call("HGET", keys.API_KEYS, key_id)
+        return None if reply is None else _decode(key_id, reply)
+
+    async def load_all(self) -> list[ApiKey]:
+        """All keys, oldest first."""
+        reply = await self._connection.call("HGETALL", keys.API_KEYS)
+        found = [
+            _decode(key_id.decode(), value)
+            for key_id, value in zip(reply[::2], reply[1::2], strict=True)
+        ]
+        return sorted(found, key=lambda key: (key.created_ms, key.key_id))
+
+    async def revoke(self, key_id: str) -> bool:
+        """Remove a key and its bucket; False if there was none."""
+        reply = await self._connection.call("HDEL", keys.API_KEYS, key_id)
+        await self._connection.call("DEL", keys.bucket(key_id))
+        return bool(reply)
+
+    async def take_tokens(self, key: ApiKey, num_tokens: int, *, num_taken: int = 0) -> float:
+        """Take tokens from the bucket of a key with a rate: 0 if there were enough.
+
+        Else the seconds until there are, and the `num_taken` that the same request took before are
+        given back. More than the bucket holds are taken from a full one.
+        """
+        wait_ms = await self._connection.run(
+            self._take_tokens,
+            [keys.bucket(key.key_id)],
+            [key.rate_per_second, key.burst, num_tokens, num_taken],
+        )
+        return int(wait_ms) / 1000
+
+
+def _encode(key: ApiKey) -> str:
+    return json.dumps(
+        {
+            "name": key.name,
+            "scopes": sorted(key.scopes),
+            "created_ms": key.created_ms,
+            "expires_ms": key.expires_ms,
+            "rate_per_second": key.rate_per_second,
+            "burst": key.burst,
+            "digest": key.digest,
+        }
+    )
+
+
+def _decode(key_id: str, value: bytes) -> ApiKey:
+    try:
+        fields: dict[str, Any] = json.loads(value)
+        scopes = frozenset(Scope(scope) for scope in fields.pop("scopes"))
+        return ApiKey(key_id=key_id, scopes=scopes, **fields)
+    except (ValueError, TypeError, KeyError) as error:
+        # Without the value: it holds the digest.
+        raise StateError(
+            f"Redis holds an API key {key_id!r} that cannot be read; it was written by other code: "
+            "revoke it and make a new one"
+        ) from error
