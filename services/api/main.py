@@ -19,7 +19,8 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from services.api import problems
+from services.api import guard, problems
+from services.api.access import Access, AccessRules
 from services.api.backlog import Backlog
 from services.api.body_limit import BodyLimit
 from services.api.engine_watch import EngineWatch
@@ -38,6 +39,7 @@ from services.core.errors import InputError
 from services.core.records import Item, ItemId
 from services.engines.contract import Engine
 from services.fetch.download import CheckedClient
+from services.state.api_keys import ApiKeys
 from services.state.store import Store
 
 log = structlog.get_logger(__name__)
@@ -55,9 +57,12 @@ Every error is a problem document (RFC 9457) with a stable `type`.
 
 class _Api(FastAPI):
     def openapi(self) -> dict[str, Any]:
-        document = super().openapi()
-        problems.add_problem_schema(document)
-        return document
+        if self.openapi_schema is None:
+            document = super().openapi()
+            problems.add_problem_schema(document)
+            guard.describe(document, self.routes, self.state.parts.access.rules)
+        assert self.openapi_schema is not None
+        return self.openapi_schema
 
 
 def create_app(
@@ -67,13 +72,15 @@ def create_app(
     ordering: Ordering,
     source: PublishedOrdering | None = None,
     limits: Limits | None = None,
+    rules: AccessRules | None = None,
 ) -> FastAPI:
     """The application over parts that the caller opened and will close.
 
-    With a `source` the ordering follows what is published there.
+    With a `source` the ordering follows what is published there. Without `rules` it asks nobody for
+    an API key.
     """
     limits = limits or Limits()
-    parts = _assemble(store, engine, ordering, source, limits)
+    parts = _assemble(store, engine, ordering, source, limits, rules or AccessRules())
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -120,6 +127,7 @@ def _assemble(
     ordering: Ordering,
     source: PublishedOrdering | None,
     limits: Limits,
+    rules: AccessRules,
 ) -> Parts:
     async def load_items(item_ids: list[ItemId]) -> list[Item]:
         return [record.item for record in (await store.load_items(item_ids)).values()]
@@ -146,6 +154,7 @@ def _assemble(
         live=live,
         limits=limits,
         metrics=metrics,
+        access=Access(ApiKeys(store.connection), rules, metrics),
         cascade=Cascade(store, live, scorer, limits, metrics),
         backlog=Backlog(
             store,

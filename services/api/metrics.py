@@ -40,6 +40,12 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self.access_refusals = Counter(
+            "msr_access_refusals",
+            "Requests refused by their API key",
+            ["reason"],
+            registry=registry,
+        )
         self.stage_seconds = Histogram(
             "msr_recommend_stage_seconds",
             "Time in each stage of a recommendation",

@@ -6,6 +6,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from services.api.access import Access
 from services.api.backlog import Backlog
 from services.api.engine_watch import EngineWatch
 from services.api.limits import Limits
@@ -26,6 +27,7 @@ class Parts:
     live: LiveOrdering
     limits: Limits
     metrics: Metrics
+    access: Access
     cascade: Cascade
     backlog: Backlog
     engine_watch: EngineWatch

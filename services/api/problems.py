@@ -5,6 +5,7 @@ words of the error. What went wrong on this side is logged, and the caller gets 
 so that no address, path or internal name leaves the process.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,13 +28,17 @@ MAX_DETAIL_CHARS = 2000
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of problem. `told` is its detail if the error's own words stay here."""
+    """One kind of problem. `told` is its detail if the error's own words stay here.
+
+    `challenge` says how to authenticate.
+    """
 
     slug: str
     status: int
     title: str
     told: str | None = None
     retry_after_seconds: int | None = None
+    challenge: str | None = None
 
     @property
     def type(self) -> str:
@@ -79,6 +84,13 @@ KINDS: Mapping[type[errors.MsrError], Kind] = {
     errors.BacklogFull: Kind(
         "backlog-full", 429, "Too many interactions are waiting", "send them again later", 5
     ),
+    errors.AccessError: Kind("access-refused", 403, "Access refused"),
+    errors.Unauthenticated: Kind(
+        "unauthenticated", 401, "An API key is needed", challenge="Bearer"
+    ),
+    errors.Forbidden: Kind("forbidden", 403, "The API key may not do this"),
+    # The error itself knows for how long.
+    errors.RateLimited: Kind("rate-limited", 429, "Too many requests", retry_after_seconds=1),
 }
 
 INVALID_REQUEST = Kind("invalid-request", 422, "The request is not valid")
@@ -124,7 +136,9 @@ def problem_response(
     )
     all_headers = dict(headers or {})
     if kind.retry_after_seconds is not None:
-        all_headers["Retry-After"] = str(kind.retry_after_seconds)
+        all_headers.setdefault("Retry-After", str(kind.retry_after_seconds))
+    if kind.challenge is not None:
+        all_headers["WWW-Authenticate"] = kind.challenge
     return JSONResponse(
         problem.model_dump(exclude_none=True),
         kind.status,
@@ -155,7 +169,12 @@ async def _answer_own(request: Request, error: Exception) -> JSONResponse:
     if kind.status >= 500:
         # The message may name addresses and paths: it is for this side.
         log.warning("request_failed", problem=kind.slug, error=str(error))
-    return problem_response(kind, instance=instance_of(request.scope), detail=str(error))
+    headers = {}
+    if isinstance(error, errors.RateLimited):
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
+    return problem_response(
+        kind, instance=instance_of(request.scope), detail=str(error), headers=headers
+    )
 
 
 async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
@@ -231,6 +250,17 @@ def documented(
     }
 
 
+def add_documented(responses: dict[str, Any], *listed: type[errors.MsrError]) -> None:
+    """Add to the responses of an operation, in a finished document, problems it may answer too."""
+    by_slug = {kind.slug: kind for kind in (*KINDS.values(), *_OF_FRAMEWORK.values(), UNEXPECTED)}
+    added = documented(*listed)
+    for status, entry in added.items():
+        there = responses.get(str(status), {}).get("content", {}).get(MEDIA_TYPE, {})
+        slugs = [*there.get("examples", {}), *entry["content"][MEDIA_TYPE]["examples"]]
+        kinds = [by_slug[slug] for slug in dict.fromkeys(slugs)]
+        responses[str(status)] = _documented_status(kinds)
+
+
 def _documented_status(kinds: Sequence[Kind]) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "description": "; ".join(dict.fromkeys(kind.title for kind in kinds)),
@@ -241,14 +271,18 @@ def _documented_status(kinds: Sequence[Kind]) -> dict[str, Any]:
             }
         },
     }
+    headers = {}
     if any(kind.retry_after_seconds is not None for kind in kinds):
-        entry["headers"] = {
-            "Retry-After": {
-                "description": "Seconds after which to try again.",
-                "schema": {"type": "integer"},
-            }
-        }
+        headers["Retry-After"] = _header("Seconds after which to try again.", "integer")
+    if any(kind.challenge is not None for kind in kinds):
+        headers["WWW-Authenticate"] = _header("How to authenticate.", "string")
+    if headers:
+        entry["headers"] = headers
     return entry
+
+
+def _header(description: str, json_type: str) -> dict[str, Any]:
+    return {"description": description, "schema": {"type": json_type}}
 
 
 def _example(kind: Kind) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""The outermost layer of a request: its id, its log line, its metrics, and the last resort.
+"""The layer around all that answers a request: its id, log line and metrics, and the last resort.
 
-Bodies, queries and ids in paths are not logged: a route stands in the log as its template.
+Bodies, queries, headers and ids in paths are not logged: a route stands in the log as its
+template, an API key as its id.
 """
 
 import time
@@ -12,12 +13,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.api import problems, request_ids
 from services.api.metrics import Metrics
+from services.core.api_keys import ApiKey
 
 log = structlog.get_logger(__name__)
 
 
 class RequestLog:
-    """ASGI middleware; must be the outermost."""
+    """ASGI middleware; must be outside of all that answers or fails."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         """Wrap `app`; count into `metrics`."""
@@ -64,9 +66,15 @@ class RequestLog:
             method=method,
             status=status,
             duration_seconds=round(seconds, 4),
+            **_key_id(scope),
         )
 
 
 def _template(scope: Scope) -> str:
     route: Any = scope.get("route")
     return str(getattr(route, "path_format", None) or "unmatched")
+
+
+def _key_id(scope: Scope) -> dict[str, str]:
+    key = scope.get("state", {}).get("api_key")  # as `guard` leaves it
+    return {"key_id": key.key_id} if isinstance(key, ApiKey) else {}

@@ -22,10 +22,14 @@
     │   ├── EngineRefused          it answered that it will not take this prompt
     │   ├── ModelUnusable          a checkpoint or adapter that cannot serve this method
     │   └── AnswerTokenMissing     no log-probability for Yes or No
-    └── StateError               Redis
-        ├── StateUnavailable       not reachable
-        ├── StateConflict          somebody else saved first
-        └── BacklogFull            more unfolded interactions than the bound allows
+    ├── StateError               Redis
+    │   ├── StateUnavailable       not reachable
+    │   ├── StateConflict          somebody else saved first
+    │   └── BacklogFull            more unfolded interactions than the bound allows
+    └── AccessError              who asks, and how often
+        ├── Unauthenticated        no API key, or none that is valid
+        ├── Forbidden              a key without the scope that this needs
+        └── RateLimited            more than the key's rate allows
 
 A message says what failed, on which id, and what to do. Foreign exceptions are translated once,
 where the library is called. Only `services/api/problems.py` knows HTTP status codes.
@@ -134,3 +138,24 @@ class StateConflict(StateError):
 
 class BacklogFull(StateError):
     """More interactions wait to be folded than the bound allows."""
+
+
+class AccessError(MsrError):
+    """The caller may not do this, or not now."""
+
+
+class Unauthenticated(AccessError):
+    """No API key came, or none that is valid."""
+
+
+class Forbidden(AccessError):
+    """The API key has not the scope that this needs."""
+
+
+class RateLimited(AccessError):
+    """The API key has used up what its rate allows."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float) -> None:
+        """`retry_after_seconds`: when the same request would be let through."""
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, cast
 
@@ -9,9 +10,11 @@ import httpx
 import numpy as np
 from fastapi import FastAPI
 
+from services.api.access import AccessRules
 from services.api.limits import Limits
 from services.api.main import create_app
 from services.api.ordering import Ordering
+from services.core.api_keys import Scope, issue
 from services.core.errors import EngineError
 from services.core.prompts import GenerationLimits, Messages
 from services.core.records import Interaction, Item, ItemId, UserId
@@ -21,10 +24,13 @@ from services.engines.contract import EngineIdentity
 from services.retrieval.features import FEATURES, MARGIN
 from services.retrieval.fusion import Fusion, Ranker
 from services.retrieval.rankers import CheapScores
+from services.state.api_keys import ApiKeys
 from services.state.records import Folded
 from services.state.store import Store
 
 IDENTITY = EngineIdentity(model="scripted", adapter="scripted-adapter")
+# Keys are asked for, and read with every request.
+WITH_KEYS = AccessRules(require_keys=True, cache_seconds=0)
 ITEM_IDS = [ItemId(f"i{number}") for number in range(1, 7)]
 
 
@@ -203,6 +209,18 @@ async def put_user(
         await store.save_preference(Folded(record, state, preference, record.version, "tests"))
 
 
+async def a_token(store: Store, *scopes: Scope, **fields: Any) -> str:
+    """What the owner of a new key is told; with all scopes if none is named."""
+    now_ms = fields.pop("now_ms", time.time_ns() // 1_000_000)
+    key, token = issue("of a test", scopes or tuple(Scope), now_ms=now_ms, **fields)
+    await ApiKeys(store.connection).add(key)
+    return token
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
 def an_app(
     store: Store,
     engine: ScriptedEngine | None = None,
@@ -210,6 +228,7 @@ def an_app(
     rankers: ScriptedRankers | None = None,
     ranker: Ranker | None = None,
     source: Any = None,
+    rules: AccessRules | None = None,
     **limits: Any,
 ) -> FastAPI:
     engine = engine or ScriptedEngine()
@@ -219,6 +238,7 @@ def an_app(
         ordering=an_ordering(rankers, ranker, engine.identity),
         source=source,
         limits=Limits(**limits),
+        rules=rules,
     )
 
 

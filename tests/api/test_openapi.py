@@ -6,7 +6,7 @@ import pytest
 from services.api import problems
 from services.core import errors
 from services.state.store import Store
-from tests.api.builders import an_app
+from tests.api.builders import WITH_KEYS, an_app
 
 # Errors that only offline steps raise, or that a request never lets out of the process.
 NEVER_ANSWERED = {
@@ -15,12 +15,14 @@ NEVER_ANSWERED = {
     errors.ArtifactMismatch, errors.TargetLeak, errors.FolderNotWritable, errors.EngineError,
     errors.EngineUnavailable, errors.EngineOverloaded, errors.EngineTimeout,
     errors.EngineRefused, errors.ModelUnusable, errors.AnswerTokenMissing, errors.StateConflict,
+    errors.AccessError,
 }  # fmt: skip
 
 
 @pytest.fixture
 def document(store: Store) -> dict[str, Any]:
-    return an_app(store).openapi()
+    """Of an application that asks for keys."""
+    return an_app(store, rules=WITH_KEYS).openapi()
 
 
 def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -61,6 +63,35 @@ def test_every_error_that_can_be_answered_is_listed_somewhere(document: dict[str
     listed = {kind for _, operation in operations(document) for kind in kinds_listed(operation)}
     answered = set(problems.KINDS) - NEVER_ANSWERED
     assert {problems.KINDS[error].slug for error in answered} <= listed
+
+
+def test_a_route_that_needs_a_key_says_which_scope_and_how_it_refuses(
+    document: dict[str, Any],
+) -> None:
+    assert document["components"]["securitySchemes"]["ApiKey"]["scheme"] == "bearer"
+    for name, operation in operations(document):
+        refusals = {"unauthenticated", "forbidden", "rate-limited"}
+        if "security" in operation:
+            assert operation["security"][0]["ApiKey"][0] in ("read", "write", "admin"), name
+            assert refusals <= kinds_listed(operation), name
+            assert {"WWW-Authenticate"} == set(operation["responses"]["401"]["headers"]), name
+            assert {"Retry-After"} == set(operation["responses"]["429"]["headers"]), name
+        else:
+            assert not refusals & kinds_listed(operation), name
+
+
+def test_refusals_of_one_status_stand_beside_one_another(document: dict[str, Any]) -> None:
+    put = document["paths"]["/items"]["put"]
+    ingest = document["paths"]["/interactions"]["post"]
+    assert {"url-refused", "forbidden"} <= kinds_listed(put)
+    assert {"backlog-full", "rate-limited"} <= kinds_listed(ingest)
+
+
+def test_where_no_key_is_asked_for_the_document_does_not_speak_of_any(store: Store) -> None:
+    document = an_app(store).openapi()
+    assert "securitySchemes" not in document["components"]
+    assert not [name for name, operation in operations(document) if "security" in operation]
+    assert "401" not in str([operation["responses"] for _, operation in operations(document)])
 
 
 def test_bounds_of_optional_fields_stand_in_the_document(document: dict[str, Any]) -> None:

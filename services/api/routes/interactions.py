@@ -5,15 +5,18 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
 
+from services.api.guard import Caller, GuardedRoute, needs
 from services.api.parts import AppParts
 from services.api.problems import documented
 from services.core import wire
+from services.core.api_keys import Scope
 from services.core.errors import BacklogFull, StateError, StateUnavailable
 from services.core.records import Interaction, ItemId, UserId, derive_event_id
 
 MAX_AHEAD_MS = 24 * 3600 * 1000
+INTERACTIONS_A_TOKEN = 100
 
-router = APIRouter(tags=["interactions"])
+router = APIRouter(tags=["interactions"], route_class=GuardedRoute)
 
 _ONE = {"user_id": "u42", "item_id": "i7", "timestamp_ms": 1_767_225_600_000}
 _EXAMPLES: dict[str, Any] = {
@@ -31,8 +34,11 @@ _EXAMPLES: dict[str, Any] = {
     summary="Take in interactions",
     responses=documented(StateUnavailable, StateError, BacklogFull, body=True),
 )
+@needs(Scope.WRITE)
 async def take_in(
-    body: Annotated[wire.Interactions, Body(openapi_examples=_EXAMPLES)], parts: AppParts
+    body: Annotated[wire.Interactions, Body(openapi_examples=_EXAMPLES)],
+    parts: AppParts,
+    caller: Caller,
 ) -> wire.InteractionsResponse:
     """Store the interactions; the preferences follow in the background.
 
@@ -43,6 +49,9 @@ async def take_in(
     """
     parts.backlog.require_room()
     received = body.interactions if isinstance(body, wire.InteractionBatch) else [body]
+    # Every request has paid one token; only now it is known what this one costs.
+    cost = -(-len(received) // INTERACTIONS_A_TOKEN)
+    await parts.access.charge(caller, cost - 1, num_taken=1)
     now_ms = time.time_ns() // 1_000_000
     reasons: dict[int, str] = {}
     stored: list[tuple[int, Interaction]] = []

@@ -6,9 +6,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
+from services.api.guard import GuardedRoute, needs
 from services.api.parts import AppParts, Parts
 from services.api.problems import INVALID_REQUEST, documented
 from services.core import wire
+from services.core.api_keys import Scope
 from services.core.errors import (
     ImageRefused,
     RowRefused,
@@ -23,7 +25,7 @@ from services.core.records import Item, ItemId
 from services.fetch.download import fetch_image
 from services.state.records import ItemRecord
 
-router = APIRouter(tags=["items"])
+router = APIRouter(tags=["items"], route_class=GuardedRoute)
 
 PathItemId = Annotated[wire.Id, Path(description="The item's id, percent-encoded.")]
 
@@ -37,6 +39,7 @@ PathItemId = Annotated[wire.Id, Path(description="The item's id, percent-encoded
         **documented(RowRefused, ImageRefused, UrlRefused, StateUnavailable, StateError, body=True),
     },
 )
+@needs(Scope.ADMIN)
 async def put(body: wire.ItemIn, parts: AppParts, response: Response) -> wire.ItemView:
     """Store the item, its picture prepared for the model; the summary follows in the background.
 
@@ -60,6 +63,7 @@ async def put(body: wire.ItemIn, parts: AppParts, response: Response) -> wire.It
     summary="Read an item",
     responses=documented(UnknownItem, StateUnavailable, StateError, INVALID_REQUEST),
 )
+@needs(Scope.READ)
 async def read(item_id: PathItemId, parts: AppParts) -> wire.ItemView:
     """The item as the model sees it, and how far its summary is."""
     return _view(await _load(ItemId(item_id), parts))
@@ -71,6 +75,7 @@ async def read(item_id: PathItemId, parts: AppParts) -> wire.ItemView:
     summary="Delete an item",
     responses=documented(StateUnavailable, StateError, INVALID_REQUEST),
 )
+@needs(Scope.ADMIN)
 async def delete(item_id: PathItemId, parts: AppParts) -> Response:
     """Take the item out of the catalogue; it is not ranked any more. Histories keep its id."""
     await parts.store.delete_item(ItemId(item_id))

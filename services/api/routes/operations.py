@@ -5,16 +5,19 @@ from importlib.metadata import version
 
 from fastapi import APIRouter, Response
 
+from services.api.guard import GuardedRoute, needs, open_to_all
 from services.api.metrics import CONTENT_TYPE
 from services.api.parts import AppParts, Parts
 from services.api.problems import documented
 from services.core import prompts, wire
+from services.core.api_keys import Scope
 from services.core.errors import StateError
 
-router = APIRouter(tags=["operations"])
+router = APIRouter(tags=["operations"], route_class=GuardedRoute)
 
 
 @router.get("/health/live", summary="Is the process alive", responses=documented())
+@open_to_all
 async def live() -> wire.Liveness:
     """Answers as long as the event loop turns; looks at nothing else."""
     return wire.Liveness()
@@ -28,6 +31,7 @@ async def live() -> wire.Liveness:
         **documented(),
     },
 )
+@open_to_all
 async def ready(parts: AppParts, response: Response) -> wire.Readiness:
     """The state of each part. Without Redis nothing can be answered (503); without the model
     rankings are degraded but answered, so the status stays 200. Newly published artifacts that are
@@ -51,12 +55,14 @@ async def ready(parts: AppParts, response: Response) -> wire.Readiness:
         **documented(),
     },
 )
+@needs(Scope.ADMIN, unless=lambda rules: rules.open_metrics)
 async def metrics(parts: AppParts) -> Response:
     """Counts and times of this process."""
     return Response(parts.metrics.render(), media_type=CONTENT_TYPE)
 
 
 @router.get("/version", summary="What runs here", responses=documented())
+@open_to_all
 async def read_version(parts: AppParts) -> wire.VersionResponse:
     """Code, prompts, weights and artifacts, each by version or fingerprint."""
     identity, ordering = parts.engine.identity, parts.live.current

@@ -2,12 +2,14 @@
 
 from fastapi import APIRouter
 
+from services.api.guard import GuardedRoute, needs
 from services.api.parts import AppParts
 from services.api.problems import documented
 from services.core import wire
+from services.core.api_keys import Scope
 from services.core.errors import StateError, StateUnavailable
 
-router = APIRouter(tags=["recommendations"])
+router = APIRouter(tags=["recommendations"], route_class=GuardedRoute)
 
 
 @router.post(
@@ -15,6 +17,7 @@ router = APIRouter(tags=["recommendations"])
     summary="Rank items for a user",
     responses=documented(StateUnavailable, StateError, body=True),
 )
+@needs(Scope.READ)
 async def recommend(body: wire.RecommendRequest, parts: AppParts) -> wire.RecommendResponse:
     """Rank the caller's candidates, or retrieve some, by the deadline.
 

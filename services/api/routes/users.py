@@ -4,13 +4,15 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
+from services.api.guard import GuardedRoute, needs
 from services.api.parts import AppParts
 from services.api.problems import INVALID_REQUEST, documented
 from services.core import wire
+from services.core.api_keys import Scope
 from services.core.errors import StateError, StateUnavailable, UnknownUser
 from services.core.records import UserId
 
-router = APIRouter(tags=["users"])
+router = APIRouter(tags=["users"], route_class=GuardedRoute)
 
 PathUserId = Annotated[wire.Id, Path(description="The user's id, percent-encoded.")]
 
@@ -20,6 +22,7 @@ PathUserId = Annotated[wire.Id, Path(description="The user's id, percent-encoded
     summary="Read a user's preference",
     responses=documented(UnknownUser, StateUnavailable, StateError, INVALID_REQUEST),
 )
+@needs(Scope.READ)
 async def read_preference(user_id: PathUserId, parts: AppParts) -> wire.PreferenceResponse:
     """The written preference, what it covers, and how it came about block after block."""
     user = await parts.store.load_user(UserId(user_id))
@@ -50,6 +53,7 @@ async def read_preference(user_id: PathUserId, parts: AppParts) -> wire.Preferen
     summary="Forget a user",
     responses=documented(StateUnavailable, StateError, INVALID_REQUEST),
 )
+@needs(Scope.ADMIN)
 async def forget(user_id: PathUserId, parts: AppParts) -> Response:
     """Remove every trace of the user. Forgetting an unknown user succeeds: nothing is left."""
     await parts.store.forget_user(UserId(user_id))
