@@ -35,6 +35,7 @@ from services.api.ranking import Cascade
 from services.api.request_log import RequestLog
 from services.api.routes import interactions, items, operations, recommend, users
 from services.api.scorer import CandidateScorer
+from services.api.security_headers import SecurityHeaders
 from services.core.errors import InputError
 from services.core.records import Item, ItemId
 from services.engines.contract import Engine
@@ -118,6 +119,7 @@ def create_app(
         by_path={"/items": limits.max_item_body_bytes},
     )
     app.add_middleware(RequestLog, metrics=parts.metrics)
+    app.add_middleware(SecurityHeaders)
     return app
 
 
@@ -195,6 +197,7 @@ async def serve(
             app,
             log_config=None,
             access_log=False,
+            server_header=False,  # nobody's business which program and version answers
             timeout_graceful_shutdown=max(1, round(shutdown_seconds)),
         ),
         lambda: _announce(url, on_listening),

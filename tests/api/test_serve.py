@@ -46,6 +46,15 @@ async def test_a_server_on_port_0_says_where_it_listens_and_answers_there(store:
     assert [item["item_id"] for item in answer.json()["items"]] == ["i1", "i2"]
 
 
+async def test_no_answer_names_the_program_that_serves(store: Store) -> None:
+    running = Running(an_app(store))
+    async with httpx.AsyncClient(base_url=await running.url()) as client:
+        answer = await client.get("/version")
+    running.stop.set()
+    await running.ended()
+    assert "server" not in answer.headers
+
+
 async def test_a_request_in_hand_is_answered_before_the_server_ends(store: Store) -> None:
     engine = ScriptedEngine(stalled=["i1"])
     running = Running(an_app(store, engine))
