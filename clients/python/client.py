@@ -4,11 +4,15 @@
     with MsrClient("http://127.0.0.1:8000") as msr:
         print(msr.recommend("u42", k=5).items)
 
+Where the server asks for an API key: MsrClient(url, api_key="msr_..."). No message and no repr
+shows it.
+
 Answers are the models of `core/wire.py`. An answer that is a problem document is raised as
 ProblemError; whatever keeps an answer from coming is ServerUnreachable.
 """
 
 import base64
+import re
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -22,6 +26,8 @@ from services.core import wire
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
+# What may stand after `Bearer` in a header (RFC 6750).
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _FIRST_PAUSE_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 0.5
 
@@ -54,11 +60,20 @@ class MsrClient:
         self,
         base_url: str,
         *,
+        api_key: str | None = None,
         timeout_seconds: float = 30.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """`timeout_seconds` bounds each wait on the network; `transport` replaces the network."""
-        self._http = httpx.Client(base_url=base_url, timeout=timeout_seconds, transport=transport)
+        """`timeout_seconds` bounds each wait on the network; `transport` replaces the network.
+
+        ValueError for an `api_key` that cannot be one.
+        """
+        self._http = httpx.Client(
+            base_url=base_url,
+            headers=_authorization(api_key),
+            timeout=timeout_seconds,
+            transport=transport,
+        )
 
     def __enter__(self) -> "MsrClient":
         return self
@@ -186,6 +201,19 @@ class MsrClient:
         if response.is_success:
             return response
         raise ProblemError(_read(response, wire.Problem))
+
+
+def _authorization(api_key: str | None) -> dict[str, str]:
+    if api_key is None:
+        return {}
+    # Checked here, since the network's own error would quote the header: a line break at the end of
+    # a key that was read from a file is enough.
+    if not _TOKEN.fullmatch(api_key):
+        raise ValueError(
+            f"api_key has {len(api_key)} characters and cannot be an API key; is there a space or "
+            "a line break in it?"
+        )
+    return {"Authorization": f"Bearer {api_key}"}
 
 
 def _read(response: httpx.Response, answer: type[Answer]) -> Answer:

@@ -1,12 +1,13 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
 
-from clients.python import MsrClient, ProblemError, ServerUnreachable, StillFolding
+from clients.python import ClientError, MsrClient, ProblemError, ServerUnreachable, StillFolding
 from services.core import wire
 
 
@@ -62,6 +63,51 @@ def test_an_answer_of_something_else_is_unreachable() -> None:
     page = httpx.MockTransport(lambda request: httpx.Response(200, text="<html>"))
     with MsrClient("http://x", transport=page) as client, pytest.raises(ServerUnreachable):
         client.version()
+
+
+def test_an_api_key_is_sent_with_every_request() -> None:
+    shown: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        shown.append(request.headers["Authorization"])
+        return httpx.Response(204)
+
+    with MsrClient("http://x", api_key="msr_1_s", transport=httpx.MockTransport(answer)) as client:
+        client.forget("u1")
+        client.delete_item("i1")
+    assert shown == ["Bearer msr_1_s"] * 2
+
+
+def refusing(request: httpx.Request) -> httpx.Response:
+    problem = wire.Problem.model_config["json_schema_extra"]["examples"][0]
+    return httpx.Response(401, content=json.dumps({**problem, "status": 401}))
+
+
+def unreachable(request: httpx.Request) -> httpx.Response:
+    raise httpx.ConnectError("refused", request=request)
+
+
+def not_the_api(request: httpx.Request) -> httpx.Response:
+    return httpx.Response(200, text="<html>")
+
+
+@pytest.mark.parametrize("answer", [refusing, unreachable, not_the_api])
+def test_no_error_and_no_repr_shows_the_api_key(
+    answer: Callable[[httpx.Request], httpx.Response],
+) -> None:
+    client = MsrClient("http://x", api_key="msr_1_SECRET", transport=httpx.MockTransport(answer))
+    with client, pytest.raises(ClientError) as caught:
+        client.version()
+    told = "".join(traceback.format_exception(caught.value))
+    assert "SECRET" not in told + repr(caught.value) + repr(vars(caught.value)) + repr(client)
+    assert "SECRET" not in repr(vars(client))
+
+
+@pytest.mark.parametrize("api_key", ["", "SECRET\n", "SEC RET", "SECRETé", "SECRET\x00"])
+def test_what_cannot_be_an_api_key_is_refused_without_showing_it(api_key: str) -> None:
+    with pytest.raises(ValueError, match="cannot be an API key") as caught:
+        MsrClient("http://x", api_key=api_key)
+    assert "SEC" not in "".join(traceback.format_exception(caught.value))
 
 
 def a_preference_at(versions: list[int]) -> httpx.MockTransport:
