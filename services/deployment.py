@@ -6,6 +6,7 @@ The commands of `cli.py` and the demo come here; nothing else knows both the API
 import asyncio
 import contextlib
 import functools
+import ipaddress
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 import structlog
 
 from model_training import fit_retrieval
+from services.api.access import AccessRules
 from services.api.limits import Limits
 from services.api.main import Background, create_app
 from services.api.main import serve as serve_app
@@ -170,6 +172,8 @@ async def serve(
     place of those in use while it runs.
     The worker runs in this process too if asked for, or if Redis is embedded and nothing was said.
     """
+    if not settings.require_keys:
+        warn_if_exposed(host)
     fit_retrieval.ensure(data)
     engine = await choice.open()
     try:
@@ -185,6 +189,7 @@ async def serve(
                 ordering=ordering,
                 source=source,
                 limits=_limits(data, settings),
+                rules=_access_rules(settings),
             )
             embedded = settings.redis_url is None
             background: list[Background] = []
@@ -201,6 +206,20 @@ async def serve(
             )
     finally:
         await engine.close()
+
+
+def warn_if_exposed(host: str) -> None:
+    """Log a warning if an API that asks for no key can be reached from other machines."""
+    try:
+        exposed = not ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        exposed = host != "localhost"
+    if exposed:
+        log.warning(
+            "api_open_to_everybody",
+            host=host,
+            remedy="set MSR_REQUIRE_KEYS=1 and make keys with `msr keys create`",
+        )
 
 
 async def work(data: str, choice: EngineChoice, settings: Settings) -> None:
@@ -230,4 +249,12 @@ def _limits(data: str, settings: Settings) -> Limits:
             timeout_seconds=settings.image_timeout_seconds,
             max_attempts=2,  # somebody waits for the answer
         ),
+    )
+
+
+def _access_rules(settings: Settings) -> AccessRules:
+    return AccessRules(
+        require_keys=settings.require_keys,
+        open_metrics=settings.open_metrics,
+        cache_seconds=settings.key_cache_seconds,
     )

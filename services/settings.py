@@ -50,6 +50,17 @@ class Settings(BaseSettings):
     # The HTTP server.
     shutdown_seconds: float = Field(10.0, gt=0, description="For requests in hand to end.")
 
+    # Who may call. Off: everybody who reaches the port may do everything.
+    require_keys: bool = Field(
+        False, description="Ask for an API key, as `msr keys create` makes them."
+    )
+    open_metrics: bool = Field(
+        False, description="Answer GET /metrics without a key of the scope `admin` too."
+    )
+    key_cache_seconds: float = Field(
+        3.0, ge=0, le=60, description="How long a revoked key may still work."
+    )
+
     # The cascade.
     num_scored: int = Field(20, ge=1, le=1000)
     timeout_seconds: float = Field(10.0, ge=0.05, le=60)

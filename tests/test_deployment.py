@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
+import structlog
 
-from services.deployment import DEMO_WEIGHTS, choose_engine, open_store
+from services.deployment import DEMO_WEIGHTS, choose_engine, open_store, warn_if_exposed
 from services.settings import Settings
 
 
@@ -51,3 +52,21 @@ async def test_without_an_url_the_state_lies_in_the_data_folder_and_is_found_aga
     async with open_store(str(tmp_path), settings) as store:
         assert await store.load_published() == "mark"
     assert (tmp_path / "state").is_dir()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "msr.example"])
+def test_a_host_that_others_reach_is_warned_of_once(host: str):
+    with structlog.testing.capture_logs() as logs:
+        warn_if_exposed(host)
+
+    [event] = logs
+    assert (event["log_level"], event["host"]) == ("warning", host)
+    assert "MSR_REQUIRE_KEYS" in event["remedy"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_a_host_that_only_this_machine_reaches_is_not_warned_of(host: str):
+    with structlog.testing.capture_logs() as logs:
+        warn_if_exposed(host)
+
+    assert logs == []

@@ -1,0 +1,130 @@
+"""API keys by command: make one, see them, take one back; servers that run follow by themselves."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from services.commands.options import AsJson, Data, settings
+from services.commands.reporting import report, run
+from services.core.api_keys import ApiKey, Scope, issue
+from services.core.errors import InputError
+
+keys = typer.Typer(
+    help="Who may call the API, where MSR_REQUIRE_KEYS asks for a key.", no_args_is_help=True
+)
+
+_DAY_MS = 24 * 3600 * 1000
+
+
+@keys.command("create")
+def create_key(
+    name: Annotated[str, typer.Option(help="Whose key it is, for people.")],
+    scope: Annotated[list[Scope], typer.Option(help="What it may do; repeatable.")],
+    expires_days: Annotated[
+        float | None, typer.Option(min=0, help="For how long; else for ever.")
+    ] = None,
+    rate: Annotated[
+        float, typer.Option(min=0, help="Requests a second, 100 interactions being one; 0: any.")
+    ] = 0.0,
+    burst: Annotated[
+        int | None, typer.Option(min=1, help="Requests at once; else what a second brings.")
+    ] = None,
+    data: Data = "data",
+    as_json: AsJson = False,
+) -> None:
+    """Make a key and print it, this once: only a digest is kept."""
+    import json
+
+    now_ms = _now_ms()
+    key, token = issue(
+        name,
+        scope,
+        now_ms=now_ms,
+        expires_ms=None if expires_days is None else now_ms + round(expires_days * _DAY_MS),
+        rate_per_second=rate,
+        burst=burst,
+    )
+
+    async def work(held: Any) -> None:
+        await held.add(key)
+
+    run(_with_keys(data, work))
+    if as_json:
+        typer.echo(json.dumps({**_facts(key), "key": token}))
+        return
+    # The key alone on stdout, so that a script can take it from there.
+    typer.echo(f"{_line(key)}\nThis is the key; it is not shown again:", err=True)
+    typer.echo(token)
+
+
+@keys.command("list")
+def list_keys(data: Data = "data", as_json: AsJson = False) -> None:
+    """Show all keys, oldest first; never their secrets."""
+    import json
+
+    async def work(held: Any) -> list[ApiKey]:
+        return list(await held.load_all())
+
+    found = run(_with_keys(data, work))
+    if as_json:
+        typer.echo(json.dumps({"keys": [_facts(key) for key in found]}))
+        return
+    for key in found:
+        typer.echo(_line(key))
+    typer.echo(f"{len(found)} key(s)")
+
+
+@keys.command("revoke")
+def revoke_key(
+    key_id: Annotated[str, typer.Argument(help="The key's id, as `msr keys list` shows it.")],
+    data: Data = "data",
+    as_json: AsJson = False,
+) -> None:
+    """Take a key back; servers that run refuse it within seconds (MSR_KEY_CACHE_SECONDS)."""
+
+    async def work(held: Any) -> dict[str, int]:
+        if not await held.revoke(key_id):
+            raise InputError(f"no API key has the id {key_id!r}; `msr keys list` shows all")
+        return {"revoked": 1}
+
+    report(lambda: _with_keys(data, work), as_json)
+
+
+async def _with_keys(data: str, work: Any) -> Any:
+    from services.deployment import open_store
+    from services.state.api_keys import ApiKeys
+
+    async with open_store(data, settings()) as store:
+        return await work(ApiKeys(store.connection))
+
+
+def _now_ms() -> int:
+    return round(1000 * datetime.now(UTC).timestamp())
+
+
+def _facts(key: ApiKey) -> dict[str, Any]:
+    return {
+        "id": key.key_id,
+        "name": key.name,
+        "scopes": sorted(key.scopes),
+        "created_ms": key.created_ms,
+        "expires_ms": key.expires_ms,
+        "expired": key.has_expired(_now_ms()),
+        "rate_per_second": key.rate_per_second,
+        "burst": key.burst,
+    }
+
+
+def _line(key: ApiKey) -> str:
+    rate = f"{key.rate_per_second:g}/s, {key.burst} at once" if key.rate_per_second else "any rate"
+    if key.expires_ms is None:
+        life = "does not expire"
+    else:
+        life = f"{'expired' if key.has_expired(_now_ms()) else 'expires'} {_date(key.expires_ms)}"
+    scopes = ",".join(sorted(key.scopes))
+    return f"{key.key_id}  {scopes}  {rate}  created {_date(key.created_ms)}, {life}  {key.name}"
+
+
+def _date(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds")
