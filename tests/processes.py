@@ -18,12 +18,18 @@ def msr(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "services.cli", *arguments], check=True)
 
 
+def msr_says(*arguments: str) -> str:
+    """What a command prints on stdout."""
+    command = [sys.executable, "-m", "services.cli", *arguments]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
 @contextmanager
-def running(redis_url: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def running(redis_url: str, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """A program on this Redis, ended by SIGTERM; it must end well."""
     process = subprocess.Popen(
         [sys.executable, "-m", "services.cli", *arguments],
-        env=os.environ | {"REDIS_URL": redis_url},
+        env=os.environ | {"REDIS_URL": redis_url} | environment,
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -2,11 +2,11 @@
 
 import pytest
 
-from clients.python import MsrClient
+from clients.python import MsrClient, ProblemError
 from model_training.demo.world import write_files
 from services.core.wire import InteractionIn
 from services.listening import wait_until_listening
-from tests.processes import msr, running
+from tests.processes import msr, msr_says, running
 
 PATIENCE_SECONDS = 120.0
 
@@ -45,3 +45,22 @@ def test_an_interaction_sent_to_the_server_is_folded_by_a_worker_elsewhere(
     assert preference.num_blocks == 1
     assert [item.scored_by for item in ranking.items] == ["mllm"] * 5
     assert not {item.item_id for item in ranking.items} & {taken.item_id for taken in taken}
+
+
+@pytest.mark.usefixtures("store")
+def test_a_server_that_asks_for_keys_takes_those_that_the_command_makes(
+    data: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    with running(redis_url, "serve", "--data", data, "--port", "0", MSR_REQUIRE_KEYS="1") as server:
+        assert server.stdout is not None
+        url = wait_until_listening(server.stdout)
+        assert url is not None
+        with MsrClient(url) as stranger, pytest.raises(ProblemError) as refused:
+            stranger.item("item-00000")
+        token = msr_says("keys", "create", "--name", "shop", "--scope", "read").strip()
+        with MsrClient(url, api_key=token) as shop:
+            item = shop.item("item-00000")
+
+    assert refused.value.problem.status == 401
+    assert item.item_id == "item-00000"
