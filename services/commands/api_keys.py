@@ -22,7 +22,7 @@ def create_key(
     name: Annotated[str, typer.Option(help="Whose key it is, for people.")],
     scope: Annotated[list[Scope], typer.Option(help="What it may do; repeatable.")],
     expires_days: Annotated[
-        float | None, typer.Option(min=0, help="For how long; else for ever.")
+        float | None, typer.Option(max=36_500, help="For how long; else for ever.")
     ] = None,
     rate: Annotated[
         float, typer.Option(min=0, help="Requests a second, 100 interactions being one; 0: any.")
@@ -41,7 +41,7 @@ def create_key(
         name,
         scope,
         now_ms=now_ms,
-        expires_ms=None if expires_days is None else now_ms + round(expires_days * _DAY_MS),
+        expires_ms=_expiry(now_ms, expires_days),
         rate_per_second=rate,
         burst=burst,
     )
@@ -101,6 +101,14 @@ async def _with_keys(data: str, work: Any) -> Any:
 
 def _now_ms() -> int:
     return round(1000 * datetime.now(UTC).timestamp())
+
+
+def _expiry(now_ms: int, days: float | None) -> int | None:
+    if days is None:
+        return None
+    if days <= 0:
+        raise InputError(f"--expires-days {days}: give a number above 0, or leave it out")
+    return now_ms + round(days * _DAY_MS)
 
 
 def _facts(key: ApiKey) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from services.deployment import open_store
 from services.settings import Settings
 from services.state.api_keys import ApiKeys
 
+READ = ("--scope", "read")
+
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -70,7 +72,9 @@ def test_a_key_that_is_not_there_cannot_be_revoked(data: str):
         msr("revoke", "0a1b", "--data", data)
 
 
-@pytest.mark.parametrize("options", [["--scope", "root"], ["--rate", "-1"], []])
+@pytest.mark.parametrize(
+    "options", [["--scope", "root"], [*READ, "--rate", "-1"], [*READ, "--expires-days", "0"], []]
+)
 def test_a_key_without_sense_is_not_made(data: str, options: list[str]):
     given = ["keys", "create", "--data", data, "--name", "shop", *options]
 
