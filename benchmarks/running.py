@@ -2,6 +2,7 @@
 
 A benchmark is a file of this folder that answers one question. It has `run(arguments)`, which
 returns its figures as a dictionary, and `table(figures)`, which shows them as one Markdown table.
+One that proves something also has `holds(figures)`; `msr bench` ends with status 1 if it says no.
 `--save` keeps the table, with the machine it came from, in `results/`.
 """
 
@@ -66,6 +67,12 @@ def run(name: str, arguments: Sequence[str]) -> dict[str, Any]:
             f"# msr bench {name}\n\n{machine()}\n{versions()}\n\n{table}\n"
         )
     return dict(figures)
+
+
+def holds(name: str, figures: dict[str, Any]) -> bool:
+    """Whether the figures of a benchmark prove what it is to prove; true of those that measure."""
+    module = importlib.import_module(f"benchmarks.{name.replace('-', '_')}")
+    return bool(module.holds(figures)) if hasattr(module, "holds") else True
 
 
 def machine() -> str:

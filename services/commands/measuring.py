@@ -47,4 +47,6 @@ def bench(
     """Answer one measured question with one table; more options are the benchmark's own."""
     from benchmarks import running
 
-    report(lambda: running.run(name, context.args), as_json, timed=False)
+    figures = report(lambda: running.run(name, context.args), as_json, timed=False)
+    if not running.holds(name, figures):
+        raise typer.Exit(1)

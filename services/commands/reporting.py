@@ -14,8 +14,8 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(work)
 
 
-def report(step: Callable[[], Any], as_json: bool, *, timed: bool = True) -> None:
-    """Run a step, asynchronous or not, and print its counts, `timed` with the seconds it took."""
+def report(step: Callable[[], Any], as_json: bool, *, timed: bool = True) -> dict[str, Any]:
+    """Run a step, asynchronous or not; print and give its counts, `timed` with its seconds."""
     started = time.perf_counter()
     result = step()
     if asyncio.iscoroutine(result):
@@ -24,13 +24,14 @@ def report(step: Callable[[], Any], as_json: bool, *, timed: bool = True) -> Non
         result = {**result, "seconds": round(time.perf_counter() - started, 3)}
     if as_json:
         typer.echo(json.dumps(result))
-        return
+        return dict(result)
     for key, value in result.items():
         if isinstance(value, dict):
             shown = "  ".join(f"{name} {_shown(part)}" for name, part in value.items())
         else:
             shown = _shown(value)
         typer.echo(f"{key:>20}  {shown}")
+    return dict(result)
 
 
 def _shown(value: Any) -> str:

