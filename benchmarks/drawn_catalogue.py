@@ -103,7 +103,7 @@ def draw_preference_prompts(name: str, num_users: int) -> list[Messages]:
 
 def write_plain_catalogue(folder: Path, items: Sequence[Item], users: Sequence[UserId]) -> None:
     """The two tables and the covers that `msr prepare-catalogue --catalogue` reads; one block
-    of interactions a user.
+    of interactions a user. Items without a picture have no cover.
     """
     covers = folder / "covers"
     covers.mkdir(parents=True)
@@ -111,8 +111,10 @@ def write_plain_catalogue(folder: Path, items: Sequence[Item], users: Sequence[U
         rows = csv.writer(file)
         rows.writerow(("item_id", "title", "image"))
         for item in items:
-            (covers / f"{item.item_id}.jpg").write_bytes(item.image or b"")
-            rows.writerow((item.item_id, item.title, f"covers/{item.item_id}.jpg"))
+            cover = f"covers/{item.item_id}.jpg" if item.image is not None else ""
+            if item.image is not None:
+                (folder / cover).write_bytes(item.image)
+            rows.writerow((item.item_id, item.title, cover))
     with (folder / "interactions.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(("user_id", "item_id", "timestamp_ms"))

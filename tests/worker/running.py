@@ -34,6 +34,15 @@ async def working(store: Store, engine: Engine, **limits: float) -> AsyncIterato
             stop.set()
 
 
+@contextlib.asynccontextmanager
+async def dying(store: Store, engine: Engine) -> AsyncIterator[None]:
+    """A worker runs inside the block and dies at its end, in the middle of whatever it does."""
+    task = asyncio.create_task(Worker(store, engine, QUICK).run(asyncio.Event()))
+    yield
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 async def work_to_the_end(store: Store, engine: Engine, **limits: float) -> None:
     """A worker runs until no entry is left."""
     async with working(store, engine, **limits):

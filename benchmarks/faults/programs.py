@@ -1,0 +1,181 @@
+"""Programs that are killed and started again, as a supervisor would, each with a log of its own."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from services.listening import LISTENING
+from services.state.embedded import server_binary
+
+# The code under test is the one beside this file, whatever else is installed.
+ROOT = Path(__file__).parents[2]
+PATIENCE_SECONDS = 120.0
+_POLL_SECONDS = 0.02
+_PAUSE_SECONDS = 0.2
+_LAST_LINES = 30
+
+
+class Program:
+    """One program. It must not end unless it is killed or stopped here."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        ready: str,
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """It works once its log says `ready`; what follows on that line is then in `said`."""
+        self.name = name
+        self.said = ""
+        self.num_kills = 0
+        self._command = list(command)
+        self._ready = ready
+        self._log = folder / f"{name}.log"
+        self._environment = {**os.environ, **(environment or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    async def start(self) -> None:
+        """Return once it works; RuntimeError with its last words if it ends before."""
+        if not await self._comes_up():
+            raise RuntimeError(f"{self.name} does not start:\n{self.last_words()}")
+
+    async def restart(self) -> None:
+        """Kill it and start it until it works: what it needs, Redis say, may be away at first."""
+        await self.kill()
+        give_up = time.monotonic() + PATIENCE_SECONDS
+        while not await self._comes_up():
+            if time.monotonic() > give_up:
+                raise RuntimeError(f"{self.name} does not start again:\n{self.last_words()}")
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def kill(self) -> None:
+        """SIGKILL, at whatever it is doing. RuntimeError if it had ended by itself."""
+        process = self._running()
+        process.kill()
+        self.num_kills += 1
+        await asyncio.to_thread(process.wait)
+
+    async def stop(self) -> None:
+        """SIGTERM; RuntimeError if it does not end well."""
+        process = self._running()
+        process.send_signal(signal.SIGTERM)
+        if await asyncio.to_thread(process.wait, PATIENCE_SECONDS):
+            raise RuntimeError(f"{self.name} did not end well:\n{self.last_words()}")
+
+    def end(self) -> None:
+        """Whatever happened, leave no process behind."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+    def log_counts(self, event: str) -> int:
+        """How many lines of the log tell of this event."""
+        return self._log.read_bytes().count(f'"event": "{event}"'.encode())
+
+    def last_words(self) -> str:
+        """The end of its log."""
+        lines = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
+        return "\n".join(lines[-_LAST_LINES:])
+
+    async def _comes_up(self) -> bool:
+        with self._log.open("ab") as log:
+            offset = log.tell()
+            self._process = subprocess.Popen(  # noqa: ASYNC220 - takes a millisecond
+                self._command,
+                cwd=ROOT,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        while self._process.poll() is None:
+            said = self._text(offset)
+            if said is not None:
+                self.said = said
+                return True
+            await asyncio.sleep(_POLL_SECONDS)
+        return False
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._process.poll() is not None:
+            status = self._process.returncode if self._process else "never started"
+            raise RuntimeError(f"{self.name} ended by itself ({status}):\n{self.last_words()}")
+        return self._process
+
+    def _text(self, offset: int) -> str | None:
+        """What the log says after `ready` since `offset`, if that line is whole."""
+        with self._log.open("rb") as log:
+            log.seek(offset)
+            _, found, rest = log.read().decode(errors="replace").partition(self._ready)
+        line, whole, _ = rest.partition("\n")
+        return line.strip() if found and whole else None
+
+
+@contextmanager
+def ended_after(programs: Sequence[Program]) -> Iterator[None]:
+    """End the programs after the block; if it fails, say first what they logged last."""
+    try:
+        yield
+    except BaseException:
+        tell_last_words(programs)
+        raise
+    finally:
+        for program in programs:
+            program.end()
+
+
+def tell_last_words(programs: Sequence[Program]) -> None:
+    """The end of every log, to stderr."""
+    for program in programs:
+        print(f"--- {program.name}\n{program.last_words()}", file=sys.stderr)
+
+
+def redis_server(folder: Path, port: int) -> Program:
+    """A Redis on loopback with its data in `folder`, each write on disk before it is answered.
+
+    So an acknowledged write survives SIGKILL and a power cut. With `appendfsync everysec` Redis
+    answers while a second's writes are not synced (lost by a power cut), and while a sync takes
+    long not even written (then lost by SIGKILL too): acknowledged interactions would be gone.
+    """
+    options = ("--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "")
+    durable = ("--appendonly", "yes", "--appendfsync", "always")
+    command = [server_binary(), *options, *durable, "--maxmemory-policy", "noeviction"]
+    return Program("redis", command, ready="Ready to accept connections", folder=folder)
+
+
+def api(data: Path, redis_url: str, folder: Path) -> Program:
+    """`msr serve --no-worker` with the demo model, which ranks nothing here; `said` is its address,
+    a new one each start.
+    """
+    serve = ("serve", "--no-worker", "--data", str(data), "--port", "0")
+    engine = ("--engine", "local", "--adapter", "none")
+    return Program(
+        "api",
+        [sys.executable, "-m", "services.cli", *serve, *engine],
+        ready=LISTENING,
+        folder=folder,
+        environment={"REDIS_URL": redis_url},
+    )
+
+
+def worker(number: int, redis_url: str, folder: Path) -> Program:
+    """A worker over the digest engine (worker.py)."""
+    command = [sys.executable, "-m", "benchmarks.faults.worker", redis_url]
+    return Program(f"worker-{number}", command, ready="worker_started", folder=folder)
+
+
+def free_port() -> int:
+    """A loopback port that nothing listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

@@ -1,0 +1,112 @@
+"""What the store holds in the end, against what was sent and what the offline recurrence makes of
+it.
+"""
+
+import asyncio
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from benchmarks.faults.digest_engine import DigestEngine
+from services.core.prompts import PREFERENCE_LIMITS, HistoryItem, preference_messages
+from services.core.records import Interaction, ItemId, UserId
+from services.core.recurrence import PreferenceState, advance, current_preference
+from services.state.records import UserRecord
+from services.state.store import Store
+
+STILL_SECONDS = 60.0
+_POLL_SECONDS = 0.05
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What went wrong: all empty if nothing did.
+
+    lost: not in the user's history, or not in what was folded. applied_twice: more than once in
+    what was folded, or counted twice in the history's version. preferences_differ: users whose
+    history's order, blocks' texts, tail or preference are not those of the offline recurrence.
+    """
+
+    lost: list[Interaction] = field(default_factory=list)
+    applied_twice: list[Interaction] = field(default_factory=list)
+    preferences_differ: list[UserId] = field(default_factory=list)
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing went wrong."""
+        return not (self.lost or self.applied_twice or self.preferences_differ)
+
+    def tell(self) -> None:
+        """Every interaction and user concerned, to stderr."""
+        for what, interactions in (("lost", self.lost), ("applied twice", self.applied_twice)):
+            for each in interactions:
+                print(
+                    f"{what}: user {each.user_id} item {each.item_id} event {each.event_id} "
+                    f"at {each.timestamp_ms}",
+                    file=sys.stderr,
+                )
+        for user_id in self.preferences_differ:
+            print(f"differs from the offline recurrence: user {user_id}", file=sys.stderr)
+
+
+async def judge(
+    store: Store, interactions: Sequence[Interaction], items: Mapping[ItemId, HistoryItem]
+) -> Verdict:
+    """Compare every user once no fold waits; RuntimeError if folding comes to a halt before."""
+    await _wait_until_folded(store)
+    sent: dict[UserId, list[Interaction]] = {}
+    for interaction in interactions:
+        sent.setdefault(interaction.user_id, []).append(interaction)
+    records = await store.load_users(sent)
+    verdict = Verdict()
+    for user_id, history in sent.items():
+        history.sort(key=lambda interaction: interaction.order)
+        await _judge_user(verdict, user_id, history, records.get(user_id), items)
+    return verdict
+
+
+async def _judge_user(
+    verdict: Verdict,
+    user_id: UserId,
+    sent: Sequence[Interaction],
+    record: UserRecord | None,
+    items: Mapping[ItemId, HistoryItem],
+) -> None:
+    if record is None:
+        verdict.lost += sent
+        verdict.preferences_differ.append(user_id)
+        return
+    held, folded = set(record.history), Counter(record.state.history)
+    verdict.lost += [each for each in sent if each not in held or not folded[each.item_id]]
+    twice = [each for each in sent if folded[each.item_id] > 1]
+    # A version that counts too much does not say which interaction was counted twice.
+    verdict.applied_twice += twice or (sent if record.version > len(sent) else [])
+    state, preference = await _offline([each.item_id for each in sent], items)
+    if (record.history, record.state, record.preference) != (tuple(sent), state, preference):
+        verdict.preferences_differ.append(user_id)
+
+
+async def _offline(
+    history: Sequence[ItemId], items: Mapping[ItemId, HistoryItem]
+) -> tuple[PreferenceState[ItemId], str]:
+    engine = DigestEngine()
+
+    async def write(previous: str, block: Sequence[ItemId]) -> str:
+        messages = preference_messages(previous, [items[item_id] for item_id in block])
+        return await engine.generate(messages, PREFERENCE_LIMITS)
+
+    state = await advance(PreferenceState[ItemId](), history, write=write)
+    return state, await current_preference(state, write=write)
+
+
+async def _wait_until_folded(store: Store) -> None:
+    num_waiting, since = -1, time.monotonic()
+    while num_waiting:
+        backlog = await store.load_backlog()
+        if backlog.num_waiting != num_waiting:
+            num_waiting, since = backlog.num_waiting, time.monotonic()
+        elif time.monotonic() - since > STILL_SECONDS:
+            raise RuntimeError(f"{num_waiting} folds wait and none was done in {STILL_SECONDS} s")
+        await asyncio.sleep(_POLL_SECONDS)

@@ -1,0 +1,19 @@
+"""`msr bench chaos` in its short form."""
+
+from pathlib import Path
+
+from benchmarks.faults import trial
+from benchmarks.faults.verdict import Verdict
+
+PLAN = trial.Plan(
+    interactions=300, users=20, kills=3, restarts=1, api_kills=1, cuts=1, batch_size=20
+)
+
+
+async def test_nothing_is_lost_or_applied_twice_while_everything_fails(tmp_path: Path):
+    outcome = await trial.run(PLAN, tmp_path)
+
+    assert outcome.verdict == Verdict()
+    struck = ("kills", "redis_restarts", "api_kills", "network_cuts")
+    assert [outcome.figures[each] for each in struck] == [3, 1, 1, 1]
+    assert outcome.figures["folds_given_up"] == 0
