@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
-from benchmarks.drawn_catalogue import FIRST_TIMESTAMP_MS, draw_title
-from services.core.records import Interaction, Item, ItemId, UserId
+from benchmarks.drawn_catalogue import FIRST_TIMESTAMP_MS
+from benchmarks.faults.world import ITEM_IDS
+from services.core.records import Interaction, UserId
 
-NUM_ITEMS = 200
 SHARE_TWICE = 0.2
 SHARE_LATE = 0.1
 # A user's interactions fall into so many seconds each: a few share one, and only their event ids
@@ -24,12 +25,6 @@ class Deliveries:
 
     interactions: Sequence[Interaction]
     batches: Sequence[Sequence[Interaction]]
-
-
-def draw_catalogue() -> list[Item]:
-    """Items without pictures; their titles differ."""
-    ids = [f"item-{number}" for number in range(NUM_ITEMS)]
-    return [Item(ItemId(each), draw_title(each)) for each in ids]
 
 
 def draw_deliveries(
@@ -60,6 +55,21 @@ def draw_deliveries(
     return Deliveries(interactions, batches)
 
 
+def as_json(batch: Sequence[Interaction]) -> dict[str, Any]:
+    """The body of the POST /interactions that delivers a batch."""
+    return {
+        "interactions": [
+            {
+                "user_id": each.user_id,
+                "item_id": each.item_id,
+                "timestamp_ms": each.timestamp_ms,
+                "event_id": each.event_id,
+            }
+            for each in batch
+        ]
+    }
+
+
 def _share(total: int, num_parts: int, number: int) -> int:
     return total * (number + 1) // num_parts - total * number // num_parts
 
@@ -68,9 +78,9 @@ def _draw_history(user_id: UserId, length: int, draw: Random) -> list[Interactio
     return [
         Interaction(
             user_id,
-            ItemId(f"item-{item}"),
+            item_id,
             FIRST_TIMESTAMP_MS + 1000 * draw.randrange(SECONDS_AN_INTERACTION * length),
             f"{draw.getrandbits(64):016x}",
         )
-        for item in draw.sample(range(NUM_ITEMS), length)
+        for item_id in draw.sample(ITEM_IDS, length)
     ]

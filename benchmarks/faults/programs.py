@@ -153,7 +153,7 @@ def redis_server(folder: Path, port: int) -> Program:
     return Program("redis", command, ready="Ready to accept connections", folder=folder)
 
 
-def api(data: Path, redis_url: str, folder: Path) -> Program:
+def api(data: Path, redis_url: str, folder: Path, **environment: str) -> Program:
     """`msr serve --no-worker` with the demo model, which ranks nothing here; `said` is its address,
     a new one each start.
     """
@@ -164,7 +164,7 @@ def api(data: Path, redis_url: str, folder: Path) -> Program:
         [sys.executable, "-m", "services.cli", *serve, *engine],
         ready=LISTENING,
         folder=folder,
-        environment={"REDIS_URL": redis_url},
+        environment={"REDIS_URL": redis_url, **environment},
     )
 
 

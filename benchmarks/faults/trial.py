@@ -17,9 +17,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.drawn_catalogue import write_plain_catalogue
-from benchmarks.faults.deliveries import draw_catalogue, draw_deliveries
-from benchmarks.faults.digest_engine import DigestEngine
+from benchmarks.faults.deliveries import as_json, draw_deliveries
 from benchmarks.faults.network import Network
 from benchmarks.faults.programs import (
     Program,
@@ -31,14 +29,12 @@ from benchmarks.faults.programs import (
     worker,
 )
 from benchmarks.faults.verdict import Verdict, judge
-from services.batch import prepare_catalogue, summarize_images
-from services.batch.readers.plain import Plain
-from services.core.records import Interaction, UserId
+from benchmarks.faults.world import ITEM_IDS, prepare
+from services.core.records import Interaction
 from services.state.store import Store
 
 NUM_WORKERS = 2
 NUM_SENDERS = 4
-NUM_PUBLISHED_USERS = 12
 MAX_LEAD_BATCHES = 3
 # A strike comes up to so long after its batch began: while it is taken in, or while it is folded.
 REQUEST_SECONDS = 0.04
@@ -74,7 +70,7 @@ async def run(plan: Plan, folder: Path) -> Outcome:
     """Run the plan with everything that it needs in an empty folder; leaves no process behind."""
     draw = Random(plan.seed)
     deliveries = draw_deliveries(plan.interactions, plan.users, plan.batch_size, draw)
-    data = await _prepare(folder)
+    data = await prepare(folder)
     port = free_port()
     async with AsyncExitStack() as stack:
         network = await stack.enter_async_context(Network(port))
@@ -99,8 +95,8 @@ async def run(plan: Plan, folder: Path) -> Outcome:
             tasks.create_task(sender.send_all(strikes))
         store = await Store.open(network.redis_url)
         stack.push_async_callback(store.close)
-        items = {item.item_id for item in draw_catalogue()}
-        verdict = await judge(store, deliveries.interactions, await store.load_history_items(items))
+        items = await store.load_history_items(ITEM_IDS)
+        verdict = await judge(store, deliveries.interactions, items)
         num_dead = (await store.load_backlog()).num_dead
         for program in (server, *workers):
             await program.stop()
@@ -126,16 +122,6 @@ async def run(plan: Plan, folder: Path) -> Outcome:
         "folds_given_up": num_dead,
     }
     return Outcome(verdict, figures)
-
-
-async def _prepare(folder: Path) -> Path:
-    """The data folder that `msr serve` wants; its users are none of those that interact here."""
-    data, catalogue = folder / "data", folder / "catalogue"
-    users = [UserId(f"published-{number}") for number in range(NUM_PUBLISHED_USERS)]
-    write_plain_catalogue(catalogue, draw_catalogue(), users)
-    await asyncio.to_thread(prepare_catalogue.run, Plain(catalogue), data=str(data))
-    await summarize_images.run(str(data), DigestEngine())
-    return data
 
 
 # --- what fails ----------------------------------------------------------------------------------
@@ -219,7 +205,7 @@ class _Sender:
                 tasks.create_task(send_in_turn(http))
 
     async def _send(self, http: httpx.AsyncClient, batch: Sequence[Interaction]) -> None:
-        body = {"interactions": [_as_json(interaction) for interaction in batch]}
+        body = as_json(batch)
         while True:
             try:
                 response = await http.post(f"{self._server.said}/interactions", json=body)
@@ -237,12 +223,3 @@ class _Sender:
         if answer["rejected"]:
             raise RuntimeError(f"interactions were rejected: {answer['rejected']}")
         self.num_duplicates += answer["duplicates"]
-
-
-def _as_json(interaction: Interaction) -> dict[str, Any]:
-    return {
-        "user_id": interaction.user_id,
-        "item_id": interaction.item_id,
-        "timestamp_ms": interaction.timestamp_ms,
-        "event_id": interaction.event_id,
-    }
