@@ -4,12 +4,13 @@ Commands go out as they stand in the Redis manual and replies come back raw (RES
 what a caller reads does not depend on the client library's version.
 """
 
+import asyncio
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -35,6 +36,7 @@ SCRIPTS = Path(__file__).parent / "scripts"
 MAX_CONNECTIONS = 64
 _PASSWORD_IN_QUERY = re.compile(r"\b(password)=[^&#]*", re.IGNORECASE)
 
+T = TypeVar("T")
 Argument = str | bytes | int | float
 Command = tuple[Argument, ...]
 
@@ -110,7 +112,7 @@ class Connection:
     async def call(self, *command: Argument) -> Any:
         """The raw reply to one command."""
         try:
-            return await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
+            return await _cancellable(self._redis.execute_command(*command))  # type: ignore[no-untyped-call]
         except (RedisError, OSError) as error:
             self._translate(error)
 
@@ -165,7 +167,7 @@ class Connection:
             async with self._redis.pipeline(transaction=atomic) as pipeline:
                 for command in commands:
                     pipeline.execute_command(*command)
-                replies: list[Any] = await pipeline.execute(raise_on_error=False)
+                replies: list[Any] = await _cancellable(pipeline.execute(raise_on_error=False))
                 return replies
         except (RedisError, OSError) as error:
             self._translate(error)
@@ -183,6 +185,21 @@ class Connection:
         if isinstance(error, ResponseError) and "NOGROUP" in message:
             raise GroupMissing(message) from error
         raise StateError(f"Redis at {self._location} refused a command: {message}") from error
+
+
+async def _cancellable(work: Awaitable[T]) -> T:
+    """What `work` gives, unless this task is cancelled meanwhile: then CancelledError, always.
+
+    redis-py sends inside asyncio.wait_for, which on Python 3.11 drops a cancellation that comes as
+    the sending ends. A task that loops over calls would then never end, nor its process on SIGTERM.
+    """
+    task = asyncio.current_task()
+    num_before = task.cancelling() if task else 0
+    try:
+        return await work
+    finally:
+        if task is not None and task.cancelling() > num_before:
+            raise asyncio.CancelledError
 
 
 def without_password(url: str) -> str:

@@ -1,5 +1,6 @@
 """Errors of Redis are ours, and name neither passwords nor stack frames of the library."""
 
+import asyncio
 import socket
 
 import pytest
@@ -68,3 +69,14 @@ async def test_a_redis_out_of_memory_is_unavailable(redis_url: str, store: Store
     finally:
         await connection.call("CONFIG", "SET", "maxmemory", "0")
         await connection.close()
+
+
+@pytest.mark.parametrize("num_ticks", range(12))
+async def test_a_call_that_is_cancelled_ends_whatever_it_was_doing(store: Store, num_ticks: int):
+    call = asyncio.create_task(store.connection.call("BLPOP", "nothing", 0.2))
+    for _ in range(num_ticks):
+        await asyncio.sleep(0)
+    call.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await call
