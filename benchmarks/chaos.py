@@ -52,14 +52,19 @@ async def run(arguments: Sequence[str]) -> dict[str, Any]:
 
 def table(figures: dict[str, Any]) -> str:
     """One row a figure."""
-    return markdown(
-        ("what", "count"), [(name.replace("_", " "), each) for name, each in figures.items()]
-    )
+    rows = [(name.replace("_", " "), _shown(figure)) for name, figure in figures.items()]
+    return markdown(("what", "count"), rows)
 
 
 def holds(figures: dict[str, Any]) -> bool:
     """Whether every interaction had effect once."""
     return not any(figures[each] for each in ("lost", "applied_twice", "preferences_differ"))
+
+
+def _shown(figure: Any) -> str:
+    if isinstance(figure, dict):
+        return ", ".join(f"{name}: {count:,}" for name, count in figure.items())
+    return f"{figure:,}"
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:

@@ -14,6 +14,9 @@ SHARE_LATE = 0.1
 # A user's interactions fall into so many seconds each: a few share one, and only their event ids
 # order them.
 SECONDS_AN_INTERACTION = 8
+# The whole stream lasts so many times as long as one history, which begins anywhere in it: a loss
+# would be mended by the user's next interaction, so histories must end at all times.
+HISTORIES_LONG = 4
 # How far, as shares of the whole stream, late and second deliveries lag behind: past a checkpoint.
 LATE_BY = (0.05, 0.5)
 TWICE_WITHIN = 0.3
@@ -75,11 +78,13 @@ def _share(total: int, num_parts: int, number: int) -> int:
 
 
 def _draw_history(user_id: UserId, length: int, draw: Random) -> list[Interaction]:
+    num_seconds = SECONDS_AN_INTERACTION * length
+    first = draw.randrange((HISTORIES_LONG - 1) * num_seconds)
     return [
         Interaction(
             user_id,
             item_id,
-            FIRST_TIMESTAMP_MS + 1000 * draw.randrange(SECONDS_AN_INTERACTION * length),
+            FIRST_TIMESTAMP_MS + 1000 * (first + draw.randrange(num_seconds)),
             f"{draw.getrandbits(64):016x}",
         )
         for item_id in draw.sample(ITEM_IDS, length)

@@ -52,10 +52,11 @@ class Network:
     ) -> None:
         assert self._server is not None
         self._server.close()
-        self._abort_all()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._loud = True
+        self._passing.set()
+        while self._tasks:  # one may be about to open its connection to Redis
+            self._abort_all()
+            await asyncio.wait(self._tasks, timeout=0.05)
 
     def cut(self, *, silently: bool) -> None:
         """Nothing passes until `heal`."""

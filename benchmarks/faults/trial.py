@@ -38,7 +38,7 @@ NUM_SENDERS = 4
 MAX_LEAD_BATCHES = 3
 # A strike comes up to so long after its batch began: while it is taken in, or while it is folded.
 REQUEST_SECONDS = 0.04
-FOLD_SECONDS = 0.5
+FOLD_SECONDS = 0.25
 CUT_SECONDS = (0.2, 3.0)  # around the timeout of Redis' client, 2 s
 SEND_AGAIN_SECONDS = 0.1
 SEND_TIMEOUT_SECONDS = 15.0
@@ -163,7 +163,9 @@ class _Strikes:
         """Plan so many strikes of one kind now; the result carries them out, one after another."""
         # Its own, so that what is drawn does not depend on which kind strikes first.
         draw = Random(self._draw.getrandbits(64))
-        batches = sorted(draw.choices(range(self._num_batches), k=number))
+        # The last of each kind comes with the last batch: nothing that arrives later mends it.
+        batches = sorted(draw.choices(range(self._num_batches), k=max(0, number - 1)))
+        batches += [self._num_batches - 1] * min(1, number)
         moments = [_Moment(batch, draw.uniform(0, latest_seconds)) for batch in batches]
         self._planned += moments
         return self._carry_out(moments, strike, draw)

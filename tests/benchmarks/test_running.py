@@ -32,3 +32,11 @@ def test_a_tree_is_known_by_what_its_files_hold(tmp_path: Path):
 
     assert digest_tree(tmp_path / "x") == digest_tree(tmp_path / "y")
     assert digest_tree(tmp_path / "x") != digest_tree(tmp_path / "z")
+
+
+def test_a_benchmark_that_proves_something_fails_when_it_does_not():
+    proved = {"lost": 0, "applied_twice": 0, "preferences_differ": 0}
+
+    assert running.holds("chaos", proved)
+    assert not running.holds("chaos", proved | {"lost": 1})
+    assert running.holds("ingest", {"interactions_per_second": 1})  # it only measures

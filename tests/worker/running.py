@@ -38,9 +38,11 @@ async def working(store: Store, engine: Engine, **limits: float) -> AsyncIterato
 async def dying(store: Store, engine: Engine) -> AsyncIterator[None]:
     """A worker runs inside the block and dies at its end, in the middle of whatever it does."""
     task = asyncio.create_task(Worker(store, engine, QUICK).run(asyncio.Event()))
-    yield
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def work_to_the_end(store: Store, engine: Engine, **limits: float) -> None:
