@@ -28,7 +28,10 @@ from services.retrieval.pointed import ranges, top
 Vectors = NDArray[np.float32]
 
 EXACT_ITEMS = 200_000
-NUM_SCANNED = 65_536
+# Of a million items on one core, most of the time goes into reading this many vectors from memory:
+# 65,536 found 99.7 % of the 200 best in 13 ms for the whole retrieval, 40,960 99.6 % in 10 ms, and
+# half of 65,536 95.4 %.
+NUM_SCANNED = 40_960
 ITEMS_PER_CELL = 250
 # k-means learns the cells from this many items a cell, in this many rounds.
 SAMPLED_PER_CELL = 32
