@@ -16,7 +16,6 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.linalg import cg
-from scipy.stats import rankdata
 
 # Pulls the eras of items that few pairs speak of to the middle.
 RIDGE = 1e-2
@@ -41,8 +40,9 @@ def item_eras(
         positions = _mean_times(histories, timestamps_ms, num_items)
     eras = np.full(num_items, np.nan)
     # Equal positions share their mean rank: the order of the catalogue must not say what is newer.
-    ranks = rankdata(positions[taken], "average") - 1
-    eras[taken] = ranks / max(len(ranks) - 1, 1)
+    _, which, counts = np.unique(positions[taken], return_inverse=True, return_counts=True)
+    mean_ranks = np.cumsum(counts) - (counts + 1) / 2  # of each distinct position, from 0
+    eras[taken] = mean_ranks[which] / max(len(which) - 1, 1)
     return eras
 
 
