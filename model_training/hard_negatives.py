@@ -10,11 +10,9 @@ out target may well be: left out, it would be missing from the negatives of all 
 model could learn from what is never wrong which items are targets.
 """
 
-import hashlib
 from collections.abc import Sequence
 
-import numpy as np
-
+from model_training.draws import own_generator
 from model_training.inputs import require_same_inputs
 from services.core.artifacts import Artifact
 from services.core.errors import RowRefused
@@ -59,6 +57,5 @@ class HardNegatives:
                 f"the cheap rankers find {len(found)} items that user {user_id!r} did not take, "
                 f"fewer than {num_negatives} hard negatives"
             )
-        digest = hashlib.sha256(f"{self._seed}:hard:{user_id}".encode()).digest()
-        drawn = np.random.default_rng(list(digest)).permutation(len(found))[:num_negatives]
+        drawn = own_generator(user_id, "hard", self._seed).permutation(len(found))[:num_negatives]
         return [found[place].item_id for place in drawn.tolist()]

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from model_training import metrics
 from model_training.evaluation import NEED_ENGINE, ModelOutcome
@@ -59,8 +60,8 @@ def with_probabilities(outcome: ModelOutcome, calibration: Calibration) -> Model
     assert outcome.scores is not None
     return replace(
         outcome,
-        raw_probabilities=_sigmoid(outcome.scores),
-        probabilities=_sigmoid(calibration.slope * outcome.scores + calibration.intercept),
+        raw_probabilities=expit(outcome.scores),
+        probabilities=expit(calibration.slope * outcome.scores + calibration.intercept),
     )
 
 
@@ -138,8 +139,3 @@ def _labels(scores: NDArray[np.float64]) -> NDArray[np.int64]:
 
 def _with_interval(name: str, value: float, interval: tuple[float, float]) -> dict[str, float]:
     return {name: value, f"{name}_low": interval[0], f"{name}_high": interval[1]}
-
-
-def _sigmoid(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:
-    # tanh does not overflow, however sure a model is.
-    return np.asarray(0.5 + 0.5 * np.tanh(log_odds / 2))

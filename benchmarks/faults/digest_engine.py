@@ -30,7 +30,7 @@ class DigestEngine:
 
     async def score(self, messages: Messages) -> AnswerLogprobs:
         """Nothing here is ranked."""
-        raise NotImplementedError
+        raise AssertionError("a worker scores nothing")
 
     async def close(self) -> None:
         """Nothing to give back."""
