@@ -54,19 +54,23 @@ def run(name: str, arguments: Sequence[str]) -> dict[str, Any]:
     if name not in names():
         raise InputError(f"there is no benchmark {name!r}; there are {', '.join(names())}")
     module = importlib.import_module(f"benchmarks.{name.replace('-', '_')}")
-    save = "--save" in arguments
     figures = module.run([argument for argument in arguments if argument != "--save"])
     if asyncio.iscoroutine(figures):
         figures = asyncio.run(figures)
     table = module.table(figures)
     print(table, file=sys.stderr)
-    if save:
-        results = FOLDER / "results"
-        results.mkdir(exist_ok=True)
-        (results / f"{name}.md").write_text(
-            f"# msr bench {name}\n\n{machine()}\n{versions()}\n\n{table}\n"
-        )
+    if "--save" in arguments:
+        save(name, figures, table, FOLDER / "results")
     return dict(figures)
+
+
+def save(name: str, figures: dict[str, Any], table: str, folder: Path) -> None:
+    """Keep a table; that of a GPU (`--gpu`) beside that of the CPU, not in its place."""
+    command, file = name, f"{name}.md"
+    if "gpu" in figures:
+        command, file = f"{name} --gpu", f"{name}-gpu.md"
+    folder.mkdir(exist_ok=True)
+    (folder / file).write_text(f"# msr bench {command}\n\n{machine()}\n{versions()}\n\n{table}\n")
 
 
 def holds(name: str, figures: dict[str, Any]) -> bool:

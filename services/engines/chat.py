@@ -75,7 +75,9 @@ def score_request(
 ) -> ChatRequest[AnswerLogprobs]:
     """Ask for one token and for the log-probabilities of just the two answer tokens.
 
-    `logprob_token_ids` returns them raw whatever the server's logprobs mode is.
+    `logprob_token_ids` returns them raw whatever the server's logprobs mode is. A vLLM that does
+    not know it yet returns the two best of the allowed tokens if it runs with `--logprobs-mode
+    processed_logprobs`: both are then relative to the two of them, and their margin is the same.
     """
     options = {
         "model": model,
@@ -83,6 +85,8 @@ def score_request(
         "max_tokens": 1,
         "logprobs": True,
         "logprob_token_ids": [answers.yes, answers.no],
+        "allowed_token_ids": [answers.yes, answers.no],
+        "top_logprobs": 2,
         "return_tokens_as_token_ids": True,
     }
 
@@ -160,7 +164,8 @@ def _read_logprobs(answer: Any, answers: AnswerTokens) -> AnswerLogprobs:
         if logprob == "missing":
             raise AnswerTokenMissing(
                 f"log-probabilities came of {sorted(logprob_of)}, without 'token_id:{token}'; the "
-                "server must support logprob_token_ids (vLLM 0.32)"
+                "server must support logprob_token_ids (vLLM 0.32) or run with `--logprobs-mode "
+                "processed_logprobs`"
             )
         if not isinstance(logprob, float | int) or not math.isfinite(logprob):
             raise Garbage(f"the log-probability {logprob!r} for token {token}")

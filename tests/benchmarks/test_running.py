@@ -40,3 +40,12 @@ def test_a_benchmark_that_proves_something_fails_when_it_does_not():
     assert running.holds("chaos", proved)
     assert not running.holds("chaos", proved | {"lost": 1})
     assert running.holds("ingest", {"interactions_per_second": 1})  # it only measures
+
+
+def test_a_table_of_a_gpu_leaves_that_of_the_cpu_alone(tmp_path: Path):
+    running.save("scoring", {"seconds": 1}, "of the CPU", tmp_path)
+    running.save("scoring", {"gpu": "a card"}, "of the GPU", tmp_path)
+
+    assert "of the CPU" in (tmp_path / "scoring.md").read_text()
+    of_the_gpu = (tmp_path / "scoring-gpu.md").read_text()
+    assert of_the_gpu.startswith("# msr bench scoring --gpu\n")

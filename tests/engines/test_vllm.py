@@ -49,6 +49,8 @@ async def test_a_score_asks_the_adapter_for_one_token_and_the_two_answers_alone(
     body = server.bodies[0]
     assert (body["model"], body["max_tokens"]) == ("lora", 1)
     assert body["logprob_token_ids"] == [70, 71]
+    # What an older vLLM reads instead.
+    assert (body["allowed_token_ids"], body["top_logprobs"]) == ([70, 71], 2)
 
 
 async def test_a_text_is_the_base_models_and_greedy():
