@@ -1,12 +1,12 @@
 """How do latency and memory grow: with the candidates of a request, the items, the users?
 
-    msr bench scale [--candidates 5,10,20,50,100,200] [--items ...] [--users ...]
+    msr bench scale [--candidates 5,10,20,50,100,200] [--items ...] [--users ...] [--history 50]
 
 Candidates: `POST /recommend` in mode mllm through `msr serve` and vLLM (33 million random
 parameters, bfloat16), one request at a time, items warm, every request for a user whose preference
 is new. Items: the retrieval stage alone, over synthetic rankers (`retrieval_scale.py`), for
-histories of 30. Users: a real Redis with states of 5 blocks (`users_scale.py`). What is given no
-size (`--candidates ""`) is left out.
+histories of 30. Users: their states in a real Redis, each with a history of `--history` (50)
+interactions (`users_scale.py`). What is given no size (`--candidates ""`) is left out.
 """
 
 import argparse
@@ -36,7 +36,7 @@ async def run(arguments: Sequence[str]) -> dict[str, Any]:
     return {
         "candidates": await _measure_candidates(options.candidates),
         "items": [_measure_items(size) for size in options.items],
-        "users": await measure_users(options.users),
+        "users": await measure_users(options.users, options.history),
     }
 
 
@@ -58,7 +58,7 @@ def table(figures: dict[str, Any]) -> str:
     ]
     rows += [
         (
-            "users in Redis, load one",
+            f"users in Redis with {row['num_interactions']} interactions, load one",
             *_latency(row),
             f"{1000 / row['median_ms']:,.0f}",
             _memory(row),
@@ -122,4 +122,5 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--candidates", type=_sizes, default=[5, 10, 20, 50, 100, 200])
     parser.add_argument("--items", type=_sizes, default=[1000, 10_000, 100_000, 1_000_000])
     parser.add_argument("--users", type=_sizes, default=[1000, 10_000, 100_000])
+    parser.add_argument("--history", type=int, default=50)
     return parser.parse_args(arguments)
