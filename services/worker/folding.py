@@ -92,6 +92,8 @@ class Folder:
     async def _fold(self, user_id: UserId) -> None:
         record = await self._store.load_user(user_id)
         if record is None or record.folded_version >= record.version:
+            # An earlier fold took it along: the requests it came with are named here.
+            log.info("fold_not_needed", user_id=user_id)
             return
         started = time.perf_counter()
         item_ids = record.item_ids

@@ -47,8 +47,8 @@ NOT_ITS_OWN_FAULT = (
     GroupMissing,
 )
 
-# handle(subject, how often its work was delivered at most)
-Handle = Callable[[str, int], Awaitable[None]]
+# handle(subject, what was delivered of it)
+Handle = Callable[[str, Sequence[Delivery]], Awaitable[None]]
 
 
 class Lane:
@@ -169,7 +169,7 @@ class Lane:
     async def _try(self, subject: str, taken: Sequence[Delivery], num_tries: int) -> bool:
         try:
             try:
-                await self._handle(subject, max(d.num_deliveries for d in taken))
+                await self._handle(subject, taken)
                 await self._events.acknowledge(taken)
             except GaveUp as error:
                 await self._events.dead_letter(taken, str(error))

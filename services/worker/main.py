@@ -11,14 +11,17 @@ import contextlib
 import os
 import secrets
 import socket
+from collections.abc import Iterator, Sequence
 
 import structlog
 
 from services.core.errors import StateUnavailable
 from services.core.records import ItemId, UserId
 from services.engines.contract import Engine
-from services.state.events import Events, GroupMissing
+from services.state.events import Delivery, Events, GroupMissing
 from services.state.store import Store
+from services.telemetry import origin, tracing
+from services.telemetry.origin import Origin
 from services.worker.folding import Folder
 from services.worker.lane import Lane, sleep_unless
 from services.worker.limits import WorkerLimits
@@ -45,11 +48,13 @@ class Worker:
         summarizer = Summarizer(self._store, events, self._engine, limits)
         folder = Folder(self._store, events, self._engine, summarizer, limits, stop.is_set)
 
-        async def fold(user_id: str, num_deliveries: int) -> None:
-            await folder.fold(UserId(user_id), num_deliveries)
+        async def fold(user_id: str, taken: Sequence[Delivery]) -> None:
+            with _done_for("fold", taken):
+                await folder.fold(UserId(user_id), _num_deliveries(taken))
 
-        async def summarize(item_id: str, num_deliveries: int) -> None:
-            await summarizer.settle(ItemId(item_id), num_deliveries)
+        async def summarize(item_id: str, taken: Sequence[Delivery]) -> None:
+            with _done_for("summary", taken):
+                await summarizer.settle(ItemId(item_id), _num_deliveries(taken))
 
         users = Lane("users", events, fold, limits.num_users, limits)
         items = Lane("items", events, summarize, limits.num_items, limits)
@@ -89,3 +94,27 @@ class Worker:
             else:
                 return True
         return False
+
+
+def _num_deliveries(taken: Sequence[Delivery]) -> int:
+    """How often any of it was handed out; an end to that comes by `max_deliveries`."""
+    return max(delivery.num_deliveries for delivery in taken)
+
+
+@contextlib.contextmanager
+def _done_for(name: str, taken: Sequence[Delivery]) -> Iterator[None]:
+    """The work inside is a part of the newest request's trace, linked to those of the others, and
+    its log lines name them all.
+    """
+    oldest_first = sorted(taken, key=lambda delivery: delivery.queued_ms)
+    with origin.working_for(Origin.parse(each.origin) for each in oldest_first) as newest:
+        traces = [each.traceparent for each in newest if each.traceparent]
+        with tracing.span(
+            name,
+            kind="CONSUMER",
+            parent={"traceparent": traces[-1]} if traces else {},
+            linked=traces[:-1],
+            deliveries=len(taken),
+            request_ids=" ".join(each.request_id for each in newest),
+        ):
+            yield
