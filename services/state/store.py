@@ -34,6 +34,7 @@ from services.state.records import (
     Ingested,
     ItemRecord,
     ItemStatus,
+    Server,
     TimelineEntry,
     UserRecord,
 )
@@ -77,6 +78,19 @@ class Store:
     async def ping(self) -> None:
         """Raises StateUnavailable if Redis does not answer."""
         await self.connection.call("PING")
+
+    async def load_server(self) -> Server:
+        """How Redis is (on a Redis Cluster: the one node that answers)."""
+        lines = (await self.connection.call("INFO")).decode(errors="replace").splitlines()
+        told = dict(line.split(":", 1) for line in lines if ":" in line)
+        written = (told.get("aof_last_write_status"), told.get("rdb_last_bgsave_status"))
+        return Server(
+            used_bytes=int(told.get("used_memory", 0)),
+            max_bytes=int(told.get("maxmemory", 0)),
+            num_clients=int(told.get("connected_clients", 0)),
+            appends=told.get("aof_enabled") == "1",
+            writes_to_disk="err" not in written,
+        )
 
     # --- items -----------------------------------------------------------------------------------
 

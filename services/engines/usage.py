@@ -1,0 +1,59 @@
+"""What a prompt cost in tokens: engines tell it, whoever wants to know counts around the call.
+
+with usage.counted() as cost:
+await engine.score(messages)
+cost.prompt_tokens
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(slots=True)
+class Usage:
+    """Tokens read, those among them that a prefix cache held, and tokens written."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+
+
+_counted: ContextVar[Usage | None] = ContextVar("usage", default=None)
+
+
+@contextmanager
+def counted() -> Iterator[Usage]:
+    """Counts what engines tell inside, also in tasks that are started there."""
+    usage = Usage()
+    token = _counted.set(usage)
+    try:
+        yield usage
+    finally:
+        _counted.reset(token)
+
+
+def note(prompt_tokens: int, cached_tokens: int, generated_tokens: int) -> None:
+    """An engine has read and written so many tokens for the prompt in hand."""
+    usage = _counted.get()
+    if usage is not None:
+        usage.prompt_tokens += prompt_tokens
+        usage.cached_tokens += cached_tokens
+        usage.generated_tokens += generated_tokens
+
+
+def note_answer(answer: Mapping[str, Any]) -> None:
+    """Read them in an OpenAI-compatible server's answer; one that does not tell counts as 0."""
+    told = answer.get("usage") or {}
+    details = told.get("prompt_tokens_details") or {}
+    note(
+        _number(told.get("prompt_tokens")),
+        _number(details.get("cached_tokens")),
+        _number(told.get("completion_tokens")),
+    )
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0
