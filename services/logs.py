@@ -5,6 +5,7 @@ WARNING on, becomes events too, so that every line off a terminal is JSON.
 """
 
 import logging
+import os
 import sys
 
 import structlog
@@ -37,6 +38,15 @@ def configure(*, level: str = "info") -> None:
         )
     )
     logging.basicConfig(handlers=[of_libraries], level=logging.WARNING, force=True)
+
+
+def without_progress_bars() -> None:
+    """For servers: let their log hold events alone, unless somebody looks at a terminal.
+
+    To be called before anything that shows bars is imported: tqdm reads its environment then.
+    """
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")
 
 
 def renderer(*, terminal: bool) -> structlog.typing.Processor:

@@ -11,6 +11,7 @@ what was sent.
 
 import asyncio
 import functools
+import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -71,7 +72,8 @@ class _Tracing:
         own = {"service.name": service, "service.version": version("msr")}
         named = dict(OTELResourceDetector().detect().attributes)
         self.trace = trace
-        self.provider = TracerProvider(resource=Resource.create({**own, **named}))
+        resource = Resource.create({**own, **named})
+        self.provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         address = f"{endpoint.rstrip('/')}/v1/traces"
         self.provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=address)))
         self.tracer = self.provider.get_tracer("msr")
@@ -125,8 +127,10 @@ def close() -> None:
     """Send what waits, unless that takes long, and trace no more."""
     global _tracing
     if _tracing is not None:
-        _tracing.provider.force_flush(1000 * CLOSE_SECONDS)
-        _tracing.provider.shutdown()
+        # Of a collector that is away the SDK lets go only after its last try.
+        closing = threading.Thread(target=_tracing.provider.shutdown, daemon=True)
+        closing.start()
+        closing.join(CLOSE_SECONDS)
     _tracing = None
 
 
