@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from services.api.score_drift import ScoreDrift
 from services.core import wire
+from services.core.errors import AccessError
 from services.engines.contract import EngineIdentity
 from services.telemetry.registry import render
 
@@ -147,6 +148,7 @@ class Metrics:
             (self.interactions, ("accepted", "duplicate", "rejected")),
             (self.ordering_reloads, ("loaded", "refused")),
             (self.item_cache_lookups, ("hit", "miss")),
+            (self.access_refusals, tuple(kind.__name__ for kind in AccessError.__subclasses__())),
         ):
             for outcome in outcomes:
                 counter.labels(outcome)
