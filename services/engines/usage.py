@@ -46,14 +46,18 @@ def note(prompt_tokens: int, cached_tokens: int, generated_tokens: int) -> None:
 
 def note_answer(answer: Mapping[str, Any]) -> None:
     """Read them in an OpenAI-compatible server's answer; one that does not tell counts as 0."""
-    told = answer.get("usage") or {}
-    details = told.get("prompt_tokens_details") or {}
+    told = answer.get("usage")
     note(
-        _number(told.get("prompt_tokens")),
-        _number(details.get("cached_tokens")),
-        _number(told.get("completion_tokens")),
+        _number(told, "prompt_tokens"),
+        _number(_field(told, "prompt_tokens_details"), "cached_tokens"),
+        _number(told, "completion_tokens"),
     )
 
 
-def _number(value: object) -> int:
+def _number(holder: object, name: str) -> int:
+    value = _field(holder, name)
     return value if isinstance(value, int) else 0
+
+
+def _field(holder: object, name: str) -> object:
+    return holder.get(name) if isinstance(holder, dict) else None

@@ -52,8 +52,11 @@ async def test_tokens_are_counted_as_the_server_tells_them():
     assert watched.count("msr_engine_prompt_seconds_count", verb="score") == 1
 
 
-async def test_a_server_that_tells_no_tokens_is_no_failure():
-    watched = Watched(await an_engine(FakeServer()))
+@pytest.mark.parametrize("usage", [None, "many", {"prompt_tokens_details": [1]}])
+async def test_a_server_that_tells_no_tokens_is_no_failure(usage: object):
+    answer = json.loads(a_completion().content) | {"usage": usage}
+    server = FakeServer(complete=lambda _: httpx.Response(200, json=answer))
+    watched = Watched(await an_engine(server))
 
     await watched.engine.score(a_prompt())
 

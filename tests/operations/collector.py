@@ -41,13 +41,14 @@ class Collector:
         with self._come:
             return [s for s in self._spans if trace_id in (None, s.trace_id)]
 
-    def wait_for(self, name: str, **attributes: str) -> Received:
-        """The first span of this name with these attributes, once it has come."""
+    def wait_for(self, name: str, *, trace_id: str = "", **attributes: str) -> Received:
+        """The first span of this name with these attributes (in this trace), once it has come."""
         give_up = time.monotonic() + PATIENCE_SECONDS
         with self._come:
             while True:
                 for span in self._spans:
-                    if span.name == name and attributes.items() <= span.attributes.items():
+                    fits = name == span.name and trace_id in ("", span.trace_id)
+                    if fits and attributes.items() <= span.attributes.items():
                         return span
                 names = sorted({f"{s.service}: {s.name}" for s in self._spans})
                 assert self._come.wait(give_up - time.monotonic()), f"no {name} among {names}"
