@@ -7,7 +7,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.operations.conftest import Service
+from tests.operations.conftest import Service, program
 from tests.operations.monitoring import (
     MONITORING,
     Exposed,
@@ -56,6 +56,18 @@ def test_a_worker_exposes_its_own_metrics_and_the_api_its_own(service: Service):
     assert "msr_http_" not in texts["msr-worker"]
     assert all("msr_engine_tokens_total" in text for text in texts.values())
     assert httpx.get(f"{service.worker_url}/health/live").json() == {"status": "ok"}
+
+
+def test_a_worker_inside_the_api_is_seen_at_the_apis_metrics(
+    demo_data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    environment = {"MSR_STATE": str(tmp_path / "state")}
+    with program(tmp_path / "log", environment, "serve", "--port", "0", "--data", demo_data) as url:
+        text = httpx.get(f"{url}/metrics").text
+
+    assert 'msr_worker_folds_total{outcome="saved"}' in text
+    assert "msr_backlog_folds" in text
 
 
 def test_what_was_done_is_counted(service: Service):
