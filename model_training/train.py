@@ -32,8 +32,10 @@ from model_training.config import TrainConfig
 from model_training.processes import is_main
 from model_training.score_groups import ScoringGroup, score_groups
 from model_training.training_run import Stage, Work, checkpoints, prepare, scratch_folder
+from services.core.drift import ScoreHistogram
 from services.core.errors import InputError, ModelUnusable
 from services.core.records import UserId
+from services.core.scoring import Calibration
 from services.engines.adapters import (
     MANIFEST,
     AdapterManifest,
@@ -207,6 +209,7 @@ def _manifest(work: Work, trained: Path) -> AdapterManifest:
     else:
         engine = LocalEngine.load(work.model, str(trained))
     validation = asyncio.run(_validate(engine, work))
+    calibration = _calibration(validation)
     answers = answer_tokens(AutoProcessor.from_pretrained(work.model))
     labels = work.rows["label"].to_pylist()
     return AdapterManifest(
@@ -228,8 +231,9 @@ def _manifest(work: Work, trained: Path) -> AdapterManifest:
             "validation_rows": work.validation.num_rows,
         },
         validation=_metrics(validation),
-        calibration=_calibration(validation),
+        calibration=calibration,
         versions={name: version(name) for name in _VERSIONS},
+        validation_scores=_spread(validation, calibration),
     )
 
 
@@ -265,6 +269,13 @@ def _metrics(validation: _Validation) -> dict[str, float]:
     means = {name: float(np.mean(values)) for name, values in ranking.per_user().items()}
     found = {"auc": metrics.auc(validation.margins, validation.labels), **means}
     return {name: round(value, 6) for name, value in found.items()}
+
+
+def _spread(validation: _Validation, calibration: Mapping[str, float]) -> dict[str, Any]:
+    """How P(Yes) is spread over validation users: what serving holds its scores against."""
+    corrected = Calibration(calibration["slope"], calibration["intercept"])
+    spread = ScoreHistogram.of([corrected.probability(each) for each in validation.margins])
+    return {"edges": list(spread.edges), "counts": list(spread.counts)}
 
 
 def _calibration(validation: _Validation) -> dict[str, float]:

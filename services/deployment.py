@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from prometheus_client import CollectorRegistry
 
 from model_training import fit_retrieval
 from services.api.access import AccessRules
@@ -26,13 +27,18 @@ from services.core.artifacts import Artifact
 from services.core.errors import InputError
 from services.engines.checkpoints import identify, is_merged
 from services.engines.contract import Engine, EngineIdentity
+from services.engines.observed import EngineMetrics, ObservedEngine
 from services.engines.opening import AS_SERVED, EngineKind, open_engine
 from services.fetch.rules import FetchRules
 from services.listening import announce
 from services.settings import Settings
 from services.state.embedded import EmbeddedRedis
 from services.state.store import Store
+from services.telemetry import tracing
+from services.telemetry.registry import new_registry
+from services.worker.listener import listening
 from services.worker.main import Worker
+from services.worker.metrics import WorkerMetrics
 
 log = structlog.get_logger(__name__)
 
@@ -175,7 +181,9 @@ async def serve(
     if not settings.require_keys:
         warn_if_exposed(host)
     fit_retrieval.ensure(data)
-    engine = await choice.open()
+    tracing.configure("msr-api", endpoint=settings.otlp_endpoint)
+    registry = new_registry()
+    engine = ObservedEngine(await choice.open(), EngineMetrics(registry))
     try:
         # Before Redis is touched: a ranker that does not fit is refused at once.
         source = PublishedOrdering(data, engine.identity)
@@ -190,11 +198,12 @@ async def serve(
                 source=source,
                 limits=_limits(data, settings),
                 rules=_access_rules(settings),
+                registry=registry,
             )
             embedded = settings.redis_url is None
             background: list[Background] = []
             if with_worker or (with_worker is None and embedded):
-                background.append(Worker(store, engine).run)
+                background.append(Worker(store, engine, metrics=WorkerMetrics(registry)).run)
             await serve_app(
                 app,
                 host=host,
@@ -206,6 +215,7 @@ async def serve(
             )
     finally:
         await engine.close()
+        await asyncio.to_thread(tracing.close)
 
 
 def warn_if_exposed(host: str) -> None:
@@ -227,12 +237,28 @@ async def work(data: str, choice: EngineChoice, settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    engine = await choice.open()
+    tracing.configure("msr-worker", endpoint=settings.otlp_endpoint)
+    registry = new_registry()
+    engine = ObservedEngine(await choice.open(), EngineMetrics(registry))
     try:
-        async with open_store(data, settings) as store:
-            await Worker(store, engine).run(stop)
+        async with open_store(data, settings) as store, _worker_listening(registry, settings):
+            await Worker(store, engine, metrics=WorkerMetrics(registry)).run(stop)
     finally:
         await engine.close()
+        await asyncio.to_thread(tracing.close)
+
+
+def _worker_listening(
+    registry: CollectorRegistry, settings: Settings
+) -> contextlib.AbstractAsyncContextManager[None]:
+    if settings.worker_port is None:
+        return contextlib.nullcontext()
+    return listening(
+        registry,
+        host=settings.worker_host,
+        port=settings.worker_port,
+        on_listening=announce,
+    )
 
 
 def _limits(data: str, settings: Settings) -> Limits:

@@ -50,6 +50,19 @@ class Settings(BaseSettings):
     # The HTTP server.
     shutdown_seconds: float = Field(10.0, gt=0, description="For requests in hand to end.")
 
+    # What `msr worker` tells over HTTP: nothing, unless a port is given. Beside the API, in one
+    # process, the API's /metrics tells it.
+    worker_host: str = "127.0.0.1"
+    worker_port: int | None = Field(
+        None, ge=0, le=65535, description="Of /metrics and /health/live; 0 takes a free one."
+    )
+
+    # Traces go to an OpenTelemetry collector (OTLP over HTTP) at this address: nowhere, if unset.
+    otlp_endpoint: str | None = Field(
+        None,
+        validation_alias=AliasChoices("MSR_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+    )
+
     # Who may call. Off: everybody who reaches the port may do everything.
     require_keys: bool = Field(
         False, description="Ask for an API key, as `msr keys create` makes them."

@@ -24,3 +24,19 @@ def test_a_value_out_of_bounds_is_refused_by_name(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("MSR_TIMEOUT_SECONDS", "-1")
     with pytest.raises(ValidationError, match="timeout_seconds"):
         Settings()
+
+
+@pytest.mark.parametrize("name", ["MSR_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"])
+def test_traces_are_off_until_a_collector_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    assert Settings().otlp_endpoint is None
+    monkeypatch.setenv(name, "http://collector:4318")
+    assert Settings().otlp_endpoint == "http://collector:4318"
+
+
+def test_a_worker_listens_nowhere_until_it_is_given_a_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (Settings().worker_port, Settings().worker_host) == (None, "127.0.0.1")
+    monkeypatch.setenv("MSR_WORKER_PORT", "70000")
+    with pytest.raises(ValidationError, match="worker_port"):
+        Settings()

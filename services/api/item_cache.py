@@ -13,6 +13,8 @@ from services.core.records import Item, ItemId
 _OVERHEAD_BYTES = 500
 
 LoadItems = Callable[[list[ItemId]], Awaitable[Iterable[Item]]]
+# note(hits, misses)
+NoteLookups = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +28,14 @@ class VersionedItem:
 class ItemCache:
     """Least recently used items leave first once `max_bytes` are held."""
 
-    def __init__(self, load: LoadItems, max_bytes: int) -> None:
+    def __init__(
+        self, load: LoadItems, max_bytes: int, note: NoteLookups = lambda hits, misses: None
+    ) -> None:
         """`load` reads items from the store; those it does not have are left out."""
         self._load = load
+        self._note = note
         self._max_bytes = max_bytes
-        self._num_bytes = 0
+        self.num_bytes = 0
         self._items: OrderedDict[tuple[ItemId, str], VersionedItem] = OrderedDict()
 
     async def get(self, versions: Mapping[ItemId, str]) -> dict[ItemId, VersionedItem]:
@@ -46,6 +51,7 @@ class ItemCache:
             else:
                 self._items.move_to_end((item_id, version))
                 found[item_id] = held
+        self._note(len(found), len(missing))
         if missing:
             for item in await self._load(missing):
                 found[item.item_id] = self._keep(VersionedItem(item.version, item))
@@ -55,10 +61,10 @@ class ItemCache:
         key = (loaded.item.item_id, loaded.version)
         if key not in self._items:  # another request may have loaded it meanwhile
             self._items[key] = loaded
-            self._num_bytes += _size(loaded.item)
-        while self._num_bytes > self._max_bytes:
+            self.num_bytes += _size(loaded.item)
+        while self.num_bytes > self._max_bytes:
             _, pushed_out = self._items.popitem(last=False)
-            self._num_bytes -= _size(pushed_out.item)
+            self.num_bytes -= _size(pushed_out.item)
         return loaded
 
 

@@ -19,6 +19,8 @@ class Limits:
     # Folds that may wait before interactions are refused, and how often they are counted.
     max_backlog: int = 100_000
     backlog_seconds: float = 0.5
+    # How often Redis is asked how it is.
+    redis_seconds: float = 5.0
     # How often newly published artifacts are looked for.
     reload_seconds: float = 5.0
     # About 2,000 items with a picture of 336 x 336.

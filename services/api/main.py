@@ -9,15 +9,14 @@ async with open_store(settings) as store:
 import asyncio
 import contextlib
 import signal
-import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from importlib.metadata import version
 from typing import Any
 
 import structlog
-import uvicorn
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 
 from services.api import guard, problems
 from services.api.access import Access, AccessRules
@@ -32,16 +31,18 @@ from services.api.parts import Parts
 from services.api.paths import EncodedPaths
 from services.api.published import LiveOrdering, PublishedOrdering
 from services.api.ranking import Cascade
+from services.api.redis_watch import RedisWatch
 from services.api.request_log import RequestLog
 from services.api.routes import interactions, items, operations, recommend, users
 from services.api.scorer import CandidateScorer
 from services.api.security_headers import SecurityHeaders
-from services.core.errors import InputError
 from services.core.records import Item, ItemId
 from services.engines.contract import Engine
 from services.fetch.download import CheckedClient
+from services.serving import QuietServer, base_url, listen, quiet_config
 from services.state.api_keys import ApiKeys
 from services.state.store import Store
+from services.telemetry.registry import new_registry
 
 log = structlog.get_logger(__name__)
 
@@ -74,20 +75,23 @@ def create_app(
     source: PublishedOrdering | None = None,
     limits: Limits | None = None,
     rules: AccessRules | None = None,
+    registry: CollectorRegistry | None = None,
 ) -> FastAPI:
     """The application over parts that the caller opened and will close.
 
     With a `source` the ordering follows what is published there. Without `rules` it asks nobody for
-    an API key.
+    an API key. Its metrics go into `registry` and are shown with what else is there.
     """
     limits = limits or Limits()
-    parts = _assemble(store, engine, ordering, source, limits, rules or AccessRules())
+    metrics = Metrics(registry or new_registry())
+    parts = _assemble(store, engine, ordering, source, limits, rules or AccessRules(), metrics)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         following = [
             asyncio.create_task(parts.live.follow()),
             asyncio.create_task(parts.backlog.follow()),
+            asyncio.create_task(parts.redis_watch.follow()),
         ]
         try:
             async with parts.fetch_client:
@@ -130,21 +134,23 @@ def _assemble(
     source: PublishedOrdering | None,
     limits: Limits,
     rules: AccessRules,
+    metrics: Metrics,
 ) -> Parts:
     async def load_items(item_ids: list[ItemId]) -> list[Item]:
         return [record.item for record in (await store.load_items(item_ids)).values()]
 
-    metrics = Metrics(lambda: engine.num_shortened)
     watch = EngineWatch(
         engine,
         silence_seconds=limits.engine_silence_seconds,
         failure_seconds=limits.engine_failure_seconds,
         wait_seconds=limits.engine_wait_seconds,
     )
+    items_held = ItemCache(load_items, limits.item_cache_bytes, metrics.note_item_lookups)
+    metrics.item_cache_bytes.set_function(lambda: items_held.num_bytes)
     scorer = CandidateScorer(
         store,
         engine,
-        ItemCache(load_items, limits.item_cache_bytes),
+        items_held,
         watch,
         metrics,
         max_in_flight=limits.max_in_flight,
@@ -164,6 +170,7 @@ def _assemble(
             max_waiting=limits.max_backlog,
             poll_seconds=limits.backlog_seconds,
         ),
+        redis_watch=RedisWatch(store, metrics, poll_seconds=limits.redis_seconds),
         engine_watch=watch,
         fetch_client=CheckedClient(limits.fetch),
         image_slots=asyncio.Semaphore(limits.max_images_at_once),
@@ -190,16 +197,10 @@ async def serve(
     does not. Raises InputError if the port cannot be had.
     """
     stop = stop or asyncio.Event()
-    listener = _listen(host, port)
-    url = _base_url(listener)
-    server = _Server(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            server_header=False,  # nobody's business which program and version answers
-            timeout_graceful_shutdown=max(1, round(shutdown_seconds)),
-        ),
+    listener = listen(host, port, remedy="--host and --port")
+    url = base_url(listener)
+    server = QuietServer(
+        quiet_config(app, shutdown_seconds=shutdown_seconds),
         lambda: _announce(url, on_listening),
     )
     serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -221,46 +222,6 @@ async def serve(
     for work in works:
         if _failed(work):
             work.result()
-
-
-class _Server(uvicorn.Server):
-    """Leaves signals to `serve`, and says when it is ready."""
-
-    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._on_started = on_started
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        if self.started:
-            self._on_started()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol must be named: asyncio turns Nagle's algorithm off only where it reads "TCP", and
-    # with it every answer waits for the client's delayed acknowledgement (48 ms instead of 3).
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(2048)
-    except OSError as error:
-        listener.close()
-        raise InputError(
-            f"cannot listen on {host} port {port} ({error.strerror or error}); choose another with "
-            "--host and --port"
-        ) from error
-    return listener
-
-
-def _base_url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _announce(url: str, on_listening: Callable[[str], None] | None) -> None:

@@ -1,32 +1,26 @@
-"""What the API counts and times, in Prometheus' text format at GET /metrics.
+"""What the API counts and times, in Prometheus' text format at GET /metrics."""
 
-One registry an application, so that two applications in one process (tests) do not share counts.
-"""
+from typing import get_args
 
-from collections.abc import Callable
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    generate_latest,
-)
-
-CONTENT_TYPE = CONTENT_TYPE_LATEST
+from services.api.score_drift import ScoreDrift
+from services.core import wire
+from services.core.errors import AccessError
+from services.engines.contract import EngineIdentity
+from services.telemetry.registry import render
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+# Narrow at both ends: of what is asked few are targets, so most scores are small.
+_PROBABILITIES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 
 
 class Metrics:
     """The API's instruments."""
 
-    def __init__(self, num_shortened: Callable[[], int]) -> None:
-        """Every instrument starts at zero; `num_shortened` tells the engine's own count."""
-        registry = self._registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Every instrument starts at zero."""
+        self._registry = registry
         self.requests = Counter(
             "msr_http_requests",
             "Requests answered",
@@ -98,12 +92,80 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
-        Gauge(
-            "msr_prompts_shortened",
-            "Prompts whose texts were cut, because the model takes no longer ones",
+        self.score_probability = Histogram(
+            "msr_score_probability",
+            "P(Yes) of the candidates that were scored, cached scores left out",
+            ["adapter"],
+            buckets=_PROBABILITIES,
             registry=registry,
-        ).set_function(num_shortened)
+        )
+        self._drift = ScoreDrift()
+        registry.register(self._drift)
+        self.item_cache_lookups = Counter(
+            "msr_item_cache_lookups",
+            "Items looked for in the process before Redis is asked",
+            ["outcome"],
+            registry=registry,
+        )
+        self.item_cache_bytes = Gauge(
+            "msr_item_cache_bytes", "Memory that cached items take", registry=registry
+        )
+        self.redis_up = Gauge("msr_redis_up", "1 if Redis answers", registry=registry)
+        self.redis_answer_seconds = Gauge(
+            "msr_redis_answer_seconds", "How long Redis took to answer last", registry=registry
+        )
+        self.redis_used_bytes = Gauge(
+            "msr_redis_used_bytes", "Memory that Redis holds", registry=registry
+        )
+        self.redis_max_bytes = Gauge(
+            "msr_redis_max_bytes",
+            "Memory past which Redis refuses writes; 0: what the machine has",
+            registry=registry,
+        )
+        self.redis_clients = Gauge(
+            "msr_redis_clients", "Connections that Redis has open", registry=registry
+        )
+        self.redis_append_only = Gauge(
+            "msr_redis_append_only", "1 if every write goes to a file too", registry=registry
+        )
+        self.redis_writes_to_disk = Gauge(
+            "msr_redis_writes_to_disk", "1 if the last write to disk succeeded", registry=registry
+        )
+
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """Series that exist from the start: the rate of one that first appears with a 1 misses it.
+
+        What has other labels (routes, adapters) appears when it happens.
+        """
+        for mode in get_args(wire.Mode):
+            for reason in ("", *get_args(wire.DegradedReason)):
+                self.recommendations.labels(mode, reason)
+        for counter, outcomes in (
+            (self.candidate_scores, ("cached", "scored", "failed", "late")),
+            (self.version_waits, ("reached", "older")),
+            (self.interactions, ("accepted", "duplicate", "rejected")),
+            (self.ordering_reloads, ("loaded", "refused")),
+            (self.item_cache_lookups, ("hit", "miss")),
+            (self.access_refusals, tuple(kind.__name__ for kind in AccessError.__subclasses__())),
+        ):
+            for outcome in outcomes:
+                counter.labels(outcome)
+
+    def note_score(
+        self, identity: EngineIdentity, probability: float, *, has_preference: bool
+    ) -> None:
+        """A candidate was scored; for users without a preference scores are of another kind."""
+        self.score_probability.labels(identity.adapter or "base").observe(probability)
+        if has_preference:
+            self._drift.note(identity, probability)
+
+    def note_item_lookups(self, num_hits: int, num_misses: int) -> None:
+        """Items were looked for in the process' cache."""
+        self.item_cache_lookups.labels("hit").inc(num_hits)
+        self.item_cache_lookups.labels("miss").inc(num_misses)
 
     def render(self) -> bytes:
         """All of it as Prometheus reads it."""
-        return generate_latest(self._registry)
+        return render(self._registry)

@@ -13,6 +13,7 @@ from services.api.limits import Limits
 from services.api.metrics import Metrics
 from services.api.published import LiveOrdering
 from services.api.ranking import Cascade
+from services.api.redis_watch import RedisWatch
 from services.engines.contract import Engine
 from services.fetch.download import CheckedClient
 from services.state.store import Store
@@ -30,6 +31,7 @@ class Parts:
     access: Access
     cascade: Cascade
     backlog: Backlog
+    redis_watch: RedisWatch
     engine_watch: EngineWatch
     fetch_client: CheckedClient
     image_slots: asyncio.Semaphore

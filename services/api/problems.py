@@ -16,8 +16,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from services.api.request_ids import current_request_id
 from services.core import errors, wire
+from services.telemetry.origin import current_request_id
 
 log = structlog.get_logger(__name__)
 

@@ -29,6 +29,7 @@ from services.core.records import ItemId, UserId
 from services.retrieval.rankers import CheapScores
 from services.state.records import ItemRecord, UserRecord
 from services.state.store import Store
+from services.telemetry import origin, tracing
 
 log = structlog.get_logger(__name__)
 
@@ -114,13 +115,15 @@ class Cascade:
             timings=timings,
         )
 
+    @tracing.traced("state")
     async def _load_user(self, user_id: UserId) -> UserRecord | None:
         user = await self._store.load_user(user_id)
         if user is not None and user.history and not user.folded_version:
             # Never folded, though there is something to fold: ask, and rank with what there is.
-            await self._store.request_fold(user_id)
+            await self._store.request_fold(user_id, origin=str(origin.current()))
         return user
 
+    @tracing.traced("wait for the fold")
     async def _wait_for(
         self, user_id: UserId, user: UserRecord | None, version: int, until: float
     ) -> UserRecord | None:
@@ -143,6 +146,7 @@ class Cascade:
 
     # --- candidates ------------------------------------------------------------------------------
 
+    @tracing.traced("candidates")
     async def _candidates(
         self, request: wire.RecommendRequest, user: UserRecord | None, ordering: Ordering
     ) -> Candidates:
@@ -224,6 +228,7 @@ class Cascade:
 
     # --- the model -------------------------------------------------------------------------------
 
+    @tracing.traced("scoring")
     async def _score(
         self,
         request: wire.RecommendRequest,

@@ -1,4 +1,5 @@
-"""The layer around all that answers a request: its id, log line and metrics, and the last resort.
+"""The layer around all that answers a request: its id, log line, metrics and trace, and the last
+resort.
 
 Bodies, queries, headers and ids in paths are not logged: a route stands in the log as its
 template, an API key as its id.
@@ -11,9 +12,10 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.api import problems, request_ids
+from services.api import problems
 from services.api.metrics import Metrics
 from services.core.api_keys import ApiKey
+from services.telemetry import origin, tracing
 
 log = structlog.get_logger(__name__)
 
@@ -31,7 +33,8 @@ class RequestLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = request_ids.begin_request(Headers(scope=scope).get(request_ids.HEADER))
+        headers = Headers(scope=scope)
+        request_id = origin.request_id_from(headers.get(origin.HEADER))
         started = time.perf_counter()
         status = 0
 
@@ -39,10 +42,13 @@ class RequestLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[request_ids.HEADER] = request_id
+                MutableHeaders(scope=message)[origin.HEADER] = request_id
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        with (
+            origin.serving(request_id),
+            tracing.span("request", kind="SERVER", parent=headers, request_id=request_id) as span,
+        ):
             try:
                 await self._app(scope, receive, send_with_id)
             except Exception:
@@ -55,6 +61,10 @@ class RequestLog:
                 await answer(scope, receive, send_with_id)
             finally:
                 self._note(scope, status, time.perf_counter() - started)
+                span.rename(f"{scope['method']} {_template(scope)}")
+                span.note(status=status)
+                if status >= 500:
+                    span.fail(f"status {status}")
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         route, method = _template(scope), scope["method"]

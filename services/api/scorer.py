@@ -134,6 +134,9 @@ class CandidateScorer:
                 [scored] = await score_candidates(
                     self._engine.score, preference, [found.item], self._engine.identity.calibration
                 )
+                self._metrics.note_score(
+                    self._engine.identity, scored.probability, has_preference=bool(preference)
+                )
                 return self._key(preference, found.version), scored.margin
 
         tasks = {item_id: asyncio.create_task(ask(item_id)) for item_id in versions}

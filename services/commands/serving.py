@@ -17,6 +17,7 @@ from services.commands.options import (
     settings,
 )
 from services.commands.reporting import report, run
+from services.logs import without_progress_bars
 
 
 class Dtype(StrEnum):
@@ -123,6 +124,7 @@ def serve(
     url: Urls = None,
 ) -> None:
     """Answer the HTTP API."""
+    without_progress_bars()
     from services import deployment
 
     choice = engine_choice(data, engine, model, adapter, url)
@@ -137,6 +139,7 @@ def worker(
     url: Urls = None,
 ) -> None:
     """Fold interactions into preferences and summarize new items, as they arrive."""
+    without_progress_bars()
     from services import deployment
 
     choice = engine_choice(data, engine, model, adapter, url)

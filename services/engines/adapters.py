@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from services.core.drift import ScoreHistogram
 from services.core.errors import ArtifactMismatch, ModelUnusable
 from services.core.prompts import (
     PREFERENCE_FINGERPRINT,
@@ -53,6 +54,9 @@ class AdapterManifest:
     `calibration` turns margins into P(Yes): `slope` and `intercept`, fitted on validation users,
     `prior`, the share of targets among their rows, and the expected calibration error on such users
     without them (`ece_before`) and, fitted on other validation users, with them (`ece_after`).
+
+    `validation_scores` is how P(Yes) was spread over validation users (`edges` and `counts` of a
+    `ScoreHistogram`); None in manifests of versions that did not keep it.
     """
 
     fingerprint: str
@@ -71,6 +75,7 @@ class AdapterManifest:
     validation: dict[str, float]
     calibration: dict[str, float]
     versions: dict[str, str]
+    validation_scores: dict[str, list[float]] | None = None
 
     def __post_init__(self) -> None:
         """ValueError or TypeError unless what is used of it can be used."""
@@ -85,12 +90,21 @@ class AdapterManifest:
                 raise ValueError(f"{name} of the calibration is {value!r}, not a finite number")
         if not (self.calibration["slope"] > 0 and 0 < self.calibration["prior"] < 1):
             raise ValueError("a calibration with this slope or prior would turn answers around")
+        _ = self.score_histogram
 
     @property
     def correction(self) -> Calibration:
         """What turns this adapter's margins into P(Yes)."""
         slope, intercept, prior = (self.calibration[k] for k in ("slope", "intercept", "prior"))
         return Calibration(slope, intercept, prior)
+
+    @property
+    def score_histogram(self) -> ScoreHistogram | None:
+        """How P(Yes) was spread over validation users, if the manifest tells."""
+        if self.validation_scores is None:
+            return None
+        edges, counts = self.validation_scores["edges"], self.validation_scores["counts"]
+        return ScoreHistogram(tuple(map(float, edges)), tuple(map(int, counts)))
 
     def to_json(self) -> str:
         """Readable, and the same for the same content."""
@@ -109,7 +123,7 @@ def read_adapter_manifest(folder: str | Path) -> AdapterManifest:
         raise ModelUnusable(
             f"{folder} holds no {MANIFEST}; give --adapter a folder that `msr train` wrote"
         ) from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, KeyError) as error:
         raise ModelUnusable(
             f"{path} is not an adapter's manifest of this version ({error}); run `msr train` again"
         ) from error

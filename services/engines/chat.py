@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from services.core.errors import AnswerTokenMissing
 from services.core.prompts import GenerationLimits, Message, Messages, Picture
 from services.core.scoring import NO, YES, AnswerLogprobs, AnswerTokens, find_answer_tokens
+from services.engines import usage
 
 COMPLETIONS = "/v1/chat/completions"
 TOKENIZE = "/tokenize"
@@ -149,6 +150,7 @@ def _read_text(answer: Any) -> str:
         raise Garbage(f"an answer without a text ({error!r})") from error
     if not isinstance(text, str | None):
         raise Garbage(f"a text that is {type(text).__name__}")
+    usage.note_answer(answer)
     return (text or "").strip()
 
 
@@ -170,6 +172,7 @@ def _read_logprobs(answer: Any, answers: AnswerTokens) -> AnswerLogprobs:
         if not isinstance(logprob, float | int) or not math.isfinite(logprob):
             raise Garbage(f"the log-probability {logprob!r} for token {token}")
         found.append(float(logprob))
+    usage.note_answer(answer)
     return AnswerLogprobs(yes=found[0], no=found[1])
 
 

@@ -12,7 +12,6 @@ import hashlib
 from pathlib import Path
 
 from services.core.errors import ModelUnusable
-from services.core.scoring import NOT_CALIBRATED, Calibration
 from services.engines.adapters import MANIFEST, AdapterManifest, read_adapter_manifest
 from services.engines.contract import EngineIdentity
 
@@ -107,20 +106,17 @@ def identify(model: str, adapter: str | None = None) -> EngineIdentity:
     if is_merged(model):
         manifest = manifest_in_use(model, adapter)
         assert manifest is not None
-        return EngineIdentity(manifest.model, fingerprint_checkpoint(model), manifest.correction)
+        digest = fingerprint_checkpoint(model)
+        return EngineIdentity(manifest.model, digest, manifest.correction, manifest.score_histogram)
     if adapter is None:
         return EngineIdentity(identify_model(model), "")
-    return EngineIdentity(
-        identify_model(model), fingerprint_checkpoint(adapter), _calibration(adapter)
-    )
-
-
-def _calibration(adapter: str) -> Calibration:
+    base, digest = identify_model(model), fingerprint_checkpoint(adapter)
     # An adapter without a manifest is one whose training still validates it: `open_engine`, by
     # which all other callers come, refuses it.
     if not (Path(adapter) / MANIFEST).exists():
-        return NOT_CALIBRATED
-    return read_adapter_manifest(adapter).correction
+        return EngineIdentity(base, digest)
+    manifest = read_adapter_manifest(adapter)
+    return EngineIdentity(base, digest, manifest.correction, manifest.score_histogram)
 
 
 def only_scores(model: str) -> ModelUnusable:

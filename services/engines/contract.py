@@ -4,9 +4,10 @@
 generated position. Decoding is greedy. What a prompt gets never depends on what else is in flight.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from services.core.drift import ScoreHistogram
 from services.core.prompts import GenerationLimits, Messages
 from services.core.scoring import NOT_CALIBRATED, AnswerLogprobs, Calibration
 
@@ -17,11 +18,14 @@ class EngineIdentity:
 
     `model` goes into the fingerprint of summaries and preferences, `adapter` into score-cache keys.
     `calibration` is what the adapter's manifest says of its margins: it turns them into P(Yes).
+    `validation_scores` is how P(Yes) was spread over validation users, where that is known.
     """
 
     model: str
     adapter: str
     calibration: Calibration = NOT_CALIBRATED
+    # Not compared: servers of one set of weights may differ in whether they tell it.
+    validation_scores: ScoreHistogram | None = field(default=None, compare=False)
 
 
 class Engine(Protocol):

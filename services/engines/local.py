@@ -34,6 +34,7 @@ from services.core.errors import (
 )
 from services.core.prompts import GenerationLimits, Messages
 from services.core.scoring import AnswerLogprobs
+from services.engines import usage
 from services.engines.checkpoints import identify, is_merged, only_scores
 from services.engines.contract import EngineIdentity
 from services.engines.rendering import answer_tokens, chat_content, pictures, render
@@ -73,6 +74,7 @@ class _Job:
     limits: GenerationLimits | None
     answer: "Future[Any]" = field(default_factory=Future)
     encoded: _Encoded | None = None
+    num_generated: int = 1
 
     @property
     def max_new_tokens(self) -> int:
@@ -202,7 +204,10 @@ class LocalEngine:
             queue.append(job)
             self._wake.notify()
         # A caller that stops waiting cancels the future, and the thread then skips the job.
-        return await asyncio.wrap_future(job.answer)
+        answer = await asyncio.wrap_future(job.answer)
+        assert job.encoded is not None
+        usage.note(job.encoded.num_tokens, 0, job.num_generated)
+        return answer
 
     # --- in the engine's thread ------------------------------------------------------------------
 
@@ -269,7 +274,11 @@ class LocalEngine:
         with torch.inference_mode():
             if limits is None:
                 return self._score_batch(inputs)
-            return self._generate_batch(inputs, limits)
+            written = self._generate_batch(inputs, limits)
+        for job, ids in zip(batch, written, strict=True):
+            job.num_generated = int((ids != self._pad_id).sum())
+        texts = self._processor.tokenizer.batch_decode(written, skip_special_tokens=True)
+        return [text.strip() for text in texts]
 
     def _score_batch(self, inputs: dict[str, torch.Tensor]) -> list[AnswerLogprobs]:
         logits = self._model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1]  # (B, V)
@@ -279,7 +288,8 @@ class LocalEngine:
 
     def _generate_batch(
         self, inputs: dict[str, torch.Tensor], limits: GenerationLimits
-    ) -> list[str]:
+    ) -> torch.Tensor:
+        """The ids written (B, T), padded on the right."""
         # Summaries and preferences are the base model's: the adapter only answers Yes or No.
         base = (
             self._model.disable_adapter() if isinstance(self._model, PeftModel) else nullcontext()
@@ -291,9 +301,7 @@ class LocalEngine:
                 do_sample=False,
                 pad_token_id=self._pad_id,
             )
-        written = output[:, inputs["input_ids"].shape[1] :]
-        texts = self._processor.tokenizer.batch_decode(written, skip_special_tokens=True)
-        return [text.strip() for text in texts]
+        return output[:, inputs["input_ids"].shape[1] :]
 
     # --- prompts to tensors ----------------------------------------------------------------------
 

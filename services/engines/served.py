@@ -7,6 +7,7 @@ weights answer, by the fingerprints that the local engine has on the same folder
     msr:merged:FINGERPRINT           the merged checkpoint, if it is one
     msr:adapter:NAME:FINGERPRINT     one for each adapter
     msr:calibration:NAME:SLOPE:INTERCEPT:PRIOR  of each adapter, or the merged checkpoint (no NAME)
+    msr:scores:NAME:EDGES:COUNTS     P(Yes) on validation users (core/drift.py), comma-separated
     msr:definition:FINGERPRINT       the prompts and answers that the adapters were trained under
 
 Of a server without these labels the folders are read, where they are readable here; else the
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from services.core.drift import ScoreHistogram
 from services.core.errors import ArtifactMismatch, EngineUnavailable, ModelUnusable
 from services.core.scoring import NOT_CALIBRATED, Calibration
 from services.engines.adapters import (
@@ -43,6 +45,7 @@ _MODEL = "msr:model:"
 _MERGED = "msr:merged:"
 _ADAPTER = "msr:adapter:"
 _CALIBRATION = "msr:calibration:"
+_SCORES = "msr:scores:"
 _DEFINITION = "msr:definition:"
 
 
@@ -50,17 +53,22 @@ def labels(identity: EngineIdentity, adapters: Mapping[str, EngineIdentity]) -> 
     """The extra names of a server that serves these weights; `adapters`: name -> with adapter."""
     names = [f"{_MODEL}{identity.model}", f"{_DEFINITION}{_definition_fingerprint()}"]
     if identity.adapter:
-        names += [f"{_MERGED}{identity.adapter}", _calibration_label("", identity.calibration)]
+        names += [f"{_MERGED}{identity.adapter}", *_score_labels("", identity)]
     for name, adapted in sorted(adapters.items()):
         names.append(f"{_ADAPTER}{name}:{adapted.adapter}")
-        names.append(_calibration_label(name, adapted.calibration))
+        names += _score_labels(name, adapted)
     return names
 
 
-def _calibration_label(name: str, calibration: Calibration) -> str:
+def _score_labels(name: str, identity: EngineIdentity) -> list[str]:
     # repr gives back the very number when it is read: both engines' P(Yes) agree to the last bit.
+    calibration, spread = identity.calibration, identity.validation_scores
     numbers = (calibration.slope, calibration.intercept, calibration.prior)
-    return f"{_CALIBRATION}{name}:{':'.join(map(repr, numbers))}"
+    told = [f"{_CALIBRATION}{name}:{':'.join(map(repr, numbers))}"]
+    if spread is not None:
+        edges, counts = (",".join(map(repr, each)) for each in (spread.edges, spread.counts))
+        told.append(f"{_SCORES}{name}:{edges}:{counts}")
+    return told
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +142,12 @@ class Served:
     def describe(self, weights: Weights) -> str:
         """All that the server tells of these weights; it changes if they do. Reads no folder."""
         roots = [self._roots.get(name) for name in (weights.model, weights.adapter) if name]
-        own = (f"{_ADAPTER}{weights.adapter}:", f"{_CALIBRATION}{weights.adapter or ''}:")
+        name = weights.adapter or ""
+        own = (f"{_ADAPTER}{name}:", f"{_CALIBRATION}{name}:", f"{_SCORES}{name}:")
         told = [
             each
             for each in self._labels
-            if not each.startswith((_ADAPTER, _CALIBRATION)) or each.startswith(own)
+            if not each.startswith((_ADAPTER, _CALIBRATION, _SCORES)) or each.startswith(own)
         ]
         return json.dumps([roots, sorted(told), self._max_tokens])
 
@@ -164,7 +173,8 @@ class Served:
             return EngineIdentity(base, "")
         root = self._roots[adapter or model]
         self._require_servable(root, base)
-        return EngineIdentity(base, digest, self._calibration(adapter or "", root))
+        name = adapter or ""
+        return EngineIdentity(base, digest, self._calibration(name, root), self._scores(name, root))
 
     def _calibration(self, name: str, root: str) -> Calibration:
         """Of the adapter of this name, or of the merged checkpoint (""); `root` holds it."""
@@ -180,6 +190,21 @@ class Served:
             raise ModelUnusable(
                 f"the server at {self._url} tells the calibration {told!r}, which this version "
                 "cannot read; start it with this version of `msr serve-model`"
+            ) from error
+
+    def _scores(self, name: str, root: str) -> ScoreHistogram | None:
+        """Of the same; None where nobody tells."""
+        told = self._label(f"{_SCORES}{name}:")
+        if told is None:
+            has_manifest = _is_readable(root) and (Path(root) / MANIFEST).is_file()
+            return read_adapter_manifest(root).score_histogram if has_manifest else None
+        try:
+            edges, counts = (filter(None, each.split(",")) for each in told.split(":"))
+            return ScoreHistogram(tuple(map(float, edges)), tuple(map(int, counts)))
+        except ValueError as error:
+            raise ModelUnusable(
+                f"the server at {self._url} tells the scores {told!r}, which this version cannot "
+                "read; start it with this version of `msr serve-model`"
             ) from error
 
     def _require_servable(self, root: str, base: str) -> None:

@@ -21,6 +21,7 @@ from services.core.errors import (
 )
 from services.engines.chat import TOO_LONG_PARAMETERS
 from services.engines.connections import FreeConnections
+from services.telemetry import origin
 
 CONNECT_SECONDS = 5.0
 MAX_RETRY_AFTER_SECONDS = 60.0
@@ -87,7 +88,9 @@ class ServerHttp:
         """
         now = asyncio.get_running_loop().time
         self.asked_at = now()
-        headers = {} if body is None else {"content-type": "application/json"}
+        headers = {}
+        if body is not None:
+            headers = {"content-type": "application/json", **origin.headers()}
         try:
             response = await self._http.request(method, path, content=body, headers=headers)
         except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError) as error:

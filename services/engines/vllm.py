@@ -10,6 +10,7 @@ flight (measured against a server that answers by itself); most of it is httpx's
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import httpx
@@ -152,7 +153,7 @@ def _identity(writers: Replicas | None, scorers: Replicas) -> EngineIdentity:
         return scoring
     model = writers.checked.weights.identity.model
     if not scoring.adapter:  # a server that does not say what its checkpoint was merged from
-        return EngineIdentity(model, scoring.model, scoring.calibration)
+        return replace(scoring, model=model, adapter=scoring.model)
     if scoring.model != model:
         raise ArtifactMismatch(
             f"the recommender was merged from the base model {scoring.model}, but texts are "

@@ -34,7 +34,8 @@ _SUBJECT_FIELD: dict[Queue, bytes] = {"users": b"user_id", "items": b"item_id"}
 class Delivery:
     """One entry of a stream in this consumer's hands: a user or item id and its version then.
 
-    `num_deliveries` counts how often it was handed out, this time included.
+    `num_deliveries` counts how often it was handed out, this time included. `origin` is what the
+    work is done for, as whoever asked for it said; "" if nobody did, or older code wrote the entry.
     """
 
     stream: str
@@ -42,6 +43,12 @@ class Delivery:
     subject: str
     version: str
     num_deliveries: int = 1
+    origin: str = ""
+
+    @property
+    def queued_ms(self) -> int:
+        """When it was put on its stream, by Redis' clock."""
+        return int(self.entry_id.partition("-")[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +273,12 @@ def _delivery(queue: Queue, stream: str, entry: list[Any], num_deliveries: int =
     fields = _fields(entry)
     subject, version = fields[_SUBJECT_FIELD[queue]], fields[b"version"]
     return Delivery(
-        stream, entry[0].decode(), subject.decode(), version.decode(), int(num_deliveries)
+        stream=stream,
+        entry_id=entry[0].decode(),
+        subject=subject.decode(),
+        version=version.decode(),
+        num_deliveries=int(num_deliveries),
+        origin=fields.get(b"origin", b"").decode(errors="replace"),
     )
 
 

@@ -55,6 +55,21 @@ class BacklogSize:
 
 
 @dataclass(frozen=True, slots=True)
+class Server:
+    """What Redis says of itself. `max_bytes` is 0 where nothing bounds its memory.
+
+    `appends`: every write goes to an append-only file. `writes_to_disk`: the last write there, of
+    that file or of a snapshot, succeeded.
+    """
+
+    used_bytes: int
+    max_bytes: int
+    num_clients: int
+    appends: bool
+    writes_to_disk: bool
+
+
+@dataclass(frozen=True, slots=True)
 class TimelineEntry:
     """The preference as it was after one full block. `number` counts from 1 over the whole life."""
 

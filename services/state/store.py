@@ -34,6 +34,7 @@ from services.state.records import (
     Ingested,
     ItemRecord,
     ItemStatus,
+    Server,
     TimelineEntry,
     UserRecord,
 )
@@ -78,17 +79,33 @@ class Store:
         """Raises StateUnavailable if Redis does not answer."""
         await self.connection.call("PING")
 
+    async def load_server(self) -> Server:
+        """How Redis is (on a Redis Cluster: the one node that answers)."""
+        lines = (await self.connection.call("INFO")).decode(errors="replace").splitlines()
+        told = dict(line.split(":", 1) for line in lines if ":" in line)
+        written = (told.get("aof_last_write_status"), told.get("rdb_last_bgsave_status"))
+        return Server(
+            used_bytes=int(told.get("used_memory", 0)),
+            max_bytes=int(told.get("maxmemory", 0)),
+            num_clients=int(told.get("connected_clients", 0)),
+            appends=told.get("aof_enabled") == "1",
+            writes_to_disk="err" not in written,
+        )
+
     # --- items -----------------------------------------------------------------------------------
 
-    async def put_item(self, item: Item, *, summary: str | None) -> ItemStatus:
+    async def put_item(self, item: Item, *, summary: str | None, origin: str = "") -> ItemStatus:
         """Store one item and give its status; without a summary a worker is asked to write it.
 
-        An unchanged item (same version) keeps the summary it has.
+        An unchanged item (same version) keeps the summary it has. `origin` as in `ingest`.
         """
         status: ItemStatus = "pending" if summary is None else "ready"
-        return (await self.put_items([ItemRecord(item, item.version, summary, status)]))[0]
+        record = ItemRecord(item, item.version, summary, status)
+        return (await self.put_items([record], origin=origin))[0]
 
-    async def put_items(self, records: Sequence[ItemRecord]) -> list[ItemStatus]:
+    async def put_items(
+        self, records: Sequence[ItemRecord], *, origin: str = ""
+    ) -> list[ItemStatus]:
         """Store items as described, all sent at once; gives their statuses in order."""
         calls: list[tuple[Sequence[str], Sequence[Argument]]] = []
         for record in records:
@@ -105,6 +122,7 @@ class Store:
                         item.image or b"",
                         record.status,
                         text or "",
+                        origin,
                     ),
                 )
             )
@@ -164,10 +182,13 @@ class Store:
 
     # --- users -----------------------------------------------------------------------------------
 
-    async def ingest(self, interactions: Sequence[Interaction]) -> list[Ingested]:
+    async def ingest(
+        self, interactions: Sequence[Interaction], *, origin: str = ""
+    ) -> list[Ingested]:
         """Add interactions to their users' histories and queue the folds; outcomes in order.
 
         One script call a user, all sent at once. The same event id of a user is accepted once.
+        `origin` is handed to whoever folds them (`Delivery.origin`).
         """
         known = await self.item_ids_known(i.item_id for i in interactions if not fault_of(i))
         refusals = {
@@ -176,7 +197,11 @@ class Store:
             if (reason := fault_of(i) or (_UNKNOWN_ITEM if i.item_id not in known else None))
         }
         return await self._append(
-            interactions, refusals, limit=keys.HISTORY_SLACK * self._history_cap, queue_folds=True
+            interactions,
+            refusals,
+            limit=keys.HISTORY_SLACK * self._history_cap,
+            queue_folds=True,
+            origin=origin,
         )
 
     async def append_history(self, interactions: Sequence[Interaction]) -> list[Ingested]:
@@ -256,15 +281,15 @@ class Store:
         # Lost to an interaction that arrived in between: the next save drops the blocks.
         return replace(kept, revision=int(revision)) if revision else record
 
-    async def request_fold(self, user_id: UserId) -> bool:
+    async def request_fold(self, user_id: UserId, *, origin: str = "") -> bool:
         """Ask the workers to fold one user; False if the preference covers the history already."""
-        return (await self.request_folds([user_id]))[0]
+        return (await self.request_folds([user_id], origin=origin))[0]
 
-    async def request_folds(self, user_ids: Sequence[UserId]) -> list[bool]:
+    async def request_folds(self, user_ids: Sequence[UserId], *, origin: str = "") -> list[bool]:
         """As `request_fold`, for several users sent at once."""
         replies = await self.connection.run_all(
             self._request_fold,
-            [((keys.user(u), keys.events(keys.partition_of(u))), (u,)) for u in user_ids],
+            [((keys.user(u), keys.events(keys.partition_of(u))), (u, origin)) for u in user_ids],
         )
         return [bool(reply) for reply in replies]
 
@@ -357,6 +382,7 @@ class Store:
         *,
         limit: int,
         queue_folds: bool,
+        origin: str = "",
     ) -> list[Ingested]:
         by_user: dict[UserId, list[int]] = {}
         for k, interaction in enumerate(interactions):
@@ -381,6 +407,7 @@ class Store:
                         first_revision,
                         limit,
                         int(queue_folds),
+                        origin,
                         *facts,
                     ),
                 )
@@ -434,7 +461,7 @@ class Store:
 
 def _count_of(user_id: UserId, entries: Sequence[Any]) -> int:
     """How many entries of a stream are this user's."""
-    return sum(user_id.encode() in fields[1::2] for _, fields in entries)
+    return sum([b"user_id", user_id.encode()] == fields[:2] for _, fields in entries)
 
 
 def _ingested(code: int, version: int) -> Ingested:

@@ -10,6 +10,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 
 import structlog
 
@@ -32,6 +33,7 @@ from services.state.records import Folded, UserRecord, writer_of
 from services.state.store import Store
 from services.worker.lane import NOT_ITS_OWN_FAULT, GaveUp, TryLater
 from services.worker.limits import WorkerLimits
+from services.worker.metrics import WorkerMetrics
 from services.worker.summarizing import Summarizer
 
 log = structlog.get_logger(__name__)
@@ -47,6 +49,7 @@ class Folder:
         engine: Engine,
         summarizer: Summarizer,
         limits: WorkerLimits,
+        metrics: WorkerMetrics,
         is_stopping: Callable[[], bool],
     ) -> None:
         """The parts are the caller's and stay open. A long fold ends early if `is_stopping()`."""
@@ -56,11 +59,13 @@ class Folder:
         self._engine = engine
         self._summarizer = summarizer
         self._limits = limits
+        self._metrics = metrics
         self._is_stopping = is_stopping
         self._writer = writer_of(engine.identity.model)
 
-    async def fold(self, user_id: UserId, num_deliveries: int = 1) -> None:
-        """Return once the preference covers the history as it was when the fold began.
+    async def fold(self, user_id: UserId, num_deliveries: int = 1) -> bool:
+        """Return once the preference covers the history as it was when the fold began; whether
+        that took a fold.
 
         Raises GaveUp after `num_tries` failures in a row, TryLater after fewer or while another
         worker folds this user, and what the engine and the store raise when they do not serve.
@@ -74,7 +79,7 @@ class Folder:
             raise TryLater("another worker folds this user")
         self.leases[user_id] = token
         try:
-            await self._fold(user_id)
+            return await self._fold(user_id)
         except NOT_ITS_OWN_FAULT:
             raise
         except Exception as error:
@@ -89,10 +94,13 @@ class Folder:
             with contextlib.suppress(StateUnavailable):  # then it expires
                 await self._events.release_lease(user_id, token)
 
-    async def _fold(self, user_id: UserId) -> None:
+    async def _fold(self, user_id: UserId) -> bool:
         record = await self._store.load_user(user_id)
         if record is None or record.folded_version >= record.version:
-            return
+            # An earlier fold took it along: the requests it came with are named here.
+            log.info("fold_not_needed", user_id=user_id)
+            self._metrics.folds.labels("not_needed").inc()
+            return False
         started = time.perf_counter()
         item_ids = record.item_ids
         state = self._usable_state(record)
@@ -105,7 +113,8 @@ class Folder:
                 return previous
             num_written += 1
             messages = preference_messages(previous, items)
-            text = await self._engine.generate(messages, PREFERENCE_LIMITS)
+            with self._metrics.preference_seconds.time():
+                text = await self._engine.generate(messages, PREFERENCE_LIMITS)
             if not text:
                 raise EngineRefused("the model wrote an empty preference")
             return text
@@ -117,22 +126,35 @@ class Folder:
                 continue
             state = part
             progress = Folded(record, state, record.preference, record.folded_version, self._writer)
-            record = await self._store.save_preference(progress)
+            record = await self._save(progress)
             if self._is_stopping():
                 raise TryLater("the worker stops; the blocks written so far are saved")
         state = await rebuild(state, item_ids, write=write)
         preference = await current_preference(state, write=write)
-        await self._store.save_preference(
-            Folded(record, state, preference, record.version, self._writer)
-        )
+        await self._save(Folded(record, state, preference, record.version, self._writer))
+        seconds = time.perf_counter() - started
+        self._metrics.folds.labels("saved").inc()
+        self._metrics.fold_seconds.observe(seconds)
         log.info(
             "preference_updated",
             user_id=user_id,
             version=record.version,
             num_blocks=len(state.blocks) + record.num_dropped_blocks,
             num_written=num_written,
-            duration_seconds=round(time.perf_counter() - started, 3),
+            duration_seconds=round(seconds, 3),
         )
+        return True
+
+    async def _save(self, folded: Folded) -> UserRecord:
+        """Save, and count the blocks that were not there before."""
+        saved = await self._store.save_preference(folded)
+        before, now = folded.record.state.blocks, folded.state.blocks
+        pairs = zip(before, now, strict=False)
+        num_kept = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        self._metrics.blocks_written.inc(len(now) - num_kept)
+        if num_kept < len(before):
+            self._metrics.rebuilds.inc()
+        return saved
 
     def _usable_state(self, record: UserRecord) -> PreferenceState[ItemId]:
         if record.writer in ("", self._writer):

@@ -21,6 +21,7 @@ from services.core.errors import (
 )
 from services.state.events import Delivery, Events, GroupMissing, Queue
 from services.worker.limits import WorkerLimits
+from services.worker.metrics import WorkerMetrics
 
 log = structlog.get_logger(__name__)
 
@@ -47,21 +48,33 @@ NOT_ITS_OWN_FAULT = (
     GroupMissing,
 )
 
-# handle(subject, how often its work was delivered at most)
-Handle = Callable[[str, int], Awaitable[None]]
+# handle(subject, what was delivered of it)
+Handle = Callable[[str, Sequence[Delivery]], Awaitable[None]]
 
 
 class Lane:
     """Takes the work of one queue and has it handled, `num_at_once` subjects at a time."""
 
     def __init__(
-        self, queue: Queue, events: Events, handle: Handle, num_at_once: int, limits: WorkerLimits
+        self,
+        queue: Queue,
+        events: Events,
+        handle: Handle,
+        num_at_once: int,
+        limits: WorkerLimits,
+        metrics: WorkerMetrics,
     ) -> None:
         """`handle` covers, when it returns, all that was known of the subject when it began."""
         self._queue = queue
         self._events = events
         self._handle = handle
         self._limits = limits
+        self._claimed = metrics.claimed.labels(queue)
+        self._dead_letters = metrics.dead_letters
+        self._postponed = {
+            reason: metrics.postponed.labels(queue, reason.__name__)
+            for reason in (*NOT_ITS_OWN_FAULT, Exception)
+        }
         self._slots = asyncio.Semaphore(num_at_once)
         self._most_held = 2 * num_at_once
         self._held: dict[str, dict[str, Delivery]] = {}
@@ -119,6 +132,7 @@ class Lane:
             if len(self._held) < self._most_held:
                 claimed = await self._patiently(claim, stop)
                 if claimed:
+                    self._claimed.inc(len(claimed))
                     log.info("work_claimed", queue=self._queue, num_entries=len(claimed))
                 dispatch(claimed)
             await sleep_unless(stop, self._limits.claim_every_seconds)
@@ -136,7 +150,7 @@ class Lane:
                 if num_tries == 1:
                     log.warning("state_unavailable", queue=self._queue, reason=str(error))
                 if isinstance(error, GroupMissing):
-                    with contextlib.suppress(StateUnavailable):
+                    with contextlib.suppress(StateUnavailable, GroupMissing):
                         await self._events.create_groups()
                 await sleep_unless(stop, self._limits.pause_seconds(num_tries))
             else:
@@ -169,19 +183,26 @@ class Lane:
     async def _try(self, subject: str, taken: Sequence[Delivery], num_tries: int) -> bool:
         try:
             try:
-                await self._handle(subject, max(d.num_deliveries for d in taken))
+                await self._handle(subject, taken)
                 await self._events.acknowledge(taken)
             except GaveUp as error:
                 await self._events.dead_letter(taken, str(error))
+                self._dead_letters.inc()
         except NOT_ITS_OWN_FAULT as error:
+            self._note_postponed(error)
             # A first postponement is ordinary: another worker has the lease, or saved first.
             level = log.warning if num_tries else log.info
             level("work_postponed", queue=self._queue, subject=subject, reason=str(error))
             return False
-        except Exception:  # what no rule foresaw holds up its own subject alone
+        except Exception as error:  # what no rule foresaw holds up its own subject alone
+            self._note_postponed(error)
             log.exception("work_failed", queue=self._queue, subject=subject)
             return False
         return True
+
+    def _note_postponed(self, error: Exception) -> None:
+        kind = next(kind for kind in self._postponed if isinstance(error, kind))
+        self._postponed[kind].inc()
 
 
 async def sleep_unless(stop: asyncio.Event, seconds: float) -> None:

@@ -11,17 +11,23 @@ import contextlib
 import os
 import secrets
 import socket
+import time
+from collections.abc import Iterator, Sequence
 
 import structlog
+from prometheus_client import CollectorRegistry
 
 from services.core.errors import StateUnavailable
 from services.core.records import ItemId, UserId
 from services.engines.contract import Engine
-from services.state.events import Events, GroupMissing
+from services.state.events import Delivery, Events, GroupMissing
 from services.state.store import Store
+from services.telemetry import origin, tracing
+from services.telemetry.origin import Origin
 from services.worker.folding import Folder
 from services.worker.lane import Lane, sleep_unless
 from services.worker.limits import WorkerLimits
+from services.worker.metrics import WorkerMetrics
 from services.worker.summarizing import Summarizer
 
 log = structlog.get_logger(__name__)
@@ -30,29 +36,43 @@ log = structlog.get_logger(__name__)
 class Worker:
     """One worker over a store and an engine that the caller opened and will close."""
 
-    def __init__(self, store: Store, engine: Engine, limits: WorkerLimits | None = None) -> None:
-        """Nothing happens before `run`."""
+    def __init__(
+        self,
+        store: Store,
+        engine: Engine,
+        limits: WorkerLimits | None = None,
+        metrics: WorkerMetrics | None = None,
+    ) -> None:
+        """Nothing happens before `run`. Without `metrics` nobody reads what is counted."""
         self._store = store
         self._engine = engine
         self._limits = limits or WorkerLimits()
+        self._metrics = metrics or WorkerMetrics(CollectorRegistry())
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; what is in flight then is finished, the rest left to others."""
-        limits = self._limits
+        limits, metrics = self._limits, self._metrics
         # A name of its own for every start: what an earlier one left is claimed, never mistaken.
         consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         events = Events(self._store, consumer=consumer)
-        summarizer = Summarizer(self._store, events, self._engine, limits)
-        folder = Folder(self._store, events, self._engine, summarizer, limits, stop.is_set)
+        summarizer = Summarizer(self._store, events, self._engine, limits, metrics)
+        folder = Folder(self._store, events, self._engine, summarizer, limits, metrics, stop.is_set)
 
-        async def fold(user_id: str, num_deliveries: int) -> None:
-            await folder.fold(UserId(user_id), num_deliveries)
+        async def fold(user_id: str, taken: Sequence[Delivery]) -> None:
+            with _done_for("fold", taken):
+                folded = await folder.fold(UserId(user_id), _num_deliveries(taken))
+            if folded:
+                oldest_ms = min(delivery.queued_ms for delivery in taken)
+                metrics.fold_latency_seconds.observe(max(0.0, time.time() - oldest_ms / 1000))
+            else:
+                metrics.duplicates.inc(len(taken))
 
-        async def summarize(item_id: str, num_deliveries: int) -> None:
-            await summarizer.settle(ItemId(item_id), num_deliveries)
+        async def summarize(item_id: str, taken: Sequence[Delivery]) -> None:
+            with _done_for("summary", taken):
+                await summarizer.settle(ItemId(item_id), _num_deliveries(taken))
 
-        users = Lane("users", events, fold, limits.num_users, limits)
-        items = Lane("items", events, summarize, limits.num_items, limits)
+        users = Lane("users", events, fold, limits.num_users, limits, metrics)
+        items = Lane("items", events, summarize, limits.num_items, limits, metrics)
 
         async def keep_alive() -> None:
             while True:
@@ -82,10 +102,34 @@ class Worker:
         while not stop.is_set():
             try:
                 await events.create_groups()
-            except StateUnavailable as error:
+            except (StateUnavailable, GroupMissing) as error:  # or emptied just then
                 num_tries += 1
                 log.warning("state_unavailable", reason=str(error), num_tries=num_tries)
                 await sleep_unless(stop, self._limits.pause_seconds(num_tries))
             else:
                 return True
         return False
+
+
+def _num_deliveries(taken: Sequence[Delivery]) -> int:
+    """How often any of it was handed out; an end to that comes by `max_deliveries`."""
+    return max(delivery.num_deliveries for delivery in taken)
+
+
+@contextlib.contextmanager
+def _done_for(name: str, taken: Sequence[Delivery]) -> Iterator[None]:
+    """The work inside is a part of the newest request's trace, linked to those of the others, and
+    its log lines name them all.
+    """
+    oldest_first = sorted(taken, key=lambda delivery: delivery.queued_ms)
+    with origin.working_for(Origin.parse(each.origin) for each in oldest_first) as newest:
+        traces = [each.traceparent for each in newest if each.traceparent]
+        with tracing.span(
+            name,
+            kind="CONSUMER",
+            parent={"traceparent": traces[-1]} if traces else {},
+            linked=traces[:-1],
+            deliveries=len(taken),
+            request_ids=" ".join(each.request_id for each in newest),
+        ):
+            yield

@@ -17,6 +17,7 @@ from services.state.records import ItemRecord
 from services.state.store import Store
 from services.worker.lane import NOT_ITS_OWN_FAULT, TryLater
 from services.worker.limits import WorkerLimits
+from services.worker.metrics import WorkerMetrics
 
 log = structlog.get_logger(__name__)
 
@@ -24,12 +25,20 @@ log = structlog.get_logger(__name__)
 class Summarizer:
     """Summarizes items, each at most once at a time in this process."""
 
-    def __init__(self, store: Store, events: Events, engine: Engine, limits: WorkerLimits) -> None:
+    def __init__(
+        self,
+        store: Store,
+        events: Events,
+        engine: Engine,
+        limits: WorkerLimits,
+        metrics: WorkerMetrics,
+    ) -> None:
         """The parts are the caller's and stay open."""
         self._store = store
         self._events = events
         self._engine = engine
         self._limits = limits
+        self._metrics = metrics
         self._running: dict[ItemId, asyncio.Task[None]] = {}
 
     async def settle(self, item_id: ItemId, num_deliveries: int = 1) -> None:
@@ -78,6 +87,7 @@ class Summarizer:
         else:
             if summary:
                 await self._store.save_summary(item_id, record.version, summary)
+                self._metrics.summaries.labels("written").inc()
                 log.info("item_summarized", item_id=item_id, version=record.version)
                 return
             failure = "the model wrote an empty summary"
@@ -89,4 +99,5 @@ class Summarizer:
     async def _fail(self, record: ItemRecord, reason: str) -> None:
         item_id = record.item.item_id
         await self._store.fail_item(item_id, record.version, reason)
+        self._metrics.summaries.labels("failed").inc()
         log.error("item_summary_failed", item_id=item_id, version=record.version, reason=reason)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import structlog
 from fastapi import APIRouter
+from prometheus_client import CollectorRegistry
 
 from services.api.access import Access, AccessRules
 from services.api.guard import GuardedRoute
@@ -210,7 +211,7 @@ async def test_a_key_is_read_once_in_a_while_and_a_revoked_one_stops_within_it(
 ) -> None:
     held, clock = CountingKeys(store.connection), Clock()
     rules = AccessRules(require_keys=True, cache_seconds=3)
-    access = Access(held, rules, Metrics(lambda: 0), clock=clock)
+    access = Access(held, rules, Metrics(CollectorRegistry()), clock=clock)
     key, token = issue("shop", [Scope.READ], now_ms=1000)
     await held.add(key)
     for _ in range(50):
@@ -227,7 +228,9 @@ async def test_a_key_is_read_once_in_a_while_and_a_revoked_one_stops_within_it(
 
 async def test_that_a_key_is_unknown_is_not_remembered(store: Store) -> None:
     held = ApiKeys(store.connection)
-    access = Access(held, AccessRules(require_keys=True), Metrics(lambda: 0), clock=Clock())
+    access = Access(
+        held, AccessRules(require_keys=True), Metrics(CollectorRegistry()), clock=Clock()
+    )
     key, token = issue("shop", [Scope.READ], now_ms=1000)
     with pytest.raises(Unauthenticated):
         await access.identify(f"Bearer {token}")

@@ -116,7 +116,7 @@ class _Refusing(Store):
         super().__init__(store.connection)
         self.error = error
 
-    async def ingest(self, interactions: object) -> None:  # type: ignore[override]
+    async def ingest(self, *_: object, **__: object) -> None:  # type: ignore[override]
         raise self.error
 
 

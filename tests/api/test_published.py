@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from model_training import fit_ranker, fit_retrieval
 from services.api.metrics import Metrics
@@ -83,7 +84,7 @@ def test_a_folder_without_rankers_says_which_step_makes_them(tmp_path: Path) -> 
 async def test_rankers_fitted_otherwise_wait_for_weights_of_their_own(data: str) -> None:
     await fit_ranker.run(data)
     source = PublishedOrdering(data, IDENTITY)
-    live = LiveOrdering(source.load(), Metrics(lambda: 0), source, poll_seconds=1.0)
+    live = LiveOrdering(source.load(), Metrics(CollectorRegistry()), source, poll_seconds=1.0)
     before = live.current.rankers.fingerprint
     fit_retrieval.run(data, epochs=2)
     await live.look(source)
@@ -111,7 +112,7 @@ def test_rankers_replaced_while_they_are_read_are_not_taken_up(data: str) -> Non
 
 async def test_rankers_of_which_a_part_is_lost_are_refused_and_told(data: str) -> None:
     source = PublishedOrdering(data, IDENTITY)
-    live = LiveOrdering(source.load(), Metrics(lambda: 0), source, poll_seconds=1.0)
+    live = LiveOrdering(source.load(), Metrics(CollectorRegistry()), source, poll_seconds=1.0)
     fit_retrieval.run(data, epochs=2)
     lose_part(data)
     await live.look(source)

@@ -7,10 +7,12 @@ from shutil import copytree
 
 import pytest
 
+from services.core.drift import ScoreHistogram
 from services.core.errors import ArtifactMismatch, ModelUnusable
 from services.core.prompts import GenerationLimits
 from services.core.scoring import NOT_CALIBRATED, Calibration
 from services.engines.adapters import (
+    MANIFEST,
     current_definition,
     read_adapter_manifest,
     require_servable,
@@ -177,3 +179,28 @@ async def test_a_merged_checkpoint_of_another_definition_is_not_opened(merged: s
 
     with pytest.raises(ArtifactMismatch, match="under scoring 'older'"):
         await open_engine("local", model=merged)
+
+
+def test_a_manifest_may_tell_how_scores_were_spread_over_validation_users(tmp_path: Path):
+    spread = {"edges": [0.1, 0.5], "counts": [3, 4, 5]}
+    (tmp_path / MANIFEST).write_text(a_manifest(validation_scores=spread).to_json())
+
+    read = read_adapter_manifest(tmp_path).score_histogram
+    assert read == ScoreHistogram((0.1, 0.5), (3, 4, 5))
+
+
+def test_a_manifest_of_an_older_version_tells_none_and_is_read(tmp_path: Path):
+    fields = json.loads(a_manifest().to_json())
+    del fields["validation_scores"]
+    (tmp_path / MANIFEST).write_text(json.dumps(fields))
+
+    assert read_adapter_manifest(tmp_path).score_histogram is None
+
+
+@pytest.mark.parametrize("spread", [{}, {"edges": [0.5], "counts": [1]}, [1, 2]])
+def test_validation_scores_that_are_none_are_refused(tmp_path: Path, spread: object):
+    fields = json.loads(a_manifest().to_json()) | {"validation_scores": spread}
+    (tmp_path / MANIFEST).write_text(json.dumps(fields))
+
+    with pytest.raises(ModelUnusable, match="manifest of this version"):
+        read_adapter_manifest(tmp_path)

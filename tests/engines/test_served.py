@@ -1,9 +1,11 @@
 """What a vLLM server tells of itself, and that it makes the identity of the local engine."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from services.core.drift import ScoreHistogram
 from services.core.errors import ArtifactMismatch, EngineUnavailable, ModelUnusable
 from services.core.scoring import NOT_CALIBRATED, Calibration
 from services.deployment import DEMO_WEIGHTS
@@ -129,3 +131,20 @@ def test_a_description_changes_with_the_weights_in_use_alone():
 def test_what_is_no_listing_is_told_with_the_address(listing: Any):
     with pytest.raises(EngineUnavailable, match="http://a/v1/models"):
         Served("http://a", listing)
+
+
+def test_a_server_tells_how_scores_were_spread_over_validation_users():
+    spread = ScoreHistogram((0.015, 0.25), (3, 4, 5))
+    told = replace(AN_ADAPTER, validation_scores=spread)
+    names = ["demo", *labels(EngineIdentity("m1", ""), {"x": told, "y": AN_ADAPTER})]
+    listing = served(names, adapters={"x": "/x", "y": "/y"})
+
+    assert listing.choose("demo", "x").identity.validation_scores == spread
+    assert listing.choose("demo", "y").identity.validation_scores is None
+
+
+def test_scores_that_cannot_be_read_are_refused():
+    names = ["demo", "msr:model:m1", "msr:adapter:x:a1", "msr:scores:x:high:low"]
+
+    with pytest.raises(ModelUnusable, match="the scores 'high:low'"):
+        served(names, adapters={"x": "/x"}).choose("demo", "x")

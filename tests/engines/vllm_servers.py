@@ -47,6 +47,7 @@ class FakeServer:
         self.frozen = False
         self.holds: set[str] = set()
         self.bodies: list[dict[str, Any]] = []
+        self.headers: list[httpx.Headers] = []
         self.asked = asyncio.Event()
         self.asked_for_health = asyncio.Event()
         self.num_checks = 0
@@ -69,6 +70,7 @@ class FakeServer:
                 return self._tokenize(body)
         if body["messages"] == [{"role": "user", "content": "Yes or No?"}]:
             return a_completion(**{f"_{token}": -1.0 for token in body["logprob_token_ids"]})
+        self.headers.append(request.headers)
         return await self._complete(body)
 
     async def _complete(self, body: dict[str, Any]) -> httpx.Response:

@@ -64,6 +64,8 @@ def test_an_adapter_is_saved_with_all_that_it_depends_on(data_with_examples, con
     assert (manifest.image_size, manifest.config["lora_rank"]) == (56, 4)
     assert (manifest.stage, manifest.parent, manifest.protocol) == ("sft", "", "chrono-uniform")
     assert 0 <= manifest.validation["auc"] <= 1
+    spread = manifest.score_histogram
+    assert sum(spread.counts) == manifest.counts["validation_rows"]
     validation = {f"validation_{name}": value for name, value in manifest.validation.items()}
     assert result == {**manifest.counts, **validation}
 

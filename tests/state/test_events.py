@@ -214,3 +214,12 @@ async def test_dead_letters_that_are_dropped_leave_the_history(store: Store, fir
     assert await first.drop_dead_letters(await first.dead_letters()) == 1
     assert (await first.dead_letters(), await take(first)) == ([], [])
     assert await store.load_user(USER) is not None
+
+
+async def test_a_worker_that_leaves_streams_which_are_gone_learns_that_its_groups_are(
+    store: Store, first: Events
+):
+    await store.connection.call("FLUSHALL")
+
+    with pytest.raises(GroupMissing):
+        await first.leave()

@@ -179,6 +179,14 @@ async def test_all_that_is_held_of_a_user_is_exported(store: Store):
     assert set(json.loads(json.dumps(held))) == set(held)
 
 
+async def test_a_request_named_like_a_user_is_nothing_held_of_that_user(store: Store):
+    neighbor = next(f"n{k}" for k in range(1000) if partition_of(f"n{k}") == partition_of("u1"))
+    await a_folded_user(store, ["i1"])
+    await store.ingest([an_interaction("i1", user_id=neighbor)], origin="u1")
+
+    assert (await store.export_user(UserId("u1")))["waiting_folds"] == 1
+
+
 async def test_of_an_unknown_user_nothing_is_exported(store: Store):
     with pytest.raises(UnknownUser, match="nobody"):
         await store.export_user(UserId("nobody"))

@@ -12,6 +12,7 @@ from services.core import wire
 from services.core.api_keys import Scope
 from services.core.errors import BacklogFull, StateError, StateUnavailable
 from services.core.records import Interaction, ItemId, UserId, derive_event_id
+from services.telemetry import origin
 
 MAX_AHEAD_MS = 24 * 3600 * 1000
 INTERACTIONS_A_TOKEN = 100
@@ -63,7 +64,9 @@ async def take_in(
             stored.append((index, interaction))
         else:
             reasons[index] = fault
-    ingested = await parts.store.ingest([interaction for _, interaction in stored])
+    ingested = await parts.store.ingest(
+        [interaction for _, interaction in stored], origin=str(origin.current())
+    )
     versions: dict[str, int] = {}
     num_accepted = num_duplicates = 0
     for (index, interaction), result in zip(stored, ingested, strict=True):

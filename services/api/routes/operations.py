@@ -6,12 +6,12 @@ from importlib.metadata import version
 from fastapi import APIRouter, Response
 
 from services.api.guard import GuardedRoute, needs, open_to_all
-from services.api.metrics import CONTENT_TYPE
 from services.api.parts import AppParts, Parts
 from services.api.problems import documented
 from services.core import prompts, wire
 from services.core.api_keys import Scope
 from services.core.errors import StateError
+from services.telemetry.registry import CONTENT_TYPE
 
 router = APIRouter(tags=["operations"], route_class=GuardedRoute)
 

@@ -1,5 +1,8 @@
 -- Forgets consumers that hold no work and are gone: the one that leaves, and long silent ones.
 -- KEYS  1 stream      ARGV  1 consumer group, 2 who leaves ("" for nobody), 3 silent milliseconds
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  return redis.error_reply('NOGROUP ' .. KEYS[1] .. ' is gone')
+end
 local num_dropped = 0
 for _, row in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
   local consumer = {}

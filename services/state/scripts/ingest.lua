@@ -1,7 +1,8 @@
 -- Adds interactions to one user's history, each at most once, and tells the workers.
 -- KEYS  1 user, 2 history, 3 preference, 4 events
 -- ARGV  1 user id, 2 lifetime in seconds, 3 first revision of a new user, 4 most interactions,
---       5 "1" to queue a fold, then event id, timestamp, item id of each interaction
+--       5 "1" to queue a fold, 6 what it is done for, then event id, timestamp, item id of each
+--       interaction
 -- Gives {history version, then for each interaction 0 accepted, 1 duplicate, 2 older than what
 --       is kept, 3 no room}
 
@@ -23,7 +24,7 @@ local dropped_ms = tonumber(dropped[1])
 
 local reply, num_accepted = {0}, 0
 local room = tonumber(ARGV[4]) - redis.call('HLEN', KEYS[2])
-for i = 6, #ARGV, 3 do
+for i = 7, #ARGV, 3 do
   local event_id, timestamp_ms, item_id = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local ms = tonumber(timestamp_ms)
   local code = 0
@@ -54,7 +55,7 @@ redis.call('EXPIRE', KEYS[1], ARGV[2])
 redis.call('EXPIRE', KEYS[2], ARGV[2])
 redis.call('EXPIRE', KEYS[3], ARGV[2])
 if ARGV[5] == '1' then
-  redis.call('XADD', KEYS[4], '*', 'user_id', ARGV[1], 'version', version)
+  redis.call('XADD', KEYS[4], '*', 'user_id', ARGV[1], 'version', version, 'origin', ARGV[6])
 end
 reply[1] = version
 return reply

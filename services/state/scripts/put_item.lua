@@ -1,7 +1,7 @@
 -- Stores an item; queues its summary unless there is one.
 -- KEYS  1 item, 2 queue
 -- ARGV  1 item id, 2 version, 3 title, 4 "1" if there is a picture, 5 the picture,
---       6 status, 7 summary or the reason of the failure
+--       6 status, 7 summary or the reason of the failure, 8 what it is done for
 -- Gives the item's status. An item of the same version keeps the summary it has, and one that
 -- waits already is not queued twice; a failed one is tried again.
 local now = redis.call('HMGET', KEYS[1], 'version', 'status')
@@ -20,6 +20,6 @@ if status == 'ready' then
 elseif status == 'failed' then
   redis.call('HSET', KEYS[1], 'reason', ARGV[7])
 else
-  redis.call('XADD', KEYS[2], '*', 'item_id', ARGV[1], 'version', ARGV[2])
+  redis.call('XADD', KEYS[2], '*', 'item_id', ARGV[1], 'version', ARGV[2], 'origin', ARGV[8])
 end
 return status

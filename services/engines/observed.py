@@ -1,0 +1,116 @@
+"""An engine that is watched: each prompt is counted, timed and traced, whatever engine it is.
+
+engine = ObservedEngine(await open_engine(...), EngineMetrics(registry))
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from typing import Any, Literal, TypeVar
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from services.core.errors import EngineError
+from services.core.prompts import GenerationLimits, Messages
+from services.core.scoring import AnswerLogprobs
+from services.engines import usage
+from services.engines.contract import Engine, EngineIdentity
+from services.telemetry import tracing
+
+T = TypeVar("T")
+Verb = Literal["generate", "score"]
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+
+
+class EngineMetrics:
+    """What is counted of the prompts that this process sends to its engine."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Every instrument starts at zero."""
+        self.prompts = Counter(
+            "msr_engine_prompts",
+            "Prompts sent to the model, by what came of them: answered, cancelled or an error",
+            ["verb", "outcome"],
+            registry=registry,
+        )
+        self.prompt_seconds = Histogram(
+            "msr_engine_prompt_seconds",
+            "Time from a prompt to its answer, waiting and trying again included",
+            ["verb"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.tokens = Counter(
+            "msr_engine_tokens",
+            "Tokens of answered prompts: read (prompt), of these cached, written (generated)",
+            ["verb", "kind"],
+            registry=registry,
+        )
+        self.shortened = Gauge(
+            "msr_prompts_shortened",
+            "Prompts whose texts were cut, because the model takes no longer ones",
+            registry=registry,
+        )
+
+
+class ObservedEngine:
+    """Implements `contract.Engine` by another one, and tells what went through it."""
+
+    def __init__(self, engine: Engine, metrics: EngineMetrics) -> None:
+        """Closing this closes `engine`."""
+        self._engine = engine
+        self._metrics = metrics
+        metrics.shortened.set_function(lambda: engine.num_shortened)
+
+    @property
+    def identity(self) -> EngineIdentity:
+        """See `contract.Engine.identity`."""
+        return self._engine.identity
+
+    @property
+    def num_shortened(self) -> int:
+        """See `contract.Engine.num_shortened`."""
+        return self._engine.num_shortened
+
+    async def generate(self, messages: Messages, limits: GenerationLimits) -> str:
+        """See `contract.Engine.generate`."""
+        return await self._watched("generate", self._engine.generate(messages, limits))
+
+    async def score(self, messages: Messages) -> AnswerLogprobs:
+        """See `contract.Engine.score`."""
+        return await self._watched("score", self._engine.score(messages))
+
+    async def close(self) -> None:
+        """See `contract.Engine.close`."""
+        await self._engine.close()
+
+    def __getattr__(self, name: str) -> Any:
+        """What an engine offers beside the contract is reached through it."""
+        return getattr(self._engine, name)
+
+    async def _watched(self, verb: Verb, call: Awaitable[T]) -> T:
+        started = time.perf_counter()
+        outcome = "crashed"
+        with tracing.span(f"engine {verb}", kind="CLIENT") as span, usage.counted() as cost:
+            try:
+                answer = await call
+                outcome = "answered"
+            except EngineError as error:
+                outcome = type(error).__name__
+                raise
+            except asyncio.CancelledError:
+                outcome = "cancelled"
+                raise
+            finally:
+                self._metrics.prompts.labels(verb, outcome).inc()
+                self._metrics.prompt_seconds.labels(verb).observe(time.perf_counter() - started)
+            tokens = {
+                "prompt": cost.prompt_tokens,
+                "cached": cost.cached_tokens,
+                "generated": cost.generated_tokens,
+            }
+            for kind, number in tokens.items():
+                self._metrics.tokens.labels(verb, kind).inc(number)
+            span.note(**{f"{kind}_tokens": number for kind, number in tokens.items()})
+        return answer

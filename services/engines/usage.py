@@ -1,0 +1,63 @@
+"""What a prompt cost in tokens: engines tell it, whoever wants to know counts around the call.
+
+with usage.counted() as cost:
+await engine.score(messages)
+cost.prompt_tokens
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(slots=True)
+class Usage:
+    """Tokens read, those among them that a prefix cache held, and tokens written."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+
+
+_counted: ContextVar[Usage | None] = ContextVar("usage", default=None)
+
+
+@contextmanager
+def counted() -> Iterator[Usage]:
+    """Counts what engines tell inside, also in tasks that are started there."""
+    usage = Usage()
+    token = _counted.set(usage)
+    try:
+        yield usage
+    finally:
+        _counted.reset(token)
+
+
+def note(prompt_tokens: int, cached_tokens: int, generated_tokens: int) -> None:
+    """An engine has read and written so many tokens for the prompt in hand."""
+    usage = _counted.get()
+    if usage is not None:
+        usage.prompt_tokens += prompt_tokens
+        usage.cached_tokens += cached_tokens
+        usage.generated_tokens += generated_tokens
+
+
+def note_answer(answer: Mapping[str, Any]) -> None:
+    """Read them in an OpenAI-compatible server's answer; one that does not tell counts as 0."""
+    told = answer.get("usage")
+    note(
+        _number(told, "prompt_tokens"),
+        _number(_field(told, "prompt_tokens_details"), "cached_tokens"),
+        _number(told, "completion_tokens"),
+    )
+
+
+def _number(holder: object, name: str) -> int:
+    value = _field(holder, name)
+    return value if isinstance(value, int) else 0
+
+
+def _field(holder: object, name: str) -> object:
+    return holder.get(name) if isinstance(holder, dict) else None

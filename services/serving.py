@@ -1,0 +1,66 @@
+"""An ASGI application on a socket: how the API and the worker's metrics are served alike."""
+
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import uvicorn
+
+from services.core.errors import InputError
+
+
+class QuietServer(uvicorn.Server):
+    """Leaves signals to whoever runs it, and says when requests are answered."""
+
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+        """See `quiet_config`."""
+        super().__init__(config)
+        self._on_started = on_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Called by uvicorn."""
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._on_started()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Called by uvicorn."""
+        yield
+
+
+def quiet_config(app: Callable[..., Any], *, shutdown_seconds: float) -> uvicorn.Config:
+    """Uvicorn as it is used here: it logs no requests and names itself to nobody."""
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=max(1, round(shutdown_seconds)),
+    )
+
+
+def listen(host: str, port: int, *, remedy: str) -> socket.socket:
+    """A listening socket; port 0 takes a free one. InputError with the remedy if there is none."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # The protocol must be named: asyncio turns Nagle's algorithm off only where it reads "TCP", and
+    # with it every answer waits for the client's delayed acknowledgement (48 ms instead of 3).
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise InputError(
+            f"cannot listen on {host} port {port} ({error.strerror or error}); choose another with "
+            f"{remedy}"
+        ) from error
+    return listener
+
+
+def base_url(listener: socket.socket) -> str:
+    """The address at which it listens."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,46 @@
+"""Where the metrics of a process are gathered, and how Prometheus reads them.
+
+One registry a process that serves, or one an application in tests: API, worker and engine register
+their instruments in it, so that a worker inside the API's process is seen at the API's /metrics.
+"""
+
+import os
+from pathlib import Path
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Gauge,
+    ProcessCollector,
+    generate_latest,
+)
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+def new_registry() -> CollectorRegistry:
+    """With what is known of any process: CPU, memory and its limit, open files, start."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    Gauge(
+        "msr_memory_limit_bytes",
+        "Memory that this process may use: its container's limit, or what the machine has",
+        registry=registry,
+    ).set(memory_limit_bytes())
+    return registry
+
+
+def render(registry: CollectorRegistry) -> bytes:
+    """All of it, in Prometheus' text format."""
+    return generate_latest(registry)
+
+
+def memory_limit_bytes(cgroup_limit: Path = _CGROUP_LIMIT) -> int:
+    """The container's limit; without one, the machine's memory."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        told = cgroup_limit.read_text(encoding="ascii").strip()
+    except OSError:
+        return machine
+    return min(int(told), machine) if told.isdecimal() else machine

@@ -1,0 +1,179 @@
+"""OpenTelemetry traces, once an entry point called `configure`; else nothing of it is imported.
+
+    with tracing.span("POST /recommend", parent=headers) as span:
+        span.note(status=200)
+
+Spans are sent by OTLP over HTTP. What the SDK reads from the environment holds too
+(OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, OTEL_EXPORTER_OTLP_HEADERS, ...). Like a log, a trace holds
+no prompt, no history, no credential: of an error it tells the kind alone, since its text may quote
+what was sent.
+"""
+
+import asyncio
+import functools
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Any, Literal, ParamSpec, TypeVar
+
+from services.core.errors import InputError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Kind = Literal["INTERNAL", "SERVER", "CLIENT", "CONSUMER"]
+Value = str | int | float | bool
+
+MAX_LINKS = 16
+CLOSE_SECONDS = 3
+
+
+class Span:
+    """One piece of work; does nothing unless traces are on."""
+
+    def __init__(self, span: Any = None) -> None:
+        """`span` is OpenTelemetry's, None while traces are off."""
+        self._span = span
+
+    def rename(self, name: str) -> None:
+        """Give it a name that was not known when it began."""
+        if self._span is not None:
+            self._span.update_name(name)
+
+    def note(self, **attributes: Value) -> None:
+        """Say more of it."""
+        if self._span is not None:
+            self._span.set_attributes({f"msr.{key}": value for key, value in attributes.items()})
+
+    def fail(self, reason: str) -> None:
+        """Say that it failed, though nothing was raised."""
+        if self._span is not None:
+            from opentelemetry.trace import StatusCode
+
+            self._span.set_status(StatusCode.ERROR, reason)
+
+
+class _Tracing:
+    """OpenTelemetry as it is used here."""
+
+    def __init__(self, service: str, endpoint: str) -> None:
+        try:
+            from opentelemetry import trace
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+            from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+            from opentelemetry.sdk.trace import TracerProvider
+            from opentelemetry.sdk.trace.export import BatchSpanProcessor
+            from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+        except ImportError as error:
+            raise InputError(
+                f"traces are to go to {endpoint} and OpenTelemetry is not installed ({error}); run "
+                "`pip install 'msr[tracing]'`, or unset MSR_OTLP_ENDPOINT"
+            ) from error
+        own = {"service.name": service, "service.version": version("msr")}
+        named = dict(OTELResourceDetector().detect().attributes)
+        self.trace = trace
+        resource = Resource.create({**own, **named})
+        self.provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        address = f"{endpoint.rstrip('/')}/v1/traces"
+        self.provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=address)))
+        self.tracer = self.provider.get_tracer("msr")
+        self.propagator = TraceContextTextMapPropagator()
+
+    @contextmanager
+    def span(
+        self, name: str, kind: Kind, parent: Mapping[str, str] | None, linked: Iterable[str]
+    ) -> Iterator[Any]:
+        contexts = [self._context_of(each) for each in linked]
+        with self.tracer.start_as_current_span(
+            name,
+            context=None if parent is None else self.propagator.extract(parent),
+            kind=self.trace.SpanKind[kind],
+            links=[self.trace.Link(each) for each in contexts[-MAX_LINKS:]],
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+            try:
+                yield span
+            except asyncio.CancelledError:
+                span.set_attribute("msr.cancelled", True)
+                raise
+            except Exception as error:
+                span.set_status(self.trace.StatusCode.ERROR, type(error).__name__)
+                raise
+
+    def headers(self) -> dict[str, str]:
+        told: dict[str, str] = {}
+        self.propagator.inject(told)
+        return told
+
+    def _context_of(self, traceparent: str) -> Any:
+        context = self.propagator.extract({"traceparent": traceparent})
+        return self.trace.get_current_span(context).get_span_context()
+
+
+_tracing: _Tracing | None = None
+
+
+def configure(service: str, *, endpoint: str | None) -> None:
+    """Send traces of this process, as `service`, to a collector at `endpoint`; None: do not.
+
+    InputError if OpenTelemetry is not installed.
+    """
+    global _tracing
+    _tracing = None if endpoint is None else _Tracing(service, endpoint)
+
+
+def close() -> None:
+    """Send what waits, unless that takes long, and trace no more."""
+    global _tracing
+    if _tracing is not None:
+        # Of a collector that is away the SDK lets go only after its last try.
+        closing = threading.Thread(target=_tracing.provider.shutdown, daemon=True)
+        closing.start()
+        closing.join(CLOSE_SECONDS)
+    _tracing = None
+
+
+@contextmanager
+def span(
+    name: str,
+    *,
+    kind: Kind = "INTERNAL",
+    parent: Mapping[str, str] | None = None,
+    linked: Iterable[str] = (),
+    **attributes: Value,
+) -> Iterator[Span]:
+    """A span around the block. Its parent is the span in hand, or what the W3C headers in `parent`
+    name; `linked` are the traceparents of others that it belongs to.
+    """
+    if _tracing is None:
+        yield Span()
+        return
+    with _tracing.span(name, kind, parent, linked) as inner:
+        wrapped = Span(inner)
+        wrapped.note(**attributes)
+        yield wrapped
+
+
+def traced(name: str) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]:
+    """A span around each call of an asynchronous function."""
+
+    def wrap(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+        @functools.wraps(function)
+        async def in_a_span(*args: P.args, **kwargs: P.kwargs) -> T:
+            with span(name):
+                return await function(*args, **kwargs)
+
+        return in_a_span
+
+    return wrap
+
+
+def headers() -> dict[str, str]:
+    """W3C headers that make another process go on with this trace; none while traces are off."""
+    return {} if _tracing is None else _tracing.headers()
+
+
+def traceparent() -> str:
+    """The span in hand as one W3C header; "" while there is none."""
+    return headers().get("traceparent", "")

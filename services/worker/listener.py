@@ -1,0 +1,50 @@
+"""What a worker in a process of its own tells over HTTP: `/health/live` and `/metrics`.
+
+Whoever reaches the port may read both: it is bound to loopback unless the settings say otherwise.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import structlog
+from prometheus_client import CollectorRegistry
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from services.serving import QuietServer, base_url, listen, quiet_config
+from services.telemetry.registry import CONTENT_TYPE, render
+
+log = structlog.get_logger(__name__)
+
+
+@asynccontextmanager
+async def listening(
+    registry: CollectorRegistry, *, host: str, port: int, on_listening: Callable[[str], None]
+) -> AsyncIterator[None]:
+    """Answer while the block runs; InputError if the port cannot be had."""
+
+    async def live(_: Request) -> Response:
+        """Answers as long as the event loop turns, on which the folds run too."""
+        return JSONResponse({"status": "ok"})
+
+    async def metrics(_: Request) -> Response:
+        return Response(render(registry), media_type=CONTENT_TYPE)
+
+    app = Starlette(routes=[Route("/health/live", live), Route("/metrics", metrics)])
+    listener = listen(host, port, remedy="MSR_WORKER_HOST and MSR_WORKER_PORT")
+    url = base_url(listener)
+    started = asyncio.Event()
+    server = QuietServer(quiet_config(app, shutdown_seconds=1), started.set)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        await started.wait()
+        log.info("worker_listening", url=url)
+        on_listening(url)
+        yield
+    finally:
+        server.should_exit = True
+        await serving
+        listener.close()

@@ -1,0 +1,78 @@
+"""What a worker counts and times; shown by `listener.py`, or at the API's /metrics beside it."""
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+# Behind a queue a fold may wait for hours.
+_WAITS = (*_SECONDS, 300, 900, 3600, 4 * 3600, 24 * 3600)
+
+
+class WorkerMetrics:
+    """The worker's instruments."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Every instrument starts at zero."""
+        self.folds = Counter(
+            "msr_worker_folds",
+            "Folds that ended: saved, or not needed since an earlier one took them along",
+            ["outcome"],
+            registry=registry,
+        )
+        self.fold_seconds = Histogram(
+            "msr_worker_fold_seconds",
+            "Time a fold took",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.fold_latency_seconds = Histogram(
+            "msr_worker_fold_latency_seconds",
+            "Time from an interaction's arrival to its being in the saved preference",
+            buckets=_WAITS,
+            registry=registry,
+        )
+        self.blocks_written = Counter(
+            "msr_worker_blocks_written",
+            "Full blocks whose preference was written and saved",
+            registry=registry,
+        )
+        self.rebuilds = Counter(
+            "msr_worker_rebuilds",
+            "Folds that wrote blocks again: an interaction came late, or the model changed",
+            registry=registry,
+        )
+        self.duplicates = Counter(
+            "msr_worker_duplicates",
+            "Deliveries of interactions that were folded already",
+            registry=registry,
+        )
+        self.preference_seconds = Histogram(
+            "msr_worker_preference_seconds",
+            "Time the model took to write one preference",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.summaries = Counter(
+            "msr_worker_summaries",
+            "Summaries of new items: written, or failed for good",
+            ["outcome"],
+            registry=registry,
+        )
+        self.dead_letters = Counter(
+            "msr_worker_dead_letters", "Folds given up and put aside", registry=registry
+        )
+        self.claimed = Counter(
+            "msr_worker_claimed",
+            "Deliveries taken over from a worker that left them alone",
+            ["queue"],
+            registry=registry,
+        )
+        self.postponed = Counter(
+            "msr_worker_postponed",
+            "Tries that are made again later, by why",
+            ["queue", "reason"],
+            registry=registry,
+        )
+        for outcome in ("saved", "not_needed"):
+            self.folds.labels(outcome)
+        for outcome in ("written", "failed"):
+            self.summaries.labels(outcome)

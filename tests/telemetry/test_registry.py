@@ -1,0 +1,24 @@
+"""What is known of any process."""
+
+from pathlib import Path
+
+import pytest
+
+from services.telemetry.registry import memory_limit_bytes, new_registry, render
+
+
+@pytest.mark.parametrize(("told", "limit"), [("1048576\n", 1_048_576), ("max\n", None)])
+def test_a_containers_limit_counts_where_there_is_one(tmp_path: Path, told: str, limit: int | None):
+    file = tmp_path / "memory.max"
+    machine = memory_limit_bytes(file)  # without a container
+    file.write_text(told)
+
+    assert memory_limit_bytes(file) == (limit or machine)
+    assert machine > 1_048_576
+
+
+def test_a_registry_tells_memory_and_its_limit():
+    text = render(new_registry()).decode()
+
+    assert "process_resident_memory_bytes " in text
+    assert "msr_memory_limit_bytes " in text
