@@ -19,6 +19,10 @@ COMPLETIONS = "/v1/chat/completions"
 TOKENIZE = "/tokenize"
 # What vLLM says is wrong with a prompt that is too long, over HTTP and in process.
 TOO_LONG_PARAMETERS = ("input_tokens", "input_text")
+# Which of the prompts that wait vLLM computes first: somebody waits for a score, nobody for a text.
+# Lower goes first. Only `--scheduling-policy priority` heeds it; vLLM 0.32 else ignores it.
+SCORE_PRIORITY = 0
+TEXT_PRIORITY = 1
 
 T = TypeVar("T")
 
@@ -66,7 +70,12 @@ def about(request: ChatRequest[T], messages: Messages) -> ChatRequest[T]:
 
 def text_request(model: str, messages: Messages, limits: GenerationLimits) -> ChatRequest[str]:
     """Ask for the greedy text."""
-    options = {"model": model, "temperature": 0, "max_tokens": limits.max_new_tokens}
+    options = {
+        "model": model,
+        "temperature": 0,
+        "max_tokens": limits.max_new_tokens,
+        "priority": TEXT_PRIORITY,
+    }
     return ChatRequest(COMPLETIONS, messages, options, _read_text, limits.max_new_tokens)
 
 
@@ -81,6 +90,7 @@ def score_request(
         "model": model,
         "temperature": 0,
         "max_tokens": 1,
+        "priority": SCORE_PRIORITY,
         "logprobs": True,
         "logprob_token_ids": [answers.yes, answers.no],
         "return_tokens_as_token_ids": True,

@@ -39,6 +39,11 @@ T = TypeVar("T")
 MAX_BROKEN = 3
 FIRST_RETRY_SECONDS = 0.25
 LONGEST_RETRY_SECONDS = 10.0
+# Who is left out is probed at least this often: requests without patience do without it until then.
+LONGEST_PROBE_SECONDS = 1.5
+# A probe that takes longer is of no use, and one that was sent to a machine that vanished never
+# ends; one to a server that was frozen is answered as soon as it thaws.
+PROBE_SECONDS = 10.0
 
 _MAY_PASS = (EngineUnavailable, EngineOverloaded, EngineTimeout)
 
@@ -225,9 +230,13 @@ class Replicas:
 
     async def _bring_back(self, replica: Replica) -> None:
         pause = FIRST_RETRY_SECONDS
+        if replica.breaker.num_in_vain:  # it passes its checks and answers no prompt in time
+            pause = min(pause * 2**replica.breaker.num_in_vain, LONGEST_PROBE_SECONDS)
+            await asyncio.sleep(_jittered(pause))
         while True:
             try:
-                self._take_in(replica, await replica.check(*self._names))
+                checked = await replica.check(*self._names, within_seconds=PROBE_SECONDS)
+                self._take_in(replica, checked)
                 break
             except EngineError as error:
                 problem = error
@@ -237,7 +246,7 @@ class Replicas:
                 log.warning("replica_still_left_out", url=replica.url, error=str(problem))
             replica.problem = problem
             await asyncio.sleep(_jittered(pause))
-            pause = min(2 * pause, LONGEST_RETRY_SECONDS)
+            pause = min(2 * pause, LONGEST_PROBE_SECONDS)
         del self._probes[replica.url]
         log.info("replica_came_back", url=replica.url)
         self._back.set()
