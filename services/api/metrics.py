@@ -65,6 +65,15 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
+        self.requests_shed = Counter(
+            "msr_requests_shed",
+            "Rankings for which the model was not asked, or not for all, to spare it vain work",
+            ["priority"],
+            registry=registry,
+        )
+        self.prompts_under_way = Gauge(
+            "msr_prompts_under_way", "Prompts of rankings that the model has now", registry=registry
+        )
         self.version_waits = Counter(
             "msr_version_waits",
             "Rankings that were to know a version of the history, by whether they did",

@@ -32,8 +32,12 @@ from services.state.store import Store
 
 log = structlog.get_logger(__name__)
 
-# Without the store there is no ranking at all, so it may take this long past a short deadline.
-STORE_SECONDS = 1.0
+# The time to the deadline is one for all stages, and each may use what is left of it: state and
+# candidates all, since without them there is no ranking at all; scoring all but what it takes to
+# put the answer together. A store may take this long though a deadline is shorter.
+STORE_SECONDS = 0.25
+ANSWER_SHARE = 0.1
+MOST_ANSWER_SECONDS = 0.05
 # Of the time to the deadline, what a preference that is being folded is waited for: the rest is the
 # model's. It is looked at again and again, since whoever folds it may be another machine.
 WAITING_SHARE = 0.5
@@ -88,7 +92,8 @@ class Cascade:
         async with _store_answers_by(store_deadline):
             candidates = await self._candidates(request, user, ordering)
         after_candidates = clock()
-        scores = await self._score(request, user_id, user, candidates, deadline)
+        answer_seconds = min(ANSWER_SHARE * (deadline - started), MOST_ANSWER_SECONDS)
+        scores = await self._score(request, user_id, user, candidates, deadline - answer_seconds)
         ended = clock()
         timings = wire.Timings(
             state_seconds=after_state - started,
@@ -242,7 +247,9 @@ class Cascade:
             return Scores({})
         preference = user.preference if user else ""
         versions = {item_id: candidates.versions[item_id] for item_id in sent}
-        return await self._scorer.score(user_id, preference, versions, deadline=deadline)
+        return await self._scorer.score(
+            user_id, preference, versions, deadline=deadline, priority=request.priority
+        )
 
     def _note(self, mode: wire.Mode, scores: Scores, timings: wire.Timings) -> None:
         self._metrics.recommendations.labels(mode, scores.reason or "").inc()
