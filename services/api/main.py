@@ -38,7 +38,7 @@ from services.api.scorer import CandidateScorer
 from services.api.security_headers import SecurityHeaders
 from services.core.errors import InputError
 from services.core.records import Item, ItemId
-from services.engines.contract import Engine
+from services.engines.contract import Engine, Replicated
 from services.fetch.download import CheckedClient
 from services.state.api_keys import ApiKeys
 from services.state.store import Store
@@ -135,6 +135,8 @@ def _assemble(
         return [record.item for record in (await store.load_items(item_ids)).values()]
 
     metrics = Metrics(lambda: engine.num_shortened)
+    if isinstance(engine, Replicated):
+        metrics.watch_replicas(engine)
     watch = EngineWatch(
         engine,
         silence_seconds=limits.engine_silence_seconds,

@@ -3,7 +3,8 @@
 One registry an application, so that two applications in one process (tests) do not share counts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import get_args
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -14,6 +15,10 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from services.engines.contract import BreakerState, Replicated
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -113,6 +118,33 @@ class Metrics:
             registry=registry,
         ).set_function(num_shortened)
 
+    def watch_replicas(self, engine: Replicated) -> None:
+        """Tell of the engine's servers too."""
+        self._registry.register(_ReplicaCollector(engine))
+
     def render(self) -> bytes:
         """All of it as Prometheus reads it."""
         return generate_latest(self._registry)
+
+
+class _ReplicaCollector(Collector):
+    def __init__(self, engine: Replicated) -> None:
+        self._engine = engine
+
+    def collect(self) -> Iterator[Metric]:
+        breakers = GaugeMetricFamily(
+            "msr_replica_breaker",
+            "1 for the state of a model server's circuit breaker; open: it is left out",
+            labels=["replica", "state"],
+        )
+        for url, state in self._engine.breaker_states.items():
+            for each in get_args(BreakerState):
+                breakers.add_metric([url, each], float(each == state))
+        hedges = CounterMetricFamily(
+            "msr_hedges",
+            "Scores asked of a second server because the first was late, by who answered first",
+            labels=["outcome"],
+        )
+        for outcome, number in self._engine.num_hedges.items():
+            hedges.add_metric([outcome], number)
+        yield from (breakers, hedges)

@@ -11,9 +11,8 @@ LEAST_SECONDS at least, the server answered nothing; and of those that waited at
 """
 
 import math
-from typing import Literal
 
-State = Literal["closed", "open", "half-open"]
+from services.engines.contract import BreakerState
 
 MAX_GIVEN_UP = 3
 LEAST_SECONDS = 0.25
@@ -24,7 +23,7 @@ class Breaker:
 
     def __init__(self) -> None:
         """Nothing is known yet."""
-        self.state: State = "open"
+        self.state: BreakerState = "open"
         # How often it came back and was left out before it had answered anything.
         self.num_in_vain = 0
         self._was_closed = False

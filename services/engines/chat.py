@@ -38,7 +38,7 @@ class ChatRequest(Generic[T]):
     """A prompt with what is asked about it: where it goes and how the answer is read.
 
     `read` raises Garbage for anything but an answer. All requests are pure: sending one twice does
-    no harm.
+    no harm. One that `may_be_hedged` takes so little that it is worth it if the first is late.
     """
 
     path: str
@@ -46,6 +46,7 @@ class ChatRequest(Generic[T]):
     options: dict[str, Any]
     read: Callable[[Any], T]
     max_new_tokens: int = 0
+    may_be_hedged: bool = False
 
     @property
     def picture_ids(self) -> list[str]:
@@ -99,7 +100,7 @@ def score_request(
     def read(answer: Any) -> AnswerLogprobs:
         return _read_logprobs(answer, answers)
 
-    return ChatRequest(COMPLETIONS, messages, options, read, max_new_tokens=1)
+    return ChatRequest(COMPLETIONS, messages, options, read, max_new_tokens=1, may_be_hedged=True)
 
 
 def tokens_request(model: str, messages: Messages) -> ChatRequest[list[int]]:

@@ -136,6 +136,7 @@ class Replica:
         would make good.
         """
         attempt, asked_at = asyncio.timeout_at(deadline), _now()
+        given_up = False
         self._attempts[attempt] = None
         self._watch_silence()
         try:
@@ -146,14 +147,16 @@ class Replica:
         except TimeoutError as error:
             if (problem := self._attempts[attempt]) is not None:
                 raise Fault("left", told_again(problem)) from error
-            self._note_given_up(asked_at)
+            given_up = True
             late = f"{self.url} gave no answer in {self._timeout_seconds:g} s; is it overloaded?"
             raise Fault("late", EngineTimeout(late)) from error
         except asyncio.CancelledError:  # whoever asked has no more time
-            self._note_given_up(asked_at)
+            given_up = True
             raise
         finally:
             del self._attempts[attempt]
+            if given_up:
+                self._note_given_up(asked_at)
 
     def take_in(
         self, checked: Checked, *, on_silence: Callable[["Replica", EngineError], None]

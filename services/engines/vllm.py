@@ -9,8 +9,8 @@ flight (measured against a server that answers by itself); most of it is httpx's
 """
 
 import asyncio
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeVar
 
 import httpx
 
@@ -19,7 +19,7 @@ from services.core.prompts import GenerationLimits, Messages
 from services.core.scoring import AnswerLogprobs
 from services.engines.chat import ChatRequest, about, score_request, text_request, tokens_request
 from services.engines.checkpoints import only_scores
-from services.engines.contract import EngineIdentity
+from services.engines.contract import BreakerState, EngineIdentity
 from services.engines.failover import Replicas
 from services.engines.opening import AS_SERVED
 from services.engines.replicas import Bounds
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class VllmEngine:
-    """Implements `contract.Engine`. Open it with `VllmEngine.connect`."""
+    """Implements `contract.Engine` and `contract.Replicated`. Open it with `VllmEngine.connect`."""
 
     def __init__(self, writers: Replicas | None, scorers: Replicas) -> None:
         """Use `connect`. The base model writes, the recommender scores: often the same servers."""
@@ -95,6 +95,18 @@ class VllmEngine:
     def num_shortened(self) -> int:
         """See `contract.Engine.num_shortened`."""
         return self._num_shortened
+
+    @property
+    def breaker_states(self) -> Mapping[str, BreakerState]:
+        """See `contract.Replicated.breaker_states`."""
+        writers = self._writers.breaker_states if self._writers else {}
+        return {**writers, **self._scorers.breaker_states}
+
+    @property
+    def num_hedges(self) -> Mapping[Literal["won", "lost"], int]:
+        """See `contract.Replicated.num_hedges`."""
+        hedging = self._scorers.hedging
+        return {"won": hedging.num_won, "lost": hedging.num_hedged - hedging.num_won}
 
     async def generate(self, messages: Messages, limits: GenerationLimits) -> str:
         """See `contract.Engine.generate`; ModelUnusable if only a merged checkpoint is served."""
