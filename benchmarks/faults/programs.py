@@ -65,6 +65,14 @@ class Program:
         self.num_kills += 1
         await asyncio.to_thread(process.wait)
 
+    def freeze(self) -> None:
+        """SIGSTOP: it accepts connections and never answers, until `thaw`."""
+        self._running().send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self._running().send_signal(signal.SIGCONT)
+
     async def stop(self) -> None:
         """SIGTERM; RuntimeError if it does not end well."""
         process = self._running()

@@ -135,6 +135,7 @@ def _assemble(
         return [record.item for record in (await store.load_items(item_ids)).values()]
 
     metrics = Metrics(lambda: engine.num_shortened)
+    metrics.state_away.set_function(lambda: store.connection.presence.is_known_to_be_away)
     if isinstance(engine, Replicated):
         metrics.watch_replicas(engine)
     watch = EngineWatch(

@@ -97,6 +97,11 @@ class Metrics:
         self.fold_lag = Gauge(
             "msr_fold_lag_seconds", "How long the oldest fold has been waiting", registry=registry
         )
+        self.state_away = Gauge(
+            "msr_state_away",
+            "1 while Redis is known not to serve: what needs it is refused at once",
+            registry=registry,
+        )
         self.dead_letters = Gauge(
             "msr_dead_letters", "Folds that failed too often", registry=registry
         )
