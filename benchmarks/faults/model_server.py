@@ -15,7 +15,7 @@ from services.listening import LISTENING
 NAME = "demo-merged"
 # 87,000 tokens of the demo model.
 KV_CACHE_GB = "0.25"
-NICENESS = "5"
+NICENESS = "10"
 # Ten times slower: it runs this long of every period.
 RUN_SECONDS = 0.01
 PERIOD_SECONDS = 0.1

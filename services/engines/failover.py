@@ -32,7 +32,7 @@ from services.engines.affinity import choose_replica
 from services.engines.chat import ChatRequest
 from services.engines.contract import BreakerState
 from services.engines.hedging import Hedging, first_answer
-from services.engines.replicas import Bounds, Checked, Replica, told_again
+from services.engines.replicas import CHECK_SECONDS, Bounds, Checked, Replica, told_again
 from services.engines.server_http import Fault
 
 log = structlog.get_logger(__name__)
@@ -45,9 +45,10 @@ FIRST_RETRY_SECONDS = 0.25
 LONGEST_RETRY_SECONDS = 10.0
 # Who is left out is probed at least this often: requests without patience do without it until then.
 LONGEST_PROBE_SECONDS = 1.5
-# A probe that takes longer is of no use, and one that was sent to a machine that vanished never
-# ends; one to a server that was frozen is answered as soon as it thaws.
-PROBE_SECONDS = 10.0
+# So long the first probe may take, since one that was sent to a machine that vanished never ends;
+# each further one twice as long, up to CHECK_SECONDS, since the server may just be slow. A server
+# that was frozen answers its probe as soon as it thaws.
+PROBE_SECONDS = 5.0
 
 _MAY_PASS = (EngineUnavailable, EngineOverloaded, EngineTimeout)
 
@@ -62,7 +63,7 @@ class Replicas:
         self._replicas = {replica.url: replica for replica in replicas}
         self._bounds = bounds
         self._names = (model, adapter)
-        self.hedging = Hedging()
+        self.hedging = Hedging(bounds.hedge_share)
         self._checked: Checked | None = None
         self._back = asyncio.Event()  # replaced whenever a replica comes back
         self._probes: dict[str, asyncio.Task[None]] = {}
@@ -282,13 +283,13 @@ class Replicas:
         self._probes[replica.url] = asyncio.create_task(self._bring_back(replica))
 
     async def _bring_back(self, replica: Replica) -> None:
-        pause = FIRST_RETRY_SECONDS
+        pause, probe_seconds = FIRST_RETRY_SECONDS, PROBE_SECONDS
         if replica.breaker.num_in_vain:  # it passes its checks and answers no prompt in time
             pause = min(pause * 2**replica.breaker.num_in_vain, LONGEST_PROBE_SECONDS)
             await asyncio.sleep(_jittered(pause))
         while True:
             try:
-                checked = await replica.check(*self._names, within_seconds=PROBE_SECONDS)
+                checked = await replica.check(*self._names, within_seconds=probe_seconds)
                 self._take_in(replica, checked)
                 break
             except EngineError as error:
@@ -300,6 +301,7 @@ class Replicas:
             replica.problem = problem
             await asyncio.sleep(_jittered(pause))
             pause = min(2 * pause, LONGEST_PROBE_SECONDS)
+            probe_seconds = min(2 * probe_seconds, CHECK_SECONDS)
         del self._probes[replica.url]
         log.info("replica_came_back", url=replica.url)
         self._back.set()

@@ -3,7 +3,7 @@ Barroso, The Tail at Scale, 2013). The answer that comes first counts, the other
 
 It pays where one replica stalls while another could answer, and nowhere else: where all are busy
 it would make them busier. So only a prompt that has waited longer than nearly all of late is asked
-again, only of a replica that has less to do than the first, and for at most SHARE of the prompts:
+again, only of a replica that has less to do than the first, and only a share of all prompts:
 a whole replica that stalls for long is the breaker's business.
 """
 
@@ -27,8 +27,9 @@ NUM_TO_JUDGE = 64
 class Hedging:
     """Over the replicas of one set of weights; times in seconds."""
 
-    def __init__(self) -> None:
-        """Nothing is hedged before NUM_TO_JUDGE answers."""
+    def __init__(self, share: float = SHARE) -> None:
+        """At most `share` of the prompts is hedged, and nothing before NUM_TO_JUDGE answers."""
+        self._share = share
         self.num_hedged = self.num_won = 0
         self._latencies: deque[float] = deque(maxlen=NUM_REMEMBERED)
         self._num_to_next_look = NUM_TO_JUDGE
@@ -37,7 +38,7 @@ class Hedging:
 
     def note_prompt(self) -> None:
         """A prompt is asked: it earns its share of a hedge."""
-        self._saved = min(self._saved + SHARE, MOST_SAVED)
+        self._saved = min(self._saved + self._share, MOST_SAVED)
 
     def note_answer(self, seconds: float) -> None:
         """A prompt was answered after so long."""

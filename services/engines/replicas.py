@@ -23,6 +23,7 @@ from services.core.errors import (
     ModelUnusable,
 )
 from services.core.scoring import AnswerTokens
+from services.engines import hedging
 from services.engines.breaker import Breaker
 from services.engines.chat import (
     ChatRequest,
@@ -87,13 +88,14 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How long one prompt may take, how long it waits for a server that takes it, and how many may
-    be at one server at once.
+    """How long one prompt may take, how long it waits for a server that takes it, how many may be
+    at one server at once, and which share may be asked of a second one.
     """
 
     timeout_seconds: float
     patience_seconds: float
     max_in_flight: int
+    hedge_share: float = hedging.SHARE
 
 
 class Replica:

@@ -17,6 +17,7 @@ import httpx
 from services.core.errors import ArtifactMismatch, EngineRefused, ModelUnusable
 from services.core.prompts import GenerationLimits, Messages
 from services.core.scoring import AnswerLogprobs
+from services.engines import hedging
 from services.engines.chat import ChatRequest, about, score_request, text_request, tokens_request
 from services.engines.checkpoints import only_scores
 from services.engines.contract import BreakerState, EngineIdentity
@@ -51,6 +52,7 @@ class VllmEngine:
         timeout_seconds: float = 120.0,
         patience_seconds: float = 0.0,
         max_in_flight: int = 256,
+        hedge_share: float = hedging.SHARE,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> "VllmEngine":
         """Check what the servers serve under these names and find their answer tokens.
@@ -59,13 +61,14 @@ class VllmEngine:
         `recommender`, and all scores go there. `timeout_seconds` bounds one prompt.
         `patience_seconds` is how long a prompt (and this call) waits for a server that takes it;
         prompts of a patient engine also wait as long as needed for a free slot among the
-        `max_in_flight` of each server. `transport` replaces the network.
+        `max_in_flight` of each server. At most `hedge_share` of the scores is asked of a second
+        server when the first is late. `transport` replaces the network.
 
         Raises EngineUnavailable if no server answers, ModelUnusable if one serves other models,
         ArtifactMismatch if the adapter belongs to other definitions or to another base model,
         AnswerTokenMissing if there is no Yes and No.
         """
-        bounds = Bounds(timeout_seconds, patience_seconds, max_in_flight)
+        bounds = Bounds(timeout_seconds, patience_seconds, max_in_flight, hedge_share)
 
         async def open_replicas(urls: Sequence[str], model: str, adapter: str | None) -> Replicas:
             return await Replicas.connect(
@@ -105,8 +108,8 @@ class VllmEngine:
     @property
     def num_hedges(self) -> Mapping[Literal["won", "lost"], int]:
         """See `contract.Replicated.num_hedges`."""
-        hedging = self._scorers.hedging
-        return {"won": hedging.num_won, "lost": hedging.num_hedged - hedging.num_won}
+        hedges = self._scorers.hedging
+        return {"won": hedges.num_won, "lost": hedges.num_hedged - hedges.num_won}
 
     async def generate(self, messages: Messages, limits: GenerationLimits) -> str:
         """See `contract.Engine.generate`; ModelUnusable if only a merged checkpoint is served."""
