@@ -32,12 +32,12 @@ from services.state.store import Store
 
 log = structlog.get_logger(__name__)
 
-# The time to the deadline is one for all stages, and each may use what is left of it: state and
-# candidates all, since without them there is no ranking at all; scoring all but what it takes to
-# put the answer together. A store may take this long though a deadline is shorter.
-STORE_SECONDS = 0.25
+# Of the time to the deadline, what it takes to put the answer together and send it. The rest is one
+# for all stages (state, candidates, scoring), and each may use what those before have left of it.
 ANSWER_SHARE = 0.1
 MOST_ANSWER_SECONDS = 0.05
+# Without the store there is no ranking at all, so it may take this long past a short deadline.
+STORE_SECONDS = 0.25
 # Of the time to the deadline, what a preference that is being folded is waited for: the rest is the
 # model's. It is looked at again and again, since whoever folds it may be another machine.
 WAITING_SHARE = 0.5
@@ -79,7 +79,8 @@ class Cascade:
         """
         clock = asyncio.get_running_loop().time
         started = clock()
-        deadline = started + (request.timeout_seconds or self._limits.timeout_seconds)
+        seconds = request.timeout_seconds or self._limits.timeout_seconds
+        deadline = started + seconds - min(ANSWER_SHARE * seconds, MOST_ANSWER_SECONDS)
         store_deadline = max(deadline, started + STORE_SECONDS)
         user_id = UserId(request.user_id)
         async with _store_answers_by(store_deadline):
@@ -92,8 +93,7 @@ class Cascade:
         async with _store_answers_by(store_deadline):
             candidates = await self._candidates(request, user, ordering)
         after_candidates = clock()
-        answer_seconds = min(ANSWER_SHARE * (deadline - started), MOST_ANSWER_SECONDS)
-        scores = await self._score(request, user_id, user, candidates, deadline - answer_seconds)
+        scores = await self._score(request, user_id, user, candidates, deadline)
         ended = clock()
         timings = wire.Timings(
             state_seconds=after_state - started,

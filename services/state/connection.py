@@ -7,7 +7,7 @@ what a caller reads does not depend on the client library's version.
 import asyncio
 import hashlib
 import re
-from collections.abc import Awaitable, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -103,7 +103,7 @@ class Connection:
         """The raw reply to one command."""
         async with self.presence.asking():
             try:
-                return await _cancellable(self._redis.execute_command(*command))  # type: ignore[no-untyped-call]
+                return await _cancellable(_command(self._redis, *command))
             except (RedisError, OSError) as error:
                 self._translate(error)
 
@@ -156,17 +156,13 @@ class Connection:
             return []
         async with self.presence.asking():
             try:
-                async with self._redis.pipeline(transaction=atomic) as pipeline:
-                    for command in commands:
-                        pipeline.execute_command(*command)
-                    replies: list[Any] = await _cancellable(pipeline.execute(raise_on_error=False))
-                    return replies
+                return await _cancellable(_pipeline(self._redis, commands, atomic=atomic))
             except (RedisError, OSError) as error:
                 self._translate(error)
 
     async def _ping(self) -> None:
         try:
-            await _cancellable(self._for_pings.execute_command("PING"))  # type: ignore[no-untyped-call]
+            await _cancellable(_command(self._for_pings, "PING"))
         except (RedisError, OSError) as error:
             self._translate(error)
 
@@ -211,19 +207,32 @@ def _client(url: str, max_connections: int, timeout_seconds: float) -> Redis:
     return redis
 
 
-async def _cancellable(work: Awaitable[T]) -> T:
-    """What `work` gives, unless this task is cancelled meanwhile: then CancelledError, always.
+async def _command(redis: Redis, *command: Argument) -> Any:
+    return await redis.execute_command(*command)  # type: ignore[no-untyped-call]
+
+
+async def _pipeline(redis: Redis, commands: Sequence[Command], *, atomic: bool) -> list[Any]:
+    async with redis.pipeline(transaction=atomic) as pipeline:
+        for command in commands:
+            pipeline.execute_command(*command)
+        replies: list[Any] = await pipeline.execute(raise_on_error=False)
+        return replies
+
+
+async def _cancellable(work: Coroutine[Any, Any, T]) -> T:
+    """What `work` gives, unless this task is cancelled meanwhile: then CancelledError, at once.
 
     redis-py sends inside asyncio.wait_for, which on Python 3.11 drops a cancellation that comes as
-    the sending ends. A task that loops over calls would then never end, nor its process on SIGTERM.
+    the sending ends. A task that loops over calls would then never end, nor its process on SIGTERM;
+    and a request would wait three timeouts past its deadline (6 s, seen while Redis was frozen). So
+    the work has a task of its own, which ends by its own timeouts at the latest.
     """
-    task = asyncio.current_task()
-    num_before = task.cancelling() if task else 0
+    task = asyncio.create_task(work)
     try:
-        return await work
-    finally:
-        if task is not None and task.cancelling() > num_before:
-            raise asyncio.CancelledError
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
 
 
 def without_password(url: str) -> str:
