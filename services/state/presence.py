@@ -22,6 +22,8 @@ MOMENT_SECONDS = 0.1
 # A PING that takes longer failed: also a Redis that serves, but somebody else for that long.
 PING_SECONDS = 1.0
 PAUSE_SECONDS = 0.2
+# A timeout that comes so late says that this process had no time, and nothing of Redis.
+STARVED_SECONDS = 0.25
 
 
 class Presence:
@@ -86,6 +88,8 @@ class Presence:
             async with asyncio.timeout(PING_SECONDS):
                 await self._ping()
         except TimeoutError:
+            if clock() - asked_at > PING_SECONDS + STARVED_SECONDS:  # the answer may be there
+                return None
             return StateUnavailable("Redis accepts connections and does not answer; is it frozen?")
         except StateUnavailable as problem:
             return problem
