@@ -44,6 +44,11 @@ class Program:
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int:
+        """Its process; RuntimeError if it does not run."""
+        return self._running().pid
+
     async def start(self) -> None:
         """Return once it works; RuntimeError with its last words if it ends before."""
         if not await self._comes_up():
@@ -64,6 +69,14 @@ class Program:
         process.kill()
         self.num_kills += 1
         await asyncio.to_thread(process.wait)
+
+    def freeze(self) -> None:
+        """SIGSTOP: it accepts connections and never answers, until `thaw`."""
+        self._running().send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self._running().send_signal(signal.SIGCONT)
 
     async def stop(self) -> None:
         """SIGTERM; RuntimeError if it does not end well."""

@@ -101,6 +101,7 @@ class MsrClient:
         num_scored: int | None = None,
         timeout_seconds: float | None = None,
         at_least_version: int | None = None,
+        priority: wire.Priority = "interactive",
     ) -> wire.RecommendResponse:
         """The items the user would take next, best first (POST /recommend).
 
@@ -115,6 +116,7 @@ class MsrClient:
             num_scored=num_scored,
             timeout_seconds=timeout_seconds,
             at_least_version=at_least_version,
+            priority=priority,
         )
         return self._send("POST", "/recommend", wire.RecommendResponse, body)
 

@@ -37,7 +37,8 @@ from services.api.routes import interactions, items, operations, recommend, user
 from services.api.scorer import CandidateScorer
 from services.api.security_headers import SecurityHeaders
 from services.core.records import Item, ItemId
-from services.engines.contract import Engine
+from services.engines.contract import Engine, Replicated
+from services.engines.observed import unwrapped
 from services.fetch.download import CheckedClient
 from services.serving import QuietServer, base_url, listen, quiet_config
 from services.state.api_keys import ApiKeys
@@ -139,6 +140,10 @@ def _assemble(
     async def load_items(item_ids: list[ItemId]) -> list[Item]:
         return [record.item for record in (await store.load_items(item_ids)).values()]
 
+    metrics.state_away.set_function(lambda: store.connection.presence.is_known_to_be_away)
+    behind = unwrapped(engine)
+    if isinstance(behind, Replicated):
+        metrics.watch_replicas(behind)
     watch = EngineWatch(
         engine,
         silence_seconds=limits.engine_silence_seconds,

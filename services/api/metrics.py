@@ -1,13 +1,16 @@
 """What the API counts and times, in Prometheus' text format at GET /metrics."""
 
+from collections.abc import Iterator
 from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from services.api.score_drift import ScoreDrift
 from services.core import wire
 from services.core.errors import AccessError
-from services.engines.contract import EngineIdentity
+from services.engines.contract import BreakerState, EngineIdentity, Replicated
 from services.telemetry.registry import render
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -59,6 +62,15 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
+        self.requests_shed = Counter(
+            "msr_requests_shed",
+            "Rankings for which the model was not asked, or not for all, to spare it vain work",
+            ["priority"],
+            registry=registry,
+        )
+        self.prompts_under_way = Gauge(
+            "msr_prompts_under_way", "Prompts of rankings that the model has now", registry=registry
+        )
         self.version_waits = Counter(
             "msr_version_waits",
             "Rankings that were to know a version of the history, by whether they did",
@@ -76,6 +88,11 @@ class Metrics:
         )
         self.fold_lag = Gauge(
             "msr_fold_lag_seconds", "How long the oldest fold has been waiting", registry=registry
+        )
+        self.state_away = Gauge(
+            "msr_state_away",
+            "1 while Redis is known not to serve: what needs it is refused at once",
+            registry=registry,
         )
         self.dead_letters = Gauge(
             "msr_dead_letters", "Folds that failed too often", registry=registry
@@ -143,7 +160,8 @@ class Metrics:
             for reason in ("", *get_args(wire.DegradedReason)):
                 self.recommendations.labels(mode, reason)
         for counter, outcomes in (
-            (self.candidate_scores, ("cached", "scored", "failed", "late")),
+            (self.candidate_scores, ("cached", "scored", "failed", "late", "shed")),
+            (self.requests_shed, get_args(wire.Priority)),
             (self.version_waits, ("reached", "older")),
             (self.interactions, ("accepted", "duplicate", "rejected")),
             (self.ordering_reloads, ("loaded", "refused")),
@@ -166,6 +184,33 @@ class Metrics:
         self.item_cache_lookups.labels("hit").inc(num_hits)
         self.item_cache_lookups.labels("miss").inc(num_misses)
 
+    def watch_replicas(self, engine: Replicated) -> None:
+        """Tell of the engine's servers too."""
+        self._registry.register(_ReplicaCollector(engine))
+
     def render(self) -> bytes:
         """All of it as Prometheus reads it."""
         return render(self._registry)
+
+
+class _ReplicaCollector(Collector):
+    def __init__(self, engine: Replicated) -> None:
+        self._engine = engine
+
+    def collect(self) -> Iterator[Metric]:
+        breakers = GaugeMetricFamily(
+            "msr_replica_breaker",
+            "1 for the state of a model server's circuit breaker; open: it is left out",
+            labels=["replica", "state"],
+        )
+        for url, state in self._engine.breaker_states.items():
+            for each in get_args(BreakerState):
+                breakers.add_metric([url, each], float(each == state))
+        hedges = CounterMetricFamily(
+            "msr_hedges",
+            "Scores asked of a second server because the first was late, by who answered first",
+            labels=["outcome"],
+        )
+        for outcome, number in self._engine.num_hedges.items():
+            hedges.add_metric([outcome], number)
+        yield from (breakers, hedges)

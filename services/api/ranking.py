@@ -33,8 +33,12 @@ from services.telemetry import origin, tracing
 
 log = structlog.get_logger(__name__)
 
+# Of the time to the deadline, what it takes to put the answer together and send it. The rest is one
+# for all stages (state, candidates, scoring), and each may use what those before have left of it.
+ANSWER_SHARE = 0.1
+MOST_ANSWER_SECONDS = 0.05
 # Without the store there is no ranking at all, so it may take this long past a short deadline.
-STORE_SECONDS = 1.0
+STORE_SECONDS = 0.25
 # Of the time to the deadline, what a preference that is being folded is waited for: the rest is the
 # model's. It is looked at again and again, since whoever folds it may be another machine.
 WAITING_SHARE = 0.5
@@ -76,7 +80,8 @@ class Cascade:
         """
         clock = asyncio.get_running_loop().time
         started = clock()
-        deadline = started + (request.timeout_seconds or self._limits.timeout_seconds)
+        seconds = request.timeout_seconds or self._limits.timeout_seconds
+        deadline = started + seconds - min(ANSWER_SHARE * seconds, MOST_ANSWER_SECONDS)
         store_deadline = max(deadline, started + STORE_SECONDS)
         user_id = UserId(request.user_id)
         async with _store_answers_by(store_deadline):
@@ -247,7 +252,9 @@ class Cascade:
             return Scores({})
         preference = user.preference if user else ""
         versions = {item_id: candidates.versions[item_id] for item_id in sent}
-        return await self._scorer.score(user_id, preference, versions, deadline=deadline)
+        return await self._scorer.score(
+            user_id, preference, versions, deadline=deadline, priority=request.priority
+        )
 
     def _note(self, mode: wire.Mode, scores: Scores, timings: wire.Timings) -> None:
         self._metrics.recommendations.labels(mode, scores.reason or "").inc()

@@ -1,22 +1,25 @@
 """The model's part of the cascade: scores for candidates by a deadline, or as many as there are.
 
-A score is looked up before it is asked for. What the engine has not answered by the deadline is
-cancelled; what it answered counts, whatever happened to the others.
+A score is looked up before it is asked for, and asked for if it can be there in time
+(`admission.py`). What the engine has not answered by the deadline is cancelled; what it answered
+counts, whatever happened to the others.
 """
 
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 import structlog
 
+from services.api.admission import Admission
 from services.api.engine_watch import EngineWatch
 from services.api.item_cache import ItemCache
 from services.api.metrics import Metrics
 from services.core import errors
 from services.core.records import ItemId, UserId
 from services.core.scoring import score_candidates
-from services.core.wire import DegradedReason
+from services.core.wire import DegradedReason, Priority
 from services.engines.contract import Engine
 from services.state.keys import score_key
 from services.state.store import Store
@@ -28,7 +31,7 @@ log = structlog.get_logger(__name__)
 NUM_COLD_SCORES = 20_000
 
 # Saving what was scored may take this long past a deadline that was just met.
-SAVE_SECONDS = 0.05
+SAVE_SECONDS = 0.025
 
 # Reasons by weight: the first that applies to any candidate is the answer's.
 _REASONS: tuple[tuple[type[errors.EngineError], DegradedReason], ...] = (
@@ -78,6 +81,8 @@ class CandidateScorer:
         self._watch = watch
         self._metrics = metrics
         self._max_in_flight = max_in_flight
+        self._admission = Admission()
+        metrics.prompts_under_way.set_function(lambda: self._admission.num_under_way)
         self._cold: dict[str, float] = {}
 
     async def score(
@@ -87,8 +92,10 @@ class CandidateScorer:
         versions: Mapping[ItemId, str],
         *,
         deadline: float,
+        priority: Priority = "interactive",
     ) -> Scores:
-        """Margins for these item versions by `deadline` (the event loop's clock).
+        """Margins for these item versions, best candidate first, by `deadline` (the event loop's
+        clock).
 
         Raises StateError if the store fails; an engine's failure is told in `Scores.reason`.
         """
@@ -100,9 +107,17 @@ class CandidateScorer:
         missing = {each: version for each, version in versions.items() if each not in held}
         if not missing:
             return Scores(held, len(held))
-        answered = await self._ask(preference, missing, deadline)
+        seconds_left = deadline - asyncio.get_running_loop().time()
+        num_admitted = self._admission.num_admitted(len(missing), seconds_left, priority)
+        num_shed = len(missing) - num_admitted
+        if num_shed:
+            self._metrics.requests_shed.labels(priority).inc()
+            self._metrics.candidate_scores.labels("shed").inc(num_shed)
+        admitted = dict(islice(missing.items(), num_admitted))
+        answered = await self._ask(preference, admitted, deadline)
         await self._save(user_id, preference, answered.by_key, deadline)
-        return Scores({**held, **answered.margins}, len(held), answered.reason)
+        reason = answered.reason or ("shed" if num_shed else None)
+        return Scores({**held, **answered.margins}, len(held), reason)
 
     async def _look_up(
         self, user_id: UserId, preference: str, versions: Mapping[ItemId, str]
@@ -123,29 +138,30 @@ class CandidateScorer:
     async def _ask(
         self, preference: str, versions: Mapping[ItemId, str], deadline: float
     ) -> _Answered:
+        if not versions:
+            return _Answered({}, {}, None)
         gate = asyncio.Semaphore(self._max_in_flight)
 
         async def ask(item_id: ItemId) -> tuple[str, float] | None:
             # The picture is loaded inside the gate: a request holds no more of them than prompts.
             async with gate:
-                found = (await self._items.get({item_id: versions[item_id]})).get(item_id)
-                if found is None:  # deleted a moment ago
-                    return None
-                [scored] = await score_candidates(
-                    self._engine.score, preference, [found.item], self._engine.identity.calibration
-                )
-                self._metrics.note_score(
-                    self._engine.identity, scored.probability, has_preference=bool(preference)
-                )
-                return self._key(preference, found.version), scored.margin
+                try:
+                    answer = await self._ask_about(preference, item_id, versions[item_id])
+                except errors.EngineError:
+                    asking.note_failure()
+                    raise
+                # None: deleted a moment ago
+                asking.note_failure() if answer is None else asking.note_answer()
+                return answer
 
-        tasks = {item_id: asyncio.create_task(ask(item_id)) for item_id in versions}
-        try:
-            remaining = deadline - asyncio.get_running_loop().time()
-            done, late = await asyncio.wait(tasks.values(), timeout=max(0.0, remaining))
-        finally:
-            for task in tasks.values():
-                task.cancel()
+        with self._admission.asking(len(versions)) as asking:
+            tasks = {item_id: asyncio.create_task(ask(item_id)) for item_id in versions}
+            try:
+                remaining = deadline - asyncio.get_running_loop().time()
+                done, late = await asyncio.wait(tasks.values(), timeout=max(0.0, remaining))
+            finally:
+                for task in tasks.values():
+                    task.cancel()
         margins: dict[ItemId, float] = {}
         by_key: dict[str, float] = {}
         failures: list[errors.EngineError] = []
@@ -164,6 +180,20 @@ class CandidateScorer:
                     by_key[key] = margins[item_id]
         self._note(len(margins), failures, num_late=len(late))
         return _Answered(margins, by_key, _reason(failures, late=bool(late)))
+
+    async def _ask_about(
+        self, preference: str, item_id: ItemId, version: str
+    ) -> tuple[str, float] | None:
+        found = (await self._items.get({item_id: version})).get(item_id)
+        if found is None:
+            return None
+        [scored] = await score_candidates(
+            self._engine.score, preference, [found.item], self._engine.identity.calibration
+        )
+        self._metrics.note_score(
+            self._engine.identity, scored.probability, has_preference=bool(preference)
+        )
+        return self._key(preference, found.version), scored.margin
 
     def _note(self, num_scored: int, failures: list[errors.EngineError], *, num_late: int) -> None:
         counts = self._metrics.candidate_scores

@@ -41,11 +41,13 @@ NumScored = Annotated[int, Field(ge=1, le=MAX_CANDIDATES), _WHOLE]
 TimestampMs = Annotated[int, Field(ge=-MAX_TIMESTAMP_MS, le=MAX_TIMESTAMP_MS), _WHOLE]
 Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARS, pattern=ID_PATTERN)]
 Mode = Literal["cascade", "mllm", "cheap"]
+Priority = Literal["interactive", "background"]
 Source = Literal["sequential", "neighbors", "trending", "titles", "caller", "new"]
 ScoredBy = Literal["mllm-fusion", "mllm", "fusion", "sequential", "titles", "trending"]
 ItemStatus = Literal["ready", "pending", "failed"]
 DegradedReason = Literal[
     "deadline",
+    "shed",
     "engine-timeout",
     "engine-unavailable",
     "engine-overloaded",
@@ -103,6 +105,12 @@ class RecommendRequest(_Request):
         le=MAX_TIMEOUT_SECONDS,
         allow_inf_nan=False,
         description="The deadline. What the model has not scored by then keeps its cheap rank.",
+    )
+    priority: Priority = Field(
+        default="interactive",
+        description="Who waits: somebody (`interactive`), or nobody, as for a newsletter "
+        "(`background`). When there is more to score than the model can by the deadlines, "
+        "`background` goes without it first.",
     )
     at_least_version: int | None = Field(
         default=None,
@@ -224,7 +232,11 @@ class RecommendResponse(_Answer):
         description="True if the preference does not cover `at_least_version` of the request."
     )
     degraded: bool = Field(description="True if the model did not score all that it was sent.")
-    reason: DegradedReason | None = Field(description="Why the answer is degraded.")
+    reason: DegradedReason | None = Field(
+        description="Why the answer is degraded. `shed`: the model was not asked, at least not for "
+        "all, since by the deadline it could not have answered. `deadline`: it was late. "
+        "`engine-...`: it failed, or is known to be away."
+    )
     num_candidates: int = Field(description="Candidates that were ranked.")
     num_scored: int = Field(description="Candidates with a score of the model, cached included.")
     num_cached: int = Field(description="Candidates whose score came from the cache.")

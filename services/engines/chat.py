@@ -20,6 +20,10 @@ COMPLETIONS = "/v1/chat/completions"
 TOKENIZE = "/tokenize"
 # What vLLM says is wrong with a prompt that is too long, over HTTP and in process.
 TOO_LONG_PARAMETERS = ("input_tokens", "input_text")
+# Which of the prompts that wait vLLM computes first: somebody waits for a score, nobody for a text.
+# Lower goes first. Only `--scheduling-policy priority` heeds it; vLLM 0.32 else ignores it.
+SCORE_PRIORITY = 0
+TEXT_PRIORITY = 1
 
 T = TypeVar("T")
 
@@ -35,7 +39,7 @@ class ChatRequest(Generic[T]):
     """A prompt with what is asked about it: where it goes and how the answer is read.
 
     `read` raises Garbage for anything but an answer. All requests are pure: sending one twice does
-    no harm.
+    no harm. One that `may_be_hedged` takes so little that it is worth it if the first is late.
     """
 
     path: str
@@ -43,6 +47,7 @@ class ChatRequest(Generic[T]):
     options: dict[str, Any]
     read: Callable[[Any], T]
     max_new_tokens: int = 0
+    may_be_hedged: bool = False
 
     @property
     def picture_ids(self) -> list[str]:
@@ -67,7 +72,12 @@ def about(request: ChatRequest[T], messages: Messages) -> ChatRequest[T]:
 
 def text_request(model: str, messages: Messages, limits: GenerationLimits) -> ChatRequest[str]:
     """Ask for the greedy text."""
-    options = {"model": model, "temperature": 0, "max_tokens": limits.max_new_tokens}
+    options = {
+        "model": model,
+        "temperature": 0,
+        "max_tokens": limits.max_new_tokens,
+        "priority": TEXT_PRIORITY,
+    }
     return ChatRequest(COMPLETIONS, messages, options, _read_text, limits.max_new_tokens)
 
 
@@ -84,6 +94,7 @@ def score_request(
         "model": model,
         "temperature": 0,
         "max_tokens": 1,
+        "priority": SCORE_PRIORITY,
         "logprobs": True,
         "logprob_token_ids": [answers.yes, answers.no],
         "allowed_token_ids": [answers.yes, answers.no],
@@ -94,7 +105,7 @@ def score_request(
     def read(answer: Any) -> AnswerLogprobs:
         return _read_logprobs(answer, answers)
 
-    return ChatRequest(COMPLETIONS, messages, options, read, max_new_tokens=1)
+    return ChatRequest(COMPLETIONS, messages, options, read, max_new_tokens=1, may_be_hedged=True)
 
 
 def tokens_request(model: str, messages: Messages) -> ChatRequest[list[int]]:

@@ -4,12 +4,16 @@
 generated position. Decoding is greedy. What a prompt gets never depends on what else is in flight.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from services.core.drift import ScoreHistogram
 from services.core.prompts import GenerationLimits, Messages
 from services.core.scoring import NOT_CALIBRATED, AnswerLogprobs, Calibration
+
+# Of a server's circuit breaker: in use, left out, or back and not yet trusted.
+BreakerState = Literal["closed", "open", "half-open"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,4 +62,19 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Give the weights or connections back; prompts still waiting get EngineUnavailable."""
+        ...
+
+
+@runtime_checkable
+class Replicated(Protocol):
+    """An engine of several servers that may fail one by one: `vllm.VllmEngine`."""
+
+    @property
+    def breaker_states(self) -> Mapping[str, BreakerState]:
+        """By the server's URL."""
+        ...
+
+    @property
+    def num_hedges(self) -> Mapping[Literal["won", "lost"], int]:
+        """Scores asked of a second server, by whether it was the first to answer."""
         ...

@@ -5,14 +5,16 @@ when none is left, it waits with growing intervals as long as patience lasts, an
 the error that says which server did what. A prompt that fails again and again where
 others succeed is at fault itself and is refused.
 
+A score that is late is asked of a second replica too (`hedging.py`).
+
 A replica that fails is left out. It is probed from then on, and comes back when it passes the
 checks of the first connection again: it may have been restarted with other weights.
 """
 
 import asyncio
 import random
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
 
 import httpx
 import structlog
@@ -28,7 +30,9 @@ from services.core.errors import (
 )
 from services.engines.affinity import choose_replica
 from services.engines.chat import ChatRequest
-from services.engines.replicas import Bounds, Checked, Replica, told_again
+from services.engines.contract import BreakerState
+from services.engines.hedging import Hedging, first_answer
+from services.engines.replicas import CHECK_SECONDS, Bounds, Checked, Replica, told_again
 from services.engines.server_http import Fault
 
 log = structlog.get_logger(__name__)
@@ -39,6 +43,12 @@ T = TypeVar("T")
 MAX_BROKEN = 3
 FIRST_RETRY_SECONDS = 0.25
 LONGEST_RETRY_SECONDS = 10.0
+# Who is left out is probed at least this often: requests without patience do without it until then.
+LONGEST_PROBE_SECONDS = 1.5
+# So long the first probe may take, since one that was sent to a machine that vanished never ends;
+# each further one twice as long, up to CHECK_SECONDS, since the server may just be slow. A server
+# that was frozen answers its probe as soon as it thaws.
+PROBE_SECONDS = 5.0
 
 _MAY_PASS = (EngineUnavailable, EngineOverloaded, EngineTimeout)
 
@@ -53,6 +63,7 @@ class Replicas:
         self._replicas = {replica.url: replica for replica in replicas}
         self._bounds = bounds
         self._names = (model, adapter)
+        self.hedging = Hedging(bounds.hedge_share)
         self._checked: Checked | None = None
         self._back = asyncio.Event()  # replaced whenever a replica comes back
         self._probes: dict[str, asyncio.Task[None]] = {}
@@ -88,6 +99,11 @@ class Replicas:
         assert self._checked is not None
         return self._checked
 
+    @property
+    def breaker_states(self) -> dict[str, BreakerState]:
+        """See `contract.Replicated`."""
+        return {url: replica.breaker.state for url, replica in self._replicas.items()}
+
     async def ask(self, request: ChatRequest[T]) -> T:
         """The answer of whichever replica gives it.
 
@@ -103,10 +119,8 @@ class Replicas:
                 await self._wait(trial)
                 continue
             try:
-                return await replica.ask(request, trial.deadline)
+                return await self._answer(replica, request, trial)
             except Fault as fault:
-                self._note(replica, fault)
-                trial.note(replica, fault)
                 if trial.is_late():
                     raise fault.error from fault
 
@@ -123,16 +137,61 @@ class Replicas:
         for replica in self._replicas.values():
             await replica.close()
 
+    # --- one try ---------------------------------------------------------------------------------
+
+    async def _answer(self, replica: Replica, request: ChatRequest[T], trial: "_Trial") -> T:
+        """The answer of this replica, or of a second one if this one is late; raises Fault."""
+        if not request.may_be_hedged or len(self._replicas) == 1:
+            return await self._try(replica, request, trial)
+        hedging, clock = self.hedging, asyncio.get_running_loop().time
+        hedging.note_prompt()
+        asked_at = clock()
+        late_after = hedging.late_after_seconds
+        if late_after is None:
+            answer = await self._try(replica, request, trial)
+        else:
+            answer, is_second = await first_answer(
+                self._try(replica, request, trial),
+                late_after_seconds=late_after,
+                second=lambda: self._hedge(replica, request, trial),
+                passing=Fault,
+            )
+            hedging.num_won += is_second
+        hedging.note_answer(clock() - asked_at)
+        return answer
+
+    def _hedge(
+        self, late: Replica, request: ChatRequest[T], trial: "_Trial"
+    ) -> Coroutine[Any, Any, T] | None:
+        """The same of the replica with the least to do, if it has less to do than the late one."""
+        loads = {url: load for url, load in self._loads(trial).items() if load < late.load}
+        if not loads or self.hedging.late_after_seconds is None:
+            return None
+        self.hedging.spend()
+        return self._try(self._replicas[choose_replica(None, loads)], request, trial)
+
+    async def _try(self, replica: Replica, request: ChatRequest[T], trial: "_Trial") -> T:
+        try:
+            return await replica.ask(request, trial.deadline)
+        except Fault as fault:
+            self._note(replica, fault)
+            trial.note(replica, fault)
+            raise
+
     # --- which replica ---------------------------------------------------------------------------
 
     def _choose(self, key: str | None, trial: "_Trial") -> Replica | None:
+        loads = self._loads(trial)
+        return self._replicas[choose_replica(key, loads)] if loads else None
+
+    def _loads(self, trial: "_Trial") -> dict[str, int]:
+        """Of the replicas that may take this prompt."""
         now = asyncio.get_running_loop().time()
-        loads = {
+        return {
             url: replica.load
             for url, replica in self._replicas.items()
             if replica.problem is None and replica.busy_until <= now and url not in trial.failed
         }
-        return self._replicas[choose_replica(key, loads)] if loads else None
 
     async def _wait(self, trial: "_Trial") -> None:
         """Until a replica comes back or another try is due; raises when patience is over."""
@@ -224,10 +283,14 @@ class Replicas:
         self._probes[replica.url] = asyncio.create_task(self._bring_back(replica))
 
     async def _bring_back(self, replica: Replica) -> None:
-        pause = FIRST_RETRY_SECONDS
+        pause, probe_seconds = FIRST_RETRY_SECONDS, PROBE_SECONDS
+        if replica.breaker.num_in_vain:  # it passes its checks and answers no prompt in time
+            pause = min(pause * 2**replica.breaker.num_in_vain, LONGEST_PROBE_SECONDS)
+            await asyncio.sleep(_jittered(pause))
         while True:
             try:
-                self._take_in(replica, await replica.check(*self._names))
+                checked = await replica.check(*self._names, within_seconds=probe_seconds)
+                self._take_in(replica, checked)
                 break
             except EngineError as error:
                 problem = error
@@ -237,7 +300,8 @@ class Replicas:
                 log.warning("replica_still_left_out", url=replica.url, error=str(problem))
             replica.problem = problem
             await asyncio.sleep(_jittered(pause))
-            pause = min(2 * pause, LONGEST_RETRY_SECONDS)
+            pause = min(2 * pause, LONGEST_PROBE_SECONDS)
+            probe_seconds = min(2 * probe_seconds, CHECK_SECONDS)
         del self._probes[replica.url]
         log.info("replica_came_back", url=replica.url)
         self._back.set()

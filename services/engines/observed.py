@@ -6,7 +6,7 @@ engine = ObservedEngine(await open_engine(...), EngineMetrics(registry))
 import asyncio
 import time
 from collections.abc import Awaitable
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -85,10 +85,6 @@ class ObservedEngine:
         """See `contract.Engine.close`."""
         await self._engine.close()
 
-    def __getattr__(self, name: str) -> Any:
-        """What an engine offers beside the contract is reached through it."""
-        return getattr(self._engine, name)
-
     async def _watched(self, verb: Verb, call: Awaitable[T]) -> T:
         started = time.perf_counter()
         outcome = "crashed"
@@ -114,3 +110,8 @@ class ObservedEngine:
                 self._metrics.tokens.labels(verb, kind).inc(number)
             span.note(**{f"{kind}_tokens": number for kind, number in tokens.items()})
         return answer
+
+
+def unwrapped(engine: Engine) -> Engine:
+    """The engine that is observed, for what it offers beside the contract; or the engine itself."""
+    return engine._engine if isinstance(engine, ObservedEngine) else engine

@@ -23,6 +23,8 @@ from services.core.errors import (
     ModelUnusable,
 )
 from services.core.scoring import AnswerTokens
+from services.engines import hedging
+from services.engines.breaker import Breaker
 from services.engines.chat import (
     ChatRequest,
     Garbage,
@@ -49,8 +51,8 @@ MAX_HELD_PICTURES = 65_536
 # A check asks for one generated token, behind whatever else the server computes.
 CHECK_SECONDS = 30.0
 # So long a server may be silent before it is asked for its health, and so long it may take to tell.
-SILENT_SECONDS = 5.0
-HEALTH_SECONDS = 10.0
+SILENT_SECONDS = 1.0
+HEALTH_SECONDS = 3.0
 # A server that was silent so long can have been restarted with other weights: that takes longer.
 IDLE_SECONDS = 10.0
 
@@ -86,13 +88,14 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How long one prompt may take, how long it waits for a server that takes it, and how many may
-    be at one server at once.
+    """How long one prompt may take, how long it waits for a server that takes it, how many may be
+    at one server at once, and which share may be asked of a second one.
     """
 
     timeout_seconds: float
     patience_seconds: float
     max_in_flight: int
+    hedge_share: float = hedging.SHARE
 
 
 class Replica:
@@ -108,6 +111,7 @@ class Replica:
         self.num_answered = 0
         self.num_broken_in_a_row = 0
         self.busy_until = -math.inf
+        self.breaker = Breaker()
         self._timeout_seconds = bounds.timeout_seconds
         self._on_silence: Callable[[Replica, EngineError], None] = Replica.leave_out
         self._slots = asyncio.Semaphore(bounds.max_in_flight)
@@ -133,7 +137,8 @@ class Replica:
         Raises Fault, PromptTooLong, or EngineRefused and AnswerTokenMissing, which no other replica
         would make good.
         """
-        attempt = asyncio.timeout_at(deadline)
+        attempt, asked_at = asyncio.timeout_at(deadline), _now()
+        given_up = False
         self._attempts[attempt] = None
         self._watch_silence()
         try:
@@ -144,10 +149,16 @@ class Replica:
         except TimeoutError as error:
             if (problem := self._attempts[attempt]) is not None:
                 raise Fault("left", told_again(problem)) from error
+            given_up = True
             late = f"{self.url} gave no answer in {self._timeout_seconds:g} s; is it overloaded?"
             raise Fault("late", EngineTimeout(late)) from error
+        except asyncio.CancelledError:  # whoever asked has no more time
+            given_up = True
+            raise
         finally:
             del self._attempts[attempt]
+            if given_up:
+                self._note_given_up(asked_at)
 
     def take_in(
         self, checked: Checked, *, on_silence: Callable[["Replica", EngineError], None]
@@ -160,10 +171,12 @@ class Replica:
         self._checked = checked
         self.problem = None
         self.num_broken_in_a_row = 0
+        self.breaker.admit()
 
     def leave_out(self, problem: EngineError, *, abandon: bool = True) -> None:
         """Use it no more until it is taken in; `abandon` also what waits or runs there."""
         self.problem = problem
+        self.breaker.open()
         self._held.clear()  # if it comes back, then perhaps as another process
         for attempt in self._attempts if abandon else ():
             if not attempt.expired():
@@ -212,6 +225,7 @@ class Replica:
             self._held.popitem(last=False)
         self.num_answered += 1
         self.num_broken_in_a_row = 0
+        self.breaker.note_answer(_now())
         return answer
 
     async def _post(self, request: ChatRequest[T], *, held: bool) -> T:
@@ -226,14 +240,16 @@ class Replica:
 
     # --- checks ----------------------------------------------------------------------------------
 
-    async def check(self, model: str, adapter: str | None) -> Checked:
+    async def check(
+        self, model: str, adapter: str | None, *, within_seconds: float = CHECK_SECONDS
+    ) -> Checked:
         """What it serves under these names, found by asking, one answer to a prompt included.
 
         Raises EngineUnavailable, EngineOverloaded or EngineTimeout if it cannot tell, ModelUnusable
         and ArtifactMismatch if it has other models, AnswerTokenMissing if they have no Yes and No.
         """
         try:
-            async with asyncio.timeout(min(CHECK_SECONDS, self._timeout_seconds)):
+            async with asyncio.timeout(min(within_seconds, self._timeout_seconds)):
                 served = await self._read_served()
                 # Off the loop: without labels it reads checkpoint folders.
                 weights = await asyncio.to_thread(served.choose, model, adapter)
@@ -281,6 +297,11 @@ class Replica:
         return _now() - self._http.heard_at > IDLE_SECONDS
 
     # --- silence ---------------------------------------------------------------------------------
+
+    def _note_given_up(self, asked_at: float) -> None:
+        if self.problem is None and self.breaker.note_given_up(asked_at, _now()):
+            silent = f"{self.url} answers no prompt in the time that requests have"
+            self._on_silence(self, EngineTimeout(f"{silent}; see its load, or restart it"))
 
     def _watch_silence(self) -> None:
         if self._watch is None:

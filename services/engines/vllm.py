@@ -9,18 +9,19 @@ flight (measured against a server that answers by itself); most of it is httpx's
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import httpx
 
 from services.core.errors import ArtifactMismatch, EngineRefused, ModelUnusable
 from services.core.prompts import GenerationLimits, Messages
 from services.core.scoring import AnswerLogprobs
+from services.engines import hedging
 from services.engines.chat import ChatRequest, about, score_request, text_request, tokens_request
 from services.engines.checkpoints import only_scores
-from services.engines.contract import EngineIdentity
+from services.engines.contract import BreakerState, EngineIdentity
 from services.engines.failover import Replicas
 from services.engines.opening import AS_SERVED
 from services.engines.replicas import Bounds
@@ -31,7 +32,7 @@ T = TypeVar("T")
 
 
 class VllmEngine:
-    """Implements `contract.Engine`. Open it with `VllmEngine.connect`."""
+    """Implements `contract.Engine` and `contract.Replicated`. Open it with `VllmEngine.connect`."""
 
     def __init__(self, writers: Replicas | None, scorers: Replicas) -> None:
         """Use `connect`. The base model writes, the recommender scores: often the same servers."""
@@ -52,6 +53,7 @@ class VllmEngine:
         timeout_seconds: float = 120.0,
         patience_seconds: float = 0.0,
         max_in_flight: int = 256,
+        hedge_share: float = hedging.SHARE,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> "VllmEngine":
         """Check what the servers serve under these names and find their answer tokens.
@@ -60,13 +62,14 @@ class VllmEngine:
         `recommender`, and all scores go there. `timeout_seconds` bounds one prompt.
         `patience_seconds` is how long a prompt (and this call) waits for a server that takes it;
         prompts of a patient engine also wait as long as needed for a free slot among the
-        `max_in_flight` of each server. `transport` replaces the network.
+        `max_in_flight` of each server. At most `hedge_share` of the scores is asked of a second
+        server when the first is late. `transport` replaces the network.
 
         Raises EngineUnavailable if no server answers, ModelUnusable if one serves other models,
         ArtifactMismatch if the adapter belongs to other definitions or to another base model,
         AnswerTokenMissing if there is no Yes and No.
         """
-        bounds = Bounds(timeout_seconds, patience_seconds, max_in_flight)
+        bounds = Bounds(timeout_seconds, patience_seconds, max_in_flight, hedge_share)
 
         async def open_replicas(urls: Sequence[str], model: str, adapter: str | None) -> Replicas:
             return await Replicas.connect(
@@ -96,6 +99,18 @@ class VllmEngine:
     def num_shortened(self) -> int:
         """See `contract.Engine.num_shortened`."""
         return self._num_shortened
+
+    @property
+    def breaker_states(self) -> Mapping[str, BreakerState]:
+        """See `contract.Replicated.breaker_states`."""
+        writers = self._writers.breaker_states if self._writers else {}
+        return {**writers, **self._scorers.breaker_states}
+
+    @property
+    def num_hedges(self) -> Mapping[Literal["won", "lost"], int]:
+        """See `contract.Replicated.num_hedges`."""
+        hedges = self._scorers.hedging
+        return {"won": hedges.num_won, "lost": hedges.num_hedged - hedges.num_won}
 
     async def generate(self, messages: Messages, limits: GenerationLimits) -> str:
         """See `contract.Engine.generate`; ModelUnusable if only a merged checkpoint is served."""

@@ -143,6 +143,7 @@ def build_command(options: ServeOptions, device: Device) -> VllmCommand:
         "--host", options.host, "--port", str(options.port),
         "--dtype", _dtype(options.dtype, device),
         "--enable-prefix-caching",
+        "--scheduling-policy", "priority",  # scores before texts
         "--enable-prompt-tokens-details",
         "--limit-mm-per-prompt", json.dumps({"image": 1}),
         "--mm-processor-cache-gb", f"{options.image_cache_gb:g}",

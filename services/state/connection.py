@@ -7,7 +7,7 @@ what a caller reads does not depend on the client library's version.
 import asyncio
 import hashlib
 import re
-from collections.abc import Awaitable, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -31,6 +31,7 @@ from redis.exceptions import (
 )
 
 from services.core.errors import InputError, StateError, StateUnavailable
+from services.state.presence import Presence
 
 SCRIPTS = Path(__file__).parent / "scripts"
 MAX_CONNECTIONS = 64
@@ -66,10 +67,14 @@ class Script:
 class Connection:
     """A pool of connections to one Redis. Every error is a StateError."""
 
-    def __init__(self, redis: Redis, location: str, timeout_seconds: float) -> None:
+    def __init__(
+        self, redis: Redis, for_pings: Redis, location: str, timeout_seconds: float
+    ) -> None:
         """Use `open`."""
         self.timeout_seconds = timeout_seconds
+        self.presence = Presence(self._ping)
         self._redis = redis
+        self._for_pings = for_pings
         self._location = location
 
     @classmethod
@@ -78,26 +83,9 @@ class Connection:
 
         Raises InputError for another URL, StateUnavailable if nothing answers.
         """
-        try:
-            pool = BlockingConnectionPool.from_url(
-                url,
-                max_connections=MAX_CONNECTIONS,
-                timeout=timeout_seconds,
-                socket_timeout=timeout_seconds,
-                socket_connect_timeout=timeout_seconds,
-                # One retry, at once: a connection from before a restart of Redis is replaced, and
-                # a Redis that is down is reported without a pause.
-                retry=Retry(NoBackoff(), 1),
-                protocol=2,
-            )
-        except ValueError as error:
-            raise InputError(
-                f"{without_password(url)!r} is not a Redis URL ({error}); "
-                "use redis://HOST:PORT/DB, rediss://... or unix:///PATH"
-            ) from error
-        redis = Redis.from_pool(pool)
-        redis.response_callbacks.clear()
-        connection = cls(redis, without_password(url), timeout_seconds)
+        redis = _client(url, MAX_CONNECTIONS, timeout_seconds)
+        for_pings = _client(url, 1, timeout_seconds)
+        connection = cls(redis, for_pings, without_password(url), timeout_seconds)
         try:
             await connection.call("PING")
         except BaseException:
@@ -107,14 +95,17 @@ class Connection:
 
     async def close(self) -> None:
         """Close every connection of the pool."""
+        await self.presence.close()
+        await self._for_pings.aclose()
         await self._redis.aclose()
 
     async def call(self, *command: Argument) -> Any:
         """The raw reply to one command."""
-        try:
-            return await _cancellable(self._redis.execute_command(*command))  # type: ignore[no-untyped-call]
-        except (RedisError, OSError) as error:
-            self._translate(error)
+        async with self.presence.asking():
+            try:
+                return await _cancellable(_command(self._redis, *command))
+            except (RedisError, OSError) as error:
+                self._translate(error)
 
     async def call_all(self, commands: Sequence[Command], *, atomic: bool = False) -> list[Any]:
         """The raw replies to several commands sent at once, in order; the first error is raised.
@@ -163,17 +154,22 @@ class Connection:
     async def _send(self, commands: Sequence[Command], *, atomic: bool = False) -> list[Any]:
         if not commands:
             return []
+        async with self.presence.asking():
+            try:
+                return await _cancellable(_pipeline(self._redis, commands, atomic=atomic))
+            except (RedisError, OSError) as error:
+                self._translate(error)
+
+    async def _ping(self) -> None:
         try:
-            async with self._redis.pipeline(transaction=atomic) as pipeline:
-                for command in commands:
-                    pipeline.execute_command(*command)
-                replies: list[Any] = await _cancellable(pipeline.execute(raise_on_error=False))
-                return replies
+            await _cancellable(_command(self._for_pings, "PING"))
         except (RedisError, OSError) as error:
             self._translate(error)
 
     def _translate(self, error: Exception) -> NoReturn:
         message = str(error)
+        if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):
+            self.presence.suspect()
         if isinstance(
             error,
             RedisConnectionError | RedisTimeoutError | OutOfMemoryError | ReadOnlyError | OSError,
@@ -187,19 +183,56 @@ class Connection:
         raise StateError(f"Redis at {self._location} refused a command: {message}") from error
 
 
-async def _cancellable(work: Awaitable[T]) -> T:
-    """What `work` gives, unless this task is cancelled meanwhile: then CancelledError, always.
+def _client(url: str, max_connections: int, timeout_seconds: float) -> Redis:
+    """A client over a pool of its own; raises InputError for what is no URL."""
+    try:
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=max_connections,
+            timeout=timeout_seconds,
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=timeout_seconds,
+            # One retry, at once: a connection from before a restart of Redis is replaced, and
+            # a Redis that is down is reported without a pause.
+            retry=Retry(NoBackoff(), 1),
+            protocol=2,
+        )
+    except ValueError as error:
+        raise InputError(
+            f"{without_password(url)!r} is not a Redis URL ({error}); "
+            "use redis://HOST:PORT/DB, rediss://... or unix:///PATH"
+        ) from error
+    redis = Redis.from_pool(pool)
+    redis.response_callbacks.clear()
+    return redis
+
+
+async def _command(redis: Redis, *command: Argument) -> Any:
+    return await redis.execute_command(*command)  # type: ignore[no-untyped-call]
+
+
+async def _pipeline(redis: Redis, commands: Sequence[Command], *, atomic: bool) -> list[Any]:
+    async with redis.pipeline(transaction=atomic) as pipeline:
+        for command in commands:
+            pipeline.execute_command(*command)
+        replies: list[Any] = await pipeline.execute(raise_on_error=False)
+        return replies
+
+
+async def _cancellable(work: Coroutine[Any, Any, T]) -> T:
+    """What `work` gives, unless this task is cancelled meanwhile: then CancelledError, at once.
 
     redis-py sends inside asyncio.wait_for, which on Python 3.11 drops a cancellation that comes as
-    the sending ends. A task that loops over calls would then never end, nor its process on SIGTERM.
+    the sending ends. A task that loops over calls would then never end, nor its process on SIGTERM;
+    and a request would wait three timeouts past its deadline (6 s, seen while Redis was frozen). So
+    the work has a task of its own, which ends by its own timeouts at the latest.
     """
-    task = asyncio.current_task()
-    num_before = task.cancelling() if task else 0
+    task = asyncio.create_task(work)
     try:
-        return await work
-    finally:
-        if task is not None and task.cancelling() > num_before:
-            raise asyncio.CancelledError
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
 
 
 def without_password(url: str) -> str:

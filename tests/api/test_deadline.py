@@ -13,7 +13,7 @@ from services.core.errors import (
 from services.core.prompts import Messages
 from services.core.scoring import AnswerLogprobs
 from services.state.store import Store
-from tests.api.builders import ScriptedEngine, an_app, ids_of, recommend
+from tests.api.builders import ScriptedEngine, an_app, ids_of, recommend, send
 
 # A deadline that is waited for in full, and in which a busy machine still gets to every prompt.
 ENOUGH_SECONDS = 1.0
@@ -100,3 +100,28 @@ async def test_an_engine_that_drops_prompts_counts_as_away(store: Store) -> None
     answer = await recommend(an_app(store, DroppingEngine()), k=3)
     assert ids_of(answer) == ["i1", "i2", "i3"]
     assert answer["reason"] == "engine-unavailable"
+
+
+async def test_a_frozen_engine_is_asked_by_few_and_the_others_are_answered_at_once(
+    store: Store,
+) -> None:
+    engine = ScriptedEngine(stalled=["i1", "i2"])
+    app = an_app(store, engine)
+    waiting = asyncio.create_task(
+        recommend(app, candidates=["i1", "i2"], timeout_seconds=30 * ENOUGH_SECONDS)
+    )
+    await engine.first_asked.wait()
+    await asyncio.sleep(ENOUGH_SECONDS / 2)  # the silence that tells
+    answer = await recommend(app, candidates=["i1", "i2"], timeout_seconds=ENOUGH_SECONDS)
+    waiting.cancel()
+
+    assert (answer["degraded"], answer["reason"], answer["num_scored"]) == (True, "shed", 0)
+    assert sorted(engine.asked) == ["i1", "i2"]
+    assert answer["timings"]["scoring_seconds"] < ENOUGH_SECONDS / 2
+
+
+async def test_an_unknown_priority_is_refused(store: Store) -> None:
+    body = {"user_id": "u1", "priority": "urgent"}
+    response = await send(an_app(store), "POST", "/recommend", body)
+
+    assert response.status_code == 422

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import ClassVar
 
 from services.core.errors import EngineUnavailable
 from services.core.prompts import SCORING_FINGERPRINT
@@ -71,3 +72,18 @@ async def test_a_redis_that_is_down_gives_503_at_once_and_is_found_again(tmp_pat
     assert str(tmp_path) not in refused.text
     assert (ready.status_code, alive.status_code) == (503, 200)
     assert len(answer["items"]) == 6
+
+
+class ReplicatedEngine(ScriptedEngine):
+    breaker_states: ClassVar = {"http://a:8001": "open", "http://b:8001": "closed"}
+    num_hedges: ClassVar = {"won": 3, "lost": 1}
+
+
+async def test_metrics_tell_which_model_server_is_left_out_and_what_was_asked_twice(
+    store: Store,
+) -> None:
+    metrics = (await send(an_app(store, ReplicatedEngine()), "GET", "/metrics")).text
+
+    assert 'msr_replica_breaker{replica="http://a:8001",state="open"} 1.0' in metrics
+    assert 'msr_replica_breaker{replica="http://b:8001",state="open"} 0.0' in metrics
+    assert 'msr_hedges_total{outcome="won"} 3.0' in metrics

@@ -21,6 +21,7 @@ class Listener:
         self.num_connections = 0
         self.asked = asyncio.Semaphore(0)
         self.left = asyncio.Event()
+        self.num_left = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.num_connections += 1
@@ -37,6 +38,7 @@ class Listener:
                 await asyncio.wait({gone})
             writer.write(ANSWER)
         writer.close()
+        self.num_left += 1
         self.left.set()
 
     async def _has_request(self, reader: asyncio.StreamReader) -> bool:
@@ -48,11 +50,14 @@ class Listener:
 
 
 @asynccontextmanager
-async def a_listener() -> AsyncIterator[tuple[Listener, httpx.AsyncClient]]:
+async def a_listener(
+    idle_seconds: float = 4.0,
+) -> AsyncIterator[tuple[Listener, httpx.AsyncClient]]:
     listener = Listener()
     server = await asyncio.start_server(listener.serve, "127.0.0.1", 0)
     listener.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with httpx.AsyncClient(base_url=listener.url, transport=FreeConnections()) as http:
+    transport = FreeConnections(idle_seconds)
+    async with httpx.AsyncClient(base_url=listener.url, transport=transport) as http:
         yield listener, http
     server.close()
 
@@ -89,3 +94,17 @@ async def test_a_cancelled_request_closes_its_connection_and_the_next_opens_anot
         listener.gate.set()
         assert (await http.get("/")).text == "ok"
         assert listener.num_connections == 2
+
+
+async def test_connections_of_a_busy_moment_are_closed_once_they_are_idle():
+    async with a_listener(idle_seconds=0.1) as (listener, http):
+        asking = asyncio.gather(*(http.get("/") for _ in range(5)))
+        for _ in range(5):
+            await listener.asked.acquire()
+        listener.gate.set()
+        await asking
+
+        async with asyncio.timeout(30):
+            while listener.num_left < 4:
+                await http.get("/")
+                await asyncio.sleep(0.02)

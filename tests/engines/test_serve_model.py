@@ -151,6 +151,11 @@ def test_a_cpu_gets_blocks_that_its_kernels_take_and_a_kv_cache_of_known_size():
     assert values(arguments, "--kv-cache-memory-bytes") == [str(512 * 1024**2)]
 
 
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_the_server_heeds_which_prompts_go_first(device: Any):
+    assert values(build_command(DEMO, device).arguments, "--scheduling-policy") == ["priority"]
+
+
 def test_a_gpu_gives_a_share_of_its_memory_and_others_join_it():
     arguments = build_command(replace(DEMO, gpu_memory_share=0.8, num_gpus=2), "gpu").arguments
 

@@ -62,6 +62,16 @@ async def test_a_text_is_the_base_models_and_greedy():
     assert (body["model"], body["max_tokens"], body["temperature"]) == ("base", 7, 0)
 
 
+async def test_scores_are_computed_before_texts_that_wait():
+    server = FakeServer()
+    engine = await an_engine(server)
+    await engine.generate(a_prompt(), LIMITS)
+    await engine.score(a_prompt())
+
+    text, score = server.bodies
+    assert score["priority"] < text["priority"]  # to vLLM the lower number is the more urgent
+
+
 # --- pictures ------------------------------------------------------------------------------------
 
 

@@ -275,3 +275,68 @@ async def test_no_task_is_left_behind():
 
     await engine.close()
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+# --- the circuit breaker -------------------------------------------------------------------------
+
+
+async def give_up(engine: VllmEngine, *, after_seconds: float = 0.3) -> None:
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(engine.score(a_prompt()), after_seconds)
+
+
+async def test_a_frozen_server_is_waited_for_a_few_times_and_then_no_more():
+    server = FakeServer()
+    engine = await an_engine(server)
+    server.frozen = True
+    for _ in range(3):
+        await give_up(engine)
+
+    with pytest.raises(EngineTimeout, match="answers no prompt in the time"):
+        await engine.score(a_prompt())
+    assert engine.breaker_states == {"http://a": "open"}
+    assert server.num_running == 0
+
+
+async def test_a_server_that_thaws_is_back_by_itself_and_trusted_after_one_answer():
+    server = FakeServer()
+    engine = await an_engine(server)
+    server.frozen = True
+    for _ in range(3):
+        await give_up(engine)
+    with capture_logs() as logs:
+        server.frozen = False
+        await until(has_logged(logs, "replica_came_back"))
+
+    assert engine.breaker_states == {"http://a": "half-open"}
+    assert await engine.score(a_prompt()) == ANSWER
+    assert engine.breaker_states == {"http://a": "closed"}
+
+
+async def test_a_server_that_passes_its_checks_and_answers_no_prompt_is_tried_by_one():
+    server = FakeServer(complete=lambda _: asyncio.Event().wait())
+    engine = await an_engine(server)
+    for _ in range(3):
+        await give_up(engine)
+    await until(lambda: engine.breaker_states == {"http://a": "half-open"})
+    await give_up(engine)
+
+    assert engine.breaker_states == {"http://a": "open"}
+
+
+async def test_a_slow_server_whose_prompts_are_given_up_stays_in_use():
+    server = FakeServer()
+    engine = await an_engine(server)
+
+    async def answer_every_other(body: dict[str, Any]) -> httpx.Response:
+        await asyncio.sleep(1e3 if "slow" in str(body["messages"]) else 0.1)
+        return a_completion()
+
+    server.complete = answer_every_other
+    for _ in range(6):
+        answered = asyncio.create_task(engine.score(a_prompt("quick")))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(engine.score(a_prompt("slow")), 0.3)
+        assert await answered == ANSWER
+
+    assert engine.breaker_states == {"http://a": "closed"}

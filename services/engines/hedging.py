@@ -1,0 +1,124 @@
+"""When a prompt is asked a second time, of another replica, because the first is late (Dean and
+Barroso, The Tail at Scale, 2013). The answer that comes first counts, the other is cancelled.
+
+It pays where one replica stalls while another could answer, and nowhere else: where all are busy
+it would make them busier. So only a prompt that has waited longer than nearly all of late is asked
+again, only of a replica that has less to do than the first, and only a share of all prompts:
+a whole replica that stalls for long is the breaker's business.
+"""
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+QUANTILE = 0.95
+SHARE = 0.05
+# Hedges saved up for a moment at which a replica stalls with many prompts on it.
+MOST_SAVED = 32.0
+NUM_REMEMBERED = 512
+# The quantile of fewer answers is a guess. It is taken anew once in so many answers.
+NUM_TO_JUDGE = 64
+
+
+class Hedging:
+    """Over the replicas of one set of weights; times in seconds."""
+
+    def __init__(self, share: float = SHARE) -> None:
+        """At most `share` of the prompts is hedged, and nothing before NUM_TO_JUDGE answers."""
+        self._share = share
+        self.num_hedged = self.num_won = 0
+        self._latencies: deque[float] = deque(maxlen=NUM_REMEMBERED)
+        self._num_to_next_look = NUM_TO_JUDGE
+        self._late_after: float | None = None
+        self._saved = 0.0
+
+    def note_prompt(self) -> None:
+        """A prompt is asked: it earns its share of a hedge."""
+        self._saved = min(self._saved + self._share, MOST_SAVED)
+
+    def note_answer(self, seconds: float) -> None:
+        """A prompt was answered after so long."""
+        self._latencies.append(seconds)
+        self._num_to_next_look -= 1
+        if self._num_to_next_look == 0:
+            self._num_to_next_look = NUM_TO_JUDGE
+            ordered = sorted(self._latencies)
+            self._late_after = ordered[int(QUANTILE * len(ordered))]
+
+    @property
+    def late_after_seconds(self) -> float | None:
+        """When a prompt is late; None if that is not known yet, or no hedge is left."""
+        return self._late_after if self._saved >= 1.0 else None
+
+    def spend(self) -> None:
+        """A prompt is hedged."""
+        self._saved -= 1.0
+        self.num_hedged += 1
+
+
+async def first_answer(
+    first: Awaitable[T],
+    *,
+    late_after_seconds: float,
+    second: Callable[[], Coroutine[Any, Any, T] | None],
+    passing: type[Exception],
+) -> tuple[T, bool]:
+    """The answer of `first` or, when that is late, of `second()` (None: there is none), whichever
+    comes first, and whether it is the second's. A `passing` error of one leaves it to the other;
+    any other error is raised at once. Nothing is left running.
+
+    `first` runs in this task and begins at once: the next prompt sees it as its replica's load, and
+    a prompt that is not late, as nearly all are, costs a timer and no task.
+    """
+    other = _Second(second, passing)
+    timer = asyncio.get_running_loop().call_later(late_after_seconds, other.start)
+    try:
+        try:
+            async with other.first:
+                return await first, False
+        except TimeoutError:
+            if not other.first.expired():
+                raise
+        except passing:
+            if other.task is None:
+                raise
+        finally:
+            timer.cancel()
+            other.has_first_ended = True
+        assert other.task is not None
+        return await other.task, True
+    finally:
+        await other.end()
+
+
+class _Second(Generic[T]):
+    """The second of two that are asked; it ends the scope `first` when it has won."""
+
+    def __init__(
+        self, ask: Callable[[], Coroutine[Any, Any, T] | None], passing: type[Exception]
+    ) -> None:
+        self.first = asyncio.timeout(None)
+        self.has_first_ended = False
+        self.task: asyncio.Task[T] | None = None
+        self._ask = ask
+        self._passing = passing
+
+    def start(self) -> None:
+        asked = self._ask()
+        if asked is not None:
+            self.task = asyncio.create_task(asked)
+            self.task.add_done_callback(self._note_end)
+
+    async def end(self) -> None:
+        if self.task is not None and not self.task.done():
+            self.task.cancel()
+            await asyncio.wait([self.task])
+
+    def _note_end(self, task: "asyncio.Task[T]") -> None:
+        has_won = not task.cancelled() and not isinstance(task.exception(), self._passing)
+        if has_won and not self.has_first_ended:
+            self.first.reschedule(-math.inf)
