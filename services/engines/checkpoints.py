@@ -13,7 +13,12 @@ from pathlib import Path
 
 from services.core.errors import ModelUnusable
 from services.core.scoring import NOT_CALIBRATED, Calibration
-from services.engines.adapters import MANIFEST, AdapterManifest, read_adapter_manifest
+from services.engines.adapters import (
+    MANIFEST,
+    AdapterManifest,
+    read_adapter_manifest,
+    require_servable,
+)
 from services.engines.contract import EngineIdentity
 
 # Weight files up to this size are hashed whole; of larger ones (a 7B checkpoint has files of 5 GB)
@@ -113,6 +118,17 @@ def identify(model: str, adapter: str | None = None) -> EngineIdentity:
     return EngineIdentity(
         identify_model(model), fingerprint_checkpoint(adapter), _calibration(adapter)
     )
+
+
+def identify_servable(adapter: str, *, model: str) -> EngineIdentity:
+    """Which weights answer when this adapter folder is put on the base of fingerprint `model`.
+
+    Raises ModelUnusable for a folder that is none or is damaged, ArtifactMismatch for an adapter of
+    other definitions or of another base.
+    """
+    manifest = read_adapter(adapter)
+    require_servable(manifest, model=model)
+    return EngineIdentity(model, manifest.weights, manifest.correction)
 
 
 def _calibration(adapter: str) -> Calibration:

@@ -5,7 +5,7 @@ generated position. Decoding is greedy. What a prompt gets never depends on what
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from services.core.prompts import GenerationLimits, Messages
 from services.core.scoring import NOT_CALIBRATED, AnswerLogprobs, Calibration
@@ -24,13 +24,25 @@ class EngineIdentity:
     calibration: Calibration = NOT_CALIBRATED
 
 
-class Engine(Protocol):
-    """Implemented by `local.LocalEngine`, `vllm.VllmEngine` and `in_process.InProcessEngine`."""
+class Scorer(Protocol):
+    """Whoever answers Yes or No: an engine, or another adapter on its base model."""
 
     @property
     def identity(self) -> EngineIdentity:
-        """Which weights answer; constant while the engine is open."""
+        """Which weights answer; constant as long as they do."""
         ...
+
+    async def score(self, messages: Messages) -> AnswerLogprobs:
+        """Log-probabilities of the answer tokens at the first generated position, by the adapter
+        if there is one.
+
+        Raises AnswerTokenMissing besides what `Engine.generate` raises.
+        """
+        ...
+
+
+class Engine(Scorer, Protocol):
+    """Implemented by `local.LocalEngine`, `vllm.VllmEngine` and `in_process.InProcessEngine`."""
 
     @property
     def num_shortened(self) -> int:
@@ -44,14 +56,27 @@ class Engine(Protocol):
         """
         ...
 
-    async def score(self, messages: Messages) -> AnswerLogprobs:
-        """Log-probabilities of the answer tokens at the first generated position, by the adapter
-        if there is one.
+    async def close(self) -> None:
+        """Give the weights or connections back; prompts still waiting get EngineUnavailable."""
+        ...
 
-        Raises AnswerTokenMissing besides what `generate` raises.
+
+@runtime_checkable
+class AdapterHost(Protocol):
+    """An engine that takes further adapters while it answers: `LocalEngine` and `VllmEngine`.
+
+    Each adapter is a Scorer of its own, so a caller that began with one ends with it, and prompts
+    of several are in flight at once. The engine's own adapter stays as it was opened.
+    """
+
+    async def load_adapter(self, folder: str) -> Scorer:
+        """An adapter folder, ready to score.
+
+        Raises ModelUnusable or ArtifactMismatch if it cannot be served on this base,
+        EngineUnavailable if the engine is away, AdapterRefused if this engine takes none at all.
         """
         ...
 
-    async def close(self) -> None:
-        """Give the weights or connections back; prompts still waiting get EngineUnavailable."""
+    async def unload_adapter(self, scorer: Scorer) -> None:
+        """Give back what `load_adapter` took; nobody may ask this scorer any more."""
         ...
