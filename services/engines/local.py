@@ -234,9 +234,7 @@ class LocalEngine:
                 "the engine serves a merged checkpoint, which takes no adapter; start it on the "
                 "base model to change adapters while it runs"
             )
-        identity = await asyncio.to_thread(
-            identify_servable, folder, model=self._identity.model
-        )
+        identity = await asyncio.to_thread(identify_servable, folder, model=self._identity.model)
         await self._let_thread(lambda: self._put_on(identity.adapter, folder))
         log.info("adapter_loaded", model=identity.model, adapter=identity.adapter)
         return _LoadedAdapter(self, identity)

@@ -9,6 +9,8 @@ weights answer, by the fingerprints that the local engine has on the same folder
     msr:calibration:NAME:SLOPE:INTERCEPT:PRIOR  of each adapter, or the merged checkpoint (no NAME)
     msr:definition:FINGERPRINT       the prompts and answers that the adapters were trained under
 
+Of adapters that it was told to load while it runs it adds the same (`runtime_adapters.py`).
+
 Of a server without these labels the folders are read, where they are readable here; else the
 addresses of the weights stand for them, and their P(Yes) is as the model says it.
 """
@@ -52,9 +54,13 @@ def labels(identity: EngineIdentity, adapters: Mapping[str, EngineIdentity]) -> 
     if identity.adapter:
         names += [f"{_MERGED}{identity.adapter}", _calibration_label("", identity.calibration)]
     for name, adapted in sorted(adapters.items()):
-        names.append(f"{_ADAPTER}{name}:{adapted.adapter}")
-        names.append(_calibration_label(name, adapted.calibration))
+        names += adapter_labels(name, adapted)
     return names
+
+
+def adapter_labels(name: str, adapted: EngineIdentity) -> list[str]:
+    """The names that say which adapter is served under this one."""
+    return [f"{_ADAPTER}{name}:{adapted.adapter}", _calibration_label(name, adapted.calibration)]
 
 
 def _calibration_label(name: str, calibration: Calibration) -> str:
@@ -130,6 +136,15 @@ class Served:
                 "NAME=DIR`"
             )
         return Weights(model, adapter, self._identify(model, adapter), self._max_tokens)
+
+    def names_adapter(self, name: str) -> bool:
+        """Whether it serves an adapter under this name."""
+        return name in self._adapters
+
+    def name_of(self, digest: str) -> str | None:
+        """Under which name it serves the adapter of this fingerprint, by its labels."""
+        named = (label.removeprefix(_ADAPTER).rpartition(":")[::2] for label in self._labels)
+        return next((name for name, found in sorted(named) if found == digest), None)
 
     def describe(self, weights: Weights) -> str:
         """All that the server tells of these weights; it changes if they do. Reads no folder."""

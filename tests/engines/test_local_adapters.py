@@ -1,4 +1,4 @@
-"""Several adapters on the one base model of the local engine, none of which meets another's prompts."""
+"""Several adapters on the local engine's one base model: none meets another's prompts."""
 
 import asyncio
 from collections.abc import AsyncIterator
