@@ -2,7 +2,8 @@
 
 async with open_store(settings) as store:
     source = PublishedOrdering(data, engine.identity)
-    app = create_app(store=store, engine=engine, ordering=source.load(), source=source)
+    adapters = LiveAdapters(engine, AdapterChoices(store.connection), folders)
+    app = create_app(store=store, engine=engine, ordering=source.load(), adapters=adapters)
     await serve(app, host="127.0.0.1", port=8000, background=[worker.run])
 """
 
@@ -26,6 +27,7 @@ from services.api.body_limit import BodyLimit
 from services.api.engine_watch import EngineWatch
 from services.api.item_cache import ItemCache
 from services.api.limits import Limits
+from services.api.live_adapters import LiveAdapters
 from services.api.metrics import Metrics
 from services.api.ordering import Ordering
 from services.api.parts import Parts
@@ -33,9 +35,11 @@ from services.api.paths import EncodedPaths
 from services.api.published import LiveOrdering, PublishedOrdering
 from services.api.ranking import Cascade
 from services.api.request_log import RequestLog
+from services.api.routes import adapters as adapter_routes
 from services.api.routes import interactions, items, operations, recommend, users
 from services.api.scorer import CandidateScorer
 from services.api.security_headers import SecurityHeaders
+from services.api.shadow import ShadowScorer
 from services.core.errors import InputError
 from services.core.records import Item, ItemId
 from services.engines.contract import Engine
@@ -71,23 +75,26 @@ def create_app(
     store: Store,
     engine: Engine,
     ordering: Ordering,
+    adapters: LiveAdapters,
     source: PublishedOrdering | None = None,
     limits: Limits | None = None,
     rules: AccessRules | None = None,
 ) -> FastAPI:
     """The application over parts that the caller opened and will close.
 
-    With a `source` the ordering follows what is published there. Without `rules` it asks nobody for
-    an API key.
+    `adapters` are those of the engine. With a `source` the ordering follows what is published
+    there. Without `rules` it asks nobody for an API key.
     """
     limits = limits or Limits()
-    parts = _assemble(store, engine, ordering, source, limits, rules or AccessRules())
+    parts = _assemble(store, engine, ordering, adapters, source, limits, rules or AccessRules())
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         following = [
             asyncio.create_task(parts.live.follow()),
             asyncio.create_task(parts.backlog.follow()),
+            asyncio.create_task(parts.adapters.follow()),
+            asyncio.create_task(parts.shadow.run()),
         ]
         try:
             async with parts.fetch_client:
@@ -108,7 +115,7 @@ def create_app(
         redoc_url=None,
     )
     app.state.parts = parts
-    for routes in (recommend, interactions, users, items, operations):
+    for routes in (recommend, interactions, users, items, adapter_routes, operations):
         app.include_router(routes.router)
     problems.register(app)
     # The last one added is the outermost.
@@ -127,6 +134,7 @@ def _assemble(
     store: Store,
     engine: Engine,
     ordering: Ordering,
+    adapters: LiveAdapters,
     source: PublishedOrdering | None,
     limits: Limits,
     rules: AccessRules,
@@ -135,29 +143,32 @@ def _assemble(
         return [record.item for record in (await store.load_items(item_ids)).values()]
 
     metrics = Metrics(lambda: engine.num_shortened)
+    metrics.adapters.not_followed.set_function(lambda: bool(adapters.problem))
     watch = EngineWatch(
-        engine,
+        lambda: adapters.current.active.scorer,
         silence_seconds=limits.engine_silence_seconds,
         failure_seconds=limits.engine_failure_seconds,
         wait_seconds=limits.engine_wait_seconds,
     )
+    items = ItemCache(load_items, limits.item_cache_bytes)
     scorer = CandidateScorer(
         store,
-        engine,
-        ItemCache(load_items, limits.item_cache_bytes),
+        items,
         watch,
         metrics,
         max_in_flight=limits.max_in_flight,
     )
     live = LiveOrdering(ordering, metrics, source, poll_seconds=limits.reload_seconds)
+    shadow = ShadowScorer(adapters, items, metrics.adapters, is_busy=lambda: scorer.num_asking > 0)
     return Parts(
         store=store,
-        engine=engine,
+        adapters=adapters,
+        shadow=shadow,
         live=live,
         limits=limits,
         metrics=metrics,
         access=Access(ApiKeys(store.connection), rules, metrics),
-        cascade=Cascade(store, live, scorer, limits, metrics),
+        cascade=Cascade(store, live, adapters, scorer, shadow, limits, metrics),
         backlog=Backlog(
             store,
             metrics,

@@ -15,6 +15,8 @@ from prometheus_client import (
     generate_latest,
 )
 
+from services.api.adapter_metrics import AdapterMetrics
+
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -98,6 +100,7 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
+        self.adapters = AdapterMetrics(registry)
         Gauge(
             "msr_prompts_shortened",
             "Prompts whose texts were cut, because the model takes no longer ones",

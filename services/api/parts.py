@@ -10,10 +10,11 @@ from services.api.access import Access
 from services.api.backlog import Backlog
 from services.api.engine_watch import EngineWatch
 from services.api.limits import Limits
+from services.api.live_adapters import LiveAdapters
 from services.api.metrics import Metrics
 from services.api.published import LiveOrdering
 from services.api.ranking import Cascade
-from services.engines.contract import Engine
+from services.api.shadow import ShadowScorer
 from services.fetch.download import CheckedClient
 from services.state.store import Store
 
@@ -23,7 +24,8 @@ class Parts:
     """The application's own parts."""
 
     store: Store
-    engine: Engine
+    adapters: LiveAdapters
+    shadow: ShadowScorer
     live: LiveOrdering
     limits: Limits
     metrics: Metrics

@@ -17,7 +17,7 @@ from services.core import errors
 from services.core.records import ItemId, UserId
 from services.core.scoring import score_candidates
 from services.core.wire import DegradedReason
-from services.engines.contract import Engine
+from services.engines.contract import Scorer
 from services.state.keys import score_key
 from services.state.store import Store
 
@@ -59,12 +59,14 @@ class _Answered:
 
 
 class CandidateScorer:
-    """Scores candidates through the cache and the engine."""
+    """Scores candidates through the cache and the engine, by the adapter that each request names.
+
+    `num_asking` counts the requests that wait for the model now.
+    """
 
     def __init__(
         self,
         store: Store,
-        engine: Engine,
         items: ItemCache,
         watch: EngineWatch,
         metrics: Metrics,
@@ -73,12 +75,12 @@ class CandidateScorer:
     ) -> None:
         """`max_in_flight` bounds the prompts of one request that are in the engine at once."""
         self._store = store
-        self._engine = engine
         self._items = items
         self._watch = watch
         self._metrics = metrics
         self._max_in_flight = max_in_flight
         self._cold: dict[str, float] = {}
+        self.num_asking = 0
 
     async def score(
         self,
@@ -86,6 +88,7 @@ class CandidateScorer:
         preference: str,
         versions: Mapping[ItemId, str],
         *,
+        by: Scorer,
         deadline: float,
     ) -> Scores:
         """Margins for these item versions by `deadline` (the event loop's clock).
@@ -94,20 +97,24 @@ class CandidateScorer:
         """
         try:
             async with asyncio.timeout_at(deadline):
-                held = await self._look_up(user_id, preference, versions)
+                held = await self._look_up(user_id, preference, versions, by)
         except TimeoutError:
             return Scores({}, reason="deadline")
         missing = {each: version for each, version in versions.items() if each not in held}
         if not missing:
             return Scores(held, len(held))
-        answered = await self._ask(preference, missing, deadline)
+        self.num_asking += 1
+        try:
+            answered = await self._ask(preference, missing, by, deadline)
+        finally:
+            self.num_asking -= 1
         await self._save(user_id, preference, answered.by_key, deadline)
         return Scores({**held, **answered.margins}, len(held), answered.reason)
 
     async def _look_up(
-        self, user_id: UserId, preference: str, versions: Mapping[ItemId, str]
+        self, user_id: UserId, preference: str, versions: Mapping[ItemId, str], by: Scorer
     ) -> dict[ItemId, float]:
-        keys = {each: self._key(preference, version) for each, version in versions.items()}
+        keys = {each: _key(by, preference, version) for each, version in versions.items()}
         held: Mapping[str, float] = self._cold
         if preference:
             held = await self._store.load_scores(user_id, list(keys.values()))
@@ -115,13 +122,8 @@ class CandidateScorer:
         self._metrics.candidate_scores.labels("cached").inc(len(margins))
         return margins
 
-    def _key(self, preference: str, item_version: str) -> str:
-        # Without an adapter margins are the base model's own, so the key names both.
-        identity = self._engine.identity
-        return score_key(preference, item_version, f"{identity.model}/{identity.adapter}")
-
     async def _ask(
-        self, preference: str, versions: Mapping[ItemId, str], deadline: float
+        self, preference: str, versions: Mapping[ItemId, str], by: Scorer, deadline: float
     ) -> _Answered:
         gate = asyncio.Semaphore(self._max_in_flight)
 
@@ -132,9 +134,9 @@ class CandidateScorer:
                 if found is None:  # deleted a moment ago
                     return None
                 [scored] = await score_candidates(
-                    self._engine.score, preference, [found.item], self._engine.identity.calibration
+                    by.score, preference, [found.item], by.identity.calibration
                 )
-                return self._key(preference, found.version), scored.margin
+                return _key(by, preference, found.version), scored.margin
 
         tasks = {item_id: asyncio.create_task(ask(item_id)) for item_id in versions}
         try:
@@ -194,6 +196,12 @@ class CandidateScorer:
         except (errors.StateError, TimeoutError) as error:
             # The ranking is complete; only the next request has to ask the model again.
             log.warning("scores_not_cached", num_scores=len(margins), error=str(error))
+
+
+def _key(by: Scorer, preference: str, item_version: str) -> str:
+    # Without an adapter margins are the base model's own, so the key names both.
+    identity = by.identity
+    return score_key(preference, item_version, f"{identity.model}/{identity.adapter}")
 
 
 def _reason(failures: list[errors.EngineError], *, late: bool) -> DegradedReason | None:

@@ -125,7 +125,9 @@ class _LoadedAdapter:
 
 
 class LocalEngine:
-    """Implements `contract.Engine` and `AdapterHost`. Open it with `LocalEngine.load`, close it with `close`."""
+    """Implements `contract.Engine` and `AdapterHost`. Open it with `LocalEngine.load`, close it
+    with `close`.
+    """
 
     def __init__(
         self,

@@ -286,8 +286,8 @@ class Replica:
         self.num_answered += 1
         if wanted not in (None, weights.identity):
             raise ArtifactMismatch(
-                f"{self.url} serves {weights.identity} as {adapter!r}, here lies {wanted}; let both "
-                "see the same folder, and never write other weights into one that is in use"
+                f"{self.url} serves {weights.identity} as {adapter!r}, here lies {wanted}; let "
+                "both see the same folder, and never write other weights into one that is in use"
             )
         return Checked(weights, answers, served.describe(weights))
 

@@ -10,6 +10,7 @@
     msr:{i05}:item:ID        hash     title, picture, version, summary, status
     msr:{i05}:queue          stream   items that wait for their summary
     msr:published            string   fingerprints of the artifacts last published
+    msr:adapters             hash     base model -> which adapters score (adapter_choices.py)
     msr:api-keys             hash     API key id -> name, scopes, limits, digest of its secret
     msr:{kID}:bucket         hash     tokens of one API key, and when they were counted
 
@@ -43,6 +44,7 @@ DEAD_LETTER_CAP = 1_000  # a partition
 
 GROUP = "workers"
 PUBLISHED = "msr:published"
+ADAPTERS = "msr:adapters"
 API_KEYS = "msr:api-keys"
 
 
