@@ -43,7 +43,7 @@ class Answered:
 
 
 class ShadowScorer:
-    """Lets the shadow, if one is chosen, score along."""
+    """Lets the shadow, if one is chosen, score along; `waiting` is put aside, oldest first."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class ShadowScorer:
         self._items = items
         self._metrics = metrics
         self._is_busy = is_busy
-        self._waiting: deque[Answered] = deque()
+        self.waiting: deque[Answered] = deque()
         self._arrived = asyncio.Event()
 
     def offer(
@@ -75,10 +75,10 @@ class ShadowScorer:
         kept = dict(list(margins.items())[:MAX_CANDIDATES])
         calibration = answered_by.scorer.identity.calibration
         now = asyncio.get_running_loop().time()
-        if len(self._waiting) == MAX_WAITING:
-            self._waiting.popleft()
+        if len(self.waiting) == MAX_WAITING:
+            self.waiting.popleft()
             self._metrics.shadow_requests.labels(shadow.adapter.name, "dropped").inc()
-        self._waiting.append(
+        self.waiting.append(
             Answered(preference, versions, kept, answered_by.name, calibration, now)
         )
         self._arrived.set()
@@ -88,8 +88,8 @@ class ShadowScorer:
         while True:
             await self._arrived.wait()
             self._arrived.clear()
-            while self._waiting:
-                await self.score(self._waiting.popleft())
+            while self.waiting:
+                await self.score(self.waiting.popleft())
 
     async def score(self, answered: Answered) -> None:
         """Score one answer again and compare."""
