@@ -66,7 +66,8 @@ def test_an_adapter_activated_by_command_is_followed_elsewhere_and_kept_by_a_res
         running(redis_url, *serve, **folder) as other,
     ):
         url = listening(server)
-        assert "note" not in msr_says("adapters", "list", "--url", url)
+        rows = [line.split() for line in msr_says("adapters", "list", "--url", url).splitlines()]
+        assert rows == [["adapter", "rank", "mllm", "active"], ["sft", "sft", "mllm"]]
         answer = json.loads(msr_says("adapters", "activate", "sft", "--url", url, "--json"))
         assert (answer["active"], answer["previous"]) == ("sft", "adapter")
         with MsrClient(listening(other)) as client:

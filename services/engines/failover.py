@@ -131,9 +131,9 @@ class Replicas:
             await replica.close()
 
     async def unload_adapter(self) -> None:
-        """Tell the servers to give up the adapter that they were told to load."""
+        """Tell the servers to give up the adapter, if it is one that they were told to load."""
         _, adapter = self._names
-        if isinstance(adapter, RuntimeAdapter):
+        if isinstance(adapter, RuntimeAdapter) and self.checked.weights.adapter == adapter.name:
             await asyncio.gather(
                 *(replica.unload(adapter.name) for replica in self._replicas.values())
             )

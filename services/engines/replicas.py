@@ -303,7 +303,7 @@ class Replica:
         # Another process may have told it in the same moment: what it lists now counts.
         if served.names_adapter(adapter.name):
             return served, adapter.name
-        if said == NO_SUCH_ROUTE:
+        if NO_SUCH_ROUTE in said:
             raise AdapterRefused(
                 f"the server at {self.url} loads no adapters while it runs; start it with `msr "
                 "serve-model --load-adapters-from FOLDER`, or with this adapter by --adapter"

@@ -144,7 +144,8 @@ class Served:
     def name_of(self, digest: str) -> str | None:
         """Under which name it serves the adapter of this fingerprint, by its labels."""
         named = (label.removeprefix(_ADAPTER).rpartition(":")[::2] for label in self._labels)
-        return next((name for name, found in sorted(named) if found == digest), None)
+        served = (name for name, found in named if found == digest and name in self._adapters)
+        return min(served, default=None)
 
     def describe(self, weights: Weights) -> str:
         """All that the server tells of these weights; it changes if they do. Reads no folder."""
