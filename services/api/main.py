@@ -30,6 +30,7 @@ from services.api.limits import Limits
 from services.api.live_adapters import LiveAdapters
 from services.api.metrics import Metrics
 from services.api.ordering import Ordering
+from services.api.outcomes import Outcomes
 from services.api.parts import Parts
 from services.api.paths import EncodedPaths
 from services.api.published import LiveOrdering, PublishedOrdering
@@ -45,6 +46,7 @@ from services.core.records import Item, ItemId
 from services.engines.contract import Engine
 from services.fetch.download import CheckedClient
 from services.state.api_keys import ApiKeys
+from services.state.shown import Shown
 from services.state.store import Store
 
 log = structlog.get_logger(__name__)
@@ -164,6 +166,7 @@ def _assemble(
         store=store,
         adapters=adapters,
         shadow=shadow,
+        outcomes=Outcomes(Shown(store.connection), adapters, metrics.adapters),
         live=live,
         limits=limits,
         metrics=metrics,

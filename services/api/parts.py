@@ -12,6 +12,7 @@ from services.api.engine_watch import EngineWatch
 from services.api.limits import Limits
 from services.api.live_adapters import LiveAdapters
 from services.api.metrics import Metrics
+from services.api.outcomes import Outcomes
 from services.api.published import LiveOrdering
 from services.api.ranking import Cascade
 from services.api.shadow import ShadowScorer
@@ -26,6 +27,7 @@ class Parts:
     store: Store
     adapters: LiveAdapters
     shadow: ShadowScorer
+    outcomes: Outcomes
     live: LiveOrdering
     limits: Limits
     metrics: Metrics

@@ -83,10 +83,11 @@ class PublishedOrdering:
         try:
             ranker = Ranker.load(self._data) if before.ranker else None
             rankers = CheapRankers.load(self._data, self._retrieval())
+            found = {name: Ranker.load(self._data, name) for name in self._names_beside()}
             beside = {
-                ranker.adapter: ranker
-                for ranker in (Ranker.load(self._data, name) for name in self._names_beside())
-                if _weighs_features_of(ranker, rankers)
+                name.removeprefix(BESIDE): each
+                for name, each in found.items()
+                if _weighs_features_of(each, rankers)
             }
             ordering = Ordering.of(
                 rankers, ranker, self._identity, beside, any_adapter=self._any_adapter()
@@ -125,7 +126,7 @@ def _weighs_features_of(ranker: Ranker, rankers: CheapRankers) -> bool:
     try:
         ranker.require_retrieval(rankers.definition)
     except ArtifactMismatch as error:
-        log.warning("ranker_beside_left_out", adapter=ranker.adapter, error=str(error))
+        log.warning("ranker_beside_left_out", error=str(error))
         return False
     return True
 

@@ -4,6 +4,7 @@
     msr:{p17}:history:ID     hash     event id -> timestamp and item id
     msr:{p17}:preference:ID  string   folded blocks, tail, current preference (encoding.py)
     msr:{p17}:scores:ID      hash     score key -> margin
+    msr:{p17}:shown:ID       hash     item recommended in an experiment -> experiment and arm
     msr:{p17}:lease:ID       string   token of the worker that folds this user now
     msr:{p17}:events         stream   users whose history grew
     msr:{p17}:dead           stream   users whose fold failed too often, with the reason
@@ -40,6 +41,10 @@ USER_TTL_SECONDS = 180 * 24 * 3600
 SCORES_TTL_SECONDS = 24 * 3600
 SCORES_CAP = 2_000
 
+# What was recommended to a user in an experiment is remembered for so long, and so much of it.
+SHOWN_TTL_SECONDS = 7 * 24 * 3600
+SHOWN_CAP = 500
+
 DEAD_LETTER_CAP = 1_000  # a partition
 
 GROUP = "workers"
@@ -71,6 +76,11 @@ def preference(user_id: UserId) -> str:
 def scores(user_id: UserId) -> str:
     """Margins computed for one user."""
     return f"{_user_tag(user_id)}:scores:{user_id}"
+
+
+def shown(user_id: UserId) -> str:
+    """What was recommended to one user while an experiment ran."""
+    return f"{_user_tag(user_id)}:shown:{user_id}"
 
 
 def lease(user_id: UserId) -> str:

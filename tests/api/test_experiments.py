@@ -116,6 +116,22 @@ async def test_an_experiment_that_makes_no_sense_is_refused(
     assert (await recommend(app))["experiment"] is None
 
 
+async def test_what_users_take_of_what_was_recommended_counts_for_their_arm(app: FastAPI) -> None:
+    await experiment(app)
+    answer = await recommend(app, "u1", k=2)
+    taken = [item["item_id"] for item in answer["items"]]
+    other = next(item for item in ("i1", "i2", "i3") if item not in taken)
+    for item in (taken[0], taken[0], other):
+        await send(app, "POST", "/interactions", {"user_id": "u1", "item_id": item})
+    counted = f'msr_arm_outcomes_total{{arm="{answer["arm"]}",experiment="rank-or-sft"}} 1.0'
+    assert counted in await metrics(app)
+
+
+async def test_without_an_experiment_nothing_is_remembered(app: FastAPI, store: Store) -> None:
+    await recommend(app, "u1")
+    assert await store.connection.call("KEYS", "*:shown:*") == []
+
+
 # --- shadows -------------------------------------------------------------------------------------
 
 
