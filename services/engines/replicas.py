@@ -11,7 +11,6 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeVar
 
 import httpx
@@ -36,7 +35,7 @@ from services.engines.chat import (
     tokens_request,
 )
 from services.engines.contract import EngineIdentity
-from services.engines.served import Served, Weights
+from services.engines.served import Served, Weights, runtime_name
 from services.engines.server_http import (
     CacheMiss,
     Dropped,
@@ -104,8 +103,8 @@ class RuntimeAdapter:
 
     @property
     def name(self) -> str:
-        """Under which servers load it; other weights never get the name of these."""
-        return f"{Path(self.folder).name}@{self.identity.adapter}"
+        """Under which servers load it."""
+        return runtime_name(self.folder, self.identity.adapter)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ addresses of the weights stand for them, and their P(Yes) is as the model says i
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,7 @@ _MERGED = "msr:merged:"
 _ADAPTER = "msr:adapter:"
 _CALIBRATION = "msr:calibration:"
 _DEFINITION = "msr:definition:"
+_LOADED_AT_RUN_TIME = re.compile(r".+@[0-9a-f]{16}")
 
 
 def labels(identity: EngineIdentity, adapters: Mapping[str, EngineIdentity]) -> list[str]:
@@ -61,6 +63,11 @@ def labels(identity: EngineIdentity, adapters: Mapping[str, EngineIdentity]) -> 
 def adapter_labels(name: str, adapted: EngineIdentity) -> list[str]:
     """The names that say which adapter is served under this one."""
     return [f"{_ADAPTER}{name}:{adapted.adapter}", _calibration_label(name, adapted.calibration)]
+
+
+def runtime_name(folder: str, digest: str) -> str:
+    """Under which name a server loads an adapter while it runs; no other weights ever get it."""
+    return f"{Path(folder).name}@{digest}"
 
 
 def _calibration_label(name: str, calibration: Calibration) -> str:
@@ -159,12 +166,14 @@ class Served:
         return json.dumps([roots, sorted(told), self._max_tokens])
 
     def _only_adapter(self) -> str | None:
-        if len(self._adapters) > 1:
+        """Of those that it was started with: others come and go."""
+        own = [name for name in self._adapters if not _LOADED_AT_RUN_TIME.fullmatch(name)]
+        if len(own) > 1:
             raise ModelUnusable(
-                f"the server at {self._url} serves the adapters {sorted(self._adapters)}; name the "
-                "one to use, or `none`"
+                f"the server at {self._url} serves the adapters {sorted(own)}; name the one to "
+                "use, or `none`"
             )
-        return self._adapters[0] if self._adapters else None
+        return own[0] if own else None
 
     def _identify(self, model: str, adapter: str | None) -> EngineIdentity:
         merged = self._label(_MERGED)

@@ -14,6 +14,7 @@ from services.core.scoring import NOT_CALIBRATED
 from services.deployment import DEMO_WEIGHTS
 from services.engines.checkpoints import identify
 from services.engines.contract import EngineIdentity
+from services.engines.opening import AS_SERVED
 from services.engines.served import adapter_labels, labels
 from services.engines.vllm import VllmEngine
 from tests.engines.conftest import a_prompt
@@ -79,6 +80,16 @@ async def test_what_another_process_has_had_loaded_is_used():
 
     assert [answer.yes for answer in answers] == [-1.0, -1.0]
     assert server.num_loads == 1
+
+
+async def test_what_was_loaded_at_run_time_is_not_what_a_later_client_takes_for_the_servers_own():
+    server = a_server()
+    first = await an_engine(server)
+    await first.load_adapter(SFT)
+    later = await an_engine(server, model=AS_SERVED, adapter=AS_SERVED)
+    await asyncio.gather(first.close(), later.close())
+
+    assert later.identity == OWN
 
 
 async def test_a_server_that_loads_none_is_refused_with_the_remedy():
