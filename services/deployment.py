@@ -6,7 +6,6 @@ The commands of `cli.py` and the demo come here; nothing else knows both the API
 import asyncio
 import contextlib
 import functools
-import ipaddress
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from services.engines.contract import Engine, EngineIdentity
 from services.engines.opening import AS_SERVED, EngineKind, open_engine
 from services.engines.registry import AdapterFolders
 from services.fetch.rules import FetchRules
-from services.listening import announce
+from services.listening import announce, is_loopback
 from services.settings import Settings
 from services.state.adapter_choices import AdapterChoices
 from services.state.embedded import EmbeddedRedis
@@ -219,11 +218,7 @@ async def serve(
 
 def warn_if_exposed(host: str) -> None:
     """Log a warning if an API that asks for no key can be reached from other machines."""
-    try:
-        exposed = not ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name
-        exposed = host != "localhost"
-    if exposed:
+    if not is_loopback(host):
         log.warning(
             "api_open_to_everybody",
             host=host,

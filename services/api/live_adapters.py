@@ -132,6 +132,10 @@ class LiveAdapters:
         gone = dict.fromkeys(ref for ref in used if ref is not None and ref not in listed)
         return [*refs, *((ref, None) for ref in gone)]
 
+    def has_loaded(self, ref: AdapterRef) -> bool:
+        """Whether it can score at once, wherever its files are now."""
+        return ref.weights in self._loaded
+
     # --- requests --------------------------------------------------------------------------------
 
     @contextmanager

@@ -191,6 +191,8 @@ async def _view(parts: Parts) -> wire.AdaptersResponse:
 
 def _adapter_view(parts: Parts, ref: AdapterRef, found: FoundAdapter | None) -> wire.AdapterView:
     manifest = found.manifest if found is not None else None
+    reason = "" if parts.adapters.has_loaded(ref) else "its folder is gone"
+    reason = found.problem if found is not None else reason
     ordering = parts.live.by(EngineIdentity(parts.adapters.model, ref.weights))
     return wire.AdapterView(
         name=ref.name,
@@ -203,8 +205,8 @@ def _adapter_view(parts: Parts, ref: AdapterRef, found: FoundAdapter | None) -> 
         model_name=manifest and manifest.model_name,
         calibration=manifest and manifest.calibration,
         validation=manifest and manifest.validation,
-        servable=found is None or not found.problem,
-        reason=found.problem or None if found is not None else None,
+        servable=not reason,
+        reason=reason or None,
         roles=_roles(parts.adapters.current.choice, ref),
         ranked_by=ordering.final_order,
         note=_NO_FUSION if parts.live.weighs_margins and ordering.final_order == "mllm" else None,
