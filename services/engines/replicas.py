@@ -303,8 +303,9 @@ class Replica:
         if served.names_adapter(adapter.name):
             return served, adapter.name
         if NO_SUCH_ROUTE in said:
+            # Told to whoever asked for the adapter, so without the server's address.
             raise AdapterRefused(
-                f"the server at {self.url} loads no adapters while it runs; start it with `msr "
+                "a model server loads no adapters while it runs; start all of them with `msr "
                 "serve-model --load-adapters-from FOLDER`, or with this adapter by --adapter"
             )
         problem = "lists none of that name" if done else said[:300]
