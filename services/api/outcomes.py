@@ -20,6 +20,7 @@ log = structlog.get_logger(__name__)
 
 # Longer is not waited for Redis.
 WAIT_SECONDS = 0.05
+MAX_NOTING = 256
 
 
 class Outcomes:
@@ -27,23 +28,32 @@ class Outcomes:
 
     def __init__(self, shown: Shown, adapters: LiveAdapters, metrics: AdapterMetrics) -> None:
         """Idle while no experiment runs."""
+        self._noting: set[asyncio.Task[None]] = set()
         self._shown = shown
         self._adapters = adapters
         self._metrics = metrics
 
-    async def note(self, answer: wire.RecommendResponse) -> None:
-        """Remember what was recommended."""
+    def note(self, answer: wire.RecommendResponse) -> None:
+        """Remember what was recommended; the answer does not wait for it."""
         if answer.experiment is None or answer.arm is None:
             return
+        if len(self._noting) >= MAX_NOTING:
+            log.warning("recommendation_not_remembered", error="too many wait for Redis")
+            return
+        task = asyncio.create_task(self._note(answer, answer.experiment, answer.arm))
+        self._noting.add(task)
+        task.add_done_callback(self._noting.discard)
+
+    async def _note(self, answer: wire.RecommendResponse, experiment: str, arm: str) -> None:
         items = [ItemId(item.item_id) for item in answer.items]
         try:
             async with asyncio.timeout(WAIT_SECONDS):
-                await self._shown.note(UserId(answer.user_id), answer.experiment, answer.arm, items)
+                await self._shown.note(UserId(answer.user_id), experiment, arm, items)
         except (StateError, TimeoutError) as error:
             log.warning("recommendation_not_remembered", error=str(error))
 
     async def count(self, accepted: Iterable[Interaction]) -> None:
-        """Count what of these interactions was."""
+        """Count which of these interactions are with what was recommended."""
         if self._adapters.current.choice.experiment is None:
             return
         taken: dict[UserId, list[ItemId]] = {}

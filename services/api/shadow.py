@@ -17,7 +17,6 @@ import structlog
 from services.api.adapter_metrics import AdapterMetrics
 from services.api.item_cache import ItemCache
 from services.api.live_adapters import Assigned, LiveAdapters
-from services.core.errors import EngineError, StateError
 from services.core.records import ItemId
 from services.core.scoring import Calibration, score_candidates
 
@@ -98,8 +97,9 @@ class ShadowScorer:
                 return
             try:
                 outcome = await self._compare(answered, shadow)
-            except (EngineError, StateError) as error:
-                log.warning("shadow_not_scored", adapter=shadow.name, error=str(error))
+            except Exception as error:  # whatever it is, it is this comparison's alone
+                told = f"{type(error).__name__}: {error}"
+                log.warning("shadow_not_scored", adapter=shadow.name, error=told)
                 outcome = "failed"
             self._metrics.shadow_requests.labels(shadow.name, outcome).inc()
 

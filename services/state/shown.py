@@ -1,7 +1,7 @@
 """What was recommended to whom while an experiment runs, so that what came of it counts for an arm.
 
-A short memory: of the last days, capped, and gone with the user. An item counts once, for the arm
-that recommended it last.
+A short memory: of the last days, capped, and gone with the user; of users without a history nothing
+is kept. An item counts once, for the arm that recommended it last.
 
     shown = Shown(store.connection)
     await shown.note(user_id, "spring-or-summer", "control", item_ids)
@@ -31,7 +31,7 @@ class Shown:
         if item_ids:
             await self._connection.run(
                 self._note,
-                [keys.shown(user_id)],
+                [keys.user(user_id), keys.shown(user_id)],
                 [keys.SHOWN_TTL_SECONDS, keys.SHOWN_CAP, f"{experiment} {arm}", *item_ids],
             )
 

@@ -116,9 +116,14 @@ async def test_an_experiment_that_makes_no_sense_is_refused(
     assert (await recommend(app))["experiment"] is None
 
 
-async def test_what_users_take_of_what_was_recommended_counts_for_their_arm(app: FastAPI) -> None:
+async def test_what_users_take_of_what_was_recommended_counts_for_their_arm(
+    app: FastAPI, store: Store
+) -> None:
     await experiment(app)
+    await put_user(store, "u1", ["i6"])
     answer = await recommend(app, "u1", k=2)
+    while not await store.connection.call("KEYS", "*:shown:*"):  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
     taken = [item["item_id"] for item in answer["items"]]
     other = next(item for item in ("i1", "i2", "i3") if item not in taken)
     for item in (taken[0], taken[0], other):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.core.records import ItemId, UserId
+from services.core.records import Interaction, ItemId, UserId
 from services.state import keys
 from services.state.shown import Shown
 from services.state.store import Store
@@ -15,7 +15,8 @@ def items(*names: str) -> list[ItemId]:
 
 
 @pytest.fixture
-def shown(store: Store) -> Shown:
+async def shown(store: Store) -> Shown:
+    await store.append_history([Interaction(USER, ItemId("i0"), 1, "e1")])
     return Shown(store.connection)
 
 
@@ -27,6 +28,11 @@ async def test_an_item_that_was_recommended_counts_once_and_for_its_last_arm(sho
         ("summer", "treated"),
     ]
     assert await shown.take({USER: items("i1", "i2")}) == []
+
+
+async def test_an_export_shows_it(store: Store, shown: Shown) -> None:
+    await shown.note(USER, "spring", "control", items("i2", "i1"))
+    assert (await store.export_user(USER))["recommended_in_experiment"] == ["i1", "i2"]
 
 
 async def test_another_user_has_a_record_of_his_own(shown: Shown) -> None:
@@ -44,4 +50,5 @@ async def test_the_record_is_capped_and_ends(store: Store, shown: Shown) -> None
 async def test_forgetting_a_user_forgets_it(store: Store, shown: Shown) -> None:
     await shown.note(USER, "spring", "control", items("i1"))
     await store.forget_user(USER)
+    await shown.note(USER, "spring", "control", items("i1"))  # of an answer under way
     assert await store.connection.call("KEYS", "*") == []

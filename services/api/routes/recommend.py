@@ -26,5 +26,5 @@ async def recommend(body: wire.RecommendRequest, parts: AppParts) -> wire.Recomm
     items that it did not score keep their cheap rank, `degraded` is true and `reason` says why.
     """
     answer = await parts.cascade.recommend(body)
-    await parts.outcomes.note(answer)
+    parts.outcomes.note(answer)
     return answer
