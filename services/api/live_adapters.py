@@ -176,7 +176,8 @@ class LiveAdapters:
     # --- changes ---------------------------------------------------------------------------------
 
     async def activate(self, name: str) -> AdapterChoice:
-        """Let this adapter score; what was chosen before.
+        """Let this adapter score; what was chosen before. Also the one that scores already: then it
+        does so after a restart too, whatever `--adapter` names.
 
         Raises UnknownAdapter, AdapterRefused if it may not serve or an experiment runs,
         StateConflict if somebody else changes the choice just now, EngineError if the engine does
@@ -190,7 +191,7 @@ class LiveAdapters:
             _require_no_experiment(before)
             return replace(before, active=wanted, previous=before.active)
 
-        return await self._change(change)
+        return await self._change(change, keeps_unchanged=True)
 
     async def roll_back(self) -> AdapterChoice:
         """Let the previous adapter score again; a second rollback takes back the first.
@@ -235,14 +236,22 @@ class LiveAdapters:
         return await self._change(change)
 
     async def _change(
-        self, change: Callable[[AdapterChoice, Find], AdapterChoice]
+        self,
+        change: Callable[[AdapterChoice, Find], AdapterChoice],
+        *,
+        keeps_unchanged: bool = False,
     ) -> AdapterChoice:
+        """Change the choice, whole or not at all. Where nobody has chosen and nothing is changed,
+        nothing is kept either, unless `keeps_unchanged`.
+        """
         async with self._changing:
             model = self._engine.identity.model
             stored = await self._choices.load(model)
             before = stored or AdapterChoice(self._own)
             found = await asyncio.to_thread(self._folders.scan)
             after = change(before, lambda name: self._resolve(name, before, found))
+            if stored is None and after == before and not keeps_unchanged:
+                return before
             serving = await self._get_ready(after, found)
             if after != stored:
                 await self._choices.save(model, stored, after)

@@ -243,6 +243,18 @@ async def test_without_weights_of_its_own_an_adapter_ranks_by_its_margin_and_say
 # --- shared and kept -----------------------------------------------------------------------------
 
 
+async def test_what_changes_nothing_chooses_nothing_but_activating_what_is_active_does(
+    app: FastAPI, live: LiveAdapters
+) -> None:
+    await change(app, "experiment", "DELETE")
+    await change(app, "shadow", "DELETE")
+    await live.look()
+    assert not live.is_chosen
+    await change(app, "own/activate")
+    await live.look()
+    assert live.is_chosen
+
+
 async def test_every_other_process_follows(app: FastAPI, store: Store, tmp_path: Path) -> None:
     put_adapter(tmp_path, "sft")
     elsewhere = live_adapters(store, SwappingEngine(), tmp_path)
