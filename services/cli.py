@@ -15,7 +15,7 @@ try:
 except ImportError:
     sys.exit("`msr` needs more than a client does: pip install 'msr[serve]'")
 
-from services.commands import api_keys, measuring, offline, operating, serving, training
+from services.commands import adapters, api_keys, measuring, offline, operating, serving, training
 from services.commands.options import with_values
 
 app = typer.Typer(
@@ -42,6 +42,7 @@ app.command("serve-model", context_settings={"allow_extra_args": True})(serving.
 app.command("publish")(serving.publish)
 app.command("serve")(serving.serve)
 app.command("worker")(serving.worker)
+app.add_typer(adapters.adapters, name="adapters")
 app.add_typer(api_keys.keys, name="keys")
 app.add_typer(operating.dead_letters, name="dead-letters")
 app.command("export-user")(operating.export_user)

@@ -6,7 +6,6 @@ The commands of `cli.py` and the demo come here; nothing else knows both the API
 import asyncio
 import contextlib
 import functools
-import ipaddress
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from model_training import fit_retrieval
 from services.api.access import AccessRules
 from services.api.limits import Limits
+from services.api.live_adapters import LiveAdapters
 from services.api.main import Background, create_app
 from services.api.main import serve as serve_app
 from services.api.published import PublishedOrdering
@@ -27,11 +27,13 @@ from services.core.artifacts import Artifact
 from services.core.errors import InputError
 from services.engines.checkpoints import identify, is_merged
 from services.engines.contract import Engine, EngineIdentity
-from services.engines.observed import EngineMetrics, ObservedEngine
+from services.engines.observed import EngineMetrics, observed
 from services.engines.opening import AS_SERVED, EngineKind, open_engine
+from services.engines.registry import AdapterFolders
 from services.fetch.rules import FetchRules
-from services.listening import announce
+from services.listening import announce, is_loopback
 from services.settings import Settings
+from services.state.adapter_choices import AdapterChoices
 from services.state.embedded import EmbeddedRedis
 from services.state.store import Store
 from services.telemetry import tracing
@@ -175,7 +177,8 @@ async def serve(
 
     Cheap rankers that have not been fitted to these artifacts are fitted first: it takes seconds to
     minutes. Weights of fusion are used if `msr fit-ranker` left some; newer artifacts take the
-    place of those in use while it runs.
+    place of those in use while it runs, and so does another adapter that is activated. One that was
+    activated before comes before the one that it is started with.
     The worker runs in this process too if asked for, or if Redis is embedded and nothing was said.
     """
     if not settings.require_keys:
@@ -183,18 +186,23 @@ async def serve(
     fit_retrieval.ensure(data)
     tracing.configure("msr-api", endpoint=settings.otlp_endpoint)
     registry = new_registry()
-    engine = ObservedEngine(await choice.open(), EngineMetrics(registry))
+    engine = observed(await choice.open(), EngineMetrics(registry))
     try:
-        # Before Redis is touched: a ranker that does not fit is refused at once.
-        source = PublishedOrdering(data, engine.identity)
-        ordering = source.load()
         async with open_store(data, settings) as store:
+            adapters = _live_adapters(data, choice, settings, engine, store)
+            await adapters.look()
+            # Before anything is published: a ranker that does not fit is refused at once.
+            source = PublishedOrdering(
+                data, engine.identity, any_adapter=lambda: adapters.is_chosen
+            )
+            ordering = source.load()
             counts = await publish_step.run(data, store)
             log.info("artifacts_published", **counts)
             app = create_app(
                 store=store,
                 engine=engine,
                 ordering=ordering,
+                adapters=adapters,
                 source=source,
                 limits=_limits(data, settings),
                 rules=_access_rules(settings),
@@ -220,11 +228,7 @@ async def serve(
 
 def warn_if_exposed(host: str) -> None:
     """Log a warning if an API that asks for no key can be reached from other machines."""
-    try:
-        exposed = not ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name
-        exposed = host != "localhost"
-    if exposed:
+    if not is_loopback(host):
         log.warning(
             "api_open_to_everybody",
             host=host,
@@ -239,7 +243,7 @@ async def work(data: str, choice: EngineChoice, settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     tracing.configure("msr-worker", endpoint=settings.otlp_endpoint)
     registry = new_registry()
-    engine = ObservedEngine(await choice.open(), EngineMetrics(registry))
+    engine = observed(await choice.open(), EngineMetrics(registry))
     try:
         async with open_store(data, settings) as store, _worker_listening(registry, settings):
             await Worker(store, engine, metrics=WorkerMetrics(registry)).run(stop)
@@ -258,6 +262,24 @@ def _worker_listening(
         host=settings.worker_host,
         port=settings.worker_port,
         on_listening=announce,
+    )
+
+
+def _live_adapters(
+    data: str, choice: EngineChoice, settings: Settings, engine: Engine, store: Store
+) -> LiveAdapters:
+    """The adapters in the data folder, or where the settings say, and the one that was named."""
+    own = choice.adapter or ""
+    is_folder = choice.kind != "vllm" and Path(own).is_dir()
+    name = Path(own).resolve().name if is_folder else own
+    given = {name: own} if own and is_folder else {}
+    folder = Path(settings.adapters or Path(data) / "adapters").resolve()
+    return LiveAdapters(
+        engine,
+        AdapterChoices(store.connection),
+        AdapterFolders(folder, given, model=engine.identity.model),
+        own_name=name,
+        poll_seconds=settings.adapter_poll_seconds,
     )
 
 

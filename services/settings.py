@@ -38,6 +38,14 @@ class Settings(BaseSettings):
         600.0, ge=0, description="How long a batch step waits for a server that went away."
     )
 
+    # Adapters that can be chosen while the API runs, beside the one that it is started with.
+    adapters: str | None = Field(
+        None, description="Their folder. None: `adapters` in the data folder."
+    )
+    adapter_poll_seconds: float = Field(
+        2.0, gt=0, le=60, description="How often the API looks which adapter was chosen elsewhere."
+    )
+
     # Redis: an URL (which may hold a password), or an embedded server with its data in a folder.
     redis_url: SecretStr | None = Field(
         None, validation_alias=AliasChoices("REDIS_URL", "MSR_REDIS_URL")

@@ -1,10 +1,17 @@
 """The programs as their users start them: `msr serve` and `msr worker`, apart, on one Redis."""
 
+import json
+import subprocess
+import time
+from pathlib import Path
+from shutil import copytree
+
 import pytest
 
 from clients.python import MsrClient, ProblemError
 from model_training.demo.world import write_files
 from services.core.wire import InteractionIn
+from services.deployment import DEMO_WEIGHTS
 from services.listening import wait_until_listening
 from tests.processes import msr, msr_says, running
 
@@ -45,6 +52,45 @@ def test_an_interaction_sent_to_the_server_is_folded_by_a_worker_elsewhere(
     assert preference.num_blocks == 1
     assert [item.scored_by for item in ranking.items] == ["mllm"] * 5
     assert not {item.item_id for item in ranking.items} & {taken.item_id for taken in taken}
+
+
+@pytest.mark.usefixtures("store")
+def test_an_adapter_activated_by_command_is_followed_elsewhere_and_kept_by_a_restart(
+    data: str, redis_url: str, tmp_path: Path
+):
+    copytree(DEMO_WEIGHTS / "adapter-sft", tmp_path / "sft")
+    serve = ("serve", "--data", data, "--port", "0", "--no-worker")
+    folder = {"MSR_ADAPTERS": str(tmp_path), "MSR_ADAPTER_POLL_SECONDS": "0.1"}
+    with (
+        running(redis_url, *serve, **folder) as server,
+        running(redis_url, *serve, **folder) as other,
+    ):
+        url = listening(server)
+        rows = [line.split() for line in msr_says("adapters", "list", "--url", url).splitlines()]
+        assert rows == [["adapter", "rank", "mllm", "active"], ["sft", "sft", "mllm"]]
+        answer = json.loads(msr_says("adapters", "activate", "sft", "--url", url, "--json"))
+        assert (answer["active"], answer["previous"]) == ("sft", "adapter")
+        with MsrClient(listening(other)) as client:
+            give_up = time.monotonic() + PATIENCE_SECONDS
+            while client.adapters().active != "sft":
+                assert time.monotonic() < give_up
+                time.sleep(0.05)
+            assert client.recommend("new", k=1).adapter == "sft"
+
+    with running(redis_url, *serve, **folder) as restarted:
+        url = listening(restarted)
+        with MsrClient(url) as client:
+            assert client.recommend("new", k=1).adapter == "sft"
+        msr_says("adapters", "rollback", "--url", url)
+        with MsrClient(url) as client:
+            assert client.recommend("new", k=1).adapter == "adapter"
+
+
+def listening(server: subprocess.Popen[str]) -> str:
+    assert server.stdout is not None
+    url = wait_until_listening(server.stdout)
+    assert url is not None
+    return url
 
 
 @pytest.mark.usefixtures("store")

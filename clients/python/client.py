@@ -180,6 +180,36 @@ class MsrClient:
         """Take an item out of the catalogue (DELETE /items/{id})."""
         self._exchange("DELETE", f"/items/{_quoted(item_id)}")
 
+    def adapters(self) -> wire.AdaptersResponse:
+        """The adapters that there are, and which of them serve (GET /adapters)."""
+        return self._send("GET", "/adapters", wire.AdaptersResponse)
+
+    def activate_adapter(self, name: str) -> wire.AdaptersResponse:
+        """Let this adapter score from the next request on (POST /adapters/{name}/activate)."""
+        return self._send("POST", f"/adapters/{_quoted(name)}/activate", wire.AdaptersResponse)
+
+    def roll_back_adapter(self) -> wire.AdaptersResponse:
+        """Let the previous adapter score again (POST /adapters/rollback)."""
+        return self._send("POST", "/adapters/rollback", wire.AdaptersResponse)
+
+    def set_shadow(self, adapter: str, *, share: float) -> wire.AdaptersResponse:
+        """Let an adapter score a share of the requests along (PUT /adapters/shadow)."""
+        body = wire.ShadowIn(adapter=adapter, share=share)
+        return self._send("PUT", "/adapters/shadow", wire.AdaptersResponse, body)
+
+    def clear_shadow(self) -> wire.AdaptersResponse:
+        """Let no adapter score along (DELETE /adapters/shadow)."""
+        return self._send("DELETE", "/adapters/shadow", wire.AdaptersResponse)
+
+    def set_experiment(self, name: str, arms: Sequence[wire.ArmIn]) -> wire.AdaptersResponse:
+        """Divide the users among adapters (PUT /adapters/experiment)."""
+        body = wire.ExperimentIn(name=name, arms=list(arms))
+        return self._send("PUT", "/adapters/experiment", wire.AdaptersResponse, body)
+
+    def end_experiment(self) -> wire.AdaptersResponse:
+        """Let the active adapter score for everybody again (DELETE /adapters/experiment)."""
+        return self._send("DELETE", "/adapters/experiment", wire.AdaptersResponse)
+
     def version(self) -> wire.VersionResponse:
         """What runs on the server (GET /version)."""
         return self._send("GET", "/version", wire.VersionResponse)

@@ -1,11 +1,12 @@
 """Whether the engine answers: learned from the requests it gets, and asked only after a silence."""
 
 import asyncio
+from collections.abc import Callable
 
 from services.core.errors import EngineError, EngineTimeout
 from services.core.prompts import scoring_messages
 from services.core.records import Item, ItemId
-from services.engines.contract import Engine
+from services.engines.contract import Scorer
 
 _PROBE = scoring_messages("", Item(ItemId("probe"), "Is anybody there?"))
 
@@ -14,12 +15,17 @@ class EngineWatch:
     """What was last heard of the engine, and when."""
 
     def __init__(
-        self, engine: Engine, *, silence_seconds: float, failure_seconds: float, wait_seconds: float
+        self,
+        scorer: Callable[[], Scorer],
+        *,
+        silence_seconds: float,
+        failure_seconds: float,
+        wait_seconds: float,
     ) -> None:
         """An answer is believed for `silence_seconds`, a failure for `failure_seconds`; then the
-        engine is asked and given `wait_seconds`.
+        engine, whoever is its `scorer` then, is asked and given `wait_seconds`.
         """
-        self._engine = engine
+        self._scorer = scorer
         self._silence_seconds = silence_seconds
         self._failure_seconds = failure_seconds
         self._wait_seconds = wait_seconds
@@ -48,7 +54,7 @@ class EngineWatch:
     async def _ask(self) -> None:
         try:
             async with asyncio.timeout(self._wait_seconds):
-                await self._engine.score(_PROBE)
+                await self._scorer().score(_PROBE)
         except TimeoutError:
             self.note(EngineTimeout(f"no answer in {self._wait_seconds} s"))
         except EngineError as error:

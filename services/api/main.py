@@ -2,7 +2,8 @@
 
 async with open_store(settings) as store:
     source = PublishedOrdering(data, engine.identity)
-    app = create_app(store=store, engine=engine, ordering=source.load(), source=source)
+    adapters = LiveAdapters(engine, AdapterChoices(store.connection), folders)
+    app = create_app(store=store, engine=engine, ordering=source.load(), adapters=adapters)
     await serve(app, host="127.0.0.1", port=8000, background=[worker.run])
 """
 
@@ -25,23 +26,28 @@ from services.api.body_limit import BodyLimit
 from services.api.engine_watch import EngineWatch
 from services.api.item_cache import ItemCache
 from services.api.limits import Limits
+from services.api.live_adapters import LiveAdapters
 from services.api.metrics import Metrics
 from services.api.ordering import Ordering
+from services.api.outcomes import Outcomes
 from services.api.parts import Parts
 from services.api.paths import EncodedPaths
 from services.api.published import LiveOrdering, PublishedOrdering
 from services.api.ranking import Cascade
 from services.api.redis_watch import RedisWatch
 from services.api.request_log import RequestLog
+from services.api.routes import adapters as adapter_routes
 from services.api.routes import interactions, items, operations, recommend, users
 from services.api.scorer import CandidateScorer
 from services.api.security_headers import SecurityHeaders
+from services.api.shadow import ShadowScorer
 from services.core.records import Item, ItemId
 from services.engines.contract import Engine, Replicated
 from services.engines.observed import unwrapped
 from services.fetch.download import CheckedClient
 from services.serving import QuietServer, base_url, listen, quiet_config
 from services.state.api_keys import ApiKeys
+from services.state.shown import Shown
 from services.state.store import Store
 from services.telemetry.registry import new_registry
 
@@ -73,6 +79,7 @@ def create_app(
     store: Store,
     engine: Engine,
     ordering: Ordering,
+    adapters: LiveAdapters,
     source: PublishedOrdering | None = None,
     limits: Limits | None = None,
     rules: AccessRules | None = None,
@@ -80,12 +87,13 @@ def create_app(
 ) -> FastAPI:
     """The application over parts that the caller opened and will close.
 
-    With a `source` the ordering follows what is published there. Without `rules` it asks nobody for
-    an API key. Its metrics go into `registry` and are shown with what else is there.
+    `adapters` are those of the engine. With a `source` the ordering follows what is published
+    there. Without `rules` it asks nobody for an API key. Its metrics go into `registry` and are
+    shown with what else is there.
     """
-    limits = limits or Limits()
+    limits, rules = limits or Limits(), rules or AccessRules()
     metrics = Metrics(registry or new_registry())
-    parts = _assemble(store, engine, ordering, source, limits, rules or AccessRules(), metrics)
+    parts = _assemble(store, engine, ordering, adapters, source, limits, rules, metrics)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -93,6 +101,8 @@ def create_app(
             asyncio.create_task(parts.live.follow()),
             asyncio.create_task(parts.backlog.follow()),
             asyncio.create_task(parts.redis_watch.follow()),
+            asyncio.create_task(parts.adapters.follow()),
+            asyncio.create_task(parts.shadow.run()),
         ]
         try:
             async with parts.fetch_client:
@@ -113,7 +123,7 @@ def create_app(
         redoc_url=None,
     )
     app.state.parts = parts
-    for routes in (recommend, interactions, users, items, operations):
+    for routes in (recommend, interactions, users, items, adapter_routes, operations):
         app.include_router(routes.router)
     problems.register(app)
     # The last one added is the outermost.
@@ -132,6 +142,7 @@ def _assemble(
     store: Store,
     engine: Engine,
     ordering: Ordering,
+    adapters: LiveAdapters,
     source: PublishedOrdering | None,
     limits: Limits,
     rules: AccessRules,
@@ -144,8 +155,9 @@ def _assemble(
     behind = unwrapped(engine)
     if isinstance(behind, Replicated):
         metrics.watch_replicas(behind)
+    metrics.adapters.not_followed.set_function(lambda: bool(adapters.problem))
     watch = EngineWatch(
-        engine,
+        lambda: adapters.current.active.scorer,
         silence_seconds=limits.engine_silence_seconds,
         failure_seconds=limits.engine_failure_seconds,
         wait_seconds=limits.engine_wait_seconds,
@@ -154,21 +166,25 @@ def _assemble(
     metrics.item_cache_bytes.set_function(lambda: items_held.num_bytes)
     scorer = CandidateScorer(
         store,
-        engine,
         items_held,
         watch,
         metrics,
         max_in_flight=limits.max_in_flight,
     )
     live = LiveOrdering(ordering, metrics, source, poll_seconds=limits.reload_seconds)
+    shadow = ShadowScorer(
+        adapters, items_held, metrics.adapters, is_busy=lambda: scorer.num_under_way > 0
+    )
     return Parts(
         store=store,
-        engine=engine,
+        adapters=adapters,
+        shadow=shadow,
+        outcomes=Outcomes(Shown(store.connection), adapters, metrics.adapters),
         live=live,
         limits=limits,
         metrics=metrics,
         access=Access(ApiKeys(store.connection), rules, metrics),
-        cascade=Cascade(store, live, scorer, limits, metrics),
+        cascade=Cascade(store, live, adapters, scorer, shadow, limits, metrics),
         backlog=Backlog(
             store,
             metrics,

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from services.api.adapter_metrics import AdapterMetrics
 from services.api.score_drift import ScoreDrift
 from services.core import wire
 from services.core.errors import AccessError
@@ -109,6 +110,7 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
+        self.adapters = AdapterMetrics(registry)
         self.score_probability = Histogram(
             "msr_score_probability",
             "P(Yes) of the candidates that were scored, cached scores left out",

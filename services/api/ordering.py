@@ -5,11 +5,13 @@
                                     what is trending
 
 Fusion was learned from users with a history, so one without is ranked as if there were no fusion.
+The weights of a margin are an adapter's own. For one without any, the cheap features are still
+fused, and what it has scored is ordered by its margin alone.
 An Ordering is one value: requests keep the one they began with while a newer one takes its place.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -58,16 +60,36 @@ class Ordering:
     rankers: CheapRankers
     ranker: Ranker | None
     calibration: Calibration
+    # Weights for the margins of other adapters, by these adapters' fingerprints.
+    beside: Mapping[str, Ranker] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, rankers: CheapRankers, ranker: Ranker | None, identity: EngineIdentity
+        cls,
+        rankers: CheapRankers,
+        ranker: Ranker | None,
+        identity: EngineIdentity,
+        beside: Mapping[str, Ranker] | None = None,
+        *,
+        any_adapter: bool = False,
     ) -> "Ordering":
-        """ArtifactMismatch if the ranker weighs other features, or margins of another model."""
+        """ArtifactMismatch if the ranker weighs other features or, unless `any_adapter`, margins of
+        another model.
+        """
         if ranker is not None:
             ranker.require_retrieval(rankers.definition)
-            ranker.require_engine(model=identity.model, adapter=identity.adapter)
-        return cls(rankers, ranker, identity.calibration)
+            if not any_adapter:
+                ranker.require_engine(model=identity.model, adapter=identity.adapter)
+        return cls(rankers, ranker, identity.calibration, beside or {})
+
+    def by(self, identity: EngineIdentity) -> "Ordering":
+        """The same rankers for the margins of this adapter, by its own weights if there are any."""
+        ranker = self.ranker
+        if ranker is not None and not ranker.weighs(identity.model, identity.adapter):
+            own = self.beside.get(identity.adapter)
+            fits = own is not None and own.weighs(identity.model, identity.adapter)
+            ranker = own if fits else ranker.without_margin()
+        return replace(self, ranker=ranker, calibration=identity.calibration)
 
     @property
     def cheap_order(self) -> wire.ScoredBy:

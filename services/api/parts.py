@@ -10,11 +10,13 @@ from services.api.access import Access
 from services.api.backlog import Backlog
 from services.api.engine_watch import EngineWatch
 from services.api.limits import Limits
+from services.api.live_adapters import LiveAdapters
 from services.api.metrics import Metrics
+from services.api.outcomes import Outcomes
 from services.api.published import LiveOrdering
 from services.api.ranking import Cascade
 from services.api.redis_watch import RedisWatch
-from services.engines.contract import Engine
+from services.api.shadow import ShadowScorer
 from services.fetch.download import CheckedClient
 from services.state.store import Store
 
@@ -24,7 +26,9 @@ class Parts:
     """The application's own parts."""
 
     store: Store
-    engine: Engine
+    adapters: LiveAdapters
+    shadow: ShadowScorer
+    outcomes: Outcomes
     live: LiveOrdering
     limits: Limits
     metrics: Metrics

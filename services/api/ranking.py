@@ -19,10 +19,12 @@ from dataclasses import dataclass, replace
 import structlog
 
 from services.api.limits import Limits
+from services.api.live_adapters import Assigned, LiveAdapters
 from services.api.metrics import Metrics
 from services.api.ordering import Ordered, Ordering
 from services.api.published import LiveOrdering
 from services.api.scorer import CandidateScorer, Scores
+from services.api.shadow import ShadowScorer
 from services.core import wire
 from services.core.errors import StateUnavailable
 from services.core.records import ItemId, UserId
@@ -62,13 +64,17 @@ class Cascade:
         self,
         store: Store,
         live: LiveOrdering,
+        adapters: LiveAdapters,
         scorer: CandidateScorer,
+        shadow: ShadowScorer,
         limits: Limits,
         metrics: Metrics,
     ) -> None:
         """The parts are shared with the rest of the application."""
         self._store = store
         self._live = live
+        self._adapters = adapters
+        self._shadow = shadow
         self._scorer = scorer
         self._limits = limits
         self._metrics = metrics
@@ -76,8 +82,15 @@ class Cascade:
     async def recommend(self, request: wire.RecommendRequest) -> wire.RecommendResponse:
         """Rank by the request's deadline. A model that fails or is late is told as `degraded`.
 
-        Raises StateUnavailable if the store does not answer in time.
+        One adapter scores, however many are activated meanwhile. Raises StateUnavailable if the
+        store does not answer in time.
         """
+        with self._adapters.held_for(UserId(request.user_id)) as assigned:
+            return await self._recommend(request, assigned)
+
+    async def _recommend(
+        self, request: wire.RecommendRequest, assigned: Assigned
+    ) -> wire.RecommendResponse:
         clock = asyncio.get_running_loop().time
         started = clock()
         seconds = request.timeout_seconds or self._limits.timeout_seconds
@@ -90,11 +103,12 @@ class Cascade:
                 until = started + WAITING_SHARE * (deadline - started)
                 user = await self._wait_for(user_id, user, request.at_least_version, until)
         after_state = clock()
-        ordering = self._live.current  # newly published rankers are for the next request
+        # Newly published rankers are for the next request.
+        ordering = self._live.by(assigned.scorer.identity)
         async with _store_answers_by(store_deadline):
             candidates = await self._candidates(request, user, ordering)
         after_candidates = clock()
-        scores = await self._score(request, user_id, user, candidates, deadline)
+        scores = await self._score(request, user_id, user, candidates, assigned, deadline)
         ended = clock()
         timings = wire.Timings(
             state_seconds=after_state - started,
@@ -102,7 +116,10 @@ class Cascade:
             scoring_seconds=ended - after_candidates,
             total_seconds=ended - started,
         )
-        self._note(request.mode, scores, timings)
+        self._note(request.mode, scores, timings, assigned)
+        self._shadow.offer(
+            user.preference if user else "", candidates.versions, scores.margins, assigned
+        )
         return wire.RecommendResponse(
             user_id=request.user_id,
             mode=request.mode,
@@ -111,6 +128,9 @@ class Cascade:
             history_version=user.version if user else 0,
             preference_version=user.folded_version if user else 0,
             older_than_asked=_is_older(user, request.at_least_version),
+            adapter=assigned.name if request.mode != "cheap" else None,
+            experiment=assigned.experiment,
+            arm=assigned.arm,
             degraded=scores.reason is not None,
             reason=scores.reason,
             num_candidates=len(candidates.ordered.candidates),
@@ -240,6 +260,7 @@ class Cascade:
         user_id: UserId,
         user: UserRecord | None,
         candidates: Candidates,
+        assigned: Assigned,
         deadline: float,
     ) -> Scores:
         num_scored = {
@@ -253,10 +274,26 @@ class Cascade:
         preference = user.preference if user else ""
         versions = {item_id: candidates.versions[item_id] for item_id in sent}
         return await self._scorer.score(
-            user_id, preference, versions, deadline=deadline, priority=request.priority
+            user_id,
+            preference,
+            versions,
+            by=assigned.scorer,
+            deadline=deadline,
+            priority=request.priority,
         )
 
-    def _note(self, mode: wire.Mode, scores: Scores, timings: wire.Timings) -> None:
+    def _note(
+        self, mode: wire.Mode, scores: Scores, timings: wire.Timings, assigned: Assigned
+    ) -> None:
+        if mode != "cheap":
+            calibration = assigned.scorer.identity.calibration
+            self._metrics.adapters.note_recommendation(
+                assigned.name,
+                assigned.experiment or "",
+                assigned.arm or "",
+                map(calibration.probability, scores.margins.values()),
+                degraded=scores.reason is not None,
+            )
         self._metrics.recommendations.labels(mode, scores.reason or "").inc()
         stages = self._metrics.stage_seconds
         stages.labels("state").observe(timings.state_seconds)

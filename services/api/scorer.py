@@ -20,7 +20,7 @@ from services.core import errors
 from services.core.records import ItemId, UserId
 from services.core.scoring import score_candidates
 from services.core.wire import DegradedReason, Priority
-from services.engines.contract import Engine
+from services.engines.contract import Scorer
 from services.state.keys import score_key
 from services.state.store import Store
 
@@ -62,12 +62,11 @@ class _Answered:
 
 
 class CandidateScorer:
-    """Scores candidates through the cache and the engine."""
+    """Scores candidates through cache and engine, by the adapter that each request names."""
 
     def __init__(
         self,
         store: Store,
-        engine: Engine,
         items: ItemCache,
         watch: EngineWatch,
         metrics: Metrics,
@@ -76,7 +75,6 @@ class CandidateScorer:
     ) -> None:
         """`max_in_flight` bounds the prompts of one request that are in the engine at once."""
         self._store = store
-        self._engine = engine
         self._items = items
         self._watch = watch
         self._metrics = metrics
@@ -85,12 +83,18 @@ class CandidateScorer:
         metrics.prompts_under_way.set_function(lambda: self._admission.num_under_way)
         self._cold: dict[str, float] = {}
 
+    @property
+    def num_under_way(self) -> int:
+        """Prompts that somebody waits for now."""
+        return self._admission.num_under_way
+
     async def score(
         self,
         user_id: UserId,
         preference: str,
         versions: Mapping[ItemId, str],
         *,
+        by: Scorer,
         deadline: float,
         priority: Priority = "interactive",
     ) -> Scores:
@@ -101,7 +105,7 @@ class CandidateScorer:
         """
         try:
             async with asyncio.timeout_at(deadline):
-                held = await self._look_up(user_id, preference, versions)
+                held = await self._look_up(user_id, preference, versions, by)
         except TimeoutError:
             return Scores({}, reason="deadline")
         missing = {each: version for each, version in versions.items() if each not in held}
@@ -114,15 +118,15 @@ class CandidateScorer:
             self._metrics.requests_shed.labels(priority).inc()
             self._metrics.candidate_scores.labels("shed").inc(num_shed)
         admitted = dict(islice(missing.items(), num_admitted))
-        answered = await self._ask(preference, admitted, deadline)
+        answered = await self._ask(preference, admitted, by, deadline)
         await self._save(user_id, preference, answered.by_key, deadline)
         reason = answered.reason or ("shed" if num_shed else None)
         return Scores({**held, **answered.margins}, len(held), reason)
 
     async def _look_up(
-        self, user_id: UserId, preference: str, versions: Mapping[ItemId, str]
+        self, user_id: UserId, preference: str, versions: Mapping[ItemId, str], by: Scorer
     ) -> dict[ItemId, float]:
-        keys = {each: self._key(preference, version) for each, version in versions.items()}
+        keys = {each: _key(by, preference, version) for each, version in versions.items()}
         held: Mapping[str, float] = self._cold
         if preference:
             held = await self._store.load_scores(user_id, list(keys.values()))
@@ -130,13 +134,8 @@ class CandidateScorer:
         self._metrics.candidate_scores.labels("cached").inc(len(margins))
         return margins
 
-    def _key(self, preference: str, item_version: str) -> str:
-        # Without an adapter margins are the base model's own, so the key names both.
-        identity = self._engine.identity
-        return score_key(preference, item_version, f"{identity.model}/{identity.adapter}")
-
     async def _ask(
-        self, preference: str, versions: Mapping[ItemId, str], deadline: float
+        self, preference: str, versions: Mapping[ItemId, str], by: Scorer, deadline: float
     ) -> _Answered:
         if not versions:
             return _Answered({}, {}, None)
@@ -146,7 +145,7 @@ class CandidateScorer:
             # The picture is loaded inside the gate: a request holds no more of them than prompts.
             async with gate:
                 try:
-                    answer = await self._ask_about(preference, item_id, versions[item_id])
+                    answer = await self._ask_about(preference, item_id, versions[item_id], by)
                 except errors.EngineError:
                     asking.note_failure()
                     raise
@@ -182,18 +181,16 @@ class CandidateScorer:
         return _Answered(margins, by_key, _reason(failures, late=bool(late)))
 
     async def _ask_about(
-        self, preference: str, item_id: ItemId, version: str
+        self, preference: str, item_id: ItemId, version: str, by: Scorer
     ) -> tuple[str, float] | None:
         found = (await self._items.get({item_id: version})).get(item_id)
         if found is None:
             return None
         [scored] = await score_candidates(
-            self._engine.score, preference, [found.item], self._engine.identity.calibration
+            by.score, preference, [found.item], by.identity.calibration
         )
-        self._metrics.note_score(
-            self._engine.identity, scored.probability, has_preference=bool(preference)
-        )
-        return self._key(preference, found.version), scored.margin
+        self._metrics.note_score(by.identity, scored.probability, has_preference=bool(preference))
+        return _key(by, preference, found.version), scored.margin
 
     def _note(self, num_scored: int, failures: list[errors.EngineError], *, num_late: int) -> None:
         counts = self._metrics.candidate_scores
@@ -227,6 +224,12 @@ class CandidateScorer:
         except (errors.StateError, TimeoutError) as error:
             # The ranking is complete; only the next request has to ask the model again.
             log.warning("scores_not_cached", num_scores=len(margins), error=str(error))
+
+
+def _key(by: Scorer, preference: str, item_version: str) -> str:
+    # Without an adapter margins are the base model's own, so the key names both.
+    identity = by.identity
+    return score_key(preference, item_version, f"{identity.model}/{identity.adapter}")
 
 
 def _reason(failures: list[errors.EngineError], *, late: bool) -> DegradedReason | None:

@@ -74,6 +74,14 @@ def serve_model(
         float, typer.Option(min=0, max=1, help="Share of a GPU's memory to take.")
     ] = 0.9,
     num_gpus: Annotated[int, typer.Option(min=1, help="GPUs to split the model over.")] = 1,
+    load_adapters_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Let clients have adapters loaded from this folder while the server runs. Whoever "
+            "reaches the port may do so: bind it to this machine or to an internal network only.",
+        ),
+    ] = None,
     print_only: Annotated[
         bool, typer.Option("--print", help="Print the command and stop.")
     ] = False,
@@ -96,6 +104,7 @@ def serve_model(
         num_gpus=num_gpus,
         vllm_arguments=tuple(context.args),
         print_only=print_only,
+        load_adapters_from=load_adapters_from,
     )
     raise typer.Exit(program.run(options))
 

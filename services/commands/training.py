@@ -63,6 +63,13 @@ def fit_ranker(
     no_model: Annotated[
         bool, typer.Option("--no-model", help="Weigh no margins of the multimodal model.")
     ] = False,
+    beside: Annotated[
+        bool,
+        typer.Option(
+            "--beside",
+            help="Keep the weights that serve; these are for when this adapter is activated.",
+        ),
+    ] = False,
     engine: EngineOption = EngineName.local,
     model: Model = None,
     adapter: Adapter = None,
@@ -73,14 +80,22 @@ def fit_ranker(
 ) -> None:
     """5'. Learn from validation users how much each ranker and the model's margin count."""
     from model_training import fit_ranker as step
+    from services.core.errors import InputError
+    from services.retrieval.fusion import BESIDE
 
+    if beside and (no_model or not step.can_weigh_margins(data, protocol)):
+        raise InputError(
+            "--beside is for weights of an adapter's margins, and here are none: run `msr "
+            "build-preferences` first, and leave out --no-model"
+        )
     if no_model or not step.can_weigh_margins(data, protocol):
         report(lambda: step.run(data, protocol=protocol), as_json)
         return
     choice = engine_choice(data, engine, model, adapter, url, on_ray=ray is not None)
 
     def work(opened: Any) -> Awaitable[Any]:
-        return step.run(data, opened, protocol=protocol)
+        name = f"{BESIDE}{opened.identity.adapter}" if beside else None
+        return step.run(data, opened, protocol=protocol, name=name)
 
     report(lambda: with_engine(work, choice, ray=ray, ray_workers=ray_workers), as_json)
 

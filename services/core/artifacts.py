@@ -78,6 +78,13 @@ def absolute_root(root: str) -> str:
     return str(filesystem.unstrip_protocol(path))
 
 
+def find_artifacts(root: str, pattern: str) -> list[str]:
+    """Names of the finished artifacts in a data folder that match a shell pattern, sorted."""
+    filesystem, base = fsspec.core.url_to_fs(str(root))
+    found = filesystem.glob(f"{base.rstrip('/')}/{pattern}/{MANIFEST}")
+    return sorted(str(path).split("/")[-2] for path in found)
+
+
 @dataclass(frozen=True, slots=True)
 class QuarantinedRow:
     """A row that was left out: which one (an id, a line number) and why."""

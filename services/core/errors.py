@@ -9,10 +9,12 @@
     │   ├── EmptyDataset           nothing is left to work on
     │   ├── HistoryTooShort        a history with no target item to hold out
     │   ├── UnknownItem            an item id that the catalogue does not have
-    │   └── UnknownUser            a user id without any state
+    │   ├── UnknownUser            a user id without any state
+    │   └── UnknownAdapter         a name that no adapter here has
     ├── ArtifactError            what steps read and write
     │   ├── ArtifactMissing        an earlier step has not run
     │   ├── ArtifactMismatch       made by other definitions, or from other inputs
+    │   ├── AdapterRefused         an adapter that may not serve here, or not now
     │   ├── TargetLeak             a preference that has seen its target item
     │   └── FolderNotWritable      nowhere to write
     ├── EngineError              the model
@@ -76,6 +78,10 @@ class UnknownUser(InputError):
     """A user id without any state."""
 
 
+class UnknownAdapter(InputError):
+    """A name that no adapter here has."""
+
+
 class ArtifactError(MsrError):
     """An artifact is absent, contradictory or cannot be written."""
 
@@ -86,6 +92,10 @@ class ArtifactMissing(ArtifactError):
 
 class ArtifactMismatch(ArtifactError):
     """The artifact was made by other definitions or from other inputs."""
+
+
+class AdapterRefused(ArtifactError):
+    """An adapter that may not serve here, or not now; what to do is the operator's to decide."""
 
 
 class TargetLeak(ArtifactError):

@@ -12,7 +12,12 @@ import hashlib
 from pathlib import Path
 
 from services.core.errors import ModelUnusable
-from services.engines.adapters import MANIFEST, AdapterManifest, read_adapter_manifest
+from services.engines.adapters import (
+    MANIFEST,
+    AdapterManifest,
+    read_adapter_manifest,
+    require_servable,
+)
 from services.engines.contract import EngineIdentity
 
 # Weight files up to this size are hashed whole; of larger ones (a 7B checkpoint has files of 5 GB)
@@ -117,6 +122,17 @@ def identify(model: str, adapter: str | None = None) -> EngineIdentity:
         return EngineIdentity(base, digest)
     manifest = read_adapter_manifest(adapter)
     return EngineIdentity(base, digest, manifest.correction, manifest.score_histogram)
+
+
+def identify_servable(adapter: str, *, model: str) -> EngineIdentity:
+    """Which weights answer when this adapter folder is put on the base of fingerprint `model`.
+
+    Raises ModelUnusable for a folder that is none or is damaged, ArtifactMismatch for an adapter of
+    other definitions or of another base.
+    """
+    manifest = read_adapter(adapter)
+    require_servable(manifest, model=model)
+    return EngineIdentity(model, manifest.weights, manifest.correction, manifest.score_histogram)
 
 
 def only_scores(model: str) -> ModelUnusable:

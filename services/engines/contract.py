@@ -32,13 +32,25 @@ class EngineIdentity:
     validation_scores: ScoreHistogram | None = field(default=None, compare=False)
 
 
-class Engine(Protocol):
-    """Implemented by `local.LocalEngine`, `vllm.VllmEngine` and `in_process.InProcessEngine`."""
+class Scorer(Protocol):
+    """Whoever answers Yes or No: an engine, or another adapter on its base model."""
 
     @property
     def identity(self) -> EngineIdentity:
-        """Which weights answer; constant while the engine is open."""
+        """Which weights answer; constant as long as they do."""
         ...
+
+    async def score(self, messages: Messages) -> AnswerLogprobs:
+        """Log-probabilities of the answer tokens at the first generated position, by the adapter
+        if there is one.
+
+        Raises AnswerTokenMissing besides what `Engine.generate` raises.
+        """
+        ...
+
+
+class Engine(Scorer, Protocol):
+    """Implemented by `local.LocalEngine`, `vllm.VllmEngine` and `in_process.InProcessEngine`."""
 
     @property
     def num_shortened(self) -> int:
@@ -49,14 +61,6 @@ class Engine(Protocol):
         """The base model's greedy answer, without special tokens, stripped.
 
         Raises EngineRefused, EngineTimeout, EngineOverloaded or EngineUnavailable.
-        """
-        ...
-
-    async def score(self, messages: Messages) -> AnswerLogprobs:
-        """Log-probabilities of the answer tokens at the first generated position, by the adapter
-        if there is one.
-
-        Raises AnswerTokenMissing besides what `generate` raises.
         """
         ...
 
@@ -77,4 +81,25 @@ class Replicated(Protocol):
     @property
     def num_hedges(self) -> Mapping[Literal["won", "lost"], int]:
         """Scores asked of a second server, by whether it was the first to answer."""
+        ...
+
+
+@runtime_checkable
+class AdapterHost(Protocol):
+    """An engine that takes further adapters while it answers: `LocalEngine` and `VllmEngine`.
+
+    Each adapter is a Scorer of its own, so a caller that began with one ends with it, and prompts
+    of several are in flight at once. The engine's own adapter stays as it was opened.
+    """
+
+    async def load_adapter(self, folder: str) -> Scorer:
+        """An adapter folder, ready to score.
+
+        Raises ModelUnusable or ArtifactMismatch if it cannot be served on this base,
+        EngineUnavailable if the engine is away, AdapterRefused if this engine takes none at all.
+        """
+        ...
+
+    async def unload_adapter(self, scorer: Scorer) -> None:
+        """Give back what `load_adapter` took; nobody may ask this scorer any more."""
         ...

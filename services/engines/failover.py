@@ -20,6 +20,7 @@ import httpx
 import structlog
 
 from services.core.errors import (
+    AdapterRefused,
     ArtifactMismatch,
     EngineError,
     EngineOverloaded,
@@ -32,7 +33,14 @@ from services.engines.affinity import choose_replica
 from services.engines.chat import ChatRequest
 from services.engines.contract import BreakerState
 from services.engines.hedging import Hedging, first_answer
-from services.engines.replicas import CHECK_SECONDS, Bounds, Checked, Replica, told_again
+from services.engines.replicas import (
+    CHECK_SECONDS,
+    Bounds,
+    Checked,
+    Replica,
+    RuntimeAdapter,
+    told_again,
+)
 from services.engines.server_http import Fault
 
 log = structlog.get_logger(__name__)
@@ -57,7 +65,12 @@ class Replicas:
     """Servers that answer alike. Open them with `Replicas.connect`."""
 
     def __init__(
-        self, replicas: Sequence[Replica], bounds: Bounds, *, model: str, adapter: str | None
+        self,
+        replicas: Sequence[Replica],
+        bounds: Bounds,
+        *,
+        model: str,
+        adapter: str | RuntimeAdapter | None,
     ) -> None:
         """Use `connect`."""
         self._replicas = {replica.url: replica for replica in replicas}
@@ -76,11 +89,12 @@ class Replicas:
         bounds: Bounds,
         *,
         model: str,
-        adapter: str | None,
+        adapter: str | RuntimeAdapter | None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> "Replicas":
         """Check every server. One that does not answer is left out, as long as another does.
 
+        A RuntimeAdapter is loaded where it is not served, also by one that comes back later.
         Raises EngineUnavailable if none answers while patience lasts, ModelUnusable if one serves
         other models or they disagree, and what `Replica.check` raises.
         """
@@ -136,6 +150,14 @@ class Replicas:
         await asyncio.gather(*probes, return_exceptions=True)
         for replica in self._replicas.values():
             await replica.close()
+
+    async def unload_adapter(self) -> None:
+        """Tell the servers to give up the adapter, if it is one that they were told to load."""
+        _, adapter = self._names
+        if isinstance(adapter, RuntimeAdapter) and self.checked.weights.adapter == adapter.name:
+            await asyncio.gather(
+                *(replica.unload(adapter.name) for replica in self._replicas.values())
+            )
 
     # --- one try ---------------------------------------------------------------------------------
 
@@ -294,7 +316,7 @@ class Replicas:
                 break
             except EngineError as error:
                 problem = error
-            except ArtifactMismatch as error:
+            except (ArtifactMismatch, AdapterRefused) as error:
                 problem = ModelUnusable(str(error))
             if str(problem) != str(replica.problem):
                 log.warning("replica_still_left_out", url=replica.url, error=str(problem))

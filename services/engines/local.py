@@ -8,24 +8,28 @@ the interpreter while it computes.
 Texts in a batch are padded on the left and masked; pictures are never padded: prompts whose
 pictures have another shape go to another batch. So an answer does not depend on its batch-mates
 beyond the last digits of float32 arithmetic (demo model: margins agree within 1e-5).
+
+Several adapters lie on the one base model. A batch is of one of them, and only the thread switches
+between them, before it runs the batch: what is in flight never meets another's weights.
 """
 
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import structlog
 import torch
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from services.core.errors import (
+    AdapterRefused,
     EngineError,
     EngineOverloaded,
     EngineRefused,
@@ -35,8 +39,8 @@ from services.core.errors import (
 from services.core.prompts import GenerationLimits, Messages
 from services.core.scoring import AnswerLogprobs
 from services.engines import usage
-from services.engines.checkpoints import identify, is_merged, only_scores
-from services.engines.contract import EngineIdentity
+from services.engines.checkpoints import identify, identify_servable, is_merged, only_scores
+from services.engines.contract import EngineIdentity, Scorer
 from services.engines.rendering import answer_tokens, chat_content, pictures, render
 from services.engines.shortening import shorten_to_fit
 
@@ -47,6 +51,8 @@ MAX_BATCH = 32
 # Bounds a batch's memory: 24 prompts with one 336 x 336 picture each on a 7B model.
 MAX_BATCH_TOKENS = 32_768
 MAX_SCORE_RUN = 4
+
+_CANNOT_LOAD = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +74,11 @@ class _Encoded:
 
 @dataclass(eq=False, slots=True)
 class _Job:
-    """A prompt on its way through the engine; `limits` is None for a score."""
+    """A prompt on its way through the engine; `limits` is None for a score, by this `adapter`."""
 
     messages: Messages
     limits: GenerationLimits | None
+    adapter: str = ""
     answer: "Future[Any]" = field(default_factory=Future)
     encoded: _Encoded | None = None
     num_generated: int = 1
@@ -83,11 +90,46 @@ class _Job:
     def fits_with(self, other: "_Job") -> bool:
         assert self.encoded is not None
         assert other.encoded is not None
-        return self.limits == other.limits and self.encoded.pixel_shape == other.encoded.pixel_shape
+        return (self.limits, self.adapter, self.encoded.pixel_shape) == (
+            other.limits,
+            other.adapter,
+            other.encoded.pixel_shape,
+        )
+
+
+@dataclass(eq=False, slots=True)
+class _Errand:
+    """Something else that only the engine's thread may do to the model."""
+
+    work: Callable[[], None]
+    done: "Future[None]" = field(default_factory=Future)
+
+    def run(self) -> None:
+        if not self.done.set_running_or_notify_cancel():
+            return
+        try:
+            self.work()
+        except BaseException as error:  # for the caller that waits
+            self.done.set_exception(error)
+        else:
+            self.done.set_result(None)
+
+
+@dataclass(frozen=True, slots=True)
+class _LoadedAdapter:
+    """Implements `contract.Scorer`: one of the adapters on an engine's base model."""
+
+    engine: "LocalEngine"
+    identity: EngineIdentity
+
+    async def score(self, messages: Messages) -> AnswerLogprobs:
+        return await self.engine._score_by(self.identity.adapter, messages)
 
 
 class LocalEngine:
-    """Implements `contract.Engine`. Open it with `LocalEngine.load`, close it with `close`."""
+    """Implements `contract.Engine` and `AdapterHost`. Open it with `LocalEngine.load`, close it
+    with `close`.
+    """
 
     def __init__(
         self,
@@ -108,6 +150,9 @@ class LocalEngine:
         self._processor = processor
         self._identity = identity
         self._merged = merged
+        # What PEFT calls the adapters of these fingerprints; None is the base model alone.
+        own_name = model.active_adapter if isinstance(model, PeftModel) else None
+        self._peft_names: dict[str, str | None] = {identity.adapter: own_name}
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._answers = answer_tokens(processor)
@@ -116,6 +161,7 @@ class LocalEngine:
         self._max_tokens = int(text_config.max_position_embeddings)
         self._scores: deque[_Job] = deque()
         self._generations: deque[_Job] = deque()
+        self._errands: deque[_Errand] = deque()
         self._wake = threading.Condition()
         self._score_run = 0
         self._num_shortened = 0
@@ -183,8 +229,26 @@ class LocalEngine:
 
     async def score(self, messages: Messages) -> AnswerLogprobs:
         """See `contract.Engine.score`."""
-        answer: AnswerLogprobs = await self._submit(self._scores, _Job(messages, None))
-        return answer
+        return await self._score_by(self._identity.adapter, messages)
+
+    async def load_adapter(self, folder: str) -> Scorer:
+        """See `contract.AdapterHost`. Prompts wait while its file is read."""
+        if self._merged:
+            raise AdapterRefused(
+                "the engine serves a merged checkpoint, which takes no adapter; start it on the "
+                "base model to change adapters while it runs"
+            )
+        identity = await asyncio.to_thread(identify_servable, folder, model=self._identity.model)
+        await self._let_thread(lambda: self._put_on(identity.adapter, folder))
+        log.info("adapter_loaded", model=identity.model, adapter=identity.adapter)
+        return _LoadedAdapter(self, identity)
+
+    async def unload_adapter(self, scorer: Scorer) -> None:
+        """See `contract.AdapterHost`."""
+        adapter = scorer.identity.adapter
+        if adapter != self._identity.adapter:
+            await self._let_thread(lambda: self._take_off(adapter))
+            log.info("adapter_unloaded", adapter=adapter)
 
     async def close(self) -> None:
         """End the thread after the batch it works on."""
@@ -192,6 +256,20 @@ class LocalEngine:
             self._closed = True
             self._wake.notify()
         await asyncio.to_thread(self._thread.join)
+
+    async def _score_by(self, adapter: str, messages: Messages) -> AnswerLogprobs:
+        job = _Job(messages, None, adapter)
+        answer: AnswerLogprobs = await self._submit(self._scores, job)
+        return answer
+
+    async def _let_thread(self, work: Callable[[], None]) -> None:
+        errand = _Errand(work)
+        with self._wake:
+            if self._closed:
+                raise EngineUnavailable("the engine is closed")
+            self._errands.append(errand)
+            self._wake.notify()
+        await asyncio.wrap_future(errand.done)
 
     async def _submit(self, queue: deque[_Job], job: _Job) -> Any:
         with self._wake:
@@ -220,14 +298,21 @@ class LocalEngine:
         for job in (*self._scores, *self._generations):
             if job.answer.set_running_or_notify_cancel():
                 job.answer.set_exception(EngineUnavailable("the engine was closed"))
+        for errand in self._errands:
+            if errand.done.set_running_or_notify_cancel():
+                errand.done.set_exception(EngineUnavailable("the engine was closed"))
 
     def _take_batch(self) -> list[_Job] | None:
         """Wait for work; the next jobs that can run together, or None once closed."""
         with self._wake:
-            while not (self._scores or self._generations or self._closed):
+            while not (self._scores or self._generations or self._errands or self._closed):
                 self._wake.wait()
             if self._closed:
                 return None
+            errands = [self._errands.popleft() for _ in range(len(self._errands))]
+        for errand in errands:
+            errand.run()
+        with self._wake:
             queue = self._next_queue()
             taken = [queue.popleft() for _ in range(min(len(queue), self._max_batch))]
         batch, later = _fill([job for job in taken if self._encode_job(job)], MAX_BATCH_TOKENS)
@@ -270,10 +355,11 @@ class LocalEngine:
 
     def _forward(self, batch: Sequence[_Job]) -> list[Any]:
         inputs = self._collate([job.encoded for job in batch if job.encoded is not None])
-        limits = batch[0].limits
+        limits, adapter = batch[0].limits, batch[0].adapter
         with torch.inference_mode():
             if limits is None:
-                return self._score_batch(inputs)
+                with self._by(adapter):
+                    return self._score_batch(inputs)
             written = self._generate_batch(inputs, limits)
         for job, ids in zip(batch, written, strict=True):
             job.num_generated = int((ids != self._pad_id).sum())
@@ -291,10 +377,7 @@ class LocalEngine:
     ) -> torch.Tensor:
         """The ids written (B, T), padded on the right."""
         # Summaries and preferences are the base model's: the adapter only answers Yes or No.
-        base = (
-            self._model.disable_adapter() if isinstance(self._model, PeftModel) else nullcontext()
-        )
-        with base:
+        with self._base_alone():
             output = self._model.generate(
                 **inputs,
                 max_new_tokens=limits.max_new_tokens,
@@ -302,6 +385,62 @@ class LocalEngine:
                 pad_token_id=self._pad_id,
             )
         return output[:, inputs["input_ids"].shape[1] :]
+
+    # --- adapters, in the engine's thread too ----------------------------------------------------
+
+    def _by(self, adapter: str) -> AbstractContextManager[Any]:
+        """Within it the model is the base with this adapter."""
+        if adapter not in self._peft_names:
+            raise EngineUnavailable(f"the adapter {adapter} was unloaded")
+        name = self._peft_names[adapter]
+        if name is None:
+            return self._base_alone()
+        if self._model.active_adapter != name:
+            self._model.set_adapter(name, inference_mode=True)
+        return nullcontext()
+
+    def _base_alone(self) -> AbstractContextManager[Any]:
+        if not isinstance(self._model, PeftModel):
+            return nullcontext()
+        alone: AbstractContextManager[Any] = self._model.disable_adapter()
+        return alone
+
+    def _put_on(self, adapter: str, folder: str) -> None:
+        if adapter in self._peft_names:
+            return
+        # The fingerprint is hexadecimal, so it can be the name of a module.
+        try:
+            self._load_beside(adapter, folder)
+        except _CANNOT_LOAD as error:
+            raise _unusable(folder, error) from error
+        self._peft_names[adapter] = adapter
+
+    def _load_beside(self, name: str, folder: str) -> None:
+        """Put the adapter beside what is there; a failure leaves the model as it was."""
+        model, is_first = self._model, not isinstance(self._model, PeftModel)
+        if is_first:
+            model = PeftModel(model, PeftConfig.from_pretrained(folder), adapter_name=name)
+        try:
+            model.load_adapter(folder, name, torch_device=str(model.device))
+        except BaseException:
+            if is_first:
+                model.unload()
+            elif name in model.peft_config:
+                model.delete_adapter(name)
+            raise
+        self._model = model.eval()
+
+    def _take_off(self, adapter: str) -> None:
+        name = self._peft_names.pop(adapter, None)
+        if name is None:
+            return
+        if self._model.active_adapter == name and len(self._model.peft_config) > 1:
+            other = next(each for each in self._model.peft_config if each != name)
+            self._model.set_adapter(other, inference_mode=True)
+        if len(self._model.peft_config) > 1:
+            self._model.delete_adapter(name)
+        else:  # the last one; the base model is what is left
+            self._model = self._model.unload()
 
     # --- prompts to tensors ----------------------------------------------------------------------
 
@@ -378,8 +517,12 @@ def _refused(error: Exception) -> EngineError:
 def _with_adapter(model: Any, adapter: str) -> Any:
     try:
         return PeftModel.from_pretrained(model, adapter, is_trainable=False)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelUnusable(
-            f"cannot load the adapter {adapter!r} onto this model ({error}); give --adapter a "
-            "folder that `msr train` wrote for the same base model"
-        ) from error
+    except _CANNOT_LOAD as error:
+        raise _unusable(adapter, error) from error
+
+
+def _unusable(adapter: str, error: Exception) -> ModelUnusable:
+    return ModelUnusable(
+        f"cannot load the adapter {adapter!r} onto this model ({error}); give a folder, to "
+        "--adapter or beside the others, that `msr train` wrote for the same base model"
+    )

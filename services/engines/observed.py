@@ -1,11 +1,12 @@
 """An engine that is watched: each prompt is counted, timed and traced, whatever engine it is.
 
-engine = ObservedEngine(await open_engine(...), EngineMetrics(registry))
+engine = observed(await open_engine(...), EngineMetrics(registry))
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable
+from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -14,7 +15,7 @@ from services.core.errors import EngineError
 from services.core.prompts import GenerationLimits, Messages
 from services.core.scoring import AnswerLogprobs
 from services.engines import usage
-from services.engines.contract import Engine, EngineIdentity
+from services.engines.contract import AdapterHost, Engine, EngineIdentity, Scorer
 from services.telemetry import tracing
 
 T = TypeVar("T")
@@ -54,11 +55,17 @@ class EngineMetrics:
         )
 
 
+def observed(engine: Engine, metrics: EngineMetrics) -> "ObservedEngine":
+    """The engine, watched. It takes adapters if `engine` does; closing it closes `engine`."""
+    kind = ObservedHost if isinstance(engine, AdapterHost) else ObservedEngine
+    return kind(engine, metrics)
+
+
 class ObservedEngine:
     """Implements `contract.Engine` by another one, and tells what went through it."""
 
     def __init__(self, engine: Engine, metrics: EngineMetrics) -> None:
-        """Closing this closes `engine`."""
+        """Use `observed`."""
         self._engine = engine
         self._metrics = metrics
         metrics.shortened.set_function(lambda: engine.num_shortened)
@@ -75,17 +82,18 @@ class ObservedEngine:
 
     async def generate(self, messages: Messages, limits: GenerationLimits) -> str:
         """See `contract.Engine.generate`."""
-        return await self._watched("generate", self._engine.generate(messages, limits))
+        return await self.watched("generate", self._engine.generate(messages, limits))
 
     async def score(self, messages: Messages) -> AnswerLogprobs:
         """See `contract.Engine.score`."""
-        return await self._watched("score", self._engine.score(messages))
+        return await self.watched("score", self._engine.score(messages))
 
     async def close(self) -> None:
         """See `contract.Engine.close`."""
         await self._engine.close()
 
-    async def _watched(self, verb: Verb, call: Awaitable[T]) -> T:
+    async def watched(self, verb: Verb, call: Awaitable[T]) -> T:
+        """What `call` gives, counted, timed and traced."""
         started = time.perf_counter()
         outcome = "crashed"
         with tracing.span(f"engine {verb}", kind="CLIENT") as span, usage.counted() as cost:
@@ -110,6 +118,40 @@ class ObservedEngine:
                 self._metrics.tokens.labels(verb, kind).inc(number)
             span.note(**{f"{kind}_tokens": number for kind, number in tokens.items()})
         return answer
+
+
+class ObservedHost(ObservedEngine):
+    """Implements `contract.AdapterHost` too: what its adapters are asked counts as well."""
+
+    async def load_adapter(self, folder: str) -> Scorer:
+        """See `contract.AdapterHost.load_adapter`."""
+        return _ObservedScorer(self, await self._host.load_adapter(folder))
+
+    async def unload_adapter(self, scorer: Scorer) -> None:
+        """See `contract.AdapterHost.unload_adapter`."""
+        await self._host.unload_adapter(
+            scorer.behind if isinstance(scorer, _ObservedScorer) else scorer
+        )
+
+    @property
+    def _host(self) -> AdapterHost:
+        assert isinstance(self._engine, AdapterHost)
+        return self._engine
+
+
+@dataclass(frozen=True, slots=True)
+class _ObservedScorer:
+    """Implements `contract.Scorer` by one that an engine gave."""
+
+    engine: ObservedEngine
+    behind: Scorer
+
+    @property
+    def identity(self) -> EngineIdentity:
+        return self.behind.identity
+
+    async def score(self, messages: Messages) -> AnswerLogprobs:
+        return await self.engine.watched("score", self.behind.score(messages))
 
 
 def unwrapped(engine: Engine) -> Engine:

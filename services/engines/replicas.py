@@ -6,6 +6,7 @@ A replica never decides where a prompt goes next; it says what went wrong, as a 
 
 import asyncio
 import contextlib
+import json
 import math
 from collections import OrderedDict
 from collections.abc import Callable
@@ -15,7 +16,9 @@ from typing import TypeVar
 import httpx
 
 from services.core.errors import (
+    AdapterRefused,
     AnswerTokenMissing,
+    ArtifactMismatch,
     EngineError,
     EngineRefused,
     EngineTimeout,
@@ -33,7 +36,8 @@ from services.engines.chat import (
     score_request,
     tokens_request,
 )
-from services.engines.served import Served, Weights
+from services.engines.contract import EngineIdentity
+from services.engines.served import Served, Weights, runtime_name
 from services.engines.server_http import (
     CacheMiss,
     Dropped,
@@ -53,6 +57,9 @@ CHECK_SECONDS = 30.0
 # So long a server may be silent before it is asked for its health, and so long it may take to tell.
 SILENT_SECONDS = 1.0
 HEALTH_SECONDS = 3.0
+# vLLM's routes, there only where it may load adapters; else the framework says that it has none.
+LOAD_ADAPTER, UNLOAD_ADAPTER = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
+NO_SUCH_ROUTE = "Not Found"
 # A server that was silent so long can have been restarted with other weights: that takes longer.
 IDLE_SECONDS = 10.0
 
@@ -84,6 +91,22 @@ class Checked:
             ("a --max-model-len of", weights.max_tokens),
             ("the answer tokens", (self.answers.yes, self.answers.no)),
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeAdapter:
+    """An adapter that a server is told to load if it does not serve it already.
+
+    The server sees the same folder under the same path.
+    """
+
+    folder: str
+    identity: EngineIdentity
+
+    @property
+    def name(self) -> str:
+        """Under which servers load it."""
+        return runtime_name(self.folder, self.identity.adapter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,16 +264,24 @@ class Replica:
     # --- checks ----------------------------------------------------------------------------------
 
     async def check(
-        self, model: str, adapter: str | None, *, within_seconds: float = CHECK_SECONDS
+        self,
+        model: str,
+        adapter: str | RuntimeAdapter | None,
+        *,
+        within_seconds: float = CHECK_SECONDS,
     ) -> Checked:
         """What it serves under these names, found by asking, one answer to a prompt included.
 
         Raises EngineUnavailable, EngineOverloaded or EngineTimeout if it cannot tell, ModelUnusable
-        and ArtifactMismatch if it has other models, AnswerTokenMissing if they have no Yes and No.
+        and ArtifactMismatch if it has other models, AnswerTokenMissing if they have no Yes and No,
+        AdapterRefused if it loads no adapters.
         """
+        wanted = adapter.identity if isinstance(adapter, RuntimeAdapter) else None
         try:
             async with asyncio.timeout(min(within_seconds, self._timeout_seconds)):
                 served = await self._read_served()
+                if isinstance(adapter, RuntimeAdapter):
+                    served, adapter = await self._with_adapter(served, adapter)
                 # Off the loop: without labels it reads checkpoint folders.
                 weights = await asyncio.to_thread(served.choose, model, adapter)
                 prompts = probe_prompts()
@@ -272,7 +303,39 @@ class Replica:
                 f"{self.url} accepts connections and does not answer; restart the server there"
             ) from error
         self.num_answered += 1
+        if wanted not in (None, weights.identity):
+            raise ArtifactMismatch(
+                f"{self.url} serves {weights.identity} as {adapter!r}, here lies {wanted}; let "
+                "both see the same folder, and never write other weights into one that is in use"
+            )
         return Checked(weights, answers, served.describe(weights))
+
+    async def _with_adapter(self, served: Served, adapter: RuntimeAdapter) -> tuple[Served, str]:
+        """What it serves once it has the adapter, and under which name."""
+        if (name := served.name_of(adapter.identity.adapter)) is not None:
+            return served, name
+        if served.names_adapter(adapter.name):
+            return served, adapter.name
+        body = {"lora_name": adapter.name, "lora_path": adapter.folder}
+        done, said = await self._http.tell(LOAD_ADAPTER, json.dumps(body).encode())
+        served = await self._read_served()
+        # Another process may have told it in the same moment: what it lists now counts.
+        if served.names_adapter(adapter.name):
+            return served, adapter.name
+        if NO_SUCH_ROUTE in said:
+            # Told to whoever asked for the adapter, so without the server's address.
+            raise AdapterRefused(
+                "a model server loads no adapters while it runs; start all of them with `msr "
+                "serve-model --load-adapters-from FOLDER`, or with this adapter by --adapter"
+            )
+        problem = "lists none of that name" if done else said[:300]
+        raise ModelUnusable(f"{self.url} did not load the adapter {adapter.name}: {problem}")
+
+    async def unload(self, name: str) -> None:
+        """Tell the server to give up an adapter that it loaded; if it is away, it has none."""
+        with contextlib.suppress(Fault, Dropped, TimeoutError):
+            async with asyncio.timeout(min(CHECK_SECONDS, self._timeout_seconds)):
+                await self._http.tell(UNLOAD_ADAPTER, json.dumps({"lora_name": name}).encode())
 
     async def _verify(self) -> None:
         """After a silence, see whether it still describes itself as when it was checked."""

@@ -34,7 +34,7 @@ from services.engines.vllm_command import (
     build_command,
     device_of_this_machine,
 )
-from services.listening import announce
+from services.listening import announce, is_loopback
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +60,13 @@ def run(options: ServeOptions, device: Device | None = None) -> int:
         print(command)
         return 0
     print(command, file=sys.stderr, flush=True)
+    if options.load_adapters_from is not None and not is_loopback(options.host):
+        log.warning(
+            "adapters_loaded_for_everybody",
+            host=options.host,
+            remedy="whoever reaches the port may load adapters from the folder: let only the API "
+            "reach it",
+        )
     return asyncio.run(_serve(options, command.arguments, dict(command.environment)))
 
 

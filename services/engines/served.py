@@ -10,6 +10,8 @@ weights answer, by the fingerprints that the local engine has on the same folder
     msr:scores:NAME:EDGES:COUNTS     P(Yes) on validation users (core/drift.py), comma-separated
     msr:definition:FINGERPRINT       the prompts and answers that the adapters were trained under
 
+Of adapters that it was told to load while it runs it adds the same (`runtime_adapters.py`).
+
 Of a server without these labels the folders are read, where they are readable here; else the
 addresses of the weights stand for them, and their P(Yes) is as the model says it.
 """
@@ -17,6 +19,7 @@ addresses of the weights stand for them, and their P(Yes) is as the model says i
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +50,7 @@ _ADAPTER = "msr:adapter:"
 _CALIBRATION = "msr:calibration:"
 _SCORES = "msr:scores:"
 _DEFINITION = "msr:definition:"
+_LOADED_AT_RUN_TIME = re.compile(r".+@[0-9a-f]{16}")
 
 
 def labels(identity: EngineIdentity, adapters: Mapping[str, EngineIdentity]) -> list[str]:
@@ -55,9 +59,18 @@ def labels(identity: EngineIdentity, adapters: Mapping[str, EngineIdentity]) -> 
     if identity.adapter:
         names += [f"{_MERGED}{identity.adapter}", *_score_labels("", identity)]
     for name, adapted in sorted(adapters.items()):
-        names.append(f"{_ADAPTER}{name}:{adapted.adapter}")
-        names += _score_labels(name, adapted)
+        names += adapter_labels(name, adapted)
     return names
+
+
+def adapter_labels(name: str, adapted: EngineIdentity) -> list[str]:
+    """The names that say which adapter is served under this one."""
+    return [f"{_ADAPTER}{name}:{adapted.adapter}", *_score_labels(name, adapted)]
+
+
+def runtime_name(folder: str, digest: str) -> str:
+    """Under which name a server loads an adapter while it runs; no other weights ever get it."""
+    return f"{Path(folder).name}@{digest}"
 
 
 def _score_labels(name: str, identity: EngineIdentity) -> list[str]:
@@ -139,6 +152,16 @@ class Served:
             )
         return Weights(model, adapter, self._identify(model, adapter), self._max_tokens)
 
+    def names_adapter(self, name: str) -> bool:
+        """Whether it serves an adapter under this name."""
+        return name in self._adapters
+
+    def name_of(self, digest: str) -> str | None:
+        """Under which name it serves the adapter of this fingerprint, by its labels."""
+        named = (label.removeprefix(_ADAPTER).rpartition(":")[::2] for label in self._labels)
+        served = (name for name, found in named if found == digest and name in self._adapters)
+        return min(served, default=None)
+
     def describe(self, weights: Weights) -> str:
         """All that the server tells of these weights; it changes if they do. Reads no folder."""
         roots = [self._roots.get(name) for name in (weights.model, weights.adapter) if name]
@@ -152,12 +175,14 @@ class Served:
         return json.dumps([roots, sorted(told), self._max_tokens])
 
     def _only_adapter(self) -> str | None:
-        if len(self._adapters) > 1:
+        """Of those that it was started with: others come and go."""
+        own = [name for name in self._adapters if not _LOADED_AT_RUN_TIME.fullmatch(name)]
+        if len(own) > 1:
             raise ModelUnusable(
-                f"the server at {self._url} serves the adapters {sorted(self._adapters)}; name the "
-                "one to use, or `none`"
+                f"the server at {self._url} serves the adapters {sorted(own)}; name the one to "
+                "use, or `none`"
             )
-        return self._adapters[0] if self._adapters else None
+        return own[0] if own else None
 
     def _identify(self, model: str, adapter: str | None) -> EngineIdentity:
         merged = self._label(_MERGED)

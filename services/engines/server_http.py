@@ -86,24 +86,18 @@ class ServerHttp:
 
         Raises Fault, PromptTooLong, CacheMiss, Dropped or EngineRefused.
         """
-        now = asyncio.get_running_loop().time
-        self.asked_at = now()
-        headers = {}
-        if body is not None:
-            headers = {"content-type": "application/json", **origin.headers()}
-        try:
-            response = await self._http.request(method, path, content=body, headers=headers)
-        except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError) as error:
-            raise Dropped(str(error) or type(error).__name__) from error
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise Fault("gone", unreachable(self.url, error)) from error
-        self.heard_at = now()
+        response = await self._request(method, path, body)
         if response.is_success:
             try:
                 return response.json()
             except ValueError as error:
                 raise Fault("broken", misbehaved(self.url, error)) from error
         raise self._failure(path, response)
+
+    async def tell(self, path: str, body: bytes) -> tuple[bool, str]:
+        """Whether the server did what it was told, and its words. Raises Fault or Dropped."""
+        response = await self._request("POST", path, body)
+        return response.is_success, _read_error(response)[0]
 
     async def is_healthy(self, wait_seconds: float) -> bool:
         """Whether the server says so; also one that computes for long does, one that hangs not."""
@@ -118,6 +112,21 @@ class ServerHttp:
     async def close(self) -> None:
         """Close the connections."""
         await self._http.aclose()
+
+    async def _request(self, method: str, path: str, body: bytes | None) -> httpx.Response:
+        now = asyncio.get_running_loop().time
+        self.asked_at = now()
+        headers = {}
+        if body is not None:
+            headers = {"content-type": "application/json", **origin.headers()}
+        try:
+            response = await self._http.request(method, path, content=body, headers=headers)
+        except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError) as error:
+            raise Dropped(str(error) or type(error).__name__) from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise Fault("gone", unreachable(self.url, error)) from error
+        self.heard_at = now()
+        return response
 
     def _failure(self, path: str, response: httpx.Response) -> Exception:
         status = response.status_code

@@ -1,7 +1,8 @@
 """The `vllm` engine: an HTTP client of one or many vLLM OpenAI-compatible servers.
 
-The servers batch, cache prefixes and hold the weights; an adapter is chosen by its model name. What
-is asked is in `chat.py`, what a server says of itself in `served.py`, one server in `replicas.py`,
+The servers batch, cache prefixes and hold the weights; an adapter is chosen by its model name, and
+one that they do not serve yet is loaded by all of them, from a folder that they see too. What is
+asked is in `chat.py`, what a server says of itself in `served.py`, one server in `replicas.py`,
 which one takes a prompt in `affinity.py`, and what happens when it fails in `failover.py`.
 
 A score costs 0.9 ms of CPU on our side, 1.0 ms with a picture of 30 kB to send, with 100 or 250 in
@@ -9,35 +10,60 @@ flight (measured against a server that answers by itself); most of it is httpx's
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Literal, TypeVar
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
 
 import httpx
 
-from services.core.errors import ArtifactMismatch, EngineRefused, ModelUnusable
+from services.core.errors import AdapterRefused, ArtifactMismatch, EngineRefused, ModelUnusable
 from services.core.prompts import GenerationLimits, Messages
 from services.core.scoring import AnswerLogprobs
 from services.engines import hedging
 from services.engines.chat import ChatRequest, about, score_request, text_request, tokens_request
-from services.engines.checkpoints import only_scores
-from services.engines.contract import BreakerState, EngineIdentity
+from services.engines.checkpoints import identify_servable, only_scores
+from services.engines.contract import BreakerState, EngineIdentity, Scorer
 from services.engines.failover import Replicas
 from services.engines.opening import AS_SERVED
-from services.engines.replicas import Bounds
+from services.engines.replicas import Bounds, RuntimeAdapter
 from services.engines.server_http import PromptTooLong
 from services.engines.shortening import shorten_to_fit_remotely
 
 T = TypeVar("T")
 
+_BY_WEIGHT: tuple[BreakerState, ...] = ("closed", "half-open", "open")
+
+OpenAdapter = Callable[[RuntimeAdapter], Coroutine[Any, Any, Replicas]]
+
+
+@dataclass(frozen=True, slots=True)
+class _LoadedAdapter:
+    """Implements `contract.Scorer`: the same servers, asked for another adapter."""
+
+    engine: "VllmEngine"
+    replicas: Replicas
+
+    @property
+    def identity(self) -> EngineIdentity:
+        return self.replicas.checked.weights.identity
+
+    async def score(self, messages: Messages) -> AnswerLogprobs:
+        return await self.engine._score_by(self.replicas, messages)
+
 
 class VllmEngine:
-    """Implements `contract.Engine` and `contract.Replicated`. Open it with `VllmEngine.connect`."""
+    """Implements `contract.Engine`, `Replicated` and `AdapterHost`. Open it with `connect`."""
 
-    def __init__(self, writers: Replicas | None, scorers: Replicas) -> None:
-        """Use `connect`. The base model writes, the recommender scores: often the same servers."""
+    def __init__(
+        self, writers: Replicas | None, scorers: Replicas, open_adapter: OpenAdapter
+    ) -> None:
+        """Use `connect`. The base model writes, the recommender scores: often the same servers.
+        `open_adapter` asks these for another adapter.
+        """
         self._writers = writers
         self._scorers = scorers
+        self._open_adapter = open_adapter
+        self._loaded: set[Replicas] = set()
         self._identity = _identity(writers, scorers)
         self._num_shortened = 0
 
@@ -71,19 +97,24 @@ class VllmEngine:
         """
         bounds = Bounds(timeout_seconds, patience_seconds, max_in_flight, hedge_share)
 
-        async def open_replicas(urls: Sequence[str], model: str, adapter: str | None) -> Replicas:
+        async def open_replicas(
+            urls: Sequence[str], model: str, adapter: str | RuntimeAdapter | None
+        ) -> Replicas:
             return await Replicas.connect(
                 urls, bounds, model=model, adapter=adapter, transport=transport
             )
 
+        async def open_adapter(adapter: RuntimeAdapter) -> Replicas:
+            return await open_replicas(urls, model, adapter)
+
         if not recommender_urls:
             both = await open_replicas(urls, model, adapter)
-            return cls(both, both)
+            return cls(both, both, open_adapter)
         scorers = await open_replicas(recommender_urls, recommender or AS_SERVED, None)
         writers = None
         try:
             writers = await open_replicas(urls, model, None) if urls else None
-            return cls(writers, scorers)
+            return cls(writers, scorers, open_adapter)
         except BaseException:
             await scorers.close()
             if writers is not None:
@@ -103,14 +134,19 @@ class VllmEngine:
     @property
     def breaker_states(self) -> Mapping[str, BreakerState]:
         """See `contract.Replicated.breaker_states`."""
-        writers = self._writers.breaker_states if self._writers else {}
-        return {**writers, **self._scorers.breaker_states}
+        # Each adapter that was loaded finds out for itself; what is told is the worst.
+        states: dict[str, BreakerState] = {}
+        for replicas in self._every():
+            for url, state in replicas.breaker_states.items():
+                states[url] = max(states.get(url, state), state, key=_BY_WEIGHT.index)
+        return states
 
     @property
     def num_hedges(self) -> Mapping[Literal["won", "lost"], int]:
         """See `contract.Replicated.num_hedges`."""
-        hedges = self._scorers.hedging
-        return {"won": hedges.num_won, "lost": hedges.num_hedged - hedges.num_won}
+        hedges = [replicas.hedging for replicas in self._every()]
+        num_won = sum(each.num_won for each in hedges)
+        return {"won": num_won, "lost": sum(each.num_hedged for each in hedges) - num_won}
 
     async def generate(self, messages: Messages, limits: GenerationLimits) -> str:
         """See `contract.Engine.generate`; ModelUnusable if only a merged checkpoint is served."""
@@ -125,14 +161,42 @@ class VllmEngine:
 
     async def score(self, messages: Messages) -> AnswerLogprobs:
         """See `contract.Engine.score`."""
-        checked = self._scorers.checked
-        request = score_request(checked.weights.scorer, messages, checked.answers)
-        return await self._ask(self._scorers, request)
+        return await self._score_by(self._scorers, messages)
+
+    async def load_adapter(self, folder: str) -> Scorer:
+        """See `contract.AdapterHost`. A server that comes back without the adapter loads it again;
+        while it does, the others answer.
+        """
+        if self._scorers is not self._writers or self._scorers.checked.weights.is_merged:
+            raise AdapterRefused(
+                "scores come from a merged checkpoint, which takes no adapter; serve the base "
+                "model with adapters to change them while it runs"
+            )
+        identity = await asyncio.to_thread(identify_servable, folder, model=self._identity.model)
+        replicas = await self._open_adapter(RuntimeAdapter(folder, identity))
+        self._loaded.add(replicas)
+        return _LoadedAdapter(self, replicas)
+
+    async def unload_adapter(self, scorer: Scorer) -> None:
+        """See `contract.AdapterHost`. The servers give up what they were told to load: whatever
+        other process still asks for it makes them load it again.
+        """
+        if isinstance(scorer, _LoadedAdapter):
+            self._loaded.discard(scorer.replicas)
+            await scorer.replicas.unload_adapter()
+            await scorer.replicas.close()
 
     async def close(self) -> None:
         """Close the connections; prompts in flight get EngineUnavailable."""
-        both = {self._scorers, self._writers} - {None}
-        await asyncio.gather(*(replicas.close() for replicas in both if replicas is not None))
+        await asyncio.gather(*(replicas.close() for replicas in self._every()))
+
+    def _every(self) -> set[Replicas]:
+        return {self._scorers, self._writers or self._scorers, *self._loaded}
+
+    async def _score_by(self, replicas: Replicas, messages: Messages) -> AnswerLogprobs:
+        checked = replicas.checked
+        request = score_request(checked.weights.scorer, messages, checked.answers)
+        return await self._ask(replicas, request)
 
     async def _ask(self, replicas: Replicas, request: ChatRequest[T]) -> T:
         try:

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from services.core.errors import EngineUnavailable, InputError, ModelUnusable
+from services.engines import runtime_adapters
 from services.engines.adapters import require_servable
-from services.engines.checkpoints import identify, manifest_in_use
+from services.engines.checkpoints import identify, is_merged, manifest_in_use
 from services.engines.served import labels
 
 Device = Literal["cpu", "gpu"]
@@ -32,6 +33,9 @@ MAX_MODEL_LEN = 8192
 CPU_KV_CACHE_GB = 4.0
 # Requests in hand get this long to be answered after SIGTERM.
 DRAIN_SECONDS = 10
+# In use at once where adapters come and go: the active one, the one before, and two in a trial.
+NUM_RUNTIME_ADAPTERS = 4
+DEFAULT_RANK = 16  # what `msr train` makes, for a folder that is empty yet
 # The sizes that vLLM has LoRA kernels for.
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 CPU_BLOCK_SIZE = 32  # its kernels take multiples; the smaller, the longer the prefixes shared
@@ -64,6 +68,8 @@ class ServeOptions:
     num_gpus: int = 1
     vllm_arguments: tuple[str, ...] = ()
     print_only: bool = False
+    # Where adapters may be loaded from while the server runs; None: nowhere.
+    load_adapters_from: str | None = None
 
     @property
     def served_name(self) -> str:
@@ -149,7 +155,7 @@ def build_command(options: ServeOptions, device: Device) -> VllmCommand:
         "--mm-processor-cache-gb", f"{options.image_cache_gb:g}",
         "--shutdown-timeout", str(DRAIN_SECONDS),
         *_length_arguments(options),
-        *_lora_arguments(options.adapters),
+        *_lora_arguments(options),
         *(_cpu_arguments(options) if device == "cpu" else _gpu_arguments(options)),
         *options.vllm_arguments,
     ]
@@ -157,6 +163,10 @@ def build_command(options: ServeOptions, device: Device) -> VllmCommand:
     environment = {"VLLM_NO_USAGE_STATS": "1"}  # nothing about a deployment leaves it
     if Path(options.model).is_dir():
         environment["HF_HUB_OFFLINE"] = "1"  # all of it is in the folder
+    if options.load_adapters_from is not None:
+        environment |= runtime_adapters.environment(
+            options.load_adapters_from, model=identify(options.model).model
+        )
     if device == "cpu" and (os.cpu_count() or 1) <= _FEW_CORES:
         environment[_RESERVED_CORES] = os.environ.get(_RESERVED_CORES, "0")
     return VllmCommand(tuple(arguments), environment)
@@ -189,18 +199,32 @@ def _length_arguments(options: ServeOptions) -> list[str]:
     return ["--max-model-len", str(length)]
 
 
-def _lora_arguments(adapters: tuple[tuple[str, str], ...]) -> list[str]:
-    if not adapters:
+def _lora_arguments(options: ServeOptions) -> list[str]:
+    folders = [folder for _, folder in options.adapters]
+    num_at_once = len(folders)
+    if options.load_adapters_from is not None:
+        if is_merged(options.model):
+            raise InputError(
+                f"{options.model} is a merged checkpoint, which takes no adapter; leave out "
+                "--load-adapters-from, or serve the base model"
+            )
+        folders += runtime_adapters.folders_in(options.load_adapters_from)
+        num_at_once = max(num_at_once, NUM_RUNTIME_ADAPTERS)
+    if num_at_once == 0:
         return []
     # fmt: off
-    return [
+    arguments = [
         "--enable-lora",
-        "--max-loras", str(len(adapters)),  # so that no batch waits for another adapter's turn
-        "--max-lora-rank", str(max(_rank(folder) for _, folder in adapters)),
-        "--lora-modules",
-        *(json.dumps({"name": name, "path": folder}) for name, folder in adapters),
+        "--max-loras", str(num_at_once),  # so that no batch waits for another adapter's turn
+        "--max-lora-rank", str(max((_rank(folder) for folder in folders), default=DEFAULT_RANK)),
     ]
+    if options.adapters:
+        given = [json.dumps({"name": name, "path": folder}) for name, folder in options.adapters]
+        arguments += ["--lora-modules", *given]
+    if options.load_adapters_from is not None:
+        arguments += ["--middleware", runtime_adapters.MIDDLEWARE]
     # fmt: on
+    return arguments
 
 
 def _rank(folder: str) -> int:

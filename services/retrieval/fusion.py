@@ -8,7 +8,7 @@ Both read the artifact `ranker` that `msr fit-ranker` makes. A term of the sum i
 contributed, in log-odds over a candidate with an average value, so the API shows it as it is.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,10 @@ from services.retrieval.features import FEATURES, MARGIN
 
 CHEAP = "fusion"
 WITH_MARGIN = "mllm-fusion"
+
+# The artifact `ranker` serves. Weights for the margins of a further adapter lie beside it, under
+# this and the adapter's fingerprint (`msr fit-ranker --beside`).
+BESIDE = "ranker-"
 
 
 @dataclass(frozen=True)
@@ -108,9 +112,17 @@ class Ranker:
                 "again"
             )
 
+    def weighs(self, model: str, adapter: str) -> bool:
+        """Whether the margins that it weighs, if it weighs any, are this adapter's."""
+        return self.with_margin is None or (self.model, self.adapter) == (model, adapter)
+
+    def without_margin(self) -> "Ranker":
+        """The cheap features' weights alone: they are the same whichever adapter scores."""
+        return replace(self, model="", adapter="", with_margin=None)
+
     def require_engine(self, *, model: str, adapter: str) -> None:
         """ArtifactMismatch if margins are weighed, and another model or adapter gives them now."""
-        if self.with_margin is None or (self.model, self.adapter) == (model, adapter):
+        if self.weighs(model, adapter):
             return
         raise ArtifactMismatch(
             f"ranker {self.fingerprint} weighs the margins of adapter "

@@ -4,12 +4,14 @@
     msr:{p17}:history:ID     hash     event id -> timestamp and item id
     msr:{p17}:preference:ID  string   folded blocks, tail, current preference (encoding.py)
     msr:{p17}:scores:ID      hash     score key -> margin
+    msr:{p17}:shown:ID       hash     item recommended in an experiment -> experiment and arm
     msr:{p17}:lease:ID       string   token of the worker that folds this user now
     msr:{p17}:events         stream   users whose history grew
     msr:{p17}:dead           stream   users whose fold failed too often, with the reason
     msr:{i05}:item:ID        hash     title, picture, version, summary, status
     msr:{i05}:queue          stream   items that wait for their summary
     msr:published            string   fingerprints of the artifacts last published
+    msr:adapters             hash     base model -> which adapters score (adapter_choices.py)
     msr:api-keys             hash     API key id -> name, scopes, limits, digest of its secret
     msr:{kID}:bucket         hash     tokens of one API key, and when they were counted
 
@@ -39,10 +41,15 @@ USER_TTL_SECONDS = 180 * 24 * 3600
 SCORES_TTL_SECONDS = 24 * 3600
 SCORES_CAP = 2_000
 
+# What was recommended to a user in an experiment is remembered for so long, and so much of it.
+SHOWN_TTL_SECONDS = 7 * 24 * 3600
+SHOWN_CAP = 500
+
 DEAD_LETTER_CAP = 1_000  # a partition
 
 GROUP = "workers"
 PUBLISHED = "msr:published"
+ADAPTERS = "msr:adapters"
 API_KEYS = "msr:api-keys"
 
 
@@ -69,6 +76,11 @@ def preference(user_id: UserId) -> str:
 def scores(user_id: UserId) -> str:
     """Margins computed for one user."""
     return f"{_user_tag(user_id)}:scores:{user_id}"
+
+
+def shown(user_id: UserId) -> str:
+    """What was recommended to one user while an experiment ran."""
+    return f"{_user_tag(user_id)}:shown:{user_id}"
 
 
 def lease(user_id: UserId) -> str:

@@ -328,6 +328,7 @@ class Store:
                 keys.history(user_id),
                 keys.preference(user_id),
                 keys.scores(user_id),
+                keys.shown(user_id),
                 keys.lease(user_id),
             ],
             [user_id, keys.GROUP],
@@ -343,9 +344,10 @@ class Store:
         user = await self.load_user(user_id)
         if user is None:
             raise UnknownUser(f"nothing is held of user {user_id!r}")
-        scores, waiting, dead, lives = await self.connection.call_all(
+        scores, shown, waiting, dead, lives = await self.connection.call_all(
             [
                 ("HGETALL", keys.scores(user_id)),
+                ("HKEYS", keys.shown(user_id)),
                 ("XRANGE", keys.events(partition), "-", "+"),
                 ("XRANGE", keys.dead_letters(partition), "-", "+"),
                 ("TTL", keys.user(user_id)),
@@ -370,6 +372,7 @@ class Store:
             "writer": user.writer,
             "num_dropped_blocks": user.num_dropped_blocks,
             "cached_margins": {key.decode(): decode_margin(margin) for key, margin in margins},
+            "recommended_in_experiment": sorted(item_id.decode() for item_id in shown),
             "waiting_folds": _count_of(user_id, waiting),
             "dead_letters": _count_of(user_id, dead),
             "expires_in_seconds": lives,

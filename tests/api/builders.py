@@ -4,6 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import httpx
@@ -12,6 +13,7 @@ from fastapi import FastAPI
 
 from services.api.access import AccessRules
 from services.api.limits import Limits
+from services.api.live_adapters import LiveAdapters
 from services.api.main import create_app
 from services.api.ordering import Ordering
 from services.core.api_keys import Scope, issue
@@ -21,9 +23,11 @@ from services.core.records import Interaction, Item, ItemId, UserId
 from services.core.recurrence import FoldedBlock, PreferenceState
 from services.core.scoring import AnswerLogprobs
 from services.engines.contract import EngineIdentity
+from services.engines.registry import AdapterFolders
 from services.retrieval.features import FEATURES, MARGIN
 from services.retrieval.fusion import Fusion, Ranker
 from services.retrieval.rankers import CheapScores
+from services.state.adapter_choices import AdapterChoices
 from services.state.api_keys import ApiKeys
 from services.state.records import Folded
 from services.state.store import Store
@@ -229,6 +233,7 @@ def an_app(
     ranker: Ranker | None = None,
     source: Any = None,
     rules: AccessRules | None = None,
+    adapters: LiveAdapters | None = None,
     **limits: Any,
 ) -> FastAPI:
     engine = engine or ScriptedEngine()
@@ -236,10 +241,20 @@ def an_app(
         store=store,
         engine=engine,
         ordering=an_ordering(rankers, ranker, engine.identity),
+        adapters=adapters or live_adapters(store, engine),
         source=source,
         limits=Limits(**limits),
         rules=rules,
     )
+
+
+def live_adapters(
+    store: Store, engine: Any, folder: str | Path = "no-such-folder", **options: Any
+) -> LiveAdapters:
+    """Over the adapters that lie in a folder; the engine's own is called `own`."""
+    folders = AdapterFolders(folder, {}, model=engine.identity.model)
+    given = {"own_name": "own"} | options
+    return LiveAdapters(engine, AdapterChoices(store.connection), folders, **given)
 
 
 def a_client(app: FastAPI) -> httpx.AsyncClient:

@@ -28,6 +28,13 @@ NEEDED = {
     ("PUT", "/items"): "admin",
     ("DELETE", "/items/{item_id:id}"): "admin",
     ("DELETE", "/users/{user_id:id}"): "admin",
+    ("GET", "/adapters"): "admin",
+    ("POST", "/adapters/{name}/activate"): "admin",
+    ("POST", "/adapters/rollback"): "admin",
+    ("PUT", "/adapters/shadow"): "admin",
+    ("DELETE", "/adapters/shadow"): "admin",
+    ("PUT", "/adapters/experiment"): "admin",
+    ("DELETE", "/adapters/experiment"): "admin",
     ("GET", "/metrics"): "admin",
     ("GET", "/health/live"): None,
     ("GET", "/health/ready"): None,
@@ -41,6 +48,8 @@ REQUESTS: list[tuple[str, str, Any, Scope]] = [
     ("PUT", "/items", {"item_id": "i1", "title": "A fox"}, Scope.ADMIN),
     ("DELETE", "/items/i1", None, Scope.ADMIN),
     ("DELETE", "/users/u1", None, Scope.ADMIN),
+    ("GET", "/adapters", None, Scope.ADMIN),
+    ("POST", "/adapters/own/activate", None, Scope.ADMIN),
     ("GET", "/metrics", None, Scope.ADMIN),
 ]
 

@@ -10,12 +10,9 @@ from tests.api.builders import WITH_KEYS, an_app
 
 # Errors that only offline steps raise, or that a request never lets out of the process.
 NEVER_ANSWERED = {
-    errors.MsrError, errors.InputError, errors.MalformedFile, errors.EmptyDataset,
-    errors.HistoryTooShort, errors.ArtifactError, errors.ArtifactMissing,
-    errors.ArtifactMismatch, errors.TargetLeak, errors.FolderNotWritable, errors.EngineError,
-    errors.EngineUnavailable, errors.EngineOverloaded, errors.EngineTimeout,
-    errors.EngineRefused, errors.ModelUnusable, errors.AnswerTokenMissing, errors.StateConflict,
-    errors.AccessError,
+    errors.MsrError, errors.MalformedFile, errors.EmptyDataset, errors.HistoryTooShort,
+    errors.ArtifactError, errors.ArtifactMissing, errors.ArtifactMismatch, errors.TargetLeak,
+    errors.FolderNotWritable, errors.EngineRefused, errors.AccessError,
 }  # fmt: skip
 
 
@@ -44,7 +41,9 @@ def test_every_route_of_the_design_is_there(document: dict[str, Any]) -> None:
         "POST /recommend", "POST /interactions", "GET /users/{user_id}/preference",
         "DELETE /users/{user_id}", "PUT /items", "GET /items/{item_id}",
         "DELETE /items/{item_id}", "GET /health/live", "GET /health/ready", "GET /metrics",
-        "GET /version",
+        "GET /version", "GET /adapters", "POST /adapters/{name}/activate",
+        "POST /adapters/rollback", "PUT /adapters/shadow", "DELETE /adapters/shadow",
+        "PUT /adapters/experiment", "DELETE /adapters/experiment",
     }  # fmt: skip
 
 
@@ -125,5 +124,6 @@ def test_every_body_of_the_document_has_an_example(document: dict[str, Any]) -> 
     schemas = document["components"]["schemas"]
     for name in ("RecommendRequest", "RecommendResponse", "InteractionIn", "InteractionBatch",
                  "InteractionsResponse", "PreferenceResponse", "ItemIn", "ItemView", "Problem",
-                 "Readiness", "VersionResponse"):  # fmt: skip
+                 "Readiness", "VersionResponse", "AdaptersResponse", "ShadowIn",
+                 "ExperimentIn"):  # fmt: skip
         assert schemas[name]["examples"], name

@@ -12,7 +12,7 @@ async def test_a_whole_service_is_ready(store: Store) -> None:
     answer = await send(an_app(store), "GET", "/health/ready")
     assert answer.status_code == 200
     assert answer.json()["status"] == "ok"
-    assert set(answer.json()["parts"]) == {"redis", "engine", "artifacts"}
+    assert set(answer.json()["parts"]) == {"redis", "engine", "artifacts", "adapters"}
 
 
 async def test_without_its_engine_the_service_is_degraded_but_takes_requests(store: Store) -> None:

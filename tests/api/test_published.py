@@ -1,5 +1,6 @@
 """Which artifacts of a data folder order candidates, and when they are taken up: on real ones."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,11 +8,12 @@ from prometheus_client import CollectorRegistry
 
 from model_training import fit_ranker, fit_retrieval
 from services.api.metrics import Metrics
+from services.api.ordering import Ordering
 from services.api.published import LiveOrdering, PublishedOrdering
 from services.core.artifacts import Artifact
 from services.core.errors import ArtifactMismatch, ArtifactMissing
 from services.retrieval.rankers import CheapRankers
-from tests.api.builders import IDENTITY
+from tests.api.builders import IDENTITY, a_ranker
 from tests.artifact_builders import write_interactions, write_items
 
 HISTORIES = {f"u{user}": [f"i{(3 * user + k * k) % 25}" for k in range(5)] for user in range(30)}
@@ -117,3 +119,74 @@ async def test_rankers_of_which_a_part_is_lost_are_refused_and_told(data: str) -
     lose_part(data)
     await live.look(source)
     assert "part-00000.parquet is gone" in live.refusal
+
+
+# --- adapters that are chosen while the API runs --------------------------------------------------
+
+SPRING = "0123456789abcdef"
+
+
+async def test_weights_beside_those_that_serve_are_for_their_adapter(data: str) -> None:
+    await fit_ranker.run(data)
+    await fit_ranker.run(data, name=f"ranker-{SPRING}")
+    ordering = PublishedOrdering(data, IDENTITY).load()
+    assert list(ordering.beside) == [SPRING]
+    assert ordering.ranker is not None
+    assert ordering.ranker.fingerprint == fingerprint(data, "ranker")
+
+
+async def test_weights_of_a_protocol_are_nobodys_beside_them(data: str) -> None:
+    await fit_ranker.run(data, name="ranker-chrono-era")
+    assert PublishedOrdering(data, IDENTITY).load().beside == {}
+
+
+async def test_weights_that_are_put_beside_are_taken_up_once(data: str) -> None:
+    await fit_ranker.run(data)
+    source = PublishedOrdering(data, IDENTITY)
+    live = LiveOrdering(source.load(), Metrics(CollectorRegistry()), source, poll_seconds=1.0)
+    await fit_ranker.run(data, name=f"ranker-{SPRING}")
+    await live.look(source)
+    taken = live.current
+    assert list(taken.beside) == [SPRING]
+    await live.look(source)
+    assert live.current is taken
+
+
+async def test_weights_beside_for_rankers_fitted_otherwise_are_left_out(data: str) -> None:
+    await fit_ranker.run(data, name=f"ranker-{SPRING}")
+    fit_retrieval.run(data, epochs=2)
+    await fit_ranker.run(data)
+    source = PublishedOrdering(data, IDENTITY)
+    live = LiveOrdering(source.load(), Metrics(CollectorRegistry()), source, poll_seconds=1.0)
+    await live.look(source)
+    before = live.current
+    await live.look(source)
+    assert live.current is before
+    assert (before.beside, live.refusal) == ({}, "")
+
+
+class OfAnother(PublishedOrdering):
+    """A folder whose ranker weighs the margins of an adapter that is not the engine's."""
+
+    def load(self):
+        rankers = super().load().rankers
+        ranker = a_ranker(retrieval=rankers.definition, adapter="others")
+        return Ordering.of(rankers, ranker, IDENTITY, any_adapter=self._any_adapter())
+
+
+async def test_weights_for_another_adapter_wait_until_one_may_be_chosen(
+    data: str,
+) -> None:
+    chosen = False
+    before = PublishedOrdering(data, IDENTITY).load()
+    await fit_ranker.run(data)
+    source = OfAnother(data, IDENTITY, any_adapter=lambda: chosen)
+    live = LiveOrdering(before, Metrics(CollectorRegistry()), source, poll_seconds=1.0)
+    await live.look(source)
+    assert live.refusal.startswith("ArtifactMismatch")
+    chosen = True
+    await live.look(source)
+    assert live.refusal == ""
+    assert live.by(replace(IDENTITY, adapter="others")).final_order == "mllm-fusion"
+    assert live.by(IDENTITY).final_order == "mllm"
+    assert live.by(IDENTITY).cheap_order == "fusion"

@@ -54,6 +54,20 @@ def test_a_picture_that_is_none_is_a_problem(client: MsrClient) -> None:
     assert caught.value.problem.type == "/problems/image-refused"
 
 
+def test_adapters_are_listed_and_chosen(client: MsrClient) -> None:
+    assert client.adapters().active == "own"
+    assert client.activate_adapter("own").previous is None
+    assert client.set_shadow("own", share=0.5).shadow == wire.ShadowView(adapter="own", share=0.5)
+    assert client.clear_shadow().shadow is None
+    arms = [wire.ArmIn(name=name, adapter="own") for name in ("a", "b")]
+    experiment = client.set_experiment("a-or-a", arms).experiment
+    assert experiment is not None
+    assert client.recommend("u1", k=1).arm in [arm.name for arm in experiment.arms]
+    assert client.end_experiment().experiment is None
+    with pytest.raises(ProblemError, match="no adapter served before"):
+        client.roll_back_adapter()
+
+
 def test_a_server_that_is_not_there_is_unreachable() -> None:
     with MsrClient("http://127.0.0.1:1") as client, pytest.raises(ServerUnreachable):
         client.version()

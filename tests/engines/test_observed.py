@@ -9,8 +9,10 @@ from prometheus_client import CollectorRegistry
 
 from services.core.errors import EngineRefused
 from services.core.prompts import GenerationLimits
+from services.deployment import DEMO_WEIGHTS
+from services.engines.contract import AdapterHost
 from services.engines.local import LocalEngine
-from services.engines.observed import EngineMetrics, ObservedEngine
+from services.engines.observed import EngineMetrics, observed, unwrapped
 from tests.engines.conftest import a_prompt
 from tests.engines.vllm_servers import FakeServer, a_completion, an_engine, an_error
 
@@ -20,7 +22,7 @@ class Watched:
 
     def __init__(self, engine) -> None:
         self._registry = CollectorRegistry()
-        self.engine = ObservedEngine(engine, EngineMetrics(self._registry))
+        self.engine = observed(engine, EngineMetrics(self._registry))
 
     def count(self, name: str, **labels: str) -> float | None:
         return self._registry.get_sample_value(name, labels)
@@ -97,10 +99,24 @@ async def test_the_local_engine_tells_the_tokens_that_it_read_and_wrote(checkpoi
     assert (scored, written) == (1, 3)
 
 
-async def test_what_an_engine_offers_beside_the_contract_is_reached_through_it():
+async def test_what_an_engine_offers_beside_the_contract_is_found_behind_it():
     engine = await an_engine(FakeServer())
     watched = Watched(engine)
 
-    engine.something_of_its_own = 7
-    assert watched.engine.something_of_its_own == 7
+    assert unwrapped(watched.engine) is engine
+    assert unwrapped(engine) is engine
     assert watched.engine.identity == engine.identity
+
+
+async def test_what_a_loaded_adapter_is_asked_counts_too():
+    host = LocalEngine.load(str(DEMO_WEIGHTS / "base"))
+    watched = Watched(host)
+    assert isinstance(watched.engine, AdapterHost)
+
+    scorer = await watched.engine.load_adapter(str(DEMO_WEIGHTS / "adapter"))
+    await scorer.score(a_prompt())
+    await watched.engine.unload_adapter(scorer)
+    await watched.engine.close()
+
+    assert watched.count("msr_engine_prompts_total", verb="score", outcome="answered") == 1
+    assert scorer.identity.adapter

@@ -99,6 +99,41 @@ def test_room_is_made_for_the_adapters_largest_rank(
     assert values(build_command(options, "cpu").arguments, "--max-lora-rank") == [rank]
 
 
+def test_a_server_that_loads_adapters_has_room_for_them_and_looks_at_each(
+    tmp_path: Path, an_adapter: Callable[..., str]
+):
+    folder = Path(an_adapter(r=64)).parent
+    command = build_command(replace(DEMO, load_adapters_from=str(folder)), "cpu")
+
+    assert command.environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
+    assert command.environment["MSR_LOAD_ADAPTERS_FROM"] == str(folder.resolve())
+    assert values(command.arguments, "--max-loras") == ["4"]
+    assert values(command.arguments, "--max-lora-rank") == ["64"]
+    [middleware] = values(command.arguments, "--middleware")
+    assert middleware == "services.engines.runtime_adapters.CheckedAdapters"
+
+
+def test_without_adapters_yet_a_server_can_be_told_to_load_them(tmp_path: Path):
+    options = replace(DEMO, adapters=(), load_adapters_from=str(tmp_path / "not-yet"))
+    arguments = build_command(options, "cpu").arguments
+
+    assert "--enable-lora" in arguments
+    assert "--lora-modules" not in arguments
+    assert values(arguments, "--max-lora-rank") == ["16"]
+
+
+def test_a_server_loads_no_adapters_unless_it_is_told_to():
+    command = build_command(DEMO, "cpu")
+
+    assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" not in command.environment
+    assert "--middleware" not in command.arguments
+
+
+def test_a_merged_checkpoint_loads_no_adapters(a_merged_checkpoint: str):
+    with pytest.raises(InputError, match="--load-adapters-from"):
+        build_command(ServeOptions(a_merged_checkpoint, load_adapters_from="adapters"), "cpu")
+
+
 def test_an_adapter_of_too_high_a_rank_is_to_be_merged(an_adapter: Callable[..., str]):
     with pytest.raises(ModelUnusable, match=r"rank 1024.*msr merge-adapter"):
         build_command(replace(DEMO, adapters=(("other", an_adapter(r=1024)),)), "cpu")

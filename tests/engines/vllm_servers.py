@@ -33,8 +33,8 @@ def an_error(status: int, message: str = "why not", param: str | None = None) ->
 class FakeServer:
     """Serves `base` and its adapter `lora`, and answers completions as it is told.
 
-    Its own check is answered whatever `complete` does, unless the server is `down` or `frozen`.
-    Every word is a token here.
+    It loads adapters if it `loads`, and tells `labels_of` them. Its own check is answered whatever
+    `complete` does, unless the server is `down` or `frozen`. Every word is a token here.
     """
 
     def __init__(self, url: str = "http://a", complete: Answer = lambda _: a_completion()):
@@ -42,6 +42,10 @@ class FakeServer:
         self.complete = complete
         self.roots = {"base": "weights of base", "lora": "weights of lora"}
         self.labels: Sequence[str] = ()
+        self.adapters = {"lora"}
+        self.loads = False
+        self.labels_of: Callable[[str, str], list[str]] = lambda name, path: []
+        self.num_loads = 0
         self.answers = {"Yes": YES, "No": NO}
         self.down = False
         self.frozen = False
@@ -68,6 +72,15 @@ class FakeServer:
                 return httpx.Response(200)
             case "/tokenize":
                 return self._tokenize(body)
+            case "/v1/load_lora_adapter" if self.loads:
+                return self._load(body)
+            case "/v1/unload_lora_adapter" if self.loads:
+                self.roots.pop(body["lora_name"], None)
+                return httpx.Response(200, text="Success")
+            case "/v1/load_lora_adapter" | "/v1/unload_lora_adapter":
+                return httpx.Response(404, json={"detail": "Not Found"})
+        if body["model"] not in self.roots:
+            return an_error(404, f"The model `{body['model']}` does not exist.")
         if body["messages"] == [{"role": "user", "content": "Yes or No?"}]:
             return a_completion(**{f"_{token}": -1.0 for token in body["logprob_token_ids"]})
         self.headers.append(request.headers)
@@ -97,9 +110,26 @@ class FakeServer:
                 self.holds.add(part["uuid"])
         return None
 
+    def _load(self, body: dict[str, Any]) -> httpx.Response:
+        """As vLLM does: 400 for a name that is taken."""
+        name, path = body["lora_name"], body["lora_path"]
+        if name in self.roots:
+            return an_error(400, f"The lora adapter '{name}' has already been loaded.")
+        self.num_loads += 1
+        self.roots[name] = path
+        self.adapters.add(name)
+        self.labels = [*self.labels, *self.labels_of(name, path)]
+        return httpx.Response(200, text="Success")
+
+    def restart(self) -> None:
+        """Come back with what it was started with."""
+        for name in self.adapters - {"lora"}:
+            del self.roots[name]
+        self.adapters = {"lora"}
+
     def _models(self) -> httpx.Response:
         served = [
-            {"id": name, "root": root, "parent": "base" if name == "lora" else None,
+            {"id": name, "root": root, "parent": "base" if name in self.adapters else None,
              "max_model_len": MAX_TOKENS}
             for name, root in self.roots.items()
         ]  # fmt: skip

@@ -76,6 +76,11 @@ async def take_in(
         num_accepted += result.outcome == "accepted"
         num_duplicates += result.outcome == "duplicate"
         versions[interaction.user_id] = result.version
+    await parts.outcomes.count(
+        interaction
+        for (_, interaction), result in zip(stored, ingested, strict=True)
+        if result.outcome == "accepted"
+    )
     counts = parts.metrics.interactions
     counts.labels("accepted").inc(num_accepted)
     counts.labels("duplicate").inc(num_duplicates)

@@ -42,7 +42,12 @@ async def ready(parts: AppParts, response: Response) -> wire.Readiness:
     response.status_code = 503 if status == "down" else 200
     return wire.Readiness(
         status=status,
-        parts={"redis": redis, "engine": engine, "artifacts": _artifacts_health(parts)},
+        parts={
+            "redis": redis,
+            "engine": engine,
+            "artifacts": _artifacts_health(parts),
+            "adapters": _adapters_health(parts),
+        },
     )
 
 
@@ -65,7 +70,8 @@ async def metrics(parts: AppParts) -> Response:
 @open_to_all
 async def read_version(parts: AppParts) -> wire.VersionResponse:
     """Code, prompts, weights and artifacts, each by version or fingerprint."""
-    identity, ordering = parts.engine.identity, parts.live.current
+    identity = parts.adapters.current.active.scorer.identity
+    ordering = parts.live.by(identity)
     return wire.VersionResponse(
         version=version("msr"),
         prompts={
@@ -99,6 +105,17 @@ def _artifacts_health(parts: Parts) -> wire.PartHealth:
         return wire.PartHealth(state="ok", detail=detail)
     kind = parts.live.refusal.split(":", 1)[0]
     return wire.PartHealth(state="degraded", detail=f"{detail}; newer ones refused ({kind})")
+
+
+def _adapters_health(parts: Parts) -> wire.PartHealth:
+    """Degraded while another adapter was chosen than this process can serve."""
+    active = parts.adapters.current.choice.active.name
+    if not parts.adapters.problem:
+        return wire.PartHealth(state="ok", detail=f"{active} is active")
+    kind = parts.adapters.problem.split(":", 1)[0]
+    return wire.PartHealth(
+        state="degraded", detail=f"{active} serves on; what was chosen is refused ({kind})"
+    )
 
 
 async def _engine_health(parts: Parts) -> wire.PartHealth:

@@ -25,4 +25,6 @@ async def recommend(body: wire.RecommendRequest, parts: AppParts) -> wire.Recomm
     user gets what is popular (`cold`). A model that is away or late never fails the request: the
     items that it did not score keep their cheap rank, `degraded` is true and `reason` says why.
     """
-    return await parts.cascade.recommend(body)
+    answer = await parts.cascade.recommend(body)
+    parts.outcomes.note(answer)
+    return answer

@@ -1,0 +1,224 @@
+"""Adapters: which there are, which one scores, and who scores along or for a part of the users."""
+
+from typing import Annotated
+
+import structlog
+from fastapi import APIRouter, Path
+
+from services.api.guard import Caller, GuardedRoute, needs
+from services.api.parts import AppParts, Parts
+from services.api.problems import INVALID_REQUEST, documented
+from services.core import wire
+from services.core.api_keys import ApiKey, Scope
+from services.core.errors import (
+    AdapterRefused,
+    AnswerTokenMissing,
+    EngineError,
+    EngineOverloaded,
+    EngineTimeout,
+    EngineUnavailable,
+    InputError,
+    ModelUnusable,
+    StateConflict,
+    StateError,
+    StateUnavailable,
+    UnknownAdapter,
+)
+from services.engines.contract import EngineIdentity
+from services.engines.registry import FoundAdapter
+from services.state.adapter_choices import AdapterChoice, AdapterRef
+
+log = structlog.get_logger(__name__)
+
+router = APIRouter(tags=["adapters"], route_class=GuardedRoute)
+
+PathName = Annotated[wire.Name, Path(description="The adapter's name.")]
+
+_NO_FUSION = (
+    "the weights of fusion were fitted for another adapter's margins: what this one has scored is "
+    "ordered by its margin alone; run `msr fit-ranker --beside` with it"
+)
+
+_CHANGES = (AdapterRefused, StateConflict, StateUnavailable, StateError)
+_LOADS = (
+    UnknownAdapter,
+    AnswerTokenMissing,
+    ModelUnusable,
+    EngineUnavailable,
+    EngineOverloaded,
+    EngineTimeout,
+    EngineError,
+)
+
+
+@router.get("/adapters", summary="List the adapters", responses=documented())
+@needs(Scope.ADMIN)
+async def read(parts: AppParts) -> wire.AdaptersResponse:
+    """Every adapter that lies where this process looks, and those in use; read anew each time."""
+    return await _view(parts)
+
+
+@router.post(
+    "/adapters/{name}/activate",
+    summary="Let an adapter score",
+    responses=documented(*_LOADS, *_CHANGES, INVALID_REQUEST),
+)
+@needs(Scope.ADMIN)
+async def activate(name: PathName, parts: AppParts, caller: Caller) -> wire.AdaptersResponse:
+    """From the next request on this adapter scores, in this process at once, in all within seconds.
+
+    Requests in hand end with the adapter that they began with. Whatever is refused leaves the old
+    one active. Read `ranked_by` and `note` of the answer: an adapter for which no weights of fusion
+    were fitted orders what it has scored by its margin alone.
+    """
+    before = await parts.adapters.activate(name)
+    return await _changed("activate", before, parts, caller)
+
+
+@router.post(
+    "/adapters/rollback",
+    summary="Let the previous adapter score again",
+    responses=documented(*_LOADS[1:], *_CHANGES),
+)
+@needs(Scope.ADMIN)
+async def roll_back(parts: AppParts, caller: Caller) -> wire.AdaptersResponse:
+    """As activating it by its name; a second rollback takes back the first."""
+    before = await parts.adapters.roll_back()
+    return await _changed("rollback", before, parts, caller)
+
+
+@router.put(
+    "/adapters/shadow",
+    summary="Let an adapter score along",
+    responses=documented(*_LOADS, *_CHANGES, body=True),
+)
+@needs(Scope.ADMIN)
+async def set_shadow(body: wire.ShadowIn, parts: AppParts, caller: Caller) -> wire.AdaptersResponse:
+    """It scores a share of the requests again, after they were answered and while nobody waits for
+    the model; `msr_shadow_*` in GET /metrics compares.
+    """
+    before = await parts.adapters.set_shadow(body.adapter, body.share)
+    return await _changed("shadow", before, parts, caller)
+
+
+@router.delete(
+    "/adapters/shadow",
+    summary="Let no adapter score along",
+    responses=documented(*_LOADS[1:], *_CHANGES),
+)
+@needs(Scope.ADMIN)
+async def clear_shadow(parts: AppParts, caller: Caller) -> wire.AdaptersResponse:
+    """Succeeds also if there was none."""
+    before = await parts.adapters.set_shadow(None)
+    return await _changed("shadow", before, parts, caller)
+
+
+@router.put(
+    "/adapters/experiment",
+    summary="Divide the users among adapters",
+    responses=documented(*_LOADS, *_CHANGES, InputError, body=True),
+)
+@needs(Scope.ADMIN)
+async def set_experiment(
+    body: wire.ExperimentIn, parts: AppParts, caller: Caller
+) -> wire.AdaptersResponse:
+    """A user is always in the same arm, in every process. While it runs nothing is activated or
+    rolled back; `experiment` and `arm` stand in every answer and as labels in GET /metrics.
+    """
+    arms = {arm.name: (arm.adapter, arm.weight) for arm in body.arms}
+    if len(arms) < len(body.arms):
+        raise InputError(f"two arms of experiment {body.name!r} have one name; rename one")
+    before = await parts.adapters.set_experiment(body.name, arms)
+    return await _changed("experiment", before, parts, caller)
+
+
+@router.delete(
+    "/adapters/experiment",
+    summary="End the experiment",
+    responses=documented(*_LOADS[1:], *_CHANGES),
+)
+@needs(Scope.ADMIN)
+async def end_experiment(parts: AppParts, caller: Caller) -> wire.AdaptersResponse:
+    """The active adapter scores for everybody again. Succeeds also if none ran."""
+    before = await parts.adapters.set_experiment(None)
+    return await _changed("experiment", before, parts, caller)
+
+
+async def _changed(
+    change: str, before: AdapterChoice, parts: Parts, caller: ApiKey | None
+) -> wire.AdaptersResponse:
+    after = parts.adapters.current.choice
+    log.info(
+        "adapters_changed",
+        change=change,
+        active_before=before.active.name,
+        active=after.active.name,
+        weights=after.active.weights,
+        experiment=after.experiment and after.experiment.name,
+        shadow=after.shadow and after.shadow.adapter.name,
+        by_key=caller.key_id if caller is not None else None,
+    )
+    await parts.live.look_again()
+    return await _view(parts)
+
+
+# --- what is told --------------------------------------------------------------------------------
+
+
+async def _view(parts: Parts) -> wire.AdaptersResponse:
+    adapters = parts.adapters
+    choice = adapters.current.choice
+    experiment = choice.experiment
+    weights = sum(arm.weight for arm in experiment.arms) if experiment else 1.0
+    return wire.AdaptersResponse(
+        model=adapters.model,
+        adapters=[_adapter_view(parts, ref, found) for ref, found in await adapters.known()],
+        active=choice.active.name,
+        previous=choice.previous and choice.previous.name,
+        shadow=choice.shadow
+        and wire.ShadowView(adapter=choice.shadow.adapter.name, share=choice.shadow.share),
+        experiment=experiment
+        and wire.ExperimentView(
+            name=experiment.name,
+            arms=[
+                wire.ArmView(name=arm.name, adapter=arm.adapter.name, share=arm.weight / weights)
+                for arm in experiment.arms
+            ],
+        ),
+        problem=adapters.problem or None,
+    )
+
+
+def _adapter_view(parts: Parts, ref: AdapterRef, found: FoundAdapter | None) -> wire.AdapterView:
+    manifest = found.manifest if found is not None else None
+    reason = "" if parts.adapters.has_loaded(ref) else "its folder is gone"
+    reason = found.problem if found is not None else reason
+    ordering = parts.live.by(EngineIdentity(parts.adapters.model, ref.weights))
+    return wire.AdapterView(
+        name=ref.name,
+        weights=ref.weights,
+        fingerprint=manifest and manifest.fingerprint,
+        stage=manifest and manifest.stage,
+        parent=manifest and manifest.parent,
+        protocol=manifest and manifest.protocol,
+        model=manifest and manifest.model,
+        model_name=manifest and manifest.model_name,
+        calibration=manifest and manifest.calibration,
+        validation=manifest and manifest.validation,
+        servable=not reason,
+        reason=reason or None,
+        roles=_roles(parts.adapters.current.choice, ref),
+        ranked_by=ordering.final_order,
+        note=_NO_FUSION if parts.live.weighs_margins and ordering.final_order == "mllm" else None,
+    )
+
+
+def _roles(choice: AdapterChoice, ref: AdapterRef) -> list[wire.AdapterRole]:
+    arms = choice.experiment.arms if choice.experiment else ()
+    played: dict[wire.AdapterRole, bool] = {
+        "active": ref == choice.active,
+        "previous": ref == choice.previous,
+        "shadow": choice.shadow is not None and ref == choice.shadow.adapter,
+        "arm": any(ref == arm.adapter for arm in arms),
+    }
+    return [role for role, plays in played.items() if plays]

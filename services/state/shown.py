@@ -1,0 +1,45 @@
+"""What was recommended to whom while an experiment runs, so that what came of it counts for an arm.
+
+A short memory: of the last days, capped, and gone with the user; of users without a history nothing
+is kept. An item counts once, for the arm that recommended it last.
+
+    shown = Shown(store.connection)
+    await shown.note(user_id, "spring-or-summer", "control", item_ids)
+    arms = await shown.take({user_id: [item_id]})
+"""
+
+from collections.abc import Mapping, Sequence
+
+from services.core.records import ItemId, UserId
+from services.state import keys
+from services.state.connection import Connection, Script
+
+
+class Shown:
+    """The recommendations of all users."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Over the store's connection."""
+        self._connection = connection
+        self._note = Script.read("note_shown")
+        self._take = Script.read("take_shown")
+
+    async def note(
+        self, user_id: UserId, experiment: str, arm: str, item_ids: Sequence[ItemId]
+    ) -> None:
+        """These items were recommended to the user, in this arm."""
+        if item_ids:
+            await self._connection.run(
+                self._note,
+                [keys.user(user_id), keys.shown(user_id)],
+                [keys.SHOWN_TTL_SECONDS, keys.SHOWN_CAP, f"{experiment} {arm}", *item_ids],
+            )
+
+    async def take(self, taken: Mapping[UserId, Sequence[ItemId]]) -> list[tuple[str, str]]:
+        """(experiment, arm) for each item that a user took and had been recommended."""
+        replies = await self._connection.run_all(
+            self._take, [([keys.shown(user)], list(items)) for user, items in taken.items()]
+        )
+        # Neither name can hold a space.
+        found = [arm.decode().partition(" ") for reply in replies for arm in reply]
+        return [(experiment, arm) for experiment, _, arm in found]
