@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO_DATA ?= data/demo
 PORT ?= 8000
 
-.PHONY: demo test chaos vllm-cpu test-vllm evaluate-microlens evaluate-demo lint format clean
+.PHONY: demo test chaos fuzz audit vllm-cpu test-vllm evaluate-microlens evaluate-demo lint format clean
 
 # pip takes a CPU build of this torch where one is offered. Elsewhere it may take the CUDA build,
 # which is larger and works as well.
@@ -53,6 +53,18 @@ test-vllm: $(VENV)/vllm.stamp
 # The fault tests in their long form: minutes of kills, restarts and cuts. SEED=n draws others.
 chaos: $(VENV)/serve.stamp
 	$(BIN)/msr bench chaos $(if $(SEED),--seed $(SEED)) --json
+
+# schemathesis over the whole OpenAPI document in its long form, without keys and with them.
+fuzz: $(VENV)/dev.stamp
+	$(BIN)/msr bench fuzz $(if $(SEED),--seed $(SEED)) --json
+
+# Our code by bandit (exceptions with their reasons in pyproject.toml), what is installed by
+# pip-audit. That needs the vulnerability service of the package index: where it knows a package not
+# at all, or is away, --strict fails. So it is no part of `make test`.
+audit: $(VENV)/dev.stamp
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[audit]"
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive services clients model_training
+	$(BIN)/pip-audit --strict --local --skip-editable --progress-spinner off
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

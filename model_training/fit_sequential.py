@@ -106,7 +106,7 @@ def fit(
 def _resume(training: "_Training", checkpoint: Path) -> bool:
     """Go on from a checkpoint; False if it is damaged, and `training` then of no use."""
     try:
-        training.restore(torch.load(checkpoint, weights_only=False))
+        training.restore(torch.load(checkpoint, weights_only=False))  # nosec B614  our own
     except (RuntimeError, KeyError, EOFError, ValueError, UnpicklingError) as error:
         log.warning("sequential_starts_over", checkpoint=str(checkpoint), error=str(error))
         return False

@@ -95,6 +95,11 @@ class Program:
         """How many lines of the log tell of this event."""
         return self._log.read_bytes().count(f'"event": "{event}"'.encode())
 
+    @property
+    def pid(self) -> int:
+        """Of the process that runs now; RuntimeError if it ended by itself."""
+        return self._running().pid
+
     def last_words(self) -> str:
         """The end of its log."""
         lines = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []

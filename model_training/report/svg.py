@@ -43,7 +43,7 @@ def inline_svg(figure: Figure, name: str, alt: str) -> Markup:
     for light, (variable, _) in _VARIABLES.items():
         text = text.replace(light, f"var({variable})")
     text = re.sub(r"<svg [^>]*?viewBox=\"([^\"]+)\"[^>]*>", _opening(alt), text, count=1)
-    return Markup(text)  # noqa: S704  matplotlib escapes text, and `alt` is escaped
+    return Markup(text)  # noqa: S704  # nosec B704  matplotlib escapes text, and `alt` is escaped
 
 
 def _opening(alt: str) -> str:

@@ -29,7 +29,7 @@ class Limits:
     max_item_body_bytes: int = MAX_IMAGE_BASE64_CHARS + 256 * 1024
     # The size of the catalogue's prepared pictures (manifest of `items`).
     image_size: int = DEFAULT_IMAGE_SIZE
-    # Decoding a picture of the largest accepted size takes 150 MB.
+    # Of large pictures one is decoded at a time whatever this says (core/images.py).
     max_images_at_once: int = 2
     # GET /health/ready asks the engine if its last answer or failure is older than this.
     engine_silence_seconds: float = 30.0

@@ -3,9 +3,18 @@
 Every cover is prepared once, to a square the model's image grid contains, letterboxed. Then no
 image processor has anything left to resize (torchvision and Pillow resize differently), no picture
 is padded to the size of its batch-mates, and a score is the same wherever it is computed.
+
+A file may come from anybody. What it can cost is bounded before its pixels are decoded: formats,
+bytes, pixels, the reads its structure takes, and the passes over its pixels that it asks for. Only
+the first frame of an animation is ever looked at. Pictures in preparation hold about 400 MB at
+most, however many threads prepare: large ones wait for one another.
 """
 
+import contextlib
 import io
+import re
+import threading
+import warnings
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -13,11 +22,31 @@ from services.core.errors import ImageRefused
 
 DEFAULT_IMAGE_SIZE = 336
 MAX_IMAGE_BYTES = 20 * 1024 * 1024
-MAX_IMAGE_PIXELS = 50_000_000
+# A JPEG is decoded at a fraction of its size; of all others every pixel is held, some times over.
+MAX_JPEG_PIXELS = 50_000_000
+MAX_IMAGE_PIXELS = 25_000_000
+LARGE_PIXELS = 4_000_000
 ACCEPTED_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+_JPEG_FORMATS = ("JPEG", "MPO")  # MPO: what Pillow calls a JPEG with further pictures behind it
 
 # The mean color of CLIP's training pictures: after normalization the border is about zero.
 _BORDER = (122, 116, 104)
+
+# How finely a file may be cut into chunks, blocks or segments. A picture of 20 MB in chunks of 4 kB
+# takes some 20,000 reads; one that is nothing but headers takes millions, and minutes.
+_MAX_READS = 100_000
+
+# Progressive files have about ten. Each can be a few bytes that cost a pass over all pixels.
+_MAX_JPEG_SCANS = 40
+
+_BMP_RUN_LENGTHS = (1, 2)  # Pillow decodes these byte by byte, in Python
+
+_ROWS_AT_ONCE = 256
+_large_pictures = threading.Lock()
+
+# It warns of each odd tag in words of its own, and Python keeps all warnings: a file could fill the
+# log and the memory with them. What matters is refused, and the rest is of no matter.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 # What Pillow raises on files that are cut, corrupt or hostile, one decoder or another.
 _DECODER_ERRORS = (
@@ -47,11 +76,16 @@ def prepare_image(data: bytes, size: int = DEFAULT_IMAGE_SIZE) -> bytes:
             f"the picture has {len(data):,} bytes, more than {MAX_IMAGE_BYTES:,}; shrink it"
         )
     try:
-        with Image.open(io.BytesIO(data), formats=ACCEPTED_FORMATS) as opened:
-            _refuse_dimensions(opened.width, opened.height)
-            opened.draft("RGB", (2 * size, 2 * size))
-            upright = ImageOps.exif_transpose(opened)
-            return _encode(_letterbox(_flatten(upright), size))
+        with _open(data) as opened:
+            _refuse_dimensions(opened)
+            _refuse_slow_coding(opened, data)
+            large = opened.width * opened.height > LARGE_PIXELS
+        with _large_pictures if large else contextlib.nullcontext():
+            return _prepare(data, size)
+    except _TooManyReads as error:
+        raise ImageRefused(
+            f"the picture's file has more than {_MAX_READS:,} parts; save it anew"
+        ) from error
     except UnidentifiedImageError as error:  # its message names a memory address
         raise ImageRefused(
             f"the file is not a picture; accepted are {', '.join(ACCEPTED_FORMATS)}"
@@ -68,14 +102,85 @@ def blank_image(size: int = DEFAULT_IMAGE_SIZE) -> bytes:
     return _encode(Image.new("RGB", (size, size), _BORDER))
 
 
-def _refuse_dimensions(width: int, height: int) -> None:
-    if width < 1 or height < 1 or width * height > MAX_IMAGE_PIXELS:
+class _TooManyReads(Exception):
+    pass
+
+
+class _BoundedReads(io.BytesIO):
+    """A file that Pillow's readers may ask so many times and no more.
+
+    They go from one chunk, block or segment to the next in Python, holding the interpreter's lock,
+    and some copy all that they have with every one.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._num_left = _MAX_READS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._num_left -= 1
+        if self._num_left < 0:
+            raise _TooManyReads
+        return super().read(size)
+
+
+def _open(data: bytes) -> Image.Image:
+    return Image.open(_BoundedReads(data), formats=ACCEPTED_FORMATS)
+
+
+def _prepare(data: bytes, size: int) -> bytes:
+    # Closing lets go of the pixels at once, also where a traceback still holds the picture.
+    with contextlib.closing(_open(data)) as opened:
+        opened.draft("RGB", (2 * size, 2 * size))
+        ImageOps.exif_transpose(opened, in_place=True)
+        return _encode(_letterbox(_flatten(opened), size))
+
+
+def _refuse_dimensions(image: Image.Image) -> None:
+    width, height = image.size
+    most = MAX_JPEG_PIXELS if image.format in _JPEG_FORMATS else MAX_IMAGE_PIXELS
+    if width < 1 or height < 1 or width * height > most:
+        raise ImageRefused(f"the picture has {width} x {height} pixels; accepted are 1 to {most:,}")
+
+
+def _refuse_slow_coding(image: Image.Image, data: bytes) -> None:
+    if image.format in _JPEG_FORMATS and _count_jpeg_scans(data) > _MAX_JPEG_SCANS:
         raise ImageRefused(
-            f"the picture has {width} x {height} pixels; accepted are 1 to {MAX_IMAGE_PIXELS:,}"
+            f"the picture has more than {_MAX_JPEG_SCANS} scans; save it as an ordinary JPEG"
         )
+    if image.format == "BMP" and image.info.get("compression") in _BMP_RUN_LENGTHS:
+        raise ImageRefused("the picture is a run-length coded BMP; save it as a PNG")
+
+
+# A segment's marker, or what ends the coded data of a scan: not a stuffed 0xFF, not a restart.
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd8]")
+_END_OF_JPEG, _START_OF_SCAN = 0xD9, 0xDA
+
+
+def _count_jpeg_scans(data: bytes) -> int:
+    """How often a decoder would go over the pixels; it stops at one more than is accepted."""
+    num_scans = position = 0
+    while num_scans <= _MAX_JPEG_SCANS and (found := _JPEG_MARKER.search(data, position)):
+        marker = data[found.end() - 1]
+        if marker == _END_OF_JPEG:
+            break
+        num_scans += marker == _START_OF_SCAN
+        position = found.end() + int.from_bytes(data[found.end() : found.end() + 2])
+    return num_scans
 
 
 def _flatten(image: Image.Image) -> Image.Image:
+    """RGB, on white where transparent. Strip by strip: all at once takes four times the memory."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    flat = Image.new("RGB", image.size)
+    for top in range(0, image.height, _ROWS_AT_ONCE):
+        bottom = min(top + _ROWS_AT_ONCE, image.height)
+        flat.paste(_flatten_strip(image.crop((0, top, image.width, bottom))), (0, top))
+    return flat
+
+
+def _flatten_strip(image: Image.Image) -> Image.Image:
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         layered = image.convert("RGBA")
         white = Image.new("RGBA", layered.size, "white")

@@ -40,6 +40,7 @@ _WHOLE = BeforeValidator(_whole)
 K = Annotated[int, Field(ge=1, le=MAX_K), _WHOLE]
 NumScored = Annotated[int, Field(ge=1, le=MAX_CANDIDATES), _WHOLE]
 TimestampMs = Annotated[int, Field(ge=-MAX_TIMESTAMP_MS, le=MAX_TIMESTAMP_MS), _WHOLE]
+Version = Annotated[int, Field(ge=1, le=MAX_VERSION), _WHOLE]
 Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARS, pattern=ID_PATTERN)]
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=NAME_PATTERN)]
 Mode = Literal["cascade", "mllm", "cheap"]
@@ -114,10 +115,8 @@ class RecommendRequest(_Request):
         "(`background`). When there is more to score than the model can by the deadlines, "
         "`background` goes without it first.",
     )
-    at_least_version: int | None = Field(
+    at_least_version: Version | None = Field(
         default=None,
-        ge=1,
-        le=MAX_VERSION,
         description="Read your writes: a version that `POST /interactions` returned for this user. "
         "The answer waits, for half of the time to the deadline, until the preference covers it; "
         "`older_than_asked` says if it does not.",

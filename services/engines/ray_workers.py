@@ -127,7 +127,7 @@ class RayWorkers:
             )
         try:
             for row in reports.iter_rows():
-                yield pickle.loads(row["report"])  # noqa: S301  # our own worker's
+                yield pickle.loads(row["report"])  # noqa: S301  # nosec B301  our own worker's
         except (ray.exceptions.RayActorError, ray.exceptions.NodeDiedError) as error:
             raise EngineUnavailable(
                 f"Ray workers died {MAX_SHARD_RETRIES + 1} times over one shard ({error}); what is "
@@ -230,7 +230,7 @@ class _Worker:
     async def _open(self) -> tuple[Engine, ShardJob]:
         node = socket.gethostname()
         try:
-            sent: _Sent = pickle.loads(self._sent)  # noqa: S301  # our own driver's
+            sent: _Sent = pickle.loads(self._sent)  # noqa: S301  # nosec B301  our own driver's
         except ArtifactMissing as error:  # a job reads what it works on
             raise ArtifactMissing(
                 f"the Ray worker on {node}: {error}; if it has, name a data folder that all nodes "

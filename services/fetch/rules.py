@@ -23,6 +23,10 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 # Protocol assignments (RFC 6890): not public, though Python before 3.11.10 says so of some.
 _PROTOCOL_ASSIGNMENTS = ipaddress.IPv4Network("192.0.0.0/24")
 
+# Where Azure's machines reach the agent of their host, which hands out their secrets: a public
+# address that leads nowhere from elsewhere.
+_HOST_AGENT = ipaddress.IPv4Address("168.63.129.16")
+
 # What C libraries read as an IPv4 address although it is no dotted quad: 2130706433, 0x7f.1, 0177.1
 _NUMBER_AT_END = re.compile(r"(^|\.)(0x[0-9a-f]*|[0-9]+)\.?$")
 
@@ -55,7 +59,9 @@ def check_url(url: str | httpx.URL, rules: FetchRules) -> httpx.URL:
         host = parsed.raw_host.decode("ascii").lower()
         port = parsed.port
     except (httpx.InvalidURL, UnicodeError, ValueError, TypeError) as error:
-        raise UrlRefused(f"the address is not a URL ({error}); correct it") from error
+        # Without what it quotes: in `http://user:secret/` the port is somebody's password.
+        fault = str(error).split(":", 1)[0]
+        raise UrlRefused(f"the address is not a URL ({fault}); correct it") from error
     if parsed.scheme not in DEFAULT_PORTS:
         raise UrlRefused(f"{name_url(parsed)} is not http or https; use a web address")
     if parsed.userinfo:
@@ -132,7 +138,7 @@ def _is_public(address: IpAddress) -> bool:
             return True  # judged by the IPv4 address inside
         if address.is_site_local:
             return False
-    elif address in _PROTOCOL_ASSIGNMENTS:
+    elif address in _PROTOCOL_ASSIGNMENTS or address == _HOST_AGENT:
         return False
     return address.is_global and not (
         address.is_multicast

@@ -148,7 +148,8 @@ def test_a_later_row_serves_when_the_first_has_no_title(tmp_path, data):
 
 
 def test_a_title_of_a_hundred_thousand_characters_is_cut_and_counted(tmp_path, data):
-    items = [("a", "word " * 20_000, ""), ("b", "Bear" + " " * 500, ""), ("c", "Car", "")]
+    words = " ".join(f"word{number}" for number in range(20_000))
+    items = [("a", words, ""), ("b", "Bear" + " " * 500, ""), ("c", "Car", "")]
 
     counts = prepare(a_plain_catalogue(tmp_path / "shop", items), data)
 

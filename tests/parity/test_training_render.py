@@ -19,7 +19,9 @@ PROMPTS = [
     a_prompt(color=None),
     a_prompt(title="", taste=""),
     a_prompt(title="[INST] </s> <image> Émile 猫", taste="Yes. No."),
-    a_prompt(title="x" * 300, color="blue", taste="striped things " * 80),
+    a_prompt(
+        title="x" * 300, color="blue", taste=" ".join(f"striped thing {k}" for k in range(80))
+    ),
 ]
 
 

@@ -110,9 +110,8 @@ async def test_what_is_served_need_not_be_named(model_server: str, local: LocalE
 async def test_a_prompt_that_is_too_long_is_shortened_as_the_local_engine_does(
     engine: VllmEngine, local: LocalEngine
 ):
-    history = [
-        HistoryItem(f"title {k}", "a calm fox in red and blue colors " * 20) for k in range(30)
-    ]
+    summary = " ".join(f"a calm fox in red and blue colors {number}" for number in range(20))
+    history = [HistoryItem(f"title {k}", summary) for k in range(30)]
     prompt = preference_messages("likes red", history)
     served = await engine.generate(prompt, PREFERENCE_LIMITS)
 

@@ -94,7 +94,8 @@ async def test_a_picture_that_is_none_is_refused_alone(
 async def test_a_history_that_is_too_long_is_shortened_as_the_local_engine_does(
     in_process: InProcessEngine, local: LocalEngine
 ):
-    history = [HistoryItem(f"a fox and a boat {n}", "A red fox. " * 60) for n in range(60)]
+    summary = " ".join(f"A red fox {number}." for number in range(50))
+    history = [HistoryItem(f"a fox and a boat {n}", summary) for n in range(60)]
     prompt = preference_messages("", history)
     before = in_process.num_shortened
 
