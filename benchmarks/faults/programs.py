@@ -44,11 +44,6 @@ class Program:
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
-    @property
-    def pid(self) -> int:
-        """Its process; RuntimeError if it does not run."""
-        return self._running().pid
-
     async def start(self) -> None:
         """Return once it works; RuntimeError with its last words if it ends before."""
         if not await self._comes_up():

@@ -64,6 +64,8 @@ class VllmEngine:
         self._scorers = scorers
         self._open_adapter = open_adapter
         self._loaded: set[Replicas] = set()
+        # Also those of adapters that were unloaded: counts never fall.
+        self._hedging = [scorers.hedging]
         self._identity = _identity(writers, scorers)
         self._num_shortened = 0
 
@@ -144,9 +146,8 @@ class VllmEngine:
     @property
     def num_hedges(self) -> Mapping[Literal["won", "lost"], int]:
         """See `contract.Replicated.num_hedges`."""
-        hedges = [replicas.hedging for replicas in self._every()]
-        num_won = sum(each.num_won for each in hedges)
-        return {"won": num_won, "lost": sum(each.num_hedged for each in hedges) - num_won}
+        num_won = sum(each.num_won for each in self._hedging)
+        return {"won": num_won, "lost": sum(each.num_hedged for each in self._hedging) - num_won}
 
     async def generate(self, messages: Messages, limits: GenerationLimits) -> str:
         """See `contract.Engine.generate`; ModelUnusable if only a merged checkpoint is served."""
@@ -175,6 +176,7 @@ class VllmEngine:
         identity = await asyncio.to_thread(identify_servable, folder, model=self._identity.model)
         replicas = await self._open_adapter(RuntimeAdapter(folder, identity))
         self._loaded.add(replicas)
+        self._hedging.append(replicas.hedging)
         return _LoadedAdapter(self, replicas)
 
     async def unload_adapter(self, scorer: Scorer) -> None:
