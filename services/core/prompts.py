@@ -235,14 +235,14 @@ def _cut(message: Message, num_words: int) -> tuple[Message, int]:
 # Role, picture and end markers of chat templates, as whoever writes a text may spell them: those of
 # LLaVA-NeXT's Mistral and Vicuna, of Llama, ChatML, Gemma and others, and tags of any kind, which
 # no reader of a title needs. "USER:" and "ASSISTANT:" are Vicuna's; only their upper-case form is a
-# marker.
+# marker, and one in the middle of a word too.
 _MARKUP = re.compile(
     r"(?i:\[\s*\\?/?\s*INST\s*\])"
     r"|<<\s*/?\s*SYS\s*>>"
     r"|<\|[^<>|]{0,40}\|>"
     r"|<\s*/?\s*\\?\s*(?:s|image|unk|pad|bos|eos|eot)\s*/?\s*>"
     r"|<[/!?]?[A-Za-z_][^<>]{0,60}>"
-    r"|\b(?:USER|ASSISTANT|SYSTEM)\s*:"
+    r"|(?:USER|ASSISTANT|SYSTEM)\s*:"
 )
 
 # A prompt's own sentences, so that no text can repeat the question or open another field.

@@ -47,7 +47,7 @@ def test_scale_shows_a_row_for_each_size():
     figures = {
         "candidates": [row | {"per_second": 9.0}],
         "items": [row | {"recall": 0.97}],
-        "users": [row],
+        "users": [row | {"num_interactions": 50}],
     }
     lines = scale.table(figures).splitlines()
     assert len(lines) == 2 + 3
