@@ -49,6 +49,8 @@ class TrainConfig:
     # What the loss of a positive row counts, against 1 for a negative one. As many as there are
     # negatives per positive make both classes count alike; only their ratio matters.
     positive_weight: float = 1.0
+    # Share of the prompts whose title holds what a stranger may have written (hostile_titles.py).
+    hostile_titles: float = 0.0
     num_epochs: float = 1.0
     max_steps: int = -1
     learning_rate: float = 2e-4
@@ -194,7 +196,7 @@ _NOT_NEGATIVE = (
     "evaluate_steps",
     "patience",
 )
-_FRACTIONS = ("lora_dropout", "warmup_fraction")
+_FRACTIONS = ("lora_dropout", "warmup_fraction", "hostile_titles")
 
 
 def _typed(name: str, value: Any, hint: Any, source: str) -> Any:

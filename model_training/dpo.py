@@ -20,8 +20,10 @@ from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
 from model_training.collation import AnswerCollator, training_row
+from model_training.hostile_titles import UNCHANGED, HostileTitles
 from model_training.stage_trainer import (
     StopsAtABrokenLoss,
+    hostile_titles,
     load_model,
     train_and_save,
     trainer_arguments,
@@ -65,7 +67,9 @@ def build_trainer(work: Work, model: Any, processor: Any, scratch: Path) -> Pref
             max_length=None,  # truncation would silently cut pictures or the answer
         ),
         data_collator=PreferenceCollator(processor),
-        train_dataset=Dataset.from_dict(columns).with_transform(PairsWithPictures(work.items)),
+        train_dataset=Dataset.from_dict(columns).with_transform(
+            PairsWithPictures(work.items, hostile_titles(work))
+        ),
         processing_class=processor,
     )
     use_our_callbacks(trainer, work)
@@ -75,9 +79,10 @@ def build_trainer(work: Work, model: Any, processor: Any, scratch: Path) -> Pref
 class PairsWithPictures:
     """Gives the trainer's rows their prompts, pictures and answers, when they are used."""
 
-    def __init__(self, items: Mapping[ItemId, Item]) -> None:
+    def __init__(self, items: Mapping[ItemId, Item], titles: HostileTitles = UNCHANGED) -> None:
         """`items` holds every item that a row names."""
         self._items = items
+        self._titles = titles
 
     def __call__(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
         """From columns `item_id`, `preference`, `label` to `images`, `prompt`, `chosen` and
@@ -87,7 +92,8 @@ class PairsWithPictures:
         for item_id, preference, label in zip(
             columns["item_id"], columns["preference"], columns["label"], strict=True
         ):
-            messages = scoring_messages(preference, self._items[item_id])
+            item = self._titles.shown(self._items[item_id], preference)
+            messages = scoring_messages(preference, item)
             chosen = training_row(messages, label=label)
             rejected = training_row(messages, label=not label)
             rows.append(

@@ -21,8 +21,10 @@ from datasets import Dataset
 from torch.nn.functional import cross_entropy
 from transformers import TrainingArguments
 
+from model_training.hostile_titles import UNCHANGED, HostileTitles
 from model_training.stage_trainer import (
     StopsAtABrokenLoss,
+    hostile_titles,
     load_model,
     train_and_save,
     trainer_arguments,
@@ -55,7 +57,9 @@ def build_trainer(work: Work, model: Any, processor: Any, scratch: Path) -> "Lis
         # No labels: the target is the first of its group.
         args=TrainingArguments(**trainer_arguments(work.config, scratch), label_names=[]),
         data_collator=GroupCollator(processor),
-        train_dataset=Dataset.from_list(groups).with_transform(GroupsWithPictures(work.items)),
+        train_dataset=Dataset.from_list(groups).with_transform(
+            GroupsWithPictures(work.items, hostile_titles(work))
+        ),
         processing_class=processor,
         answers=answer_tokens(processor),
         group_size=1 + work.config.rank_negatives,
@@ -99,16 +103,21 @@ def group_rows(rows: pa.Table, num_negatives: int) -> list[dict[str, Any]]:
 class GroupsWithPictures:
     """Gives the trainer's groups their prompts and pictures, when they are used."""
 
-    def __init__(self, items: Mapping[ItemId, Item]) -> None:
+    def __init__(self, items: Mapping[ItemId, Item], titles: HostileTitles = UNCHANGED) -> None:
         """`items` holds every item that a group names."""
         self._items = items
+        self._titles = titles
 
     def __call__(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
         """From columns `preference`, `item_ids` to `prompts`: a tuple of messages a group."""
         pairs = zip(columns["preference"], columns["item_ids"], strict=True)
+        shown = self._titles.shown
         return {
             "prompts": [
-                tuple(scoring_messages(preference, self._items[item_id]) for item_id in item_ids)
+                tuple(
+                    scoring_messages(preference, shown(self._items[item_id], preference))
+                    for item_id in item_ids
+                )
                 for preference, item_ids in pairs
             ]
         }

@@ -18,6 +18,7 @@ from model_training.processes import is_main
 from model_training.stage_trainer import (
     RowsWithPictures,
     StopsAtABrokenLoss,
+    hostile_titles,
     load_model,
     rows_per_step,
     train_and_save,
@@ -102,7 +103,9 @@ def build_trainer(work: Work, model: Any, processor: Any, scratch: Path) -> Answ
         # Truncation would silently cut pictures or the answer.
         args=SFTConfig(**trainer_arguments(work.config, scratch), max_length=None),
         data_collator=collate,
-        train_dataset=Dataset.from_dict(columns).with_transform(RowsWithPictures(work.items)),
+        train_dataset=Dataset.from_dict(columns).with_transform(
+            RowsWithPictures(work.items, hostile_titles(work))
+        ),
         processing_class=processor,
         peft_config=new_adapter(work.config),
     )

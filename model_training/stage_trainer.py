@@ -26,6 +26,7 @@ from model_training import methods
 from model_training.collation import AnswerCollator, training_row
 from model_training.config import TrainConfig
 from model_training.early_stopping import ValidatesWhileTraining, best_checkpoint, has_ended
+from model_training.hostile_titles import UNCHANGED, HostileTitles
 from model_training.processes import is_main, local_device, num_processes
 from model_training.published_weights import write_whole_checkpoint
 from model_training.training_run import Work, checkpoints
@@ -42,19 +43,29 @@ _ADAPTER_CONFIG = "adapter_config.json"
 class RowsWithPictures:
     """Gives the trainer's rows their prompts and pictures, when they are used."""
 
-    def __init__(self, items: Mapping[ItemId, Item]) -> None:
+    def __init__(self, items: Mapping[ItemId, Item], titles: HostileTitles = UNCHANGED) -> None:
         """`items` holds every item that a row names."""
         self._items = items
+        self._titles = titles
 
     def __call__(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
         """From columns `item_id`, `preference`, `label` to `images`, `prompt`, `completion`."""
+        shown = self._titles.shown
         rows = [
-            training_row(scoring_messages(preference, self._items[item_id]), label=label)
+            training_row(
+                scoring_messages(preference, shown(self._items[item_id], preference)), label=label
+            )
             for item_id, preference, label in zip(
                 columns["item_id"], columns["preference"], columns["label"], strict=True
             )
         ]
         return {name: [row[name] for row in rows] for name in ("images", "prompt", "completion")}
+
+
+def hostile_titles(work: Work) -> HostileTitles:
+    """What the run's prompts show of its items."""
+    preferences = sorted(set(work.rows["preference"].to_pylist()))
+    return HostileTitles(work.config.hostile_titles, preferences, work.config.seed)
 
 
 # --- what watches a run --------------------------------------------------------------------------
