@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks import fuzz
 
 
+@pytest.mark.slow
 async def test_every_answer_is_one_that_the_document_lists(tmp_path: Path):
     fuzzed = await fuzz.fuzz(
         tmp_path, with_keys=True, num_examples=15, seed=0, phases=("examples", "fuzzing")

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks import hostile
 from benchmarks.attacks.image_trial import disagreements, prepare_all, put_all
 from benchmarks.attacks.images import corpus
@@ -9,6 +11,7 @@ from benchmarks.attacks.images import corpus
 PICTURES = [image for image in corpus() if not image.heavy][::12]
 
 
+@pytest.mark.slow
 async def test_api_and_batch_step_survive_hostile_pictures_and_decide_alike(tmp_path: Path):
     online = await put_all(PICTURES, tmp_path)
     offline = prepare_all(PICTURES, tmp_path)
