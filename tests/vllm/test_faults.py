@@ -39,7 +39,8 @@ async def test_every_request_is_answered_and_full_scores_come_back(service: Serv
 async def test_a_frozen_server_is_not_waited_for_again_and_again(service: Service):
     figures = await suffer(service, "frozen", Load(rate=10.0, deadline=1.0, seconds=15.0))
 
-    assert figures["full_share_during"] == 0.0
+    # One that came just before the server froze or thawed may have been answered by it.
+    assert figures["full_share_during"] < 0.05, figures
     # The first that waited told the others: most are answered long before their deadline.
     assert figures["p50_ms"] < 1000 * LOAD.deadline / 2, figures
     assert figures["reasons"].keys() & {"engine-timeout", "shed"}, figures
