@@ -64,6 +64,8 @@ class RowsWithPictures:
 
 def hostile_titles(work: Work) -> HostileTitles:
     """What the run's prompts show of its items."""
+    if not work.config.hostile_titles:
+        return UNCHANGED
     preferences = sorted(set(work.rows["preference"].to_pylist()))
     return HostileTitles(work.config.hostile_titles, preferences, work.config.seed)
 

@@ -14,10 +14,10 @@ import structlog
 
 from services.api.admission import Admission
 from services.api.engine_watch import EngineWatch
-from services.api.item_cache import ItemCache
+from services.api.item_cache import ItemCache, VersionedItem
 from services.api.metrics import Metrics
 from services.core import errors
-from services.core.records import ItemId, UserId
+from services.core.records import ItemId, ScoredCandidate, UserId
 from services.core.scoring import score_candidates
 from services.core.wire import DegradedReason, Priority
 from services.engines.contract import Scorer
@@ -183,12 +183,10 @@ class CandidateScorer:
     async def _ask_about(
         self, preference: str, item_id: ItemId, version: str, by: Scorer
     ) -> tuple[str, float] | None:
-        found = (await self._items.get({item_id: version})).get(item_id)
-        if found is None:
+        answer = await score_one(self._items, by, preference, item_id, version)
+        if answer is None:
             return None
-        [scored] = await score_candidates(
-            by.score, preference, [found.item], by.identity.calibration
-        )
+        found, scored = answer
         self._metrics.note_score(by.identity, scored.probability, has_preference=bool(preference))
         return _key(by, preference, found.version), scored.margin
 
@@ -224,6 +222,17 @@ class CandidateScorer:
         except (errors.StateError, TimeoutError) as error:
             # The ranking is complete; only the next request has to ask the model again.
             log.warning("scores_not_cached", num_scores=len(margins), error=str(error))
+
+
+async def score_one(
+    items: ItemCache, by: Scorer, preference: str, item_id: ItemId, version: str
+) -> tuple[VersionedItem, ScoredCandidate] | None:
+    """What this scorer says of an item, as the cache or the store has it; None if it is deleted."""
+    found = (await items.get({item_id: version})).get(item_id)
+    if found is None:
+        return None
+    [scored] = await score_candidates(by.score, preference, [found.item], by.identity.calibration)
+    return found, scored
 
 
 def _key(by: Scorer, preference: str, item_version: str) -> str:

@@ -17,8 +17,9 @@ import structlog
 from services.api.adapter_metrics import AdapterMetrics
 from services.api.item_cache import ItemCache
 from services.api.live_adapters import Assigned, LiveAdapters
+from services.api.scorer import score_one
 from services.core.records import ItemId
-from services.core.scoring import Calibration, score_candidates
+from services.core.scoring import Calibration
 
 log = structlog.get_logger(__name__)
 
@@ -111,14 +112,13 @@ class ShadowScorer:
             if not await self._quiet(answered.answered_at + PATIENCE_SECONDS):
                 return "dropped"
             version = answered.versions[item_id]
-            found = (await self._items.get({item_id: version})).get(item_id)
-            if found is None:  # deleted meanwhile
-                continue
-            [scored] = await score_candidates(
-                shadow.scorer.score, answered.preference, [found.item], calibration
+            answer = await score_one(
+                self._items, shadow.scorer, answered.preference, item_id, version
             )
+            if answer is None:  # deleted meanwhile
+                continue
             ours.append(margin)
-            theirs.append(scored.margin)
+            theirs.append(answer[1].margin)
         self._metrics.note_differences(
             shadow.name,
             answered.by,

@@ -67,21 +67,18 @@ class AdapterFolders:
         return known[1]
 
     def _judge(self, name: str, folder: str) -> FoundAdapter:
-        manifest = None
+        manifest, problem = None, ""
         try:
             manifest = read_adapter_manifest(folder)
             require_servable(read_adapter(folder), model=self._model)
         except (ModelUnusable, ArtifactMismatch) as error:
             # Whoever is told may be far away, and shall not learn where things lie.
             problem = str(error).replace(f"{folder}/", "").replace(folder, repr(name))
-            return FoundAdapter(name, folder, manifest, problem)
         except OSError as error:
             problem = f"its files cannot be read ({error.strerror})"
-            return FoundAdapter(name, folder, manifest, problem)
-        if not re.fullmatch(NAME_PATTERN, name):
+        if not problem and not re.fullmatch(NAME_PATTERN, name):
             problem = "its name cannot stand in an address; use letters, digits and . _ - only"
-            return FoundAdapter(name, folder, manifest, problem)
-        return FoundAdapter(name, folder, manifest, "")
+        return FoundAdapter(name, folder, manifest, problem)
 
 
 def _is_adapter(path: Path) -> bool:

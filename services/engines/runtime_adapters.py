@@ -59,6 +59,11 @@ class CheckedAdapters:
         self._folder = Path(os.environ[_FOLDER])
         self._model = os.environ[_MODEL]
         self._loaded: dict[str, EngineIdentity] = {}
+        self._routes: dict[tuple[str, str], App] = {
+            ("POST", "/v1/load_lora_adapter"): self._load,
+            ("POST", "/v1/unload_lora_adapter"): self._unload,
+            ("GET", "/v1/models"): self._tell,
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on everything but loads that are refused."""
@@ -66,14 +71,7 @@ class CheckedAdapters:
         if asked[1].startswith(_OTHER_WAY_IN):
             await _answer(send, 404, {"error": {"message": "not served here"}})
             return
-        await self._routes().get(asked, self._app)(scope, receive, send)
-
-    def _routes(self) -> dict[tuple[str, str], App]:
-        return {
-            ("POST", "/v1/load_lora_adapter"): self._load,
-            ("POST", "/v1/unload_lora_adapter"): self._unload,
-            ("GET", "/v1/models"): self._tell,
-        }
+        await self._routes.get(asked, self._app)(scope, receive, send)
 
     async def _load(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await _read(receive)
