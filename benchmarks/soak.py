@@ -28,7 +28,7 @@ import httpx
 import psutil
 
 from benchmarks.faults.programs import Program, ended_after, free_port, redis_server
-from benchmarks.faults.service import NUM_ITEMS, prepare
+from benchmarks.faults.service import NUM_ITEMS, api, prepare
 from benchmarks.running import markdown
 from services.deployment import DEMO_WEIGHTS
 from services.listening import LISTENING
@@ -63,27 +63,23 @@ async def run(arguments: Sequence[str]) -> dict[str, Any]:
         programs = [redis, model]
         with ended_after(programs):
             await asyncio.gather(redis.start(), model.start())
-            environment = {
-                "REDIS_URL": f"redis://127.0.0.1:{port}/0",
-                "MSR_VLLM_URLS": model.said,
-                "MSR_NUM_SCORED": str(NUM_SCORED),
-            }
-            api = _msr("serve", LISTENING, data, folder, environment)
-            worker = _msr("worker", "worker_started", data, folder, environment)
-            programs += [api, worker]
-            await api.start()
+            redis_url = f"redis://127.0.0.1:{port}/0"
+            server = api(data, redis_url, [model], folder, MSR_NUM_SCORED=str(NUM_SCORED))
+            worker = _worker(data, redis_url, model, folder)
+            programs += [server, worker]
+            await server.start()
             await worker.start()
-            return await _soak(api, worker, options)
+            return await _soak(server, worker, options)
 
 
-async def _soak(api: Program, worker: Program, options: argparse.Namespace) -> dict[str, Any]:
+async def _soak(server: Program, worker: Program, options: argparse.Namespace) -> dict[str, Any]:
     sessions, seen = count(), Seen()
-    async with httpx.AsyncClient(base_url=api.said, timeout=60) as http:
+    async with httpx.AsyncClient(base_url=server.said, timeout=60) as http:
         full_rate = await _full_load(http, sessions)
         load = asyncio.create_task(_half_load(http, sessions, full_rate / 2, seen))
         try:
             await asyncio.sleep(60 * options.warm_up_minutes)
-            samples = await _sample({"api": api, "worker": worker}, 60 * options.minutes)
+            samples = await _sample({"api": server, "worker": worker}, 60 * options.minutes)
         finally:
             load.cancel()
             await asyncio.wait([load])
@@ -182,13 +178,15 @@ async def _gauge(http: httpx.AsyncClient, name: str) -> int:
 # --- programs ------------------------------------------------------------------------------------
 
 
-def _msr(
-    command: str, ready: str, data: Path, folder: Path, environment: dict[str, str]
-) -> Program:
-    line = [sys.executable, "-m", "services.cli", command, "--data", str(data), "--engine", "vllm"]
-    if command == "serve":
-        line += ["--no-worker", "--port", "0"]
-    return Program(command, line, ready=ready, folder=folder, environment=environment)
+def _worker(data: Path, redis_url: str, model: Program, folder: Path) -> Program:
+    line = [sys.executable, "-m", "services.cli", "worker", "--data", str(data)]
+    return Program(
+        "worker",
+        [*line, "--engine", "vllm", "--url", model.said],
+        ready="worker_started",
+        folder=folder,
+        environment={"REDIS_URL": redis_url},
+    )
 
 
 def _model_server(folder: Path) -> Program:

@@ -2,11 +2,12 @@
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
 from benchmarks.faults.digest_engine import DigestEngine
-from benchmarks.faults.model_server import NAME, ModelServer
+from benchmarks.faults.model_server import NAME
 from benchmarks.faults.programs import Program
 from model_training import fit_retrieval, merge_adapter
 from model_training.demo.sentences import preference_sentence, updated_preference
@@ -48,7 +49,7 @@ async def prepare(folder: Path) -> tuple[Path, Path]:
 
 
 def api(
-    data: Path, redis_url: str, models: list[ModelServer], folder: Path, **environment: str
+    data: Path, redis_url: str, models: Sequence[Program], folder: Path, **environment: str
 ) -> Program:
     """`msr serve --no-worker` on these model servers."""
     serve = ["serve", "--no-worker", "--data", str(data), "--port", "0", "--engine", "vllm"]
