@@ -5,6 +5,7 @@ a server that answers by itself, on one core: 1.3 ms of CPU a request with 10 in
 100. A list of free connections, one request on each, stays below 0.9 ms with 100.
 """
 
+import asyncio
 import time
 from collections import deque
 
@@ -33,15 +34,19 @@ class FreeConnections(httpx.AsyncBaseTransport):
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send on a free connection; a request that is cancelled closes its connection."""
+        """Send on a free connection; a request that fails or is cancelled ends its connection."""
         connection = self._free.pop()[1] if self._free else self._open()
         self._in_use.add(connection)
         try:
             response = await connection.handle_async_request(request)
             content = b"".join([chunk async for chunk in response.aiter_raw()])
-        finally:
-            self._in_use.remove(connection)
-            self._free.append((time.monotonic(), connection))
+        except BaseException:
+            # Not used again: httpx's pool can be left with a connection that it takes for busy
+            # when a request is cancelled before it is sent, and then the next one waits forever.
+            await self._discard(connection)
+            raise
+        self._in_use.remove(connection)
+        self._free.append((time.monotonic(), connection))
         await self._close_idle()
         return httpx.Response(
             response.status_code,
@@ -54,6 +59,12 @@ class FreeConnections(httpx.AsyncBaseTransport):
         """Close all connections."""
         for connection in [*self._in_use, *(connection for _, connection in self._free)]:
             await connection.aclose()
+
+    async def _discard(self, connection: httpx.AsyncHTTPTransport) -> None:
+        """Whoever cancelled the request may cancel again: the closing goes on by itself."""
+        closing = asyncio.ensure_future(connection.aclose())
+        closing.add_done_callback(lambda _: self._in_use.discard(connection))
+        await asyncio.shield(closing)
 
     async def _close_idle(self) -> None:
         """Those that the server has closed by now, or is about to."""

@@ -96,6 +96,25 @@ async def test_a_cancelled_request_closes_its_connection_and_the_next_opens_anot
         assert listener.num_connections == 2
 
 
+@pytest.mark.parametrize("is_kept", [False, True])
+async def test_a_request_cancelled_at_any_step_leaves_nothing_behind_that_blocks_the_next(
+    is_kept: bool,
+):
+    async with a_listener() as (listener, http):
+        listener.gate.set()
+        for num_steps in range(60):
+            if is_kept:
+                await http.get("/")
+            asking = asyncio.create_task(http.get("/"))
+            for _ in range(num_steps):
+                await asyncio.sleep(0)
+            asking.cancel()
+            await asyncio.wait({asking})
+
+            async with asyncio.timeout(30):
+                assert (await http.get("/")).text == "ok"
+
+
 async def test_connections_of_a_busy_moment_are_closed_once_they_are_idle():
     async with a_listener(idle_seconds=0.1) as (listener, http):
         asking = asyncio.gather(*(http.get("/") for _ in range(5)))
