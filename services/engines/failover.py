@@ -78,7 +78,7 @@ class Replicas:
         self._names = (model, adapter)
         self.hedging = Hedging(bounds.hedge_share)
         self._checked: Checked | None = None
-        self._back = asyncio.Event()  # replaced whenever a replica comes back
+        self._back = asyncio.Event()  # replaced whenever a replica takes prompts again
         self._probes: dict[str, asyncio.Task[None]] = {}
         self._closed = False
 
@@ -193,12 +193,16 @@ class Replicas:
         return self._try(self._replicas[choose_replica(None, loads)], request, trial)
 
     async def _try(self, replica: Replica, request: ChatRequest[T], trial: "_Trial") -> T:
+        is_first = replica.breaker.state == "half-open"
         try:
-            return await replica.ask(request, trial.deadline)
+            answer = await replica.ask(request, trial.deadline)
         except Fault as fault:
             self._note(replica, fault)
             trial.note(replica, fault)
             raise
+        if is_first:
+            self._tell_who_waits()
+        return answer
 
     # --- which replica ---------------------------------------------------------------------------
 
@@ -208,11 +212,10 @@ class Replicas:
 
     def _loads(self, trial: "_Trial") -> dict[str, int]:
         """Of the replicas that may take this prompt."""
-        now = asyncio.get_running_loop().time()
         return {
             url: replica.load
             for url, replica in self._replicas.items()
-            if replica.problem is None and replica.busy_until <= now and url not in trial.failed
+            if replica.obstacle is None and url not in trial.failed
         }
 
     async def _wait(self, trial: "_Trial") -> None:
@@ -228,12 +231,8 @@ class Replicas:
 
     def _what_is_wrong(self) -> EngineError:
         """The one problem there is, or all of them under the kind of the first."""
-        now = asyncio.get_running_loop().time()
-        problems = [
-            replica.problem
-            or EngineOverloaded(f"{replica.url} asks for {replica.busy_until - now:.0f} s of rest")
-            for replica in self._replicas.values()
-        ]
+        obstacles = [replica.obstacle for replica in self._replicas.values()]
+        problems = [each for each in obstacles if each is not None]
         if len(problems) == 1:
             return told_again(problems[0])
         told = "; ".join(str(problem) for problem in problems)
@@ -306,8 +305,9 @@ class Replicas:
 
     async def _bring_back(self, replica: Replica) -> None:
         pause, probe_seconds = FIRST_RETRY_SECONDS, PROBE_SECONDS
-        if replica.breaker.num_in_vain:  # it passes its checks and answers no prompt in time
-            pause = min(pause * 2**replica.breaker.num_in_vain, LONGEST_PROBE_SECONDS)
+        for _ in range(replica.breaker.num_in_vain):  # it passes its checks and answers no prompt
+            pause = min(2 * pause, LONGEST_PROBE_SECONDS)
+        if replica.breaker.num_in_vain:
             await asyncio.sleep(_jittered(pause))
         while True:
             try:
@@ -326,6 +326,9 @@ class Replicas:
             probe_seconds = min(2 * probe_seconds, CHECK_SECONDS)
         del self._probes[replica.url]
         log.info("replica_came_back", url=replica.url)
+        self._tell_who_waits()
+
+    def _tell_who_waits(self) -> None:
         self._back.set()
         self._back = asyncio.Event()
 

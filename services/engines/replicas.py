@@ -20,6 +20,7 @@ from services.core.errors import (
     AnswerTokenMissing,
     ArtifactMismatch,
     EngineError,
+    EngineOverloaded,
     EngineRefused,
     EngineTimeout,
     EngineUnavailable,
@@ -150,6 +151,21 @@ class Replica:
     def load(self) -> int:
         """How many prompts wait for a slot or have one."""
         return len(self._attempts)
+
+    @property
+    def obstacle(self) -> EngineError | None:
+        """Why it takes no prompt now; None if it does.
+
+        One that came back takes a single prompt until it has answered that: all at once would keep
+        a server that is still slow busy with what nobody waits for any more, its next probe too.
+        """
+        if self.problem is not None:
+            return self.problem
+        if self.breaker.state == "half-open" and self._attempts:
+            return EngineUnavailable(f"{self.url} is back and has yet to answer its first prompt")
+        if (rest_seconds := self.busy_until - _now()) > 0:
+            return EngineOverloaded(f"{self.url} asks for {rest_seconds:.0f} s of rest")
+        return None
 
     # --- prompts ---------------------------------------------------------------------------------
 

@@ -340,3 +340,40 @@ async def test_a_slow_server_whose_prompts_are_given_up_stays_in_use():
         assert await answered == ANSWER
 
     assert engine.breaker_states == {"http://a": "closed"}
+
+
+async def test_a_server_that_is_back_gets_one_prompt_until_it_has_answered_that():
+    first = asyncio.Event()
+
+    async def answer_later(_: object) -> httpx.Response:
+        await first.wait()
+        return a_completion()
+
+    server = FakeServer(complete=answer_later)
+    engine = await an_engine(server)
+    for _ in range(3):
+        await give_up(engine)
+    await until(lambda: engine.breaker_states == {"http://a": "half-open"})
+    server.bodies.clear()
+
+    trying = asyncio.create_task(engine.score(a_prompt()))
+    await until(lambda: server.bodies)
+    with pytest.raises(EngineUnavailable, match="has yet to answer its first prompt"):
+        await engine.score(a_prompt())
+    assert len(server.bodies) == 1
+
+    first.set()
+    assert await trying == ANSWER
+    assert await score_many(engine) == [ANSWER] * 20
+
+
+async def test_patient_prompts_wait_for_the_first_of_a_server_that_is_back():
+    server = FakeServer()
+    engine = await an_engine(server, patience_seconds=60.0)
+    server.down = True
+    asking = asyncio.create_task(score_many(engine))
+    await until(lambda: engine.breaker_states == {"http://a": "open"})
+    server.down = False
+
+    assert await asking == [ANSWER] * 20
+    assert len(server.bodies) == 20
