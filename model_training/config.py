@@ -49,7 +49,8 @@ class TrainConfig:
     # What the loss of a positive row counts, against 1 for a negative one. As many as there are
     # negatives per positive make both classes count alike; only their ratio matters.
     positive_weight: float = 1.0
-    # Share of the prompts whose title holds what a stranger may have written (hostile_titles.py).
+    # Share of the prompts with what a stranger may have written into a title: in its place, or in
+    # stage rank beside it (hostile_titles.py).
     hostile_titles: float = 0.0
     num_epochs: float = 1.0
     max_steps: int = -1
@@ -83,6 +84,8 @@ class TrainConfig:
     # Stage rank: the target item and this many negatives share one softmax over margins.
     rank_negatives: int = 7
     rank_temperature: float = 1.0
+    # Stage rank: what it counts that a hostile title moves its item's margin (the mean square).
+    hostile_weight: float = 1.0
 
     def as_dict(self) -> dict[str, Any]:
         """What the run is, in plain values, for the manifest and for fingerprints.
@@ -187,6 +190,7 @@ _POSITIVE = (
     "dpo_beta",
     "rank_negatives",
     "rank_temperature",
+    "hostile_weight",
 )
 _NOT_NEGATIVE = (
     "num_negatives",
