@@ -237,9 +237,11 @@ def _cut(message: Message, num_words: int) -> tuple[Message, int]:
 # no reader of a title needs. "USER:" and "ASSISTANT:" are Vicuna's; only their upper-case form is a
 # marker, and one in the middle of a word too.
 _MARKUP = re.compile(
-    r"(?i:\[\s*\\?/?\s*INST\s*\])"
+    r"(?i:\[\s*\\?/?\s*I\s*N\s*S\s*T\s*\])"
     r"|<<\s*/?\s*SYS\s*>>"
-    r"|<\|[^<>|]{0,40}\|>"
+    r"|<\|[^<>|]{0,40}\|>(?:\s*(?:assistant|user|system|model)\b)?"
+    r"|<(?:start|end)_of_turn>(?:\s*(?:user|model)\b)?"
+    r"|['\"]role['\"]\s*:\s*['\"]\w+['\"]"
     r"|<\s*/?\s*\\?\s*(?:s|image|unk|pad|bos|eos|eot)\s*/?\s*>"
     r"|<[/!?]?[A-Za-z_][^<>]{0,60}>"
     r"|(?:USER|ASSISTANT|SYSTEM)\s*:"
@@ -255,9 +257,22 @@ _OWN_PHRASES = re.compile(
     re.IGNORECASE,
 )
 
+# Orders to answer Yes, or to ignore instructions, speak to the model and say nothing of an item.
+# (Who orders a No only hurts the own item.) Of 19,220 titles of MicroLens-50k 2 hold one. What is
+# left of such a sentence is for the adapter (`hostile_titles` of training).
+_ORDERS = re.compile(
+    r"\b(?:answer|respon[ds]|repl[yi]|output)\w*\b[^.!?\w]{0,4}(?:\w+\W{1,3}){0,4}?yes\b\W*"
+    r"|\b(?:ignor|disregard|forget|overrid)\w*\b(?:\W{1,3}\w+){0,5}?"
+    r"(?:\W{1,3}(?:instruction|prompt|rule|previous|above|taste|preference|system)\w*)+"
+    r"|\b(?:user|assistant)\s*:",
+    re.IGNORECASE,
+)
+
 # The same words again and again, over more than a line: what floods a prompt is no title.
 _REPEATED = re.compile(r"(.{8,100}?)\1{3,}")
 _FLOOD_CHARS = 100
+
+_HARMFUL = (_MARKUP, _OWN_PHRASES, _ORDERS)
 
 # Letters of a script have up to three marks each; a pile of them is an attack on the renderer.
 _MAX_MARKS = 4
@@ -268,7 +283,7 @@ _SPACES = re.compile(r"\s+")
 
 def clean_text(text: str, max_chars: int) -> str:
     """One line of plain text: no control or invisible characters, no model markup, no phrase of our
-    prompts, no quote that ends a field.
+    prompts, no order to the model, no quote that ends a field.
 
     Cleaning a clean text changes nothing. The result has at most `max_chars` characters.
     """
@@ -285,10 +300,11 @@ def _clean_once(text: str) -> str:
     if not text.isascii():
         # Markers in full-width or bold letters are markers too; other such letters stay.
         folded = unicodedata.normalize("NFKC", text)
-        if _MARKUP.search(folded) or _OWN_PHRASES.search(folded):
+        if any(harmful.search(folded) for harmful in _HARMFUL):
             text = folded
-    text = _MARKUP.sub(" ", text.replace('"', "'"))
-    text = _OWN_PHRASES.sub(" ", text)
+    text = text.replace('"', "'")
+    for harmful in _HARMFUL:
+        text = harmful.sub(" ", text)
     if len(text) >= _FLOOD_CHARS:
         text = _REPEATED.sub(_once_if_flooding, text)
     return _SPACES.sub(" ", text).strip()
