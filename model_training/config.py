@@ -50,7 +50,7 @@ class TrainConfig:
     # negatives per positive make both classes count alike; only their ratio matters.
     positive_weight: float = 1.0
     # Share of the prompts with what a stranger may have written into a title: in its place, or in
-    # stage rank beside it (hostile_titles.py).
+    # stage harden beside it (hostile_titles.py).
     hostile_titles: float = 0.0
     num_epochs: float = 1.0
     max_steps: int = -1
@@ -84,7 +84,7 @@ class TrainConfig:
     # Stage rank: the target item and this many negatives share one softmax over margins.
     rank_negatives: int = 7
     rank_temperature: float = 1.0
-    # Stage rank: what it counts that a hostile title moves its item's margin (the mean square).
+    # Stage harden: what it counts that a hostile title moves a margin, against 1 for its own title.
     hostile_weight: float = 1.0
 
     def as_dict(self) -> dict[str, Any]:

@@ -3,12 +3,11 @@
 A share of the training prompts (`hostile_titles` of the configuration) shows its item under its own
 title with something added: words with and without sense, an order to say Yes or No, another user's
 taste. Stages `sft` and `dpo` show it in the title's place, with the answer of the item; stage
-`rank` beside it, and holds the margins of the two together. Whether Yes or No is ordered says
+`harden` beside it, and holds the margins of the two together. Whether Yes or No is ordered says
 nothing about an item, so that only the words it has by itself are worth reading.
 
 `core/prompts.py` takes out what is markup; this is for what cannot be told from a title by its
-form. `msr bench injection` measures the two. In the demo world, from 1.43 places without: 600 steps
-of `sft` gave 1.09, 450 of `rank` 0.64.
+form. `msr bench injection` measures the two.
 """
 
 import string

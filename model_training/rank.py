@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 from datasets import Dataset
-from torch.nn.functional import cross_entropy, mse_loss
+from torch.nn.functional import cross_entropy
 from transformers import TrainingArguments
 
 from model_training.hostile_titles import UNCHANGED, HostileTitles
@@ -64,7 +64,6 @@ def build_trainer(work: Work, model: Any, processor: Any, scratch: Path) -> "Lis
         answers=answer_tokens(processor),
         group_size=1 + work.config.rank_negatives,
         temperature=work.config.rank_temperature,
-        hostile_weight=work.config.hostile_weight,
     )
     use_our_callbacks(trainer, work)
     return trainer
@@ -102,11 +101,7 @@ def group_rows(rows: pa.Table, num_negatives: int) -> list[dict[str, Any]]:
 
 
 class GroupsWithPictures:
-    """Gives the trainer's groups their prompts and pictures, when they are used.
-
-    A prompt whose title a stranger may have written (`titles`) comes beside that with the item's
-    own title, never in its place: the two are to get the same margin.
-    """
+    """Gives the trainer's groups their prompts and pictures, when they are used."""
 
     def __init__(self, items: Mapping[ItemId, Item], titles: HostileTitles = UNCHANGED) -> None:
         """`items` holds every item that a group names."""
@@ -114,25 +109,17 @@ class GroupsWithPictures:
         self._titles = titles
 
     def __call__(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-        """From columns `preference`, `item_ids` to `prompts`, a tuple of messages a group, and
-        `hostile`, by the place of a prompt in its group the same under another title.
-        """
-        groups = [
-            self._group(preference, item_ids)
-            for preference, item_ids in zip(columns["preference"], columns["item_ids"], strict=True)
-        ]
-        return {name: [group[name] for group in groups] for name in ("prompts", "hostile")}
-
-    def _group(self, preference: str, item_ids: Sequence[ItemId]) -> dict[str, Any]:
-        items = [self._items[item_id] for item_id in item_ids]
-        shown = [self._titles.shown(item, preference) for item in items]
+        """From columns `preference`, `item_ids` to `prompts`: a tuple of messages a group."""
+        pairs = zip(columns["preference"], columns["item_ids"], strict=True)
+        shown = self._titles.shown
         return {
-            "prompts": tuple(scoring_messages(preference, item) for item in items),
-            "hostile": {
-                place: scoring_messages(preference, other)
-                for place, (item, other) in enumerate(zip(items, shown, strict=True))
-                if other is not item
-            },
+            "prompts": [
+                tuple(
+                    scoring_messages(preference, shown(self._items[item_id], preference))
+                    for item_id in item_ids
+                )
+                for preference, item_ids in pairs
+            ]
         }
 
 
@@ -144,17 +131,10 @@ class GroupCollator:
         self._processor = processor
 
     def __call__(self, groups: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """`input_ids` and `attention_mask` (B + H, T) of the unanswered prompts, padded on the
-        left, and the pictures; the last H are those under hostile titles, and `own` (H,) says which
-        of the B before them each is the double of.
+        """`input_ids` and `attention_mask` (B, T) of the unanswered prompts, padded on the left,
+        and the pictures.
         """
         prompts: list[Messages] = [messages for group in groups for messages in group["prompts"]]
-        own: list[int] = []
-        num_before = 0
-        for group in groups:
-            own += [num_before + place for place in group["hostile"]]
-            num_before += len(group["prompts"])
-        prompts += [messages for group in groups for messages in group["hostile"].values()]
         images = [picture for messages in prompts for picture in pictures(messages)]
         batch = self._processor(
             text=[
@@ -167,27 +147,20 @@ class GroupCollator:
             add_special_tokens=False,  # the template has written every special token already
             return_tensors="pt",
         )
-        return {**batch, "own": torch.tensor(own, dtype=torch.long)}
+        return dict(batch)
 
 
 class ListwiseTrainer(StopsAtABrokenLoss):
     """transformers' trainer with the loss of this stage."""
 
     def __init__(
-        self,
-        *,
-        answers: AnswerTokens,
-        group_size: int,
-        temperature: float,
-        hostile_weight: float,
-        **options: Any,
+        self, *, answers: AnswerTokens, group_size: int, temperature: float, **options: Any
     ) -> None:
         """`options` are the trainer's; every `group_size` rows of a batch are one group."""
         super().__init__(**options)
         self._answers = answers
         self._group_size = group_size
         self._temperature = temperature
-        self._hostile_weight = hostile_weight
 
     def compute_loss(
         self,
@@ -196,18 +169,17 @@ class ListwiseTrainer(StopsAtABrokenLoss):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Mean over the groups of a batch, and over its hostile titles; with its margins (groups,
-        group_size) if asked for.
-        """
-        own = inputs["own"]
-        prompts = {name: value for name, value in inputs.items() if name != "own"}
-        logits = model(**prompts, logits_to_keep=1, use_cache=False).logits[:, -1].float()
-        every = logits[:, self._answers.yes] - logits[:, self._answers.no]  # (B + H,)
-        margins, hostile = every.split((len(every) - len(own), len(own)))
-        groups = margins.view(-1, self._group_size)
-        targets = torch.zeros(len(groups), dtype=torch.long, device=groups.device)
-        loss = cross_entropy(groups / self._temperature, targets)
-        if len(own):
-            # Towards the margin under the item's own title, and not that one towards this.
-            loss = loss + self._hostile_weight * mse_loss(hostile, margins[own].detach())
-        return (loss, {"margins": groups}) if return_outputs else loss
+        """Mean over the groups of a batch; with its margins (groups, group_size) if asked for."""
+        margins = prompt_margins(model, inputs, self._answers).view(-1, self._group_size)
+        targets = torch.zeros(len(margins), dtype=torch.long, device=margins.device)
+        loss = cross_entropy(margins / self._temperature, targets)
+        return (loss, {"margins": margins}) if return_outputs else loss
+
+
+def prompt_margins(
+    model: Any, inputs: Mapping[str, torch.Tensor], answers: AnswerTokens
+) -> torch.Tensor:
+    """The margin (B,) of every prompt of a batch that is padded on the left, with its gradient."""
+    logits = model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1].float()  # (B, V)
+    margins: torch.Tensor = logits[:, answers.yes] - logits[:, answers.no]
+    return margins

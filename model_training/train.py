@@ -1,13 +1,13 @@
 """Step 5, `msr train`: fine-tune an adapter that answers Yes or No (MLLM-MSR, section 3.3).
 
-    msr train --data D --stage sft|dpo|rank --config FILE
+    msr train --data D --stage sft|dpo|rank|harden --config FILE
     accelerate launch --num_processes 8 -m services.cli train --data D --config FILE
 
 Reads `examples` and `items`; writes an adapter folder: PEFT's files and `manifest.json` (method
 `full`: a merged checkpoint). Every run is prepared and checked (`training_run`), trained by its
-stage (`sft`, `dpo`, `rank`), validated and calibrated by the engine that serves, and published
-whole. A killed run resumes from its last checkpoint; a finished one is not repeated. TensorBoard
-logs lie in `training/FINGERPRINT/runs` of the data folder.
+stage (`sft`, `dpo`, `rank`, `harden`), validated and calibrated by the engine that serves, and
+published whole. A killed run resumes from its last checkpoint; a finished one is not repeated.
+TensorBoard logs lie in `training/FINGERPRINT/runs` of the data folder.
 """
 
 import asyncio
@@ -54,8 +54,14 @@ STAGES: Mapping[Stage, str] = {
     "sft": "model_training.sft",
     "dpo": "model_training.dpo",
     "rank": "model_training.rank",
+    "harden": "model_training.harden",
 }
-OUTPUT: Mapping[Stage, str] = {"sft": "adapter", "dpo": "adapter-dpo", "rank": "adapter-rank"}
+OUTPUT: Mapping[Stage, str] = {
+    "sft": "adapter",
+    "dpo": "adapter-dpo",
+    "rank": "adapter-rank",
+    "harden": "adapter-hardened",
+}
 # A whole model is no adapter; commands would load what lies in `adapter` onto a base.
 OUTPUT_OF_FULL = "merged"
 # How targets meet negatives in the examples; evaluation has more ways (`protocols`).

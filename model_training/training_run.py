@@ -1,7 +1,7 @@
 """A training run before it starts: what it works on, and everything that is refused in advance.
 
 `prepare` reads and checks; no weight is loaded here, so a mistake costs seconds and not hours.
-The stages (`sft`, `dpo`, `rank`) take the `Work` that comes of it.
+The stages (`sft`, `dpo`, `rank`, `harden`) take the `Work` that comes of it.
 """
 
 import json
@@ -27,7 +27,7 @@ from services.core.records import Item, ItemId
 from services.engines.adapters import current_definition, require_servable
 from services.engines.checkpoints import identify_model, read_adapter
 
-Stage = Literal["sft", "dpo", "rank"]
+Stage = Literal["sft", "dpo", "rank", "harden"]
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def _start(
     if stage == "sft":
         if start_adapter is not None:
             raise InputError(
-                "--start-adapter is for the stages dpo and rank; sft starts from the base model"
+                "--start-adapter is for the stages after sft; sft starts from the base model"
             )
         return None, ""
     folder = Path(start_adapter) if start_adapter is not None else Path(data) / "adapter"

@@ -3,9 +3,8 @@
     1 base      trained from scratch (`train_base.py`) and measured on the demo world
     2 adapter   the ordinary commands on a training world: prepare-catalogue, summarize-images,
                 build-preferences, build-examples, train; the base writes every text itself. Stage
-                sft gives `adapter-sft`, stage rank goes on from it, and twice more with hostile
-                titles, which gives `adapter`, which is served. The adapters between and that
-                of stage dpo are to compare, and not shipped
+                sft gives `adapter-sft`, stage rank goes on from it and gives `adapter`, which is
+                served; stage dpo is trained beside it, to compare, and not shipped
     3 evaluate  on the demo world's catalogue: every adapter, then the served one with what it needs
                 taken away (no adapter, blank covers, another user's preference)
 
@@ -76,17 +75,11 @@ def run(work: str, output: Path | None = None) -> dict[str, Any]:
     training = work_folder / "training"
     _prepare(training, base, TRAINING_SEED, NUM_TRAINING_ITEMS, NUM_TRAINING_USERS)
     _msr("build-examples", "--data", training)
-    sft, served = weights / "adapter-sft", weights / "adapter"
-    dpo, ranked, hostile = (work_folder / f"adapter-{name}" for name in ("dpo", "rank", "hostile"))
+    sft, served, dpo = weights / "adapter-sft", weights / "adapter", work_folder / "adapter-dpo"
     fitted = {"sft": _train(training, base, "demo.yaml", "--output", sft)}
-    for name, stage, start, output in (
-        ("dpo", "dpo", sft, dpo),
-        ("rank", "rank", sft, ranked),
-        ("hostile", "rank", ranked, hostile),
-        ("hostile-more", "rank", hostile, served),
-    ):
-        options = ("--stage", stage, "--start-adapter", start, "--output", output)
-        fitted[name] = _train(training, base, f"demo-{name}.yaml", *options)
+    for stage, output in (("rank", served), ("dpo", dpo)):
+        options = ("--stage", stage, "--start-adapter", sft, "--output", output)
+        fitted[stage] = _train(training, base, f"demo-{stage}.yaml", *options)
 
     # --- 3 evaluate -------------------------------------------------------------------------------
     held_out = work_folder / "held-out"
@@ -97,7 +90,6 @@ def run(work: str, output: Path | None = None) -> dict[str, Any]:
         for name, options in {
             "adapter": ("--adapter", served),
             "sft": ("--adapter", sft, "--models", "mllm"),
-            "rank": ("--adapter", ranked, "--models", "mllm"),
             "dpo": ("--adapter", dpo, "--models", "mllm"),
             "no_adapter": ("--adapter", "none", "--models", "mllm"),
             "blank_covers": ("--adapter", served, "--models", "mllm", "--ablate", "cover"),

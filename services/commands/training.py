@@ -126,17 +126,18 @@ class Stage(StrEnum):
     sft = "sft"
     dpo = "dpo"
     rank = "rank"
+    harden = "harden"
 
 
 def train(
     data: Data = "data",
     stage: Annotated[
-        Stage, typer.Option(help="Fine-tune on answers, or from that adapter on preferences.")
+        Stage, typer.Option(help="Fine-tune on answers, or go on from such an adapter.")
     ] = Stage.sft,
     config: Annotated[Path, typer.Option(help="Experiment file.")] = CONFIGS / "default.yaml",
     start_adapter: Annotated[
         str | None,
-        typer.Option(help="Where dpo and rank start; else `adapter` in the data folder."),
+        typer.Option(help="Where the stages after sft start; else `adapter` in the data folder."),
     ] = None,
     output: Annotated[
         str | None, typer.Option(help="Where the adapter goes; else a folder in the data folder.")

@@ -4,14 +4,12 @@ import shutil
 from dataclasses import replace
 from math import log
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from structlog.testing import capture_logs
-from transformers import AutoProcessor
 
 from model_training import build_examples, rank, training_run
 from model_training.collation import AnswerCollator
@@ -100,40 +98,6 @@ def test_a_high_temperature_makes_all_candidates_alike(trainer):
 
     loss = trainer.compute_loss(trainer.model, batch).detach()
     assert float(loss) == pytest.approx(log(4), abs=1e-4)
-
-
-def with_hostile_titles(work: Work, **values: Any) -> Work:
-    return replace(work, config=replace(work.config, hostile_titles=0.6, **values))
-
-
-def test_a_hostile_title_costs_what_it_moves_its_items_margin(work: Work, tmp_path: Path):
-    work = with_hostile_titles(work, hostile_weight=3.0, lora_dropout=0.0)
-    trainer = rank.build_trainer(work, *load_model(work), tmp_path / "scratch")
-    batch = next(iter(trainer.get_train_dataloader()))
-    trainer.model.eval()
-    with torch.no_grad():
-        loss, outputs = trainer.compute_loss(trainer.model, batch, return_outputs=True)
-        own = batch.pop("own")
-        logits = trainer.model(**batch).logits[:, -1]
-
-    answers = AnswerCollator(AutoProcessor.from_pretrained(work.model)).answers
-    margins = logits[:, answers.yes] - logits[:, answers.no]
-    moved = margins[-len(own) :] - margins[own]
-    listwise = -outputs["margins"].softmax(dim=1)[:, 0].log().mean()
-    assert 0 < len(own) < 8
-    assert len(margins) == 8 + len(own)
-    assert float(moved.square().mean()) > 0
-    assert float(loss) == pytest.approx(float(listwise + 3 * moved.square().mean()), rel=1e-4)
-
-
-def test_hostile_titles_come_to_move_less(work: Work, tmp_path: Path):
-    work = with_hostile_titles(work, max_steps=12)
-    trainer = rank.build_trainer(work, *load_model(work), tmp_path / "scratch")
-    trainer._temperature = 1e6  # nothing else to learn
-    trainer.train()
-
-    losses = [entry["loss"] - log(4) for entry in trainer.state.log_history if "loss" in entry]
-    assert sum(losses[-4:]) < 0.5 * sum(losses[:4])
 
 
 @pytest.mark.parametrize("gradient_checkpointing", [False, True])
