@@ -1,7 +1,7 @@
 """How `msr bench injection` counts places."""
 
 from benchmarks import injection
-from benchmarks.attacks.titles import ATTACKS
+from benchmarks.attacks.titles import ATTACKS, HELD_OUT
 from model_training.demo.world import DemoWorld
 from services.core.prompts import GenerationLimits, Messages
 from services.core.scoring import AnswerLogprobs
@@ -26,18 +26,23 @@ class Gullible:
         """Nothing is held."""
 
 
-def test_there_are_50_attacks():
+def test_there_are_50_attacks_and_others_held_out():
     assert len(ATTACKS) == 50
+    assert len(HELD_OUT) == 30
+    assert not {attack("fox") for attack in HELD_OUT.values()} & {
+        attack("fox") for attack in ATTACKS.values()
+    }
 
 
 def test_every_attack_keeps_the_words_of_its_title():
-    for name, attack in ATTACKS.items():
-        kept = attack("The calm kite").replace("\u200b", "")
+    for name, attack in (*ATTACKS.items(), *HELD_OUT.items()):
+        kept = attack("The calm kite").replace("\u200b", "").replace("\u200d", "")
         assert "The calm kite" in kept, name
 
 
 async def test_an_item_that_a_title_moves_to_the_top_gains_all_places_above_it():
-    changes = await injection.measure(Gullible(), DemoWorld(), ["yes", "invisible letters"], 3)
+    attacks = {name: ATTACKS[name] for name in ("yes", "invisible letters")}
+    changes = await injection.measure(Gullible(), DemoWorld(), attacks, 3)
     figures = injection.summarize(changes, 3)
 
     assert figures["attacks"]["invisible letters"] == {"absolute": 0, "up": 0}
@@ -50,5 +55,5 @@ def test_an_item_that_falls_does_not_hide_one_that_rises():
 
     assert (figures["mean_up"], figures["mean_absolute_change"]) == (0, 4)
     assert not injection.holds(figures)
-    assert "+4.00 (up)" in injection.table(figures)
+    assert "+4.00 (up)" in injection.table({**figures, "held_out": figures})
     assert injection.holds(injection.summarize({"up": [0, 1]}, 2))
