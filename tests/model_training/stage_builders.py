@@ -1,14 +1,22 @@
-"""What the stages after SFT start from: an adapter with its manifest, and rows of examples."""
+"""What tests of stages after SFT share: an adapter to start from, rows of examples, a run of two
+steps, and what holds for each: a run that was killed ends as another does.
+"""
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
 
+from model_training import build_examples, training_run
 from model_training.build_examples import SCHEMA
+from model_training.config import TrainConfig
 from model_training.demo.checkpoint import load_checkpoint
+from model_training.training_run import Stage, Work
 from services.engines.adapters import MANIFEST
 from services.engines.checkpoints import fingerprint_checkpoint
 from tests.engines.conftest import a_manifest
@@ -45,3 +53,39 @@ def start_adapter(base: str, folder: Path) -> str:
     )
     (folder / MANIFEST).write_text(manifest.to_json())
     return str(folder)
+
+
+def stage_config(base: Path, **values: Any) -> TrainConfig:
+    """Two steps with a checkpoint after each."""
+    return TrainConfig(
+        base_model=str(base),
+        max_steps=2,
+        gradient_checkpointing=False,
+        precision="float32",
+        checkpoint_steps=1,
+        log_steps=1,
+        learning_rate=1e-2,
+        schedule="constant",
+        **values,
+    )
+
+
+def stage_work(data: str, config: TrainConfig, stage: Stage, folder: Path) -> Work:
+    """A run over all examples of the data, from an adapter that is put into the folder."""
+    build_examples.run(data, num_negatives=config.num_negatives)
+    adapter = start_adapter(config.base_model, folder)
+    return training_run.prepare(data, config, config.base_model, stage=stage, start_adapter=adapter)
+
+
+def require_same_weights_after_a_kill(
+    fit: Callable[[Work, Path, Path], None], work: Work, folder: Path
+) -> None:
+    """Train, and again from the first of the two checkpoints: the weights must be the same."""
+    fit(work, folder / "scratch", folder / "whole")
+    shutil.rmtree(folder / "scratch" / "checkpoint-2")
+    fit(work, folder / "scratch", folder / "resumed")
+
+    weights = "adapter_model.safetensors"
+    whole, resumed = (load_file(folder / run / weights) for run in ("whole", "resumed"))
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)

@@ -1,46 +1,33 @@
 """The preference stage: its reference, its pairs, and that it learns and resumes."""
 
-import shutil
 from dataclasses import replace
 from math import log
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from model_training import build_examples, dpo, training_run
+from model_training import dpo
 from model_training.config import TrainConfig
 from model_training.stage_trainer import load_model
 from model_training.training_run import Work
-from tests.model_training.stage_builders import start_adapter
+from tests.model_training.stage_builders import (
+    require_same_weights_after_a_kill,
+    stage_config,
+    stage_work,
+)
 
 
 @pytest.fixture
 def config(checkpoint: Path) -> TrainConfig:
-    return TrainConfig(
-        base_model=str(checkpoint),
-        num_negatives=1,
-        max_steps=2,
-        batch_size=4,
-        gradient_checkpointing=False,
-        precision="float32",
-        checkpoint_steps=1,
-        log_steps=1,
-        learning_rate=1e-2,
-        schedule="constant",
-        warmup_fraction=0.0,
-        dpo_beta=1.0,
+    return stage_config(
+        checkpoint, num_negatives=1, batch_size=4, warmup_fraction=0.0, dpo_beta=1.0
     )
 
 
 @pytest.fixture
 def work(data: str, config: TrainConfig, tmp_path: Path) -> Work:
-    build_examples.run(data, num_negatives=1)
-    adapter = start_adapter(config.base_model, tmp_path / "sft")
-    prepared = training_run.prepare(
-        data, config, config.base_model, stage="dpo", start_adapter=adapter
-    )
+    prepared = stage_work(data, config, "dpo", tmp_path / "start")
     return replace(prepared, rows=prepared.rows.slice(0, 8))
 
 
@@ -103,15 +90,8 @@ def test_the_loss_falls_as_margins_move_towards_the_preferred_answers(work, tmp_
 
 
 def test_a_run_that_was_killed_goes_on_to_the_same_weights(work: Work, tmp_path: Path):
-    dpo.fit(work, tmp_path / "scratch", tmp_path / "whole")
-    weights = "adapter_model.safetensors"
-    shutil.rmtree(tmp_path / "scratch" / "checkpoint-2")
-    dpo.fit(work, tmp_path / "scratch", tmp_path / "resumed")
-
-    whole, resumed = (load_file(tmp_path / run / weights) for run in ("whole", "resumed"))
-    assert whole.keys() == resumed.keys()
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    require_same_weights_after_a_kill(dpo.fit, work, tmp_path)
     assert sorted(path.name for path in (tmp_path / "whole").iterdir()) == [
         "adapter_config.json",
-        weights,
+        "adapter_model.safetensors",
     ]

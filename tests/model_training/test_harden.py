@@ -1,16 +1,14 @@
 """The stage against hostile titles: what it keeps, what its loss is, that it learns and resumes."""
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from model_training import build_examples, harden, training_run
+from model_training import harden
 from model_training.collation import AnswerCollator
 from model_training.config import TrainConfig
 from model_training.early_stopping import row_margins
@@ -18,33 +16,21 @@ from model_training.hostile_titles import HostileTitles
 from model_training.stage_trainer import hostile_titles, load_model
 from model_training.training_run import Work
 from services.core.errors import InputError
-from tests.model_training.stage_builders import start_adapter
+from tests.model_training.stage_builders import (
+    require_same_weights_after_a_kill,
+    stage_config,
+    stage_work,
+)
 
 
 @pytest.fixture
 def config(checkpoint: Path) -> TrainConfig:
-    return TrainConfig(
-        base_model=str(checkpoint),
-        num_negatives=3,
-        hostile_titles=0.6,
-        max_steps=2,
-        batch_size=4,
-        gradient_checkpointing=False,
-        precision="float32",
-        checkpoint_steps=1,
-        log_steps=1,
-        learning_rate=1e-2,
-        schedule="constant",
-    )
+    return stage_config(checkpoint, num_negatives=3, hostile_titles=0.6, batch_size=4)
 
 
 @pytest.fixture
 def work(data: str, config: TrainConfig, tmp_path: Path) -> Work:
-    build_examples.run(data, num_negatives=3)
-    adapter = start_adapter(config.base_model, tmp_path / "start")
-    return training_run.prepare(
-        data, config, config.base_model, stage="harden", start_adapter=adapter
-    )
+    return stage_work(data, config, "harden", tmp_path / "start")
 
 
 def a_trainer(work: Work, scratch: Path) -> harden.HardeningTrainer:
@@ -131,18 +117,7 @@ def test_hostile_titles_come_to_move_less(work: Work, tmp_path: Path):
 
 
 def test_a_run_that_was_killed_goes_on_to_the_same_weights(work: Work, tmp_path: Path):
-    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    harden.fit(work, whole, whole / "trained")
-    harden.fit(work, resumed, resumed / "trained")
-    shutil.rmtree(resumed / "trained")
-    shutil.rmtree(resumed / "checkpoint-2")
-    harden.fit(work, resumed, resumed / "trained")
-
-    weights = [
-        load_file(folder / "trained" / "adapter_model.safetensors") for folder in (whole, resumed)
-    ]
-    assert weights[0].keys() == weights[1].keys()
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    require_same_weights_after_a_kill(harden.fit, work, tmp_path)
 
 
 def test_a_run_without_hostile_titles_is_refused(work: Work, tmp_path: Path):

@@ -1,6 +1,5 @@
 """The listwise stage: who stands in a group, what its loss is, and that it learns and resumes."""
 
-import shutil
 from dataclasses import replace
 from math import log
 from pathlib import Path
@@ -8,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from structlog.testing import capture_logs
 
-from model_training import build_examples, rank, training_run
+from model_training import rank
 from model_training.collation import AnswerCollator
 from model_training.config import TrainConfig
 from model_training.early_stopping import METRIC_AFTER_SFT, row_margins
@@ -19,33 +17,22 @@ from model_training.rank import group_rows
 from model_training.stage_trainer import load_model
 from model_training.training_run import Work
 from services.core.errors import ArtifactMismatch
-from tests.model_training.stage_builders import some_rows, start_adapter
+from tests.model_training.stage_builders import (
+    require_same_weights_after_a_kill,
+    some_rows,
+    stage_config,
+    stage_work,
+)
 
 
 @pytest.fixture
 def config(checkpoint: Path) -> TrainConfig:
-    return TrainConfig(
-        base_model=str(checkpoint),
-        num_negatives=3,
-        rank_negatives=3,
-        max_steps=2,
-        batch_size=2,
-        gradient_checkpointing=False,
-        precision="float32",
-        checkpoint_steps=1,
-        log_steps=1,
-        learning_rate=1e-2,
-        schedule="constant",
-    )
+    return stage_config(checkpoint, num_negatives=3, rank_negatives=3, batch_size=2)
 
 
 @pytest.fixture
 def work(data: str, config: TrainConfig, tmp_path: Path) -> Work:
-    build_examples.run(data, num_negatives=3)
-    adapter = start_adapter(config.base_model, tmp_path / "sft")
-    prepared = training_run.prepare(
-        data, config, config.base_model, stage="rank", start_adapter=adapter
-    )
+    prepared = stage_work(data, config, "rank", tmp_path / "start")
     return replace(prepared, rows=prepared.rows.slice(0, 16))
 
 
@@ -144,11 +131,4 @@ def test_a_stage_that_gained_nothing_says_so(work: Work, tmp_path: Path):
 
 
 def test_a_run_that_was_killed_goes_on_to_the_same_weights(work: Work, tmp_path: Path):
-    rank.fit(work, tmp_path / "scratch", tmp_path / "whole")
-    weights = "adapter_model.safetensors"
-    shutil.rmtree(tmp_path / "scratch" / "checkpoint-2")
-    rank.fit(work, tmp_path / "scratch", tmp_path / "resumed")
-
-    whole, resumed = (load_file(tmp_path / run / weights) for run in ("whole", "resumed"))
-    assert whole.keys() == resumed.keys()
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    require_same_weights_after_a_kill(rank.fit, work, tmp_path)
