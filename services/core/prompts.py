@@ -234,8 +234,8 @@ def _cut(message: Message, num_words: int) -> tuple[Message, int]:
 
 # Role, picture and end markers of chat templates, as whoever writes a text may spell them: those of
 # LLaVA-NeXT's Mistral and Vicuna, of Llama, ChatML, Gemma and others, and tags of any kind, which
-# no reader of a title needs. "USER:" and "ASSISTANT:" are Vicuna's; only their upper-case form is a
-# marker, and one in the middle of a word too.
+# no reader of a title needs. "USER:" and "ASSISTANT:" are Vicuna's; in the middle of a word only
+# their upper-case form is a marker.
 _MARKUP = re.compile(
     r"(?i:\[\s*\\?/?\s*I\s*N\s*S\s*T\s*\])"
     r"|<<\s*/?\s*SYS\s*>>"
