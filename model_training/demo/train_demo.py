@@ -1,10 +1,11 @@
-"""`msr demo-model` makes the shipped demo weights again, from nothing, within an hour on 2 cores.
+"""`msr demo-model` makes the shipped demo weights again, from nothing: three hours on 2 cores.
 
     1 base      trained from scratch (`train_base.py`) and measured on the demo world
     2 adapter   the ordinary commands on a training world: prepare-catalogue, summarize-images,
                 build-preferences, build-examples, train; the base writes every text itself. Stage
-                sft gives `adapter-sft`, stage rank goes on from it and gives `adapter`, which is
-                served; stage dpo is trained beside it, to compare, and not shipped
+                sft gives `adapter-sft`, stage rank goes on from it, and stage harden from that
+                gives `adapter`, which is served; stage dpo is trained beside them, to compare, and
+                like the adapter of stage rank not shipped
     3 evaluate  on the demo world's catalogue: every adapter, then the served one with what it needs
                 taken away (no adapter, blank covers, another user's preference)
 
@@ -75,10 +76,11 @@ def run(work: str, output: Path | None = None) -> dict[str, Any]:
     training = work_folder / "training"
     _prepare(training, base, TRAINING_SEED, NUM_TRAINING_ITEMS, NUM_TRAINING_USERS)
     _msr("build-examples", "--data", training)
-    sft, served, dpo = weights / "adapter-sft", weights / "adapter", work_folder / "adapter-dpo"
+    sft, served = weights / "adapter-sft", weights / "adapter"
+    rank, dpo = work_folder / "adapter-rank", work_folder / "adapter-dpo"
     fitted = {"sft": _train(training, base, "demo.yaml", "--output", sft)}
-    for stage, output in (("rank", served), ("dpo", dpo)):
-        options = ("--stage", stage, "--start-adapter", sft, "--output", output)
+    for stage, start, output in (("rank", sft, rank), ("harden", rank, served), ("dpo", sft, dpo)):
+        options = ("--stage", stage, "--start-adapter", start, "--output", output)
         fitted[stage] = _train(training, base, f"demo-{stage}.yaml", *options)
 
     # --- 3 evaluate -------------------------------------------------------------------------------
@@ -90,6 +92,7 @@ def run(work: str, output: Path | None = None) -> dict[str, Any]:
         for name, options in {
             "adapter": ("--adapter", served),
             "sft": ("--adapter", sft, "--models", "mllm"),
+            "rank": ("--adapter", rank, "--models", "mllm"),
             "dpo": ("--adapter", dpo, "--models", "mllm"),
             "no_adapter": ("--adapter", "none", "--models", "mllm"),
             "blank_covers": ("--adapter", served, "--models", "mllm", "--ablate", "cover"),

@@ -33,7 +33,7 @@ def demo_model(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train the shipped demo model and its adapter again, from nothing (under an hour)."""
+    """Train the shipped demo model and its adapter again, from nothing (hours on a CPU)."""
     from model_training.demo import train_demo
 
     report(lambda: train_demo.run(work, output), as_json)
