@@ -67,7 +67,7 @@ def test_an_adapter_activated_by_command_is_followed_elsewhere_and_kept_by_a_res
     ):
         url = listening(server)
         rows = [line.split() for line in msr_says("adapters", "list", "--url", url).splitlines()]
-        assert rows == [["adapter", "rank", "mllm", "active"], ["sft", "sft", "mllm"]]
+        assert rows == [["adapter", "harden", "mllm", "active"], ["sft", "sft", "mllm"]]
         answer = json.loads(msr_says("adapters", "activate", "sft", "--url", url, "--json"))
         assert (answer["active"], answer["previous"]) == ("sft", "adapter")
         with MsrClient(listening(other)) as client:

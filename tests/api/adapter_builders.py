@@ -12,9 +12,9 @@ from services.engines.checkpoints import identify_servable
 from services.engines.contract import EngineIdentity, Scorer
 from tests.api.builders import ScriptedEngine, a_title
 
-RANK, SFT = DEMO_WEIGHTS / "adapter", DEMO_WEIGHTS / "adapter-sft"
+SERVED, SFT = DEMO_WEIGHTS / "adapter", DEMO_WEIGHTS / "adapter-sft"
 MODEL = "d17f483c8851237f"  # the shipped base, as the manifests name it
-RANK_WEIGHTS, SFT_WEIGHTS = "6fdd3d104c4ab304", "49b789e816b72db3"
+SERVED_WEIGHTS, SFT_WEIGHTS = "a26066e9312df0b8", "49b789e816b72db3"
 
 
 def put_adapter(folder: Path, name: str, source: Path = SFT, **manifest: str) -> Path:
@@ -51,7 +51,7 @@ class SwappingEngine(ScriptedEngine):
     """Its own adapter is the shipped one, and margins are 0; others answer with `margin`."""
 
     def __init__(self, *, margin: float = 2.0, **options: Any) -> None:
-        super().__init__(identity=EngineIdentity(MODEL, RANK_WEIGHTS), **options)
+        super().__init__(identity=EngineIdentity(MODEL, SERVED_WEIGHTS), **options)
         self.margin = margin
         self.load_failure: EngineError | None = None
         self.loaded: dict[str, _Scripted] = {}

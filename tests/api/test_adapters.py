@@ -17,8 +17,8 @@ from services.state import keys
 from services.state.store import Store
 from tests.api.adapter_builders import (
     MODEL,
-    RANK,
-    RANK_WEIGHTS,
+    SERVED,
+    SERVED_WEIGHTS,
     SFT,
     SFT_WEIGHTS,
     SwappingEngine,
@@ -193,7 +193,7 @@ async def test_what_the_engine_cannot_load_leaves_the_old_one_active(
 async def test_an_engine_that_takes_no_adapters_refuses_clearly(
     store: Store, tmp_path: Path
 ) -> None:
-    engine = ScriptedEngine(identity=EngineIdentity(MODEL, RANK_WEIGHTS))
+    engine = ScriptedEngine(identity=EngineIdentity(MODEL, SERVED_WEIGHTS))
     put_adapter(tmp_path, "sft")
     app = an_app(store, engine, adapters=live_adapters(store, engine, tmp_path))
     answer = await send(app, "POST", "/adapters/sft/activate")
@@ -223,7 +223,7 @@ async def test_without_weights_of_its_own_an_adapter_ranks_by_its_margin_and_say
 ) -> None:
     await put_user(store, "u1", ["i1"], preference="likes i1")
     put_adapter(tmp_path, "sft")
-    ranker = a_ranker(model=MODEL, adapter=RANK_WEIGHTS)
+    ranker = a_ranker(model=MODEL, adapter=SERVED_WEIGHTS)
     app = an_app(store, engine, adapters=live, ranker=ranker)
     before = await recommend(app, candidates=["i2", "i6"])
     own = (await listed(app))["own"]
@@ -304,7 +304,7 @@ async def test_other_weights_under_the_chosen_name_are_not_what_was_chosen(
     folder = put_adapter(tmp_path, "chosen")
     await change(app, "chosen/activate")
     shutil.rmtree(folder)
-    put_adapter(tmp_path, "chosen", RANK)
+    put_adapter(tmp_path, "chosen", SERVED)
     restarted = live_adapters(store, SwappingEngine(), tmp_path)
     await restarted.look()
     assert f"no folder here holds the weights {SFT_WEIGHTS}" in restarted.problem
@@ -321,7 +321,7 @@ async def test_of_two_changes_from_one_state_the_second_is_refused(
             return await super().load_adapter(folder)
 
     put_adapter(tmp_path, "sft")
-    put_adapter(tmp_path, "own-of-faster", RANK)
+    put_adapter(tmp_path, "own-of-faster", SERVED)
     faster = live_adapters(store, engine, tmp_path)
     app = an_app(store, engine, adapters=live_adapters(store, Slow(), tmp_path))
     answer = await send(app, "POST", "/adapters/sft/activate")

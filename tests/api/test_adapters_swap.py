@@ -13,17 +13,17 @@ from services.core.records import UserId
 from services.engines.local import LocalEngine
 from services.state import keys
 from services.state.store import Store
-from tests.api.adapter_builders import RANK, SFT, put_adapter
+from tests.api.adapter_builders import SERVED, SFT, put_adapter
 from tests.api.builders import ITEM_IDS, an_app, live_adapters, put_user, recommend, send
 
-BASE = str(RANK.parent / "base")
+BASE = str(SERVED.parent / "base")
 NUM_CALLERS = 4
 NUM_SWAPS = 8
 
 
 @pytest.fixture
 async def engine() -> AsyncIterator[LocalEngine]:
-    engine = LocalEngine.load(BASE, str(RANK), device="cpu")
+    engine = LocalEngine.load(BASE, str(SERVED), device="cpu")
     yield engine
     await engine.close()
 
@@ -79,7 +79,7 @@ async def test_swapping_under_load_fails_no_request_and_mixes_none(
 
     await asyncio.gather(swap(), *(call(number) for number in range(NUM_CALLERS)))
 
-    alone = {"own": await scores_alone(store, RANK), "sft": await scores_alone(store, SFT)}
+    alone = {"own": await scores_alone(store, SERVED), "sft": await scores_alone(store, SFT)}
     assert {answer["adapter"] for answer in answers} == {"own", "sft"}
     for answer in answers:
         assert not answer["degraded"]
@@ -99,7 +99,7 @@ async def test_a_request_in_hand_ends_with_the_adapter_it_began_with(
     await send(app, "POST", "/adapters/sft/activate")
     answer = await taken
 
-    expected = await scores_alone(store, RANK)
+    expected = await scores_alone(store, SERVED)
     assert answer["adapter"] == "own"
     assert margins(answer) == pytest.approx(
         {item: expected["u1", item] for item in ITEM_IDS}, abs=1e-4

@@ -21,13 +21,13 @@ from services.engines.contract import AdapterHost
 from services.engines.local import LocalEngine
 from tests.engines.conftest import a_prompt
 
-BASE, RANK, SFT = (str(DEMO_WEIGHTS / name) for name in ("base", "adapter", "adapter-sft"))
+BASE, SERVED, SFT = (str(DEMO_WEIGHTS / name) for name in ("base", "adapter", "adapter-sft"))
 PROMPTS = [a_prompt("A calm fox", color, taste) for color in ("red", "blue") for taste in "abc"]
 
 
 @pytest.fixture
 async def engine() -> AsyncIterator[LocalEngine]:
-    engine = LocalEngine.load(BASE, RANK, device="cpu")
+    engine = LocalEngine.load(BASE, SERVED, device="cpu")
     yield engine
     await engine.close()
 
@@ -51,12 +51,12 @@ async def test_adapters_score_at_once_as_each_does_alone(engine: LocalEngine):
         *(who.score(prompt) for prompt in PROMPTS for who in (engine, loaded))
     )
 
-    by_rank, by_sft = await alone(RANK), await alone(SFT)
-    assert_alike(answers[::2], by_rank)
+    by_served, by_sft = await alone(SERVED), await alone(SFT)
+    assert_alike(answers[::2], by_served)
     assert_alike(answers[1::2], by_sft)
-    assert all(abs(a.yes - b.yes) > 1e-4 for a, b in zip(by_rank, by_sft, strict=True))
+    assert all(abs(a.yes - b.yes) > 1e-4 for a, b in zip(by_served, by_sft, strict=True))
     assert loaded.identity == identify(BASE, SFT)
-    assert engine.identity == identify(BASE, RANK)
+    assert engine.identity == identify(BASE, SERVED)
 
 
 async def test_loading_and_unloading_under_load_changes_no_score(engine: LocalEngine):
@@ -65,7 +65,7 @@ async def test_loading_and_unloading_under_load_changes_no_score(engine: LocalEn
         loaded = await engine.load_adapter(SFT)
         await engine.unload_adapter(loaded)
 
-    assert_alike((await scoring), 4 * await alone(RANK))
+    assert_alike((await scoring), 4 * await alone(SERVED))
     with pytest.raises(EngineUnavailable, match="unloaded"):
         await loaded.score(PROMPTS[0])
 
@@ -98,7 +98,7 @@ async def test_an_adapter_of_another_base_is_refused_and_nothing_changes(
 
     with pytest.raises(ArtifactMismatch, match="another-base"):
         await engine.load_adapter(str(folder))
-    assert_alike([await engine.score(prompt) for prompt in PROMPTS], await alone(RANK))
+    assert_alike([await engine.score(prompt) for prompt in PROMPTS], await alone(SERVED))
 
 
 async def test_a_damaged_adapter_is_refused(engine: LocalEngine, tmp_path: Path):
@@ -110,7 +110,7 @@ async def test_a_damaged_adapter_is_refused(engine: LocalEngine, tmp_path: Path)
         await engine.load_adapter(str(folder))
 
 
-@pytest.mark.parametrize("own", [RANK, None])
+@pytest.mark.parametrize("own", [SERVED, None])
 async def test_an_adapter_that_fails_in_the_middle_of_loading_leaves_the_model_as_it_was(
     own: str | None, tmp_path: Path
 ):

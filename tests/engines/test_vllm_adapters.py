@@ -20,8 +20,8 @@ from services.engines.vllm import VllmEngine
 from tests.engines.conftest import a_prompt
 from tests.engines.vllm_servers import FakeServer, Network, a_completion, an_engine, until
 
-BASE, RANK, SFT = (str(DEMO_WEIGHTS / name) for name in ("base", "adapter", "adapter-sft"))
-OWN, OTHER = identify(BASE, RANK), identify(BASE, SFT)
+BASE, SERVED, SFT = (str(DEMO_WEIGHTS / name) for name in ("base", "adapter", "adapter-sft"))
+OWN, OTHER = identify(BASE, SERVED), identify(BASE, SFT)
 NAME = f"adapter-sft@{OTHER.adapter}"
 
 

@@ -38,7 +38,7 @@ USERS = [f"user-{number:05d}" for number in range(6)]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the API finds adapters, and servers may load them from."""
     folder = tmp_path_factory.mktemp("adapters")
-    copytree(ADAPTER, folder / "rank")
+    copytree(ADAPTER, folder / "served")
     copytree(SFT, folder / "sft")
     return folder
 
@@ -119,7 +119,7 @@ async def test_activating_and_rolling_back_under_load_fails_and_mixes_no_request
     alone: dict[str | None, dict[tuple[str, str], float]] = {}
     answers: list[RecommendResponse] = []
     with serving(redis_url, data, folder, *replicas) as client, ThreadPoolExecutor(4) as callers:
-        for name in ("rank", "sft"):
+        for name in ("served", "sft"):
             client.activate_adapter(name)
             found = [margins(ask(client, user)) for user in USERS]
             alone[name] = {key: margin for each in found for key, margin in each.items()}
@@ -134,8 +134,8 @@ async def test_activating_and_rolling_back_under_load_fails_and_mixes_no_request
             client.roll_back_adapter()
             answers += [each.result() for each in asked]  # raises for anything but 200
 
-    assert min(abs(alone["rank"][key] - alone["sft"][key]) for key in alone["rank"]) > 1e-3
-    assert {answer.adapter for answer in answers} == {"rank", "sft"}
+    assert min(abs(alone["served"][key] - alone["sft"][key]) for key in alone["served"]) > 1e-3
+    assert {answer.adapter for answer in answers} == {"served", "sft"}
     for answer in answers:
         assert (answer.degraded, answer.num_cached) == (False, 0)
         expected = alone[answer.adapter]
@@ -177,7 +177,7 @@ def test_a_server_that_was_not_told_to_load_adapters_is_refused_and_the_old_one_
         assert refused.value.problem.status == 409
         assert "--load-adapters-from" in refused.value.problem.detail
         # The server's own adapter lies in the folder under another name: it needs no loading.
-        assert client.activate_adapter("rank").active == "rank"
+        assert client.activate_adapter("served").active == "served"
         assert not ask(client, USERS[0]).degraded
 
 
