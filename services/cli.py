@@ -56,6 +56,7 @@ app.add_typer(api_keys.keys, name="keys")
 app.add_typer(operating.dead_letters, name="dead-letters")
 app.command("export-user")(operating.export_user)
 app.command("openapi")(calling.openapi)
+app.command("replay")(calling.replay)
 
 app.command("demo")(measuring.demo)
 app.command("demo-model")(measuring.demo_model)

@@ -10,7 +10,7 @@ from typing import Any
 
 from services.api.main import serve
 
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 120
 
 # Opens what it serves, and serves it until the event is set.
 Run = Callable[[Callable[[str], None], asyncio.Event], Awaitable[None]]
