@@ -21,18 +21,15 @@ import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing, closing
 from types import TracebackType
-from typing import TypeVar
 
 import httpx
 
 from clients.python.conversations import Conversations, Outcome
 from clients.python.methods import ApiMethods, http_options
 from clients.python.retries import Retries
-from clients.python.routes import Call
+from clients.python.routes import Answer, Call
 from clients.python.transports import AsyncLine, Line
 from services.core import wire
-
-Answer = TypeVar("Answer")
 
 
 class MsrClient(ApiMethods):

@@ -13,19 +13,18 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, get_a
 import httpx
 
 from clients.python import routes
-from clients.python.routes import Call
+from clients.python.routes import Answer, Call
 
 if TYPE_CHECKING:
     from clients.python.client import AsyncMsrClient, MsrClient
 
 P = ParamSpec("P")
-Answer = TypeVar("Answer")
 Answer_co = TypeVar("Answer_co", covariant=True)
 
 # What may stand after `Bearer` in a header (RFC 6750).
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 # The server hangs up after 5 idle seconds: a connection that old is not used again.
-_LIMITS = httpx.Limits(keepalive_expiry=2.0)
+_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=100, keepalive_expiry=2.0)
 
 
 class Method(Protocol[P, Answer_co]):

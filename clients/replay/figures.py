@@ -12,7 +12,7 @@ from services.core import wire
 
 @dataclass(slots=True)
 class Figures:
-    """Counts and seconds, noted as answers come."""
+    """Counts, and seconds of the requests that were answered, noted as answers come."""
 
     num_sent: int = 0
     counts: Counter[str] = field(default_factory=Counter)

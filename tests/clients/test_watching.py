@@ -2,7 +2,9 @@
 
 import json
 from contextlib import aclosing, closing
+from typing import cast
 
+import httpx
 import pytest
 
 from clients.python import (
@@ -13,6 +15,7 @@ from clients.python import (
     ServerUnreachable,
     UnknownUser,
 )
+from clients.python.conversations import Conversations, Pause, ReadOn, Send, Step
 from services.core import wire
 from tests.clients.serving import Reply, ScriptedServer
 
@@ -113,6 +116,40 @@ async def test_connections_that_say_nothing_are_made_again_only_so_often(
 
 async def test_a_refusal_in_the_middle_is_raised(server: ScriptedServer) -> None:
     await raised(server, ProblemError, Reply([told(1)]), refused("forbidden", 403))
+
+
+# --- what is decided between two connections, without any ----------------------------------------
+
+
+def after_hearing(piece: bytes, then: bytes | httpx.TransportError) -> list[Step]:
+    """What is done when a stream that told `piece` goes on with `then`."""
+    asked = Conversations("http://x", Retries(max_tries=2)).watch_preference("u1", None)
+    stream = httpx.Response(200, headers={"Content-Type": "text/event-stream"})
+    assert isinstance(next(asked), Send)
+    assert isinstance(asked.send(stream), ReadOn)
+    assert isinstance(asked.send(piece), ReadOn)
+    steps = [asked.send(then), next(asked)]
+    assert not any(isinstance(step, wire.PreferenceResponse) for step in steps)
+    return cast(list[Step], steps)
+
+
+@pytest.mark.parametrize("then", [b"", httpx.ReadError("cut"), httpx.ReadTimeout("silent")])
+def test_a_stream_that_ends_breaks_or_falls_silent_is_asked_for_again(
+    then: bytes | httpx.TransportError,
+) -> None:
+    pause, send = after_hearing(b"id: 3\n\n", then)
+    assert isinstance(pause, Pause)
+    assert isinstance(send, Send)
+    assert (send.last_event_id, send.streamed) == ("3", True)
+
+
+def test_the_server_says_how_long_to_wait_before_that() -> None:
+    pause, _ = after_hearing(b"retry: 1500\n", b"")
+    assert isinstance(pause, Pause)
+    assert 1.5 <= pause.seconds <= 1.6
+
+
+# --- leaving -------------------------------------------------------------------------------------
 
 
 def test_who_leaves_a_blocking_watch_hangs_up(server: ScriptedServer) -> None:
