@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event: its type, its data with lines joined by line feeds, the last id that was told."""
+    """One event: its type, and its data with lines joined by line feeds."""
 
     name: str
     data: str
-    last_id: str
 
 
 class EventStream:
@@ -41,7 +40,7 @@ class EventStream:
                 continue
             self.last_id = self._id
             if self._data:
-                yield Event(self._name or "message", "\n".join(self._data), self.last_id)
+                yield Event(self._name or "message", "\n".join(self._data))
             self._name, self._data = "", []
 
     def _lines(self, text: str) -> Iterator[str]:
