@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from services.api.main import serve
+from services.serving import QuietServer, base_url, listen, quiet_config
 
 PATIENCE_SECONDS = 120
 
@@ -83,11 +83,17 @@ class ScriptedServer:
 @contextmanager
 def scripted() -> Iterator[ScriptedServer]:
     """A server that is told what to reply."""
-    app: Any = ScriptedServer()
+    script = ScriptedServer()
 
     async def run(on_listening: Callable[[str], None], stop: asyncio.Event) -> None:
-        at = {"host": "127.0.0.1", "port": 0, "shutdown_seconds": 1.0}
-        await serve(app, on_listening=on_listening, stop=stop, **at)
+        listener = listen("127.0.0.1", 0, remedy="another machine")
+        config = quiet_config(script, shutdown_seconds=1.0)
+        server = QuietServer(config, lambda: on_listening(base_url(listener)))
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        await stop.wait()
+        server.should_exit = True
+        await serving
+        listener.close()
 
-    with served(run) as app.url:
-        yield app
+    with served(run) as script.url:
+        yield script
