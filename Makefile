@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO_DATA ?= data/demo
 PORT ?= 8000
 
-.PHONY: demo test test-slow chaos fuzz audit vllm-cpu test-vllm evaluate-microlens evaluate-demo lint format clean
+.PHONY: demo test test-slow test-node typescript-client chaos fuzz audit vllm-cpu test-vllm evaluate-microlens evaluate-demo lint format clean
 
 # pip takes a CPU build of this torch where one is offered. Elsewhere it may take the CUDA build,
 # which is larger and works as well.
@@ -49,6 +49,21 @@ test: lint
 # Tests that take long: attacks on running programs.
 test-slow: $(VENV)/dev.stamp
 	$(BIN)/pytest -m slow
+
+# What the TypeScript client is made and tested with: node 20 or newer, and npm.
+NPM := npm --prefix clients/typescript
+clients/typescript/node_modules/.package-lock.json: clients/typescript/package-lock.json
+	$(NPM) ci --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+# The types of the TypeScript client again, from the OpenAPI document of this code.
+typescript-client: $(VENV)/serve.stamp clients/typescript/node_modules/.package-lock.json
+	$(BIN)/msr openapi > clients/typescript/openapi.json
+	$(NPM) run generate
+
+# The TypeScript client against a running API.
+test-node: $(VENV)/dev.stamp clients/typescript/node_modules/.package-lock.json
+	$(BIN)/pytest -m node
 
 # The tests that need a real vLLM server; it runs on the CPU, with the demo model.
 test-vllm: $(VENV)/vllm.stamp

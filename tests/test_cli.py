@@ -81,3 +81,13 @@ def test_a_missing_column_is_named_with_the_file(tmp_path: Path):
 
     assert "items.csv" in stderr
     assert "title" in stderr
+
+
+def test_the_openapi_document_is_printed_with_or_without_keys():
+    keyed, open_to_all = (
+        json.loads(msr("openapi", *options).stdout) for options in ([], ["--without-keys"])
+    )
+
+    assert keyed["paths"].keys() == open_to_all["paths"].keys() >= {"/recommend"}
+    assert "securitySchemes" in keyed["components"]
+    assert "securitySchemes" not in open_to_all["components"]

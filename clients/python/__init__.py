@@ -1,11 +1,50 @@
-"""The Python client: `from clients.python import MsrClient`. Needs httpx and pydantic alone."""
+"""The Python clients: `from clients.python import MsrClient`. httpx and pydantic are enough."""
 
-from clients.python.client import (
+from clients.python.client import AsyncMsrClient, MsrClient
+from clients.python.errors import (
+    AdapterRefused,
+    BacklogFull,
+    BodyTooLarge,
     ClientError,
-    MsrClient,
+    Forbidden,
+    ImageRefused,
+    InvalidRequest,
     ProblemError,
+    RateLimited,
+    RowRefused,
     ServerUnreachable,
+    StateConflict,
+    StateUnavailable,
     StillFolding,
+    Unauthenticated,
+    UnknownAdapter,
+    UnknownItem,
+    UnknownUser,
+    UrlRefused,
 )
+from clients.python.retries import Retries
 
-__all__ = ["ClientError", "MsrClient", "ProblemError", "ServerUnreachable", "StillFolding"]
+__all__ = [
+    "AdapterRefused",
+    "AsyncMsrClient",
+    "BacklogFull",
+    "BodyTooLarge",
+    "ClientError",
+    "Forbidden",
+    "ImageRefused",
+    "InvalidRequest",
+    "MsrClient",
+    "ProblemError",
+    "RateLimited",
+    "Retries",
+    "RowRefused",
+    "ServerUnreachable",
+    "StateConflict",
+    "StateUnavailable",
+    "StillFolding",
+    "Unauthenticated",
+    "UnknownAdapter",
+    "UnknownItem",
+    "UnknownUser",
+    "UrlRefused",
+]

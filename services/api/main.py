@@ -55,6 +55,7 @@ log = structlog.get_logger(__name__)
 
 # Work that goes on beside the server until the event is set.
 Background = Callable[[asyncio.Event], Awaitable[None]]
+Lifespan = Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]
 
 DESCRIPTION = """
 Multimodal sequential recommendation: a written preference for every user, carried forward as
@@ -69,9 +70,14 @@ class _Api(FastAPI):
         if self.openapi_schema is None:
             document = super().openapi()
             problems.add_problem_schema(document)
-            guard.describe(document, self.routes, self.state.parts.access.rules)
+            guard.describe(document, self.routes, self.state.rules)
         assert self.openapi_schema is not None
         return self.openapi_schema
+
+
+def describe(rules: AccessRules) -> dict[str, Any]:
+    """The OpenAPI document of an application with these rules; nothing has to run for it."""
+    return _routed(rules).openapi()
 
 
 def create_app(
@@ -111,6 +117,23 @@ def create_app(
             for task in following:
                 task.cancel()
 
+    app = _routed(rules, lifespan)
+    app.state.parts = parts
+    problems.register(app)
+    # The last one added is the outermost.
+    app.add_middleware(EncodedPaths)
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=limits.max_body_bytes,
+        by_path={"/items": limits.max_item_body_bytes},
+    )
+    app.add_middleware(RequestLog, metrics=parts.metrics)
+    app.add_middleware(SecurityHeaders)
+    return app
+
+
+def _routed(rules: AccessRules, lifespan: Lifespan | None = None) -> FastAPI:
+    """The routes and what is told of them."""
     app = _Api(
         title="MSR",
         summary="Multimodal sequential recommendation",
@@ -122,19 +145,9 @@ def create_app(
         docs_url=None,
         redoc_url=None,
     )
-    app.state.parts = parts
+    app.state.rules = rules
     for routes in (recommend, interactions, users, items, adapter_routes, operations):
         app.include_router(routes.router)
-    problems.register(app)
-    # The last one added is the outermost.
-    app.add_middleware(EncodedPaths)
-    app.add_middleware(
-        BodyLimit,
-        max_bytes=limits.max_body_bytes,
-        by_path={"/items": limits.max_item_body_bytes},
-    )
-    app.add_middleware(RequestLog, metrics=parts.metrics)
-    app.add_middleware(SecurityHeaders)
     return app
 
 

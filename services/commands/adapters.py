@@ -7,22 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from services.commands.options import AsJson
+from services.commands.options import HERE, ApiKeyOption, ApiUrl, AsJson
 
-adapters = typer.Typer(help="Which adapter a running API scores by.", no_args_is_help=True)
-
-Url = Annotated[str, typer.Option(help="Address of the API.", envvar="MSR_URL")]
-Key = Annotated[
-    str | None,
-    typer.Option(
-        "--key", help="API key of the scope admin, where keys are asked for.", envvar="MSR_API_KEY"
-    ),
-]
-_HERE = "http://127.0.0.1:8000"
+adapters = typer.Typer(
+    help="Which adapter a running API scores by; a key needs the scope admin.",
+    no_args_is_help=True,
+)
 
 
 @adapters.command("list")
-def list_adapters(url: Url = _HERE, key: Key = None, as_json: AsJson = False) -> None:
+def list_adapters(url: ApiUrl = HERE, key: ApiKeyOption = None, as_json: AsJson = False) -> None:
     """Show all adapters and what they do now."""
     _tell(url, key, lambda client: client.adapters(), as_json)
 
@@ -30,8 +24,8 @@ def list_adapters(url: Url = _HERE, key: Key = None, as_json: AsJson = False) ->
 @adapters.command("activate")
 def activate_adapter(
     name: Annotated[str, typer.Argument(help="The adapter's name, as `list` shows it.")],
-    url: Url = _HERE,
-    key: Key = None,
+    url: ApiUrl = HERE,
+    key: ApiKeyOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Let an adapter score: here at once, in every process within seconds."""
@@ -39,7 +33,9 @@ def activate_adapter(
 
 
 @adapters.command("rollback")
-def roll_back_adapter(url: Url = _HERE, key: Key = None, as_json: AsJson = False) -> None:
+def roll_back_adapter(
+    url: ApiUrl = HERE, key: ApiKeyOption = None, as_json: AsJson = False
+) -> None:
     """Let the previous adapter score again."""
     _tell(url, key, lambda client: client.roll_back_adapter(), as_json)
 

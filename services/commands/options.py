@@ -68,6 +68,14 @@ Estimate = Annotated[bool, typer.Option("--estimate", help="Say what a run would
 Retry = Annotated[bool, typer.Option("--retry-quarantined", help="Try quarantined rows again.")]
 
 
+# Of a running API, for the commands that are its clients.
+ApiUrl = Annotated[str, typer.Option("--url", help="Address of the API.", envvar="MSR_URL")]
+ApiKeyOption = Annotated[
+    str | None,
+    typer.Option("--key", help="API key, where keys are asked for.", envvar="MSR_API_KEY"),
+]
+HERE = "http://127.0.0.1:8000"
+
 # Options whose value may be left out: typer has none such.
 _VALUE_OPTIONAL = ("--ray",)
 

@@ -4,6 +4,8 @@ from typing import Any
 import pytest
 
 from services.api import problems
+from services.api.access import AccessRules
+from services.api.main import describe
 from services.core import errors
 from services.state.store import Store
 from tests.api.builders import WITH_KEYS, an_app
@@ -91,6 +93,11 @@ def test_where_no_key_is_asked_for_the_document_does_not_speak_of_any(store: Sto
     assert "securitySchemes" not in document["components"]
     assert not [name for name, operation in operations(document) if "security" in operation]
     assert "401" not in str([operation["responses"] for _, operation in operations(document)])
+
+
+def test_the_document_is_had_without_a_server(store: Store, document: dict[str, Any]) -> None:
+    assert describe(WITH_KEYS) == document
+    assert describe(AccessRules()) == an_app(store).openapi()
 
 
 def test_bounds_of_optional_fields_stand_in_the_document(document: dict[str, Any]) -> None:

@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 import traceback
 from collections.abc import Callable, Iterator
 
@@ -145,13 +143,3 @@ def test_waiting_in_vain_says_how_far_the_preference_came() -> None:
     client = MsrClient("http://x", transport=a_preference_at([2]))
     with client, pytest.raises(StillFolding, match="covers 2 of 4"):
         client.wait_for_version("u1", 4, timeout_seconds=0, sleep=lambda seconds: None)
-
-
-def test_the_client_needs_httpx_and_pydantic_alone() -> None:
-    code = (
-        "import sys, clients.python; "
-        "bad = {'fastapi', 'redis', 'structlog', 'numpy', 'torch', 'PIL', 'pyarrow'}; "
-        "sys.exit(str(bad & set(sys.modules)) if bad & set(sys.modules) else 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr

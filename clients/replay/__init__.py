@@ -1,0 +1,1 @@
+"""The load generator: sends the interactions of a file to a running API, at a given rate."""

@@ -1,0 +1,111 @@
+"""The interactions of a file, oldest first: what there is to replay.
+
+    *.csv   user_id, item_id, timestamp_ms     a catalogue of one's own
+    *.csv   user, item, timestamp              MicroLens; timestamps in milliseconds, too
+    *.tsv   user, tab, item ids oldest first between spaces
+
+A tsv has an order and no times. It gets those that `msr prepare-catalogue` gives it, so that both
+speak of the same interactions. Sorting takes the whole file into memory, some 200 bytes a row.
+"""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from services.core import wire
+from services.core.errors import MalformedFile
+
+# As services/batch/readers/microlens.py; a test holds them together.
+HISTORY_STARTS_MS = 1_577_836_800_000
+STEP_MS = 60_000
+
+_COLUMNS = (("user_id", "item_id", "timestamp_ms"), ("user", "item", "timestamp"))
+
+
+class Row(NamedTuple):
+    """One interaction."""
+
+    user_id: str
+    item_id: str
+    timestamp_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What a file holds, oldest first; of equally old ones that which stands first."""
+
+    rows: list[Row]
+    num_skipped: int
+
+
+def read_recording(path: Path, *, prefix: str = "") -> Recording:
+    """All rows that the API could take; the others are counted.
+
+    `prefix` stands before each user id, so that a replay has users of its own.
+
+    MalformedFile if it cannot be read, or has none.
+    """
+    rows: list[Row] = []
+    num_skipped = 0
+    try:
+        # A byte that is no UTF-8 costs its row, whose id then is none.
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            found = _tsv_rows(file) if path.suffix == ".tsv" else _csv_rows(path, file)
+            for row in found:
+                checked = _checked(row, prefix)
+                if checked is not None:
+                    rows.append(checked)
+                else:
+                    num_skipped += 1
+    except (OSError, csv.Error) as error:
+        raise MalformedFile(f"{path} cannot be read ({error})") from error
+    if not rows:
+        raise MalformedFile(f"{path} has no interaction to replay, {num_skipped} rows are unusable")
+    rows.sort(key=lambda row: row.timestamp_ms)
+    return Recording(rows, num_skipped)
+
+
+def _csv_rows(path: Path, lines: Iterator[str]) -> Iterator[Row | None]:
+    cells = csv.reader(lines)
+    header = [name.strip() for name in next(cells, [])]
+    columns = next((each for each in _COLUMNS if set(each) <= set(header)), None)
+    if columns is None:
+        raise MalformedFile(
+            f"{path} has the columns {', '.join(map(repr, header)) or 'none'}; name them "
+            "user_id, item_id and timestamp_ms (milliseconds since the epoch)"
+        )
+    user, item, timestamp = (header.index(name) for name in columns)
+    for row in cells:
+        if not row:
+            continue
+        try:
+            yield Row(row[user], row[item], int(float(row[timestamp])))
+        except (IndexError, ValueError, OverflowError):
+            yield None
+
+
+def _tsv_rows(lines: Iterator[str]) -> Iterator[Row | None]:
+    for line in lines:
+        user_id, tab, items = line.strip("\r\n").partition("\t")
+        if not tab:
+            if line.strip():
+                yield None
+            continue
+        for position, item_id in enumerate(items.split()):
+            yield Row(user_id, item_id, HISTORY_STARTS_MS + position * STEP_MS)
+
+
+def _checked(row: Row | None, prefix: str) -> Row | None:
+    """The row with its user's prefix, if the API could take it."""
+    if row is None or not row.user_id or row.timestamp_ms < 0:
+        return None
+    row = row._replace(user_id=prefix + row.user_id)
+    try:
+        wire.InteractionIn(**row._asdict())
+    except ValidationError:
+        return None
+    return row

@@ -1,0 +1,195 @@
+"""Send a recording at a rate, whatever becomes of what was sent before: an open loop.
+
+A server that slows down slows nothing here: its requests pile up and its latencies show it. How
+late a request was sent after its due moment is told beside, and says whether this program kept up.
+Nothing is sent twice, so that each error shows.
+"""
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from clients.python import AsyncMsrClient, ClientError, Retries
+from clients.replay.figures import Figures
+from clients.replay.reading import Row
+from services.core import wire
+from services.core.errors import InputError
+
+_TELL_EVERY_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to replay; InputError for what cannot be."""
+
+    # Interactions a second, and how many go into a request.
+    rate: float = 100.0
+    batch_size: int = 1
+    # Of all requests, how many ask for recommendations, each for a user of the batch before it.
+    recommend_share: float = 0.0
+    offset: int = 0
+    limit: int | None = None
+    # Leave the times out: all happens now, and again with each replay.
+    now: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate < float("inf"):
+            raise InputError(f"the rate {self.rate} is none; give interactions a second")
+        if not 1 <= self.batch_size <= wire.MAX_INTERACTIONS:
+            raise InputError(f"a batch has 1 to {wire.MAX_INTERACTIONS} interactions")
+        if not 0 <= self.recommend_share < 1:
+            raise InputError("the share of recommendations is at least 0 and less than 1")
+
+
+def open_client(url: str, *, api_key: str | None, timeout_seconds: float) -> AsyncMsrClient:
+    """A client that never makes a request wait for another. InputError for an impossible key."""
+    limits = httpx.Limits(
+        max_connections=None, max_keepalive_connections=None, keepalive_expiry=2.0
+    )
+    try:
+        return AsyncMsrClient(
+            url,
+            api_key=api_key,
+            timeout_seconds=timeout_seconds,
+            retries=Retries(max_tries=1),
+            transport=httpx.AsyncHTTPTransport(limits=limits),
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+async def replay(
+    rows: Sequence[Row],
+    client: AsyncMsrClient,
+    plan: Plan,
+    *,
+    stop: asyncio.Event,
+    tell: Callable[[str], None] = _to_stderr,
+) -> dict[str, Any]:
+    """Send the rows until they or the event end it; then wait for the last answers, and sum up.
+
+    `next_offset` is where to go on: all rows before it were answered.
+    """
+    end = len(rows) if plan.limit is None else min(len(rows), plan.offset + plan.limit)
+    run = _Run(rows[:end], client, plan, stop, tell)
+    return await run.to_its_end()
+
+
+class _Run:
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        client: AsyncMsrClient,
+        plan: Plan,
+        stop: asyncio.Event,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._rows = rows
+        self._client = client
+        self._plan = plan
+        self._stop = stop
+        self._tell = tell
+        self._figures = Figures()
+        self._num_under_way = 0
+        # Where batches begin that were sent and are not answered.
+        self._open: set[int] = set()
+
+    async def to_its_end(self) -> dict[str, Any]:
+        started = time.perf_counter()
+        async with asyncio.TaskGroup() as group:
+            next_row = await self._send_all(group, started)
+        return {
+            **self._figures.summary(time.perf_counter() - started),
+            "next_offset": min(self._open, default=next_row),
+            "interrupted": self._stop.is_set(),
+        }
+
+    async def _send_all(self, group: asyncio.TaskGroup, started: float) -> int:
+        """Send each batch when it is due; the first row that was not sent."""
+        plan = self._plan
+        num_owed, told_at = 0.0, started
+        for first in range(plan.offset, len(self._rows), plan.batch_size):
+            due = started + (first - plan.offset) / plan.rate
+            if await self._is_stopped_before(due):
+                return first
+            batch = self._rows[first : first + plan.batch_size]
+            group.create_task(self._at(due, self._interact(first, batch)))
+            num_owed += plan.recommend_share / (1 - plan.recommend_share)
+            num_asked = int(num_owed)
+            num_owed -= num_asked
+            for number in range(1, num_asked + 1):
+                # Spread over the time to the next batch.
+                due_then = due + number / (num_asked + 1) * plan.batch_size / plan.rate
+                if await self._is_stopped_before(due_then):
+                    return first + len(batch)
+                group.create_task(self._at(due_then, self._recommend(batch[-1])))
+            if time.perf_counter() - told_at > _TELL_EVERY_SECONDS:
+                told_at = time.perf_counter()
+                self._tell_progress(first, started)
+        return len(self._rows)
+
+    async def _is_stopped_before(self, due: float) -> bool:
+        """Wait until then; whether the event was set."""
+        wait = due - time.perf_counter()
+        if wait <= 0:
+            await asyncio.sleep(0)  # answers are read also by a program that runs late
+            return self._stop.is_set()
+        try:
+            async with asyncio.timeout(wait):
+                await self._stop.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _at(self, due: float, request: Coroutine[Any, Any, None]) -> None:
+        """Send a request that is due, and note its error and how late it was sent."""
+        self._figures.late_seconds.append(time.perf_counter() - due)
+        self._num_under_way += 1
+        try:
+            await request
+        except ClientError as error:
+            self._figures.note_error(error)
+        finally:
+            self._num_under_way -= 1
+
+    async def _interact(self, first: int, batch: Sequence[Row]) -> None:
+        interactions = [
+            wire.InteractionIn(
+                user_id=row.user_id,
+                item_id=row.item_id,
+                timestamp_ms=None if self._plan.now else row.timestamp_ms,
+            )
+            for row in batch
+        ]
+        self._open.add(first)
+        self._figures.num_sent += len(batch)
+        started = time.perf_counter()
+        answer = await self._client.interact(*interactions)
+        self._figures.interact_seconds.append(time.perf_counter() - started)
+        self._figures.note_taken(answer)
+        self._open.discard(first)
+
+    async def _recommend(self, row: Row) -> None:
+        started = time.perf_counter()
+        answer = await self._client.recommend(row.user_id)
+        self._figures.recommend_seconds.append(time.perf_counter() - started)
+        self._figures.note_ranking(answer)
+
+    def _tell_progress(self, row: int, started: float) -> None:
+        seconds = time.perf_counter() - started
+        num_done = row - self._plan.offset
+        left = (len(self._rows) - row) / self._plan.rate
+        self._tell(
+            f"{row:,} of {len(self._rows):,} sent, {num_done / seconds:,.1f} of "
+            f"{self._plan.rate:,g} a second, {self._num_under_way} under way, "
+            f"{self._figures.errors.total()} errors, {left / 60:,.0f} minutes left"
+        )
