@@ -15,7 +15,16 @@ try:
 except ImportError:
     sys.exit("`msr` needs more than a client does: pip install 'msr[serve]'")
 
-from services.commands import adapters, api_keys, measuring, offline, operating, serving, training
+from services.commands import (
+    adapters,
+    api_keys,
+    checking,
+    measuring,
+    offline,
+    operating,
+    serving,
+    training,
+)
 from services.commands.options import with_values
 
 app = typer.Typer(
@@ -46,6 +55,7 @@ app.add_typer(adapters.adapters, name="adapters")
 app.add_typer(api_keys.keys, name="keys")
 app.add_typer(operating.dead_letters, name="dead-letters")
 app.command("export-user")(operating.export_user)
+app.command("doctor")(checking.doctor)
 
 app.command("demo")(measuring.demo)
 app.command("demo-model")(measuring.demo_model)
