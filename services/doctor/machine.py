@@ -190,7 +190,9 @@ def look_at_gpu(driver_file: Path = Path("/proc/driver/nvidia/version")) -> Iter
 
 def _driver(file: Path) -> str:
     try:
-        found = re.search(r"Kernel Module\D*?([\d.]+)", file.read_text(encoding="utf-8"))
+        found = re.search(
+            r"Kernel Module(?: for \S+)?\s+([\d.]+)", file.read_text(encoding="utf-8")
+        )
     except OSError:
         return ""
     return found[1] if found else "of unknown version"

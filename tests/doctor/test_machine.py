@@ -125,10 +125,22 @@ def test_an_address_of_another_machine_is_a_problem():
 
 
 @pytest.mark.skipif(Path("/proc/driver/nvidia").exists(), reason="this machine has a GPU")
-def test_no_gpu_is_a_note_but_a_driver_whose_card_torch_cannot_use_is_a_problem(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("line", "version"),
+    [
+        ("NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar 5", "550.54.15"),
+        ("NVIDIA UNIX Open Kernel Module for x86_64  580.159.04  Release Build", "580.159.04"),
+    ],
+)
+def test_a_driver_whose_card_torch_cannot_use_is_a_problem(line: str, version: str, tmp_path: Path):
     driver = tmp_path / "version"
-    driver.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar 5\n")
+    driver.write_text(f"NVRM version: {line}\n")
 
-    assert [finding.status for finding in look_at_gpu()] == ["note"]
     (found,) = look_at_gpu(driver)
-    assert (found.status, "550.54.15" in found.found) == ("problem", True)
+
+    assert (found.status, f"driver {version} " in found.found) == ("problem", True)
+
+
+@pytest.mark.skipif(Path("/proc/driver/nvidia").exists(), reason="this machine has a GPU")
+def test_no_gpu_is_a_note():
+    assert [finding.status for finding in look_at_gpu()] == ["note"]
