@@ -54,7 +54,9 @@ def look_at_settings(
             "settings",
             "note",
             f"nothing reads the variable {name}.",
-            f"Did you mean {near[0]}?" if near else "Unset it; docs/serving.md names those that there are.",
+            f"Did you mean {near[0]}?"
+            if near
+            else "Unset it; docs/serving.md names those that there are.",
         )
     if error is None and not strange:
         num_set = sum(name in environment for name in known)
