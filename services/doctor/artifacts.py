@@ -82,8 +82,7 @@ def _look_at_trained(data: str) -> Iterator[Finding]:
     yield Finding(
         "adapter",
         "ok",
-        f"{folder} has weights {manifest.weights} and fits this version's prompts: servers should "
-        "tell the same weights.",
+        f"{folder} (stage {manifest.stage}) fits this version's prompts; the servers hold theirs.",
     )
 
 

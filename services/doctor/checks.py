@@ -47,7 +47,7 @@ def all_checks(
         Check("disk", partial(look_at_disk, folders)),
         Check("data", partial(look_at_data, data)),
         Check("adapter", partial(look_at_adapter, data, choose, settings.adapters)),
-        Check("model server", partial(look_at_model_servers, choose)),
+        Check("model server", partial(look_at_model_servers, data, choose)),
         Check("redis", partial(look_at_redis, data, settings)),
         Check("port", partial(look_at_port, host, port)),
     ]

@@ -13,6 +13,7 @@ from pydantic import AliasChoices, ValidationError
 from services.core.errors import MsrError
 from services.deployment import EngineChoice, open_store
 from services.doctor.findings import Finding, problem_of
+from services.engines.adapters import MANIFEST, read_adapter_manifest
 from services.engines.opening import AS_SERVED
 from services.engines.served import Served, Weights
 from services.engines.server_http import Dropped, Fault, ServerHttp
@@ -25,6 +26,8 @@ OLDEST_REDIS = (6, 2)
 FULL_MEMORY_SHARE = 0.8
 SKEW_SECONDS = 2.0
 LARGE_SKEW_SECONDS = 60.0
+# Variables of the entry point and of `msr bench evaluate-microlens`: neither settings nor options.
+_READ_ELSEWHERE = ("MSR_LOG_LEVEL", "MSR_MICROLENS")
 
 
 # --- settings ------------------------------------------------------------------------------------
@@ -46,7 +49,7 @@ def look_at_settings(
             f"{_variable(name)} cannot be used: {fault['msg']}.",
             "Correct or unset it; the findings below took the defaults of all settings.",
         )
-    known = {*_setting_names(), *options, "MSR_LOG_LEVEL"}
+    known = {*_setting_names(), *options, *_READ_ELSEWHERE}
     strange = sorted(name for name in environment if name.startswith("MSR_") and name not in known)
     for name in strange:
         near = difflib.get_close_matches(name, known, n=1)
@@ -196,8 +199,10 @@ class _Asked:
     adapter: str | None
 
 
-def look_at_model_servers(choose: Callable[[], EngineChoice]) -> Iterator[Finding]:
-    """Does each server answer, and does it serve what would be asked of it?"""
+def look_at_model_servers(data: str, choose: Callable[[], EngineChoice]) -> Iterator[Finding]:
+    """Does each server answer, does it serve what would be asked of it, and is its adapter the one
+    in the data folder, if there is one?
+    """
     choice = choose()
     if choice.kind != "vllm":
         if choice.urls:
@@ -230,6 +235,7 @@ def look_at_model_servers(choose: Callable[[], EngineChoice]) -> Iterator[Findin
         for url, weights in seen.items():
             yield _told(url, weights, purpose)
         yield from _judge_agreement(found[purpose])
+        yield from _judge_adapter(Path(data) / "adapter", found[purpose])
     writers, scorers = found.values()
     if writers and scorers and writers[0].identity.model != scorers[0].identity.model:
         yield Finding(
@@ -275,6 +281,21 @@ def _told(url: str, weights: Weights | MsrError, purpose: str) -> Finding:
             "Start it with `msr serve-model --adapter NAME=DIR` after `msr train`.",
         )
     return Finding("model server", "ok", f"{told}.")
+
+
+def _judge_adapter(folder: Path, replicas: Sequence[Weights]) -> Iterator[Finding]:
+    """A merged checkpoint goes by a fingerprint of its own, which says nothing of the adapter's."""
+    served = {each.identity.adapter for each in replicas if each.adapter}
+    if not served or not (folder / MANIFEST).is_file():
+        return
+    trained = read_adapter_manifest(folder).weights
+    if trained not in served:
+        yield Finding(
+            "model server",
+            "note",
+            f"{folder} holds other weights ({trained}) than are served ({', '.join(served)}).",
+            f"To serve those, start the servers again with `--adapter NAME={folder}`.",
+        )
 
 
 def _judge_agreement(replicas: Sequence[Weights]) -> Iterator[Finding]:

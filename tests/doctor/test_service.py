@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -158,11 +159,11 @@ def a_listing(**changes: str) -> dict[str, Any]:
     return {"data": served + named}
 
 
-def look(*urls: str, **options: Any) -> list[Finding]:
+def look(*urls: str, data: str = "no-such-folder", **options: Any) -> list[Finding]:
     settings = Settings(vllm_urls=urls)
     given = {"kind": "vllm", "model": None, "adapter": None} | options
-    choose = partial(choose_engine, "data", settings, **given)
-    check = Check("model server", partial(look_at_model_servers, choose))
+    choose = partial(choose_engine, data, settings, **given)
+    check = Check("model server", partial(look_at_model_servers, data, choose))
     return list(run_checks([check], timeout_seconds=60))
 
 
@@ -208,6 +209,19 @@ def test_servers_of_different_weights_are_a_problem():
     assert "same weights" in found[-1].found
 
 
+@pytest.mark.parametrize(
+    ("shipped", "expected"), [("adapter", ["ok"]), ("adapter-sft", ["ok", "note"])]
+)
+def test_an_adapter_other_than_that_of_the_data_folder_is_a_note(
+    shipped: str, expected: list[str], tmp_path: Path
+):
+    copytree(DEMO_WEIGHTS / shipped, tmp_path / "adapter")
+    with json_server({"/v1/models": a_listing()}) as url:
+        found = look(url, data=str(tmp_path))
+
+    assert [finding.status for finding in found] == expected
+
+
 def test_a_server_without_an_adapter_is_a_note():
     base = labels(EngineIdentity("0123", ""), {})
     entries = [{"id": name, "root": name, "max_model_len": 4096} for name in ("base", *base)]
@@ -231,6 +245,6 @@ def test_vllm_without_a_server_and_a_recommender_without_vllm_are_problems():
         return choose_engine("data", settings, kind="local", model=None, adapter=None)
 
     (found,) = run_checks(
-        [Check("model server", partial(look_at_model_servers, choose))], timeout_seconds=60
+        [Check("model server", partial(look_at_model_servers, "data", choose))], timeout_seconds=60
     )
     assert (found.status, "MSR_RECOMMENDER_URLS" in found.found) == ("problem", True)
