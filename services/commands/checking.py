@@ -17,6 +17,7 @@ from services.commands.options import (
     Model,
     Urls,
 )
+from services.core.errors import MsrError
 from services.engines.opening import EngineKind
 
 _SHOWN = {"ok": "ok     ", "note": "note   ", "problem": "PROBLEM"}
@@ -44,11 +45,11 @@ def doctor(
     from services.doctor.findings import run_checks
     from services.settings import Settings
 
-    fault = None
+    fault: ValidationError | MsrError | None = None
     try:
         settings = Settings()
-    except ValidationError as error:
-        settings, fault = Settings.model_construct(), error
+    except (ValidationError, MsrError) as error:
+        settings, fault = Settings.model_construct(redis_url=None), error
     if url:
         settings = settings.model_copy(update={"vllm_urls": tuple(url)})
     kind: EngineKind = "vllm" if engine == EngineName.vllm else "local"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from services.core.errors import MsrError
 from services.deployment import EngineChoice
 from services.doctor.artifacts import look_at_adapter, look_at_data
 from services.doctor.findings import Check
@@ -29,7 +30,7 @@ def all_checks(
     host: str,
     port: int,
     options: Iterable[str],
-    settings_error: ValidationError | None = None,
+    settings_error: ValidationError | MsrError | None = None,
 ) -> list[Check]:
     """What `msr serve` with the same options stands on.
 

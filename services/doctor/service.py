@@ -34,21 +34,25 @@ _READ_ELSEWHERE = ("MSR_LOG_LEVEL", "MSR_MICROLENS")
 
 
 def look_at_settings(
-    environment: Mapping[str, str], options: Iterable[str], error: ValidationError | None
+    environment: Mapping[str, str],
+    options: Iterable[str],
+    error: ValidationError | MsrError | None,
 ) -> Iterator[Finding]:
     """Can the environment be used, and is every MSR_ variable one that somebody reads?
 
     `options` are the variables that stand for options of `msr`; `error` is what came of reading
     the settings, None if they could be read.
     """
-    for fault in error.errors(include_input=False, include_url=False) if error else ():
-        name = ".".join(map(str, fault["loc"]))
-        yield Finding(
-            "settings",
-            "problem",
-            f"{_variable(name)} cannot be used: {fault['msg']}.",
-            "Correct or unset it; the findings below took the defaults of all settings.",
-        )
+    if isinstance(error, MsrError):
+        yield problem_of("settings", error)
+    elif error is not None:
+        for fault in error.errors(include_input=False, include_url=False):
+            yield Finding(
+                "settings",
+                "problem",
+                f"{_variable('.'.join(map(str, fault['loc'])))} cannot be used: {fault['msg']}.",
+                "Correct or unset it; the findings below took the defaults of all settings.",
+            )
     known = {*_setting_names(), *options, *_READ_ELSEWHERE}
     strange = sorted(name for name in environment if name.startswith("MSR_") and name not in known)
     for name in strange:

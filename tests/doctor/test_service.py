@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from services.core.errors import InputError
 from services.deployment import DEMO_WEIGHTS, EngineChoice, choose_engine
 from services.doctor.findings import Check, Finding, run_checks
 from services.doctor.service import (
@@ -59,6 +60,12 @@ def test_a_setting_that_cannot_be_used_is_named_without_its_value(monkeypatch: p
     assert statuses(found) == ["problem"]
     assert "MSR_NUM_SCORED" in found[0].found
     assert "hunter2" not in found[0].found + found[0].remedy
+
+
+def test_settings_that_end_in_an_error_of_ours_are_a_problem():
+    found = list(look_at_settings({}, (), InputError("the file of a setting is gone; name one")))
+
+    assert statuses(found) == ["problem"]
 
 
 def test_a_variable_that_nobody_reads_is_a_note_with_the_one_that_was_meant():
