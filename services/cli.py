@@ -19,6 +19,7 @@ from services.commands import (
     adapters,
     api_keys,
     calling,
+    checking,
     measuring,
     offline,
     operating,
@@ -57,6 +58,7 @@ app.add_typer(operating.dead_letters, name="dead-letters")
 app.command("export-user")(operating.export_user)
 app.command("openapi")(calling.openapi)
 app.command("replay")(calling.replay)
+app.command("doctor")(checking.doctor)
 
 app.command("demo")(measuring.demo)
 app.command("demo-model")(measuring.demo_model)

@@ -59,14 +59,20 @@ class Server:
     """What Redis says of itself. `max_bytes` is 0 where nothing bounds its memory.
 
     `appends`: every write goes to an append-only file. `writes_to_disk`: the last write there, of
-    that file or of a snapshot, succeeded.
+    that file or of a snapshot, succeeded. `eviction` is what it does at the bound; `in_cluster`: it
+    is a node of a Redis Cluster. `time_ms` is its clock.
     """
 
+    version: str
+    time_ms: float
     used_bytes: int
     max_bytes: int
+    eviction: str
     num_clients: int
     appends: bool
     writes_to_disk: bool
+    is_primary: bool
+    in_cluster: bool
 
 
 @dataclass(frozen=True, slots=True)

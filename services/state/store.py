@@ -81,15 +81,21 @@ class Store:
 
     async def load_server(self) -> Server:
         """How Redis is (on a Redis Cluster: the one node that answers)."""
-        lines = (await self.connection.call("INFO")).decode(errors="replace").splitlines()
+        info, (seconds, microseconds) = await self.connection.call_all([("INFO",), ("TIME",)])
+        lines = info.decode(errors="replace").splitlines()
         told = dict(line.split(":", 1) for line in lines if ":" in line)
         written = (told.get("aof_last_write_status"), told.get("rdb_last_bgsave_status"))
         return Server(
+            version=told.get("redis_version", ""),
+            time_ms=1000 * int(seconds) + int(microseconds) / 1000,
             used_bytes=int(told.get("used_memory", 0)),
             max_bytes=int(told.get("maxmemory", 0)),
+            eviction=told.get("maxmemory_policy", ""),
             num_clients=int(told.get("connected_clients", 0)),
             appends=told.get("aof_enabled") == "1",
             writes_to_disk="err" not in written,
+            is_primary=told.get("role") != "slave",
+            in_cluster=told.get("cluster_enabled") == "1",
         )
 
     # --- items -----------------------------------------------------------------------------------

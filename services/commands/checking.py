@@ -1,0 +1,90 @@
+"""`msr doctor`: looks at what a deployment stands on; exit status 1 if something does not hold."""
+
+import json
+from collections import Counter
+from dataclasses import asdict
+from functools import partial
+from typing import Annotated, Any
+
+import typer
+
+from services.commands.options import (
+    Adapter,
+    AsJson,
+    Data,
+    EngineName,
+    EngineOption,
+    Model,
+    Urls,
+)
+from services.core.errors import MsrError
+from services.engines.opening import EngineKind
+
+_SHOWN = {"ok": "ok     ", "note": "note   ", "problem": "PROBLEM"}
+
+
+def doctor(
+    context: typer.Context,
+    data: Data = "data",
+    host: Annotated[str, typer.Option(envvar="MSR_HOST")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(envvar="MSR_PORT")] = 8000,
+    engine: EngineOption = EngineName.local,
+    model: Model = None,
+    adapter: Adapter = None,
+    url: Urls = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for each check.")] = 30.0,
+    as_json: AsJson = False,
+) -> None:
+    """Check versions, GPU, disk, data, adapter, model servers, Redis and port, as `serve` with the
+    same options would use them; say what to do about each.
+    """
+    from pydantic import ValidationError
+
+    from services.deployment import choose_engine
+    from services.doctor.checks import all_checks
+    from services.doctor.findings import run_checks
+    from services.settings import Settings
+
+    fault: ValidationError | MsrError | None = None
+    try:
+        settings = Settings()
+    except (ValidationError, MsrError) as error:
+        settings, fault = Settings.model_construct(redis_url=None), error
+    if url:
+        settings = settings.model_copy(update={"vllm_urls": tuple(url)})
+    kind: EngineKind = "vllm" if engine == EngineName.vllm else "local"
+    checks = all_checks(
+        data,
+        partial(choose_engine, data, settings, kind=kind, model=model, adapter=adapter),
+        settings,
+        host=host,
+        port=port,
+        options=_variables(context.find_root().command),
+        settings_error=fault,
+    )
+    findings = []
+    for finding in run_checks(checks, timeout_seconds=timeout):
+        findings.append(finding)
+        if not as_json:
+            _show(finding)
+    counts = Counter(finding.status for finding in findings)
+    if as_json:
+        told = {"checks": [asdict(finding) for finding in findings]}
+        numbers = {"problems": counts["problem"], "notes": counts["note"]}
+        typer.echo(json.dumps({**told, **numbers}))
+    else:
+        typer.echo(f"\n{counts['problem']} problem(s), {counts['note']} note(s)")
+    if counts["problem"]:
+        raise typer.Exit(1)
+
+
+def _show(finding: Any) -> None:
+    typer.echo(f"{_SHOWN[finding.status]}  {finding.check:<12}  {finding.found}")
+    if finding.remedy:
+        typer.echo(f"{'':<23}-> {finding.remedy}")
+
+
+def _variables(command: Any) -> set[str]:
+    """The variables of the environment that stand for options of `msr`."""
+    own = {option.envvar for option in command.params if isinstance(option.envvar, str)}
+    return own.union(*(_variables(each) for each in getattr(command, "commands", {}).values()))

@@ -1,0 +1,100 @@
+"""What a check finds, and how checks are run: one that fails or hangs is a finding itself.
+
+A finding is `ok`, a `note` (works, but know this) or a `problem` (does not work, or not for long).
+Texts come from errors of all kinds, so whatever looks like a credential in an address is taken out
+here, the one place that every finding passes.
+"""
+
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from services.core.errors import MsrError
+
+Status = Literal["ok", "note", "problem"]
+
+# In `scheme://user:password@host`, up to the last @: a password may hold one.
+_CREDENTIALS = re.compile(r"(://)[^\s'\"]*@")
+_IN_QUERY = re.compile(r"\b(password|token|key|secret)=[^&#\s'\"]*", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One sentence that says what was found, and one that says what to do ("" if it is ok)."""
+
+    check: str
+    status: Status
+    found: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Something to look at; `look` gives what it finds, in order."""
+
+    name: str
+    look: Callable[[], Iterable[Finding]]
+
+
+def run_checks(checks: Sequence[Check], *, timeout_seconds: float) -> Iterator[Finding]:
+    """The findings of one check after the other; each has `timeout_seconds`."""
+    for check in checks:
+        for finding in _run(check, timeout_seconds):
+            yield replace(
+                finding,
+                found=without_credentials(finding.found),
+                remedy=without_credentials(finding.remedy),
+            )
+
+
+def problem_of(check: str, error: MsrError) -> Finding:
+    """An error of ours says what failed and, after the last semicolon, what to do."""
+    found, _, remedy = str(error).rpartition("; ")
+    if not found:
+        return Finding(check, "problem", f"{remedy}.", "See docs/operations.md.")
+    return Finding(check, "problem", f"{found}.", f"{remedy[0].upper()}{remedy[1:]}.")
+
+
+def without_credentials(text: str) -> str:
+    """The text with user names and passwords of addresses masked."""
+    return _IN_QUERY.sub(r"\1=***", _CREDENTIALS.sub(r"\1***@", text))
+
+
+def _run(check: Check, timeout_seconds: float) -> list[Finding]:
+    found: list[Finding] = []
+
+    def look() -> None:
+        try:
+            found.extend(check.look())
+        except MsrError as error:
+            found.append(problem_of(check.name, error))
+        except Exception as error:  # whatever it is, the other checks go on
+            told = str(error).strip().partition("\n")[0]
+            found.append(
+                Finding(
+                    check.name,
+                    "problem",
+                    f"the check itself failed: {type(error).__name__}{told and f': {told}'}.",
+                    "What it looks at is broken in a way nobody thought of: please report this.",
+                )
+            )
+
+    # A thread, since a name server or a driver may hang where nothing can interrupt it; a daemon,
+    # so that it does not keep the program from ending.
+    thread = threading.Thread(target=look, name=f"doctor {check.name}", daemon=True)
+    thread.start()
+    thread.join(timeout_seconds)
+    if not thread.is_alive():
+        return found
+    return [
+        *found,
+        Finding(
+            check.name,
+            "problem",
+            f"no answer within {timeout_seconds:g} s.",
+            "Something it asks hangs: a network address, a disk or a driver; "
+            "--timeout gives it longer.",
+        ),
+    ]

