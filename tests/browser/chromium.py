@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
 FLAGS = (
     "--no-sandbox",
@@ -25,6 +25,10 @@ document.addEventListener("securitypolicyviolation", (event) => {
   window.violations.push(`${event.violatedDirective}: ${event.blockedURI}`);
 });
 """
+
+
+# Only keeps a broken test from hanging.
+expect.set_options(timeout=60_000)
 
 
 @contextmanager
@@ -62,3 +66,10 @@ def a_page(
         page.on("pageerror", lambda error: watched.faults.append(f"error: {error}"))
         page.on("dialog", lambda dialog: (watched.faults.append("a dialog"), dialog.dismiss()))
         yield watched
+
+
+def open_user(page: Page, user_id: str) -> None:
+    """A user's page of the demo, with everything that the model has to say."""
+    page.goto(f"/#/users/{user_id}")
+    expect(page.locator(".ranking:not([aria-busy]) .place")).to_have_count(20)
+    expect(page.locator(".preference .text")).to_be_visible()

@@ -40,7 +40,7 @@ export function catalogueView(place, signal) {
   let asked = new AbortController();
   signal.addEventListener("abort", () => asked.abort());
   list(0);
-  guarded(leftOut, signal, showLeftOut);
+  showLeftOut().catch(() => fill(leftOut)); // the list above tells what is wrong
 
   function list(from) {
     offset = from;
