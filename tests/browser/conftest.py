@@ -9,12 +9,6 @@ from tests.browser.chromium import Watched, a_browser, a_page
 from tests.browser.servers import prepare_demo, the_demo
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if "tests/browser" in item.path.as_posix():
-            item.add_marker(pytest.mark.browser)
-
-
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     with a_browser() as browser:

@@ -9,6 +9,8 @@ from playwright.sync_api import Browser, Page, expect
 from tests.browser.chromium import a_page, open_user
 from tests.browser.servers import a_world
 
+pytestmark = pytest.mark.browser
+
 
 def user(page: Page) -> None:
     open_user(page, "user-00003")

@@ -1,11 +1,13 @@
 """How soon twenty recommendations are on the screen, and what they weigh."""
 
+import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.browser.chromium import a_page, open_user
 
+pytestmark = pytest.mark.browser
+
 BAR_BYTES = 300_000
-BAR_MILLISECONDS = 1000
 # When the twentieth was first there, since the navigation began.
 _WATCH_PLACES = """
 new MutationObserver((_, observer) => {

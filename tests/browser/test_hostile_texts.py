@@ -14,6 +14,8 @@ from tests.api.builders import ITEM_IDS, put_user
 from tests.browser.chromium import a_page
 from tests.browser.servers import a_world
 
+pytestmark = pytest.mark.browser
+
 MARKUP = [
     "<script>alert(1)</script>",
     "<img src=x onerror=alert(1)>",

@@ -1,3 +1,4 @@
+import pytest
 from playwright.sync_api import Browser, expect
 
 from benchmarks.drawn_catalogue import draw_summary, draw_title
@@ -6,6 +7,8 @@ from services.state.records import ItemRecord
 from services.state.store import Store
 from tests.browser.chromium import a_page
 from tests.browser.servers import a_world
+
+pytestmark = pytest.mark.browser
 
 NUM_ITEMS = 10_000
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from services.core.api_keys import Scope
@@ -20,6 +21,8 @@ from tests.api.builders import (
 )
 from tests.browser.chromium import a_page
 from tests.browser.servers import a_world
+
+pytestmark = pytest.mark.browser
 
 
 async def a_user(store: Store) -> None:

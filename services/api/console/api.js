@@ -82,13 +82,14 @@ export async function health() {
  * `onForgotten()`, and `onLive(true or false)`. EventSource could not show a key.
  */
 export async function followPreference(userId, { onPreference, onForgotten, onLive, signal }) {
-  const path = `/users/${segment(userId)}/preference/events`;
+  const preference = `/users/${segment(userId)}/preference`;
+  const tell = async (response) => onPreference(await response.json());
   let lastId = null;
   while (!signal.aborted) {
     let pauseSeconds = 1;
     try {
       const headers = lastId === null ? {} : { "Last-Event-ID": lastId };
-      const response = await ask("GET", path, { signal, headers });
+      const response = await ask("GET", `${preference}/events`, { signal, headers });
       onLive(true);
       for await (const event of events(response.body)) {
         if (event.id !== null) lastId = event.id;
@@ -105,6 +106,8 @@ export async function followPreference(userId, { onPreference, onForgotten, onLi
         return;
       }
       pauseSeconds = error.retrySeconds ?? 2;
+      // As many streams are open as may be: then by asking now and again.
+      if (error.status === 429) await ask("GET", preference, { signal }).then(tell, () => null);
     }
     if (signal.aborted) return;
     onLive(false);

@@ -80,7 +80,8 @@ export function userView(place, userId, signal) {
         told = null;
         toast("This user was forgotten.");
         fill(timeline);
-        loadHistory();
+        guarded(history, signal, loadHistory);
+        ranking.refresh();
       },
       onLive: (isLive) => setLive(isLive ? "Live" : "Reconnecting…"),
     });
@@ -93,9 +94,8 @@ export function userView(place, userId, signal) {
     if (was && was.history_version !== now.history_version) guarded(history, signal, loadHistory);
     showPreference();
     showTimeline();
-    if (was && was.preference_version !== now.preference_version) {
-      ranking.refresh(Math.max(taken, now.preference_version));
-    }
+    const isNews = was ? was.preference_version !== now.preference_version : taken > 0;
+    if (isNews) ranking.refresh(Math.max(taken, now.preference_version));
   }
 
   async function onTake(item) {
