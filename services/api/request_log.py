@@ -43,9 +43,9 @@ class RequestLog:
             nonlocal status, stream_seconds
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers[origin.HEADER] = request_id
-                if headers.get("content-type", "").startswith(streams.MEDIA_TYPE):
+                answered = MutableHeaders(scope=message)
+                answered[origin.HEADER] = request_id
+                if answered.get("content-type", "").startswith(streams.MEDIA_TYPE):
                     stream_seconds = time.perf_counter() - started
             await send(message)
 

@@ -19,7 +19,7 @@ export function adaptersView(place, signal) {
       told.previous &&
         el(
           "p",
-          {},
+          { class: "roll-back" },
           el(
             "button",
             { type: "button", onclick: () => rollBack(told), disabled: told.experiment !== null },
@@ -35,7 +35,7 @@ export function adaptersView(place, signal) {
           el("p", {}, `${told.shadow.adapter} scores ${percent(told.shadow.share)} of the requests ` +
             "along, out of sight."),
         ),
-      el("ul", { class: "adapters" }, told.adapters.map((adapter) => card(adapter, told))),
+      el("ul", { class: "adapter-list" }, told.adapters.map((adapter) => card(adapter, told))),
     );
   }
 

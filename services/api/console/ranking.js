@@ -217,24 +217,23 @@ function probability(place, pending, scale) {
   );
 }
 
-/** Each part's contribution to the log-odds, left of the middle if it counts against the item. */
+/** Each contribution to the log-odds, left of the middle if it counts against the item. */
 function parts(told) {
-  const largest = Math.max(...Object.values(told).map((part) => Math.abs(part.contribution ?? 0)), 1);
+  const counted = Object.entries(told).filter(([, part]) => part.contribution !== null);
+  const largest = Math.max(...counted.map(([, part]) => Math.abs(part.contribution)), 1);
   return el(
     "table",
     { class: "parts-of-score" },
     el("caption", { class: "unseen" }, "What each part adds to the log-odds of the score"),
-    Object.entries(told).map(([name, part]) => {
-      const share = (part.contribution ?? 0) / largest;
-      const bar = el("span", { class: `fill ${share < 0 ? "against" : "for"}` });
-      bar.style.setProperty("--share", Math.abs(share));
-      const number = part.contribution === null ? "–" : signed(part.contribution);
+    counted.map(([name, part]) => {
+      const bar = el("span", { class: `fill ${part.contribution < 0 ? "against" : "for"}` });
+      bar.style.setProperty("--share", Math.abs(part.contribution) / largest);
       return el(
         "tr",
         {},
         el("th", { scope: "row" }, PARTS[name] ?? name),
         el("td", { class: "balance", "aria-hidden": "true" }, bar),
-        el("td", { class: "number" }, number),
+        el("td", { class: "number" }, signed(part.contribution)),
       );
     }),
   );

@@ -5,6 +5,7 @@ so it needs no key; what it shows, it asks for with the key that its user has.
 from fastapi import APIRouter, Request, Response
 from starlette.exceptions import HTTPException
 
+from services.api.caching import is_held
 from services.api.console_files import POLICY, ConsoleFile, read_console
 from services.api.guard import GuardedRoute, open_to_all
 
@@ -35,7 +36,7 @@ def _answer(request: Request, file: ConsoleFile, may_keep: str) -> Response:
         "Content-Security-Policy": POLICY,
         "Vary": "Accept-Encoding",
     }
-    if request.headers.get("If-None-Match") == file.tag:
+    if is_held(request.headers.get("If-None-Match"), file.tag):
         return Response(status_code=304, headers=headers)
     if "gzip" in request.headers.get("Accept-Encoding", ""):
         headers["Content-Encoding"] = "gzip"

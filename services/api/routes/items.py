@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Query, Response
 
 from services.api import covers
+from services.api.caching import is_held
 from services.api.guard import GuardedRoute, needs
 from services.api.parts import AppParts, Parts
 from services.api.problems import INVALID_REQUEST, documented
@@ -130,7 +131,7 @@ async def cover(
     tag = f'"{current}-{width}"'
     may_keep = "max-age=31536000, immutable" if version == current else "no-cache"
     headers = {"ETag": tag, "Cache-Control": f"private, {may_keep}"}
-    if if_none_match == tag:
+    if is_held(if_none_match, tag):
         return Response(status_code=304, headers=headers)
     picture = await parts.covers.get(known, current, width)
     return Response(picture, media_type=covers.MEDIA_TYPE, headers=headers)
