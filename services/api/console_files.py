@@ -7,7 +7,6 @@ version is seen at once. There is nothing to build.
 
 import gzip
 import hashlib
-import mimetypes
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +14,12 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent / "console"
 PAGE = "index.html"
+MEDIA_TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
 _PLACE = "CONSOLE-DIGEST"
 
 # Nothing from elsewhere, nothing inline, and no text that becomes markup. `blob:` is for covers
@@ -57,7 +62,11 @@ class ConsoleFiles:
 @cache
 def read_console() -> ConsoleFiles:
     """Read every file of the console."""
-    contents = {path.name: path.read_bytes() for path in sorted(FOLDER.iterdir())}
+    contents = {
+        path.name: path.read_bytes()
+        for path in sorted(FOLDER.iterdir())
+        if path.suffix in MEDIA_TYPES
+    }
     facts = hashlib.sha256()
     for name, data in contents.items():
         facts.update(f"{name} {len(data)}\n".encode() + data)
@@ -71,10 +80,9 @@ def read_console() -> ConsoleFiles:
 
 
 def _file(name: str, data: bytes) -> ConsoleFile:
-    media_type = "text/javascript" if name.endswith(".js") else mimetypes.guess_type(name)[0]
     return ConsoleFile(
         data=data,
         zipped=gzip.compress(data, mtime=0),
-        media_type=media_type or "application/octet-stream",
+        media_type=MEDIA_TYPES[Path(name).suffix],
         tag=f'"{hashlib.sha256(data).hexdigest()[:16]}"',
     )

@@ -35,7 +35,8 @@ export function userView(place, userId, signal) {
 
   let told = null; // what the server last said of the preference
   let before = ""; // the text that the current one took the place of
-  let titles = new Map();
+  const titles = new Map();
+  let isHistoryThere = false;
   let numBlocksShown = SHOWN_BLOCKS;
   let taken = 0; // the history's version after what was taken here
   let following = null;
@@ -67,8 +68,19 @@ export function userView(place, userId, signal) {
       el("h2", {}, "Took, oldest first ", el("span", { class: "number" }, found.history_version)),
       covers(found),
     );
+    isHistoryThere = true;
     following ??= follow();
     if (told) showTimeline();
+  }
+
+  /** Blocks from before the history that is shown. */
+  async function nameMissing(entries) {
+    const missing = [...new Set(entries.flatMap((entry) => entry.ids))].filter((id) => !titles.has(id));
+    if (missing.length === 0 || !isHistoryThere) return;
+    for (const id of missing) titles.set(id, { item_id: id });
+    const found = await get(`/items${query({ item_id: missing })}`, { signal });
+    for (const item of found.items) titles.set(item.item_id, { ...item, item_version: item.version });
+    showTimeline();
   }
 
   function follow() {
@@ -182,6 +194,7 @@ export function userView(place, userId, signal) {
     }
     if (entries.length === 0) return fill(timeline);
     const shown = entries.slice(-numBlocksShown).reverse();
+    nameMissing(shown).catch(() => null); // they stay without a picture
     return fill(
       timeline,
       el("h2", {}, "How it came about"),
