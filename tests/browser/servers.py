@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fastapi import FastAPI
+
 from model_training import fit_ranker
 from model_training.demo.world import IMAGE_SIZE, write_files
 from services.api.main import serve
@@ -75,11 +77,10 @@ def the_demo(data: str, log: Path) -> Iterator[str]:
 
 
 @contextmanager
-def a_world(redis_url: str, populate: Populate | None = None, **app: Any) -> Iterator[str]:
-    """The API in a thread, over an emptied Redis and then `populate`; its URL.
-
-    `app` goes to `tests.api.builders.an_app`.
-    """
+def a_world(
+    redis_url: str, populate: Populate | None = None, build: Callable[[Store], FastAPI] = an_app
+) -> Iterator[str]:
+    """What `build` makes, in a thread, over an emptied Redis and then `populate`; its URL."""
     told: dict[str, Any] = {}
     listening = threading.Event()
 
@@ -91,7 +92,7 @@ def a_world(redis_url: str, populate: Populate | None = None, **app: Any) -> Ite
             if populate is not None:
                 await populate(store)
             await serve(
-                an_app(store, **app),
+                build(store),
                 host="127.0.0.1",
                 port=0,
                 on_listening=lambda url: (told.update(url=url), listening.set()),

@@ -16,6 +16,7 @@ from tests.api.builders import (
     WITH_KEYS,
     ScriptedEngine,
     a_token,
+    an_app,
     put_catalogue,
     put_user,
 )
@@ -46,7 +47,7 @@ def test_a_slow_model_leaves_what_is_there_with_scores_pending(
     browser: Browser, redis_url: str
 ) -> None:
     engine = ScriptedEngine(stalled=ITEM_IDS)
-    world = a_world(redis_url, a_user, engine=engine, timeout_seconds=1.0)
+    world = a_world(redis_url, a_user, lambda store: an_app(store, engine, timeout_seconds=1.0))
     with world as url, a_page(browser, url) as watched:
         page = watched.page
         page.goto("/#/users/ann")
@@ -60,7 +61,8 @@ def test_a_slow_model_leaves_what_is_there_with_scores_pending(
 
 def test_a_dead_model_is_told_and_rankings_are_cheap(browser: Browser, redis_url: str) -> None:
     engine = ScriptedEngine(failure=EngineUnavailable("gone"))
-    with a_world(redis_url, a_user, engine=engine) as url, a_page(browser, url) as watched:
+    world = a_world(redis_url, a_user, lambda store: an_app(store, engine))
+    with world as url, a_page(browser, url) as watched:
         page = watched.page
         page.goto("/#/users/ann")
         expect(page.locator(".banner")).to_contain_text("The model is away")
@@ -99,7 +101,8 @@ def test_a_key_is_asked_for_kept_in_the_tab_and_shown_with_every_request(
         await store.put_item(Item(ItemId("i1"), "A fox", blank_image(64)), summary="red")
         told["read"] = await a_token(store, Scope.READ)
 
-    with a_world(redis_url, populate, rules=WITH_KEYS) as url, a_page(browser, url) as watched:
+    world = a_world(redis_url, populate, lambda store: an_app(store, rules=WITH_KEYS))
+    with world as url, a_page(browser, url) as watched:
         page = watched.page
         page.goto("/#/users/ann")
         give_key(page, "msr_0123456789ab_" + "x" * 43)
