@@ -134,3 +134,25 @@ def test_a_server_that_goes_away_is_told(browser: Browser, redis_url: str) -> No
         expect(page.locator(".message")).to_contain_text("The server does not answer")
         page.unroute_all()
         expect(page.locator(".item")).to_have_count(6)
+
+
+def test_a_user_who_is_forgotten_is_gone_from_the_page(browser: Browser, redis_url: str) -> None:
+    with a_world(redis_url, a_user) as url, a_page(browser, url) as watched:
+        page = watched.page
+        page.goto("/#/users/ann")
+        expect(page.locator(".live")).to_have_text("Live")
+        assert page.request.delete(f"{url}/users/ann").ok
+        expect(page.locator(".toast")).to_contain_text("forgotten")
+        expect(page.locator(".preference")).to_contain_text("Nothing is known yet")
+        expect(page.locator(".timeline li")).to_have_count(0)
+        assert watched.all_faults() == []
+
+
+def test_where_no_stream_is_free_the_preference_is_shown_all_the_same(
+    browser: Browser, redis_url: str
+) -> None:
+    world = a_world(redis_url, a_user, lambda store: an_app(store, max_streams=0))
+    with world as url, a_page(browser, url) as watched:
+        watched.page.goto("/#/users/ann")
+        expect(watched.page.locator(".preference .text")).to_have_text("Likes foxes.")
+        expect(watched.page.locator(".live")).to_have_text("Reconnecting…")
