@@ -1,5 +1,8 @@
+import asyncio
+
 from services.api.directory import Directory
-from services.state.listing import Listing
+from services.core.records import UserId
+from services.state.listing import Found, Listing
 from services.state.store import Store
 from tests.api.builders import an_app, put_user, send
 
@@ -48,14 +51,12 @@ async def test_a_limit_out_of_bounds_is_refused(store: Store) -> None:
 class _CountedListing(Listing):
     num_walks = 0
 
-    async def user_ids(self):
+    async def user_ids(self) -> Found[UserId]:
         self.num_walks += 1
         return await super().user_ids()
 
 
 async def test_many_who_ask_at_once_cost_one_walk(store: Store) -> None:
-    import asyncio
-
     listing = _CountedListing(store.connection)
     directory = Directory(listing)
     await asyncio.gather(*(directory.find_users("", limit=1, at_random=False) for _ in range(9)))

@@ -111,8 +111,9 @@ async def test_no_more_streams_are_open_than_may_be_and_one_that_is_left_makes_r
             assert "msr_streams_open 1.0" in (await client.get("/metrics")).text
         assert (refused.status_code, refused.headers["Retry-After"]) == (429, "5")
         assert refused.json()["type"] == "/problems/too-many-streams"
-        while "msr_streams_open 0.0" not in (await client.get("/metrics")).text:
-            pass
+        async with asyncio.timeout(30):
+            while "msr_streams_open 0.0" not in (await client.get("/metrics")).text:
+                pass
         async with reading(client) as reader:
             assert (await reader.next())[0] == "preference"
 
