@@ -21,6 +21,16 @@ from services.state.records import UserRecord
 from services.state.store import Store
 
 MEDIA_TYPE = "text/event-stream"
+# Of one event, for the OpenAPI document.
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "event": {"type": "string", "enum": ["preference", "forgotten"]},
+        "id": {"type": "string", "description": "The preference's version."},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+    "required": ["event", "data"],
+}
 KEEP_ALIVE = ": keep-alive\n\n"
 FORGOTTEN = "event: forgotten\ndata: {}\n\n"
 

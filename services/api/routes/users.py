@@ -5,10 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Query, Response
 from fastapi.responses import StreamingResponse
 
+from services.api import streams
 from services.api.guard import GuardedRoute, needs
 from services.api.parts import AppParts, Parts
 from services.api.problems import INVALID_REQUEST, documented
-from services.api.streams import MEDIA_TYPE
 from services.core import console_wire, wire
 from services.core.api_keys import Scope
 from services.core.errors import StateError, StateUnavailable, TooManyStreams, UnknownUser
@@ -72,7 +72,7 @@ async def read_preference(user_id: PathUserId, parts: AppParts) -> wire.Preferen
     responses={
         200: {
             "description": "Server-sent events, until the reader goes or the server ends them.",
-            "content": {MEDIA_TYPE: {"schema": {"type": "string"}}},
+            "content": {streams.MEDIA_TYPE: {"schema": streams.SCHEMA}},
         },
         **documented(UnknownUser, TooManyStreams, StateUnavailable, StateError, INVALID_REQUEST),
     },
@@ -94,7 +94,7 @@ async def follow_preference(
     events = parts.streams.open(
         user, lambda user: _preference(user).model_dump_json(), last_event_id
     )
-    return StreamingResponse(events, media_type=MEDIA_TYPE)
+    return StreamingResponse(events, media_type=streams.MEDIA_TYPE)
 
 
 @router.get(
