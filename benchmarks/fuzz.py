@@ -98,7 +98,10 @@ async def fuzz(
         raise InputError("schemathesis is not installed; run `pip install msr[dev]`")
     data, port = await prepare(folder), free_port()
     redis, redis_url = redis_server(folder, port), f"redis://127.0.0.1:{port}/0"
-    server = api(data, redis_url, folder, **({"MSR_REQUIRE_KEYS": "1"} if with_keys else {}))
+    environment = {"MSR_STREAM_SECONDS": "0.1"}  # schemathesis reads each answer to its end
+    if with_keys:
+        environment["MSR_REQUIRE_KEYS"] = "1"
+    server = api(data, redis_url, folder, **environment)
     folding = worker(0, redis_url, folder)
     with ended_after([redis, server, folding]):
         await redis.start()

@@ -57,7 +57,10 @@ async def run(data: str, *, port: int, once: bool) -> bool:
     try:
         held = await asyncio.to_thread(walk, await listening)
         if not once:
-            print(f"\nServing at {listening.result()} until interrupted (Ctrl-C).", flush=True)
+            print(
+                f"\nServing until interrupted (Ctrl-C). The console: {listening.result()}/",
+                flush=True,
+            )
             await stop.wait()
     except ClientError:
         if not stop.is_set():

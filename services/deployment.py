@@ -207,6 +207,7 @@ async def serve(
                 limits=_limits(data, settings),
                 rules=_access_rules(settings),
                 registry=registry,
+                data=data,
             )
             embedded = settings.redis_url is None
             background: list[Background] = []
@@ -290,6 +291,8 @@ def _limits(data: str, settings: Settings) -> Limits:
         max_in_flight=settings.max_in_flight,
         reload_seconds=settings.reload_seconds,
         max_backlog=settings.max_backlog,
+        max_streams=settings.max_streams,
+        stream_seconds=settings.stream_seconds,
         item_cache_bytes=settings.item_cache_mb * 1024 * 1024,
         image_size=int(Artifact(data, "items").manifest().definition["image_size"]),
         fetch=FetchRules(

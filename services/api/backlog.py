@@ -12,6 +12,7 @@ import structlog
 
 from services.api.metrics import Metrics
 from services.core.errors import BacklogFull, StateError
+from services.state.records import BacklogSize
 from services.state.store import Store
 
 log = structlog.get_logger(__name__)
@@ -24,12 +25,17 @@ class Backlog:
         self, store: Store, metrics: Metrics, *, max_waiting: int, poll_seconds: float
     ) -> None:
         """`max_waiting` counts folds: one for each user of each request that is not folded yet."""
-        self.num_waiting = 0
+        self.seen = BacklogSize(num_waiting=0, lag_seconds=0.0, num_dead=0)
         self._store = store
         self._metrics = metrics
         self._max_waiting = max_waiting
         self._poll_seconds = poll_seconds
         metrics.backlog_bound.set(max_waiting)
+
+    @property
+    def num_waiting(self) -> int:
+        """Folds that wait or are under way."""
+        return self.seen.num_waiting
 
     def require_room(self) -> None:
         """BacklogFull if no more interactions are to be taken in now."""
@@ -52,7 +58,7 @@ class Backlog:
         """Look once."""
         was_full = self.num_waiting > self._max_waiting
         found = await self._store.load_backlog()
-        self.num_waiting = found.num_waiting
+        self.seen = found
         self._metrics.backlog_folds.set(found.num_waiting)
         self._metrics.fold_lag.set(found.lag_seconds)
         self._metrics.dead_letters.set(found.num_dead)

@@ -25,6 +25,15 @@ class Limits:
     reload_seconds: float = 5.0
     # About 2,000 items with a picture of 336 x 336.
     item_cache_bytes: int = 128 * 1024 * 1024
+    # Covers as people see them, resized: some 5 KB each.
+    cover_cache_bytes: int = 16 * 1024 * 1024
+    # Streams of events: how many at once, how often each looks, when it says that it lives, and
+    # after how long the reader is to come back: proxies cut streams too, and by then a key that was
+    # revoked reads no more.
+    max_streams: int = 200
+    stream_poll_seconds: float = 0.15
+    stream_silence_seconds: float = 10.0
+    stream_seconds: float = 3600.0
     max_body_bytes: int = 4 * 1024 * 1024
     max_item_body_bytes: int = MAX_IMAGE_BASE64_CHARS + 256 * 1024
     # The size of the catalogue's prepared pictures (manifest of `items`).

@@ -13,7 +13,7 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from fastapi import FastAPI
@@ -23,6 +23,8 @@ from services.api import guard, problems
 from services.api.access import Access, AccessRules
 from services.api.backlog import Backlog
 from services.api.body_limit import BodyLimit
+from services.api.covers import Covers
+from services.api.directory import Directory
 from services.api.engine_watch import EngineWatch
 from services.api.item_cache import ItemCache
 from services.api.limits import Limits
@@ -37,16 +39,25 @@ from services.api.ranking import Cascade
 from services.api.redis_watch import RedisWatch
 from services.api.request_log import RequestLog
 from services.api.routes import adapters as adapter_routes
-from services.api.routes import interactions, items, operations, recommend, users
+from services.api.routes import (
+    console,
+    interactions,
+    items,
+    operations,
+    recommend,
+    users,
+)
 from services.api.scorer import CandidateScorer
 from services.api.security_headers import SecurityHeaders
 from services.api.shadow import ShadowScorer
+from services.api.streams import Streams
 from services.core.records import Item, ItemId
 from services.engines.contract import Engine, Replicated
 from services.engines.observed import unwrapped
 from services.fetch.download import CheckedClient
 from services.serving import QuietServer, base_url, listen, quiet_config
 from services.state.api_keys import ApiKeys
+from services.state.listing import Listing
 from services.state.shown import Shown
 from services.state.store import Store
 from services.telemetry.registry import new_registry
@@ -90,16 +101,17 @@ def create_app(
     limits: Limits | None = None,
     rules: AccessRules | None = None,
     registry: CollectorRegistry | None = None,
+    data: str | None = None,
 ) -> FastAPI:
     """The application over parts that the caller opened and will close.
 
     `adapters` are those of the engine. With a `source` the ordering follows what is published
     there. Without `rules` it asks nobody for an API key. Its metrics go into `registry` and are
-    shown with what else is there.
+    shown with what else is there. Of the data folder `data` it tells how far the steps are.
     """
     limits, rules = limits or Limits(), rules or AccessRules()
     metrics = Metrics(registry or new_registry())
-    parts = _assemble(store, engine, ordering, adapters, source, limits, rules, metrics)
+    parts = _assemble(store, engine, ordering, adapters, source, limits, rules, metrics, data)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -146,7 +158,7 @@ def _routed(rules: AccessRules, lifespan: Lifespan | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.rules = rules
-    for routes in (recommend, interactions, users, items, adapter_routes, operations):
+    for routes in (recommend, interactions, users, items, adapter_routes, operations, console):
         app.include_router(routes.router)
     return app
 
@@ -160,6 +172,7 @@ def _assemble(
     limits: Limits,
     rules: AccessRules,
     metrics: Metrics,
+    data: str | None,
 ) -> Parts:
     async def load_items(item_ids: list[ItemId]) -> list[Item]:
         return [record.item for record in (await store.load_items(item_ids)).values()]
@@ -188,6 +201,8 @@ def _assemble(
     shadow = ShadowScorer(
         adapters, items_held, metrics.adapters, is_busy=lambda: scorer.num_under_way > 0
     )
+    listing = Listing(store.connection)
+    covers = Covers(items_held, limits.cover_cache_bytes, max_at_once=limits.max_images_at_once)
     return Parts(
         store=store,
         adapters=adapters,
@@ -208,6 +223,11 @@ def _assemble(
         engine_watch=watch,
         fetch_client=CheckedClient(limits.fetch),
         image_slots=asyncio.Semaphore(limits.max_images_at_once),
+        listing=listing,
+        directory=Directory(listing),
+        covers=covers,
+        streams=Streams(store, limits, metrics),
+        data=data,
     )
 
 
@@ -247,6 +267,7 @@ async def serve(
             await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         stop.set()
+        cast(Parts, app.state.parts).streams.end_all()  # they would be waited for
         server.should_exit = True
         # A second signal now ends the process the hard way: the handlers are gone.
         await _end(works, shutdown_seconds)

@@ -38,9 +38,12 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self.streams_open = Gauge(
+            "msr_streams_open", "Streams of events that are being read", registry=registry
+        )
         self.access_refusals = Counter(
             "msr_access_refusals",
-            "Requests refused by their API key",
+            "Requests refused for who asked, or how often",
             ["reason"],
             registry=registry,
         )

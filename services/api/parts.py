@@ -8,6 +8,8 @@ from fastapi import Depends, Request
 
 from services.api.access import Access
 from services.api.backlog import Backlog
+from services.api.covers import Covers
+from services.api.directory import Directory
 from services.api.engine_watch import EngineWatch
 from services.api.limits import Limits
 from services.api.live_adapters import LiveAdapters
@@ -17,7 +19,9 @@ from services.api.published import LiveOrdering
 from services.api.ranking import Cascade
 from services.api.redis_watch import RedisWatch
 from services.api.shadow import ShadowScorer
+from services.api.streams import Streams
 from services.fetch.download import CheckedClient
+from services.state.listing import Listing
 from services.state.store import Store
 
 
@@ -39,6 +43,12 @@ class Parts:
     engine_watch: EngineWatch
     fetch_client: CheckedClient
     image_slots: asyncio.Semaphore
+    listing: Listing
+    directory: Directory
+    covers: Covers
+    streams: Streams
+    # The data folder, if there is one.
+    data: str | None
 
 
 def _parts(request: Request) -> Parts:

@@ -59,6 +59,7 @@ KINDS: Mapping[type[errors.MsrError], Kind] = {
     errors.EmptyDataset: Kind("empty-dataset", 422, "Nothing is left to work on"),
     errors.HistoryTooShort: Kind("history-too-short", 422, "The history is too short"),
     errors.UnknownItem: Kind("unknown-item", 404, "Unknown item"),
+    errors.NoCover: Kind("no-cover", 404, "No cover"),
     errors.UnknownUser: Kind("unknown-user", 404, "Unknown user"),
     errors.UnknownAdapter: Kind("unknown-adapter", 404, "Unknown adapter"),
     errors.ArtifactError: Kind("artifact-unusable", 503, "An artifact cannot be used", _OPERATOR),
@@ -91,6 +92,9 @@ KINDS: Mapping[type[errors.MsrError], Kind] = {
         "unauthenticated", 401, "An API key is needed", challenge="Bearer"
     ),
     errors.Forbidden: Kind("forbidden", 403, "The API key may not do this"),
+    errors.TooManyStreams: Kind(
+        "too-many-streams", 429, "Too many open streams", retry_after_seconds=5
+    ),
     # The error itself knows for how long.
     errors.RateLimited: Kind("rate-limited", 429, "Too many requests", retry_after_seconds=1),
 }

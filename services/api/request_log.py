@@ -12,7 +12,7 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.api import problems
+from services.api import problems, streams
 from services.api.metrics import Metrics
 from services.core.api_keys import ApiKey
 from services.telemetry import origin, tracing
@@ -37,12 +37,16 @@ class RequestLog:
         request_id = origin.request_id_from(headers.get(origin.HEADER))
         started = time.perf_counter()
         status = 0
+        stream_seconds: float | None = None
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, stream_seconds
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[origin.HEADER] = request_id
+                answered = MutableHeaders(scope=message)
+                answered[origin.HEADER] = request_id
+                if answered.get("content-type", "").startswith(streams.MEDIA_TYPE):
+                    stream_seconds = time.perf_counter() - started
             await send(message)
 
         with (
@@ -60,7 +64,8 @@ class RequestLog:
                 )
                 await answer(scope, receive, send_with_id)
             finally:
-                self._note(scope, status, time.perf_counter() - started)
+                # A stream lasts as long as somebody reads; what it took is what came before.
+                self._note(scope, status, stream_seconds or time.perf_counter() - started)
                 span.rename(f"{scope['method']} {_template(scope)}")
                 span.note(status=status)
                 if status >= 500:

@@ -173,6 +173,12 @@ class Artifact:
         parts = (self._part(manifest.fingerprint, "part", k) for k in range(manifest.num_shards))
         return all(self._fs.exists(part) for part in parts)
 
+    def num_unfinished_parts(self) -> int:
+        """Shards that a run has written which is not finished, or was stopped."""
+        finished = self.manifest().fingerprint if self.exists() else ""
+        parts = self._fs.glob(f"{self._folder}/*/part-*.parquet")
+        return sum(str(part).split("/")[-2] != finished for part in parts)
+
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows in shard order."""
         tables = list(self.shards(columns))

@@ -9,6 +9,7 @@
     │   ├── EmptyDataset           nothing is left to work on
     │   ├── HistoryTooShort        a history with no target item to hold out
     │   ├── UnknownItem            an item id that the catalogue does not have
+    │   ├── NoCover                an item without a picture
     │   ├── UnknownUser            a user id without any state
     │   └── UnknownAdapter         a name that no adapter here has
     ├── ArtifactError            what steps read and write
@@ -30,6 +31,7 @@
     │   └── BacklogFull            more unfolded interactions than the bound allows
     └── AccessError              who asks, and how often
         ├── Unauthenticated        no API key, or none that is valid
+        ├── TooManyStreams         as many streams of events are open as may be
         ├── Forbidden              a key without the scope that this needs
         └── RateLimited            more than the key's rate allows
 
@@ -72,6 +74,10 @@ class HistoryTooShort(InputError):
 
 class UnknownItem(InputError):
     """An item id that the catalogue does not have."""
+
+
+class NoCover(InputError):
+    """An item that has no picture to show."""
 
 
 class UnknownUser(InputError):
@@ -160,6 +166,10 @@ class Unauthenticated(AccessError):
 
 class Forbidden(AccessError):
     """The API key has not the scope that this needs."""
+
+
+class TooManyStreams(AccessError):
+    """As many streams of events are open as may be."""
 
 
 class RateLimited(AccessError):

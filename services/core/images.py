@@ -97,6 +97,16 @@ def prepare_image(data: bytes, size: int = DEFAULT_IMAGE_SIZE) -> bytes:
         ) from error
 
 
+def thumbnail(prepared: bytes, width: int) -> bytes:
+    """A prepared picture for people to look at: WebP, at most `width` pixels wide."""
+    with contextlib.closing(_open(prepared)) as opened:
+        opened.draft("RGB", (width, width))
+        opened.thumbnail((width, width), Image.Resampling.LANCZOS)
+        encoded = io.BytesIO()
+        opened.convert("RGB").save(encoded, format="WEBP", quality=80)
+        return encoded.getvalue()
+
+
 def blank_image(size: int = DEFAULT_IMAGE_SIZE) -> bytes:
     """A prepared picture that shows nothing, for the ablation "the model sees no cover"."""
     return _encode(Image.new("RGB", (size, size), _BORDER))

@@ -119,5 +119,20 @@ def score_key(preference_text: str, item_version: str, adapter: str) -> str:
     return hashlib.sha256(facts.encode()).hexdigest()[:24]
 
 
+def user_pattern() -> str:
+    """Matches the counters of every user, for SCAN."""
+    return "msr:{p??}:user:*"
+
+
+def item_pattern() -> str:
+    """Matches every item, for SCAN."""
+    return "msr:{i??}:item:*"
+
+
+def id_in(key: bytes) -> str:
+    """The id that a key of a user or item ends with."""
+    return key.split(b":", 3)[3].decode()
+
+
 def _user_tag(user_id: UserId) -> str:
     return f"msr:{{p{partition_of(user_id):02d}}}"

@@ -237,6 +237,11 @@ class Store:
         reply = await self.connection.call("HGET", keys.user(user_id), "folded_version")
         return 0 if reply is None else int(reply)
 
+    async def load_versions(self, user_id: UserId) -> tuple[int, int] | None:
+        """History and preference version; None for an unknown user. Cheap enough to be polled."""
+        reply = await self.connection.call("HMGET", keys.user(user_id), "version", "folded_version")
+        return None if reply[0] is None else (int(reply[0]), int(reply[1] or 0))
+
     async def save_preference(self, folded: Folded) -> UserRecord:
         """Save what was folded from a record; gives the record as it is now.
 

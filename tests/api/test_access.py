@@ -22,7 +22,13 @@ RECOMMEND = {"user_id": "u1"}
 INTERACTION = {"user_id": "u1", "item_id": "i1", "timestamp_ms": 1}
 NEEDED = {
     ("POST", "/recommend"): "read",
+    ("GET", "/users"): "read",
     ("GET", "/users/{user_id:id}/preference"): "read",
+    ("GET", "/users/{user_id:id}/preference/events"): "read",
+    ("GET", "/users/{user_id:id}/history"): "read",
+    ("GET", "/items"): "read",
+    ("GET", "/items/{item_id:id}/cover"): "read",
+    ("GET", "/progress"): "read",
     ("GET", "/items/{item_id:id}"): "read",
     ("POST", "/interactions"): "write",
     ("PUT", "/items"): "admin",
@@ -39,11 +45,17 @@ NEEDED = {
     ("GET", "/health/live"): None,
     ("GET", "/health/ready"): None,
     ("GET", "/version"): None,
+    ("GET", "/"): None,
+    ("GET", "/console/{digest}/{name}"): None,
 }
 REQUESTS: list[tuple[str, str, Any, Scope]] = [
     ("POST", "/recommend", RECOMMEND, Scope.READ),
     ("GET", "/users/u1/preference", None, Scope.READ),
+    ("GET", "/users", None, Scope.READ),
+    ("GET", "/users/u1/history", None, Scope.READ),
     ("GET", "/items/i1", None, Scope.READ),
+    ("GET", "/items", None, Scope.READ),
+    ("GET", "/progress", None, Scope.READ),
     ("POST", "/interactions", INTERACTION, Scope.WRITE),
     ("PUT", "/items", {"item_id": "i1", "title": "A fox"}, Scope.ADMIN),
     ("DELETE", "/items/i1", None, Scope.ADMIN),

@@ -40,7 +40,9 @@ def kinds_listed(operation: dict[str, Any]) -> set[str]:
 
 def test_every_route_of_the_design_is_there(document: dict[str, Any]) -> None:
     assert {name for name, _ in operations(document)} == {
-        "POST /recommend", "POST /interactions", "GET /users/{user_id}/preference",
+        "POST /recommend", "POST /interactions", "GET /users", "GET /users/{user_id}/preference",
+        "GET /users/{user_id}/preference/events", "GET /users/{user_id}/history", "GET /items",
+        "GET /items/{item_id}/cover", "GET /progress",
         "DELETE /users/{user_id}", "PUT /items", "GET /items/{item_id}",
         "DELETE /items/{item_id}", "GET /health/live", "GET /health/ready", "GET /metrics",
         "GET /version", "GET /adapters", "POST /adapters/{name}/activate",
@@ -132,5 +134,6 @@ def test_every_body_of_the_document_has_an_example(document: dict[str, Any]) -> 
     for name in ("RecommendRequest", "RecommendResponse", "InteractionIn", "InteractionBatch",
                  "InteractionsResponse", "PreferenceResponse", "ItemIn", "ItemView", "Problem",
                  "Readiness", "VersionResponse", "AdaptersResponse", "ShadowIn",
-                 "ExperimentIn"):  # fmt: skip
+                 "ExperimentIn", "UsersResponse", "HistoryResponse", "ItemsResponse",
+                 "ProgressResponse"):  # fmt: skip
         assert schemas[name]["examples"], name

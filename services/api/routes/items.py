@@ -1,18 +1,22 @@
-"""The catalogue, online: put, read and delete items."""
+"""The catalogue, online: put, find, read and delete items, and show their covers."""
 
 import asyncio
 import base64
+from collections.abc import Sequence
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Header, Path, Query, Response
 
+from services.api import covers
+from services.api.caching import is_held
 from services.api.guard import GuardedRoute, needs
 from services.api.parts import AppParts, Parts
 from services.api.problems import INVALID_REQUEST, documented
-from services.core import wire
+from services.core import console_wire, wire
 from services.core.api_keys import Scope
 from services.core.errors import (
     ImageRefused,
+    NoCover,
     RowRefused,
     StateError,
     StateUnavailable,
@@ -56,7 +60,81 @@ async def put(body: wire.ItemIn, parts: AppParts, response: Response) -> wire.It
     item = Item(ItemId(body.item_id), title, await _picture(body, parts))
     status = await parts.store.put_item(item, summary=None, origin=str(origin.current()))
     response.status_code = 202 if status == "pending" else 200
-    return _view(await _load(item.item_id, parts))
+    return _loaded_view(await _load(item.item_id, parts))
+
+
+@router.get(
+    "/items",
+    summary="Find items",
+    responses=documented(StateUnavailable, StateError, INVALID_REQUEST),
+)
+@needs(Scope.READ)
+async def find(
+    parts: AppParts,
+    search: Annotated[
+        console_wire.Search,
+        Query(description="Beginnings of words of the title, in any order; or of the id."),
+    ] = "",
+    status: Annotated[wire.ItemStatus | None, Query(description="Only these.")] = None,
+    item_id: Annotated[
+        list[wire.Id] | None,
+        Query(
+            min_length=1,
+            max_length=console_wire.MAX_LISTED_ITEMS,
+            description="These, whatever else is asked; unknown ones are left out.",
+        ),
+    ] = None,
+    offset: Annotated[int, Query(ge=0, le=console_wire.MAX_OFFSET)] = 0,
+    limit: Annotated[int, Query(ge=1, le=console_wire.MAX_LISTED_ITEMS)] = 50,
+) -> console_wire.ItemsResponse:
+    """Items by id, page by page. What was put or deleted is found so within seconds."""
+    if item_id is not None:
+        named = await parts.listing.load_items([ItemId(each) for each in item_id])
+        return _listed(named, len(named), {}, complete=True)
+    found = await parts.directory.find_items(search, status=status, offset=offset, limit=limit)
+    loaded = await parts.listing.load_items(found.item_ids)
+    return _listed(loaded, found.num_matching, found.num_by_status, complete=found.complete)
+
+
+@router.get(
+    "/items/{item_id:id}/cover",
+    summary="See an item's cover",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The cover as the model sees it, resized.",
+            "content": {covers.MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+        },
+        304: {"description": "The reader has it: `If-None-Match` names it."},
+        **documented(UnknownItem, NoCover, StateUnavailable, StateError, INVALID_REQUEST),
+    },
+)
+@needs(Scope.READ)
+async def cover(
+    item_id: PathItemId,
+    parts: AppParts,
+    width: Annotated[
+        console_wire.CoverWidth, Query(description="At most, in pixels.")
+    ] = console_wire.CoverWidth.MEDIUM,
+    version: Annotated[
+        str | None,
+        Query(
+            max_length=64,
+            description="The item's version: the answer may then be kept for good, if it is right.",
+        ),
+    ] = None,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """A picture for people. Without `version` a reader asks each time whether it changed."""
+    known = ItemId(item_id)
+    current = (await _load(known, parts, images=False)).version
+    tag = f'"{current}-{width}"'
+    may_keep = "max-age=31536000, immutable" if version == current else "no-cache"
+    headers = {"ETag": tag, "Cache-Control": f"private, {may_keep}"}
+    if is_held(if_none_match, tag):
+        return Response(status_code=304, headers=headers)
+    picture = await parts.covers.get(known, current, width)
+    return Response(picture, media_type=covers.MEDIA_TYPE, headers=headers)
 
 
 @router.get(
@@ -67,7 +145,7 @@ async def put(body: wire.ItemIn, parts: AppParts, response: Response) -> wire.It
 @needs(Scope.READ)
 async def read(item_id: PathItemId, parts: AppParts) -> wire.ItemView:
     """The item as the model sees it, and how far its summary is."""
-    return _view(await _load(ItemId(item_id), parts))
+    return _loaded_view(await _load(ItemId(item_id), parts))
 
 
 @router.delete(
@@ -99,20 +177,39 @@ async def _picture(body: wire.ItemIn, parts: Parts) -> bytes | None:
         return await asyncio.to_thread(prepare_image, data, parts.limits.image_size)
 
 
-async def _load(item_id: ItemId, parts: Parts) -> ItemRecord:
-    records = await parts.store.load_items([item_id])
+async def _load(item_id: ItemId, parts: Parts, *, images: bool = True) -> ItemRecord:
+    records = await parts.store.load_items([item_id], images=images)
     if item_id not in records:
         raise UnknownItem(f"item {item_id!r} is not in the catalogue; add it with PUT /items")
     return records[item_id]
 
 
-def _view(record: ItemRecord) -> wire.ItemView:
+def _loaded_view(record: ItemRecord) -> wire.ItemView:
+    return _view(record, has_image=record.item.image is not None)
+
+
+def _view(record: ItemRecord, *, has_image: bool) -> wire.ItemView:
     return wire.ItemView(
         item_id=record.item.item_id,
         title=record.item.title,
         version=record.version,
-        has_image=record.item.image is not None,
+        has_image=has_image,
         status=record.status,
         summary=record.summary,
         reason=record.reason,
+    )
+
+
+def _listed(
+    loaded: Sequence[tuple[ItemRecord, bool]],
+    num_matching: int,
+    num_by_status: dict[wire.ItemStatus, int],
+    *,
+    complete: bool,
+) -> console_wire.ItemsResponse:
+    return console_wire.ItemsResponse(
+        items=[_view(record, has_image=has_image) for record, has_image in loaded],
+        num_matching=num_matching,
+        num_by_status=num_by_status,
+        complete=complete,
     )

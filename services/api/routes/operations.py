@@ -1,4 +1,4 @@
-"""For operators: health, metrics and what runs here."""
+"""For operators: health, progress, metrics and what runs here."""
 
 import asyncio
 from importlib.metadata import version
@@ -8,7 +8,8 @@ from fastapi import APIRouter, Response
 from services.api.guard import GuardedRoute, needs, open_to_all
 from services.api.parts import AppParts, Parts
 from services.api.problems import documented
-from services.core import prompts, wire
+from services.api.progress import read_steps
+from services.core import console_wire, prompts, wire
 from services.core.api_keys import Scope
 from services.core.errors import StateError
 from services.telemetry.registry import CONTENT_TYPE
@@ -64,6 +65,19 @@ async def ready(parts: AppParts, response: Response) -> wire.Readiness:
 async def metrics(parts: AppParts) -> Response:
     """Counts and times of this process."""
     return Response(parts.metrics.render(), media_type=CONTENT_TYPE)
+
+
+@router.get("/progress", summary="How far the work is", responses=documented())
+@needs(Scope.READ)
+async def progress(parts: AppParts) -> console_wire.ProgressResponse:
+    """The offline steps, by what lies in the data folder, and the folds that wait."""
+    folds = parts.backlog.seen
+    return console_wire.ProgressResponse(
+        steps=await asyncio.to_thread(read_steps, parts.data) if parts.data is not None else [],
+        folds=console_wire.FoldsView(
+            num_waiting=folds.num_waiting, lag_seconds=folds.lag_seconds, num_dead=folds.num_dead
+        ),
+    )
 
 
 @router.get("/version", summary="What runs here", responses=documented())

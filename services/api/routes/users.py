@@ -1,20 +1,57 @@
-"""What is known of a user: read the preference, forget the user."""
+"""What is known of users: find them, read preference and history, follow the preference, forget."""
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Header, Path, Query, Response
+from fastapi.responses import StreamingResponse
 
+from services.api import streams
 from services.api.guard import GuardedRoute, needs
-from services.api.parts import AppParts
+from services.api.parts import AppParts, Parts
 from services.api.problems import INVALID_REQUEST, documented
-from services.core import wire
+from services.core import console_wire, wire
 from services.core.api_keys import Scope
-from services.core.errors import StateError, StateUnavailable, UnknownUser
+from services.core.errors import StateError, StateUnavailable, TooManyStreams, UnknownUser
 from services.core.records import UserId
+from services.state.records import UserRecord
 
 router = APIRouter(tags=["users"], route_class=GuardedRoute)
 
 PathUserId = Annotated[wire.Id, Path(description="The user's id, percent-encoded.")]
+
+
+@router.get(
+    "/users",
+    summary="Find users",
+    responses=documented(StateUnavailable, StateError, INVALID_REQUEST),
+)
+@needs(Scope.READ)
+async def find(
+    parts: AppParts,
+    prefix: Annotated[console_wire.Search, Query(description="How their ids begin.")] = "",
+    limit: Annotated[int, Query(ge=1, le=console_wire.MAX_LISTED_USERS)] = 20,
+    random: Annotated[bool, Query(description="Any of them, not the first.")] = False,
+) -> console_wire.UsersResponse:
+    """Users by their id's beginning, in order, each with the preference. Who is new is found
+    within seconds.
+    """
+    found = await parts.directory.find_users(prefix, limit=limit, at_random=random)
+    records = await parts.store.load_users(found.user_ids)
+    return console_wire.UsersResponse(
+        users=[
+            console_wire.UserEntry(
+                user_id=user.user_id,
+                preference=user.preference,
+                history_version=user.version,
+                preference_version=user.folded_version,
+            )
+            for user_id in found.user_ids
+            if (user := records.get(user_id)) is not None
+        ],
+        num_matching=found.num_matching,
+        num_users=found.num_users,
+        complete=found.complete,
+    )
 
 
 @router.get(
@@ -25,9 +62,100 @@ PathUserId = Annotated[wire.Id, Path(description="The user's id, percent-encoded
 @needs(Scope.READ)
 async def read_preference(user_id: PathUserId, parts: AppParts) -> wire.PreferenceResponse:
     """The written preference, what it covers, and how it came about block after block."""
-    user = await parts.store.load_user(UserId(user_id))
+    return _preference(await _load(UserId(user_id), parts))
+
+
+@router.get(
+    "/users/{user_id:id}/preference/events",
+    summary="Follow a user's preference",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "description": "Server-sent events, until the reader goes or the server ends them.",
+            "content": {streams.MEDIA_TYPE: {"schema": streams.SCHEMA}},
+        },
+        **documented(UnknownUser, TooManyStreams, StateUnavailable, StateError, INVALID_REQUEST),
+    },
+)
+@needs(Scope.READ)
+async def follow_preference(
+    user_id: PathUserId,
+    parts: AppParts,
+    last_event_id: Annotated[
+        str | None, Header(description="The `id` that was seen last, by whoever comes back.")
+    ] = None,
+) -> StreamingResponse:
+    """Event `preference`, now and whenever history or preference change: what
+    `GET /users/{user_id}/preference` answers, with the preference's version as its id. Event
+    `forgotten` when the user is, and then the end. Comments in between show that the stream lives.
+    Come back when it ends.
+    """
+    user = await _load(UserId(user_id), parts)
+    events = parts.streams.open(
+        user, lambda user: _preference(user).model_dump_json(), last_event_id
+    )
+    return StreamingResponse(events, media_type=streams.MEDIA_TYPE)
+
+
+@router.get(
+    "/users/{user_id:id}/history",
+    summary="Read a user's history",
+    responses=documented(UnknownUser, StateUnavailable, StateError, INVALID_REQUEST),
+)
+@needs(Scope.READ)
+async def read_history(
+    user_id: PathUserId,
+    parts: AppParts,
+    limit: Annotated[
+        int, Query(ge=1, le=console_wire.MAX_SHOWN_INTERACTIONS, description="The latest.")
+    ] = 100,
+) -> console_wire.HistoryResponse:
+    """What the user took, oldest first, with the items' titles."""
+    user = await _load(UserId(user_id), parts)
+    shown = user.history[-limit:]
+    loaded = await parts.listing.load_items([each.item_id for each in shown])
+    items = {record.item.item_id: (record, has_image) for record, has_image in loaded}
+    entries = []
+    for each in shown:
+        record, has_image = items.get(each.item_id, (None, False))
+        entries.append(
+            console_wire.HistoryEntry(
+                item_id=each.item_id,
+                timestamp_ms=each.timestamp_ms,
+                title=record and record.item.title,
+                item_version=record and record.version,
+                has_image=has_image,
+            )
+        )
+    return console_wire.HistoryResponse(
+        user_id=user.user_id,
+        history_version=user.version,
+        num_earlier=user.version - len(shown),
+        interactions=entries,
+    )
+
+
+@router.delete(
+    "/users/{user_id:id}",
+    status_code=204,
+    summary="Forget a user",
+    responses=documented(StateUnavailable, StateError, INVALID_REQUEST),
+)
+@needs(Scope.ADMIN)
+async def forget(user_id: PathUserId, parts: AppParts) -> Response:
+    """Remove every trace of the user. Forgetting an unknown user succeeds: nothing is left."""
+    await parts.store.forget_user(UserId(user_id))
+    return Response(status_code=204)
+
+
+async def _load(user_id: UserId, parts: Parts) -> UserRecord:
+    user = await parts.store.load_user(user_id)
     if user is None:
         raise UnknownUser(f"user {user_id!r} has no interactions; send some to POST /interactions")
+    return user
+
+
+def _preference(user: UserRecord) -> wire.PreferenceResponse:
     return wire.PreferenceResponse(
         user_id=user.user_id,
         preference=user.preference,
@@ -45,16 +173,3 @@ async def read_preference(user_id: PathUserId, parts: AppParts) -> wire.Preferen
             for entry in user.timeline
         ],
     )
-
-
-@router.delete(
-    "/users/{user_id:id}",
-    status_code=204,
-    summary="Forget a user",
-    responses=documented(StateUnavailable, StateError, INVALID_REQUEST),
-)
-@needs(Scope.ADMIN)
-async def forget(user_id: PathUserId, parts: AppParts) -> Response:
-    """Remove every trace of the user. Forgetting an unknown user succeeds: nothing is left."""
-    await parts.store.forget_user(UserId(user_id))
-    return Response(status_code=204)

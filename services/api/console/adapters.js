@@ -1,0 +1,139 @@
+// Adapters: who scores, who could, and the experiment that divides the users.
+
+import { ApiError, call, get, segment } from "./api.js";
+import { confirmed, el, fill, toast } from "./dom.js";
+import { guarded, loading } from "./states.js";
+
+const METRICS = ["auc", "mrr@5", "ndcg@10", "hr@10"];
+const ROLES = { active: "Active", previous: "Previous", shadow: "Shadow", arm: "In the experiment" };
+
+export function adaptersView(place, signal) {
+  const body = el("div", {}, loading());
+  fill(place, el("div", { class: "head" }, el("h1", {}, "Adapters")), body);
+  guarded(body, signal, async () => show(await get("/adapters", { signal })));
+
+  function show(told) {
+    fill(
+      body,
+      told.problem && el("p", { class: "banner" }, told.problem),
+      told.previous &&
+        el(
+          "p",
+          { class: "roll-back" },
+          el(
+            "button",
+            { type: "button", onclick: () => rollBack(told), disabled: told.experiment !== null },
+            `Roll back to ${told.previous}`,
+          ),
+        ),
+      experiment(told),
+      told.shadow &&
+        el(
+          "section",
+          { class: "panel" },
+          el("h2", {}, "Shadow"),
+          el("p", {}, `${told.shadow.adapter} scores ${percent(told.shadow.share)} of the requests ` +
+            "along, out of sight."),
+        ),
+      el("ul", { class: "adapter-list" }, told.adapters.map((adapter) => card(adapter, told))),
+    );
+  }
+
+  function experiment(told) {
+    if (!told.experiment) return null;
+    const { name, arms } = told.experiment;
+    return el(
+      "section",
+      { class: "panel" },
+      el("h2", {}, `Experiment ${name}`),
+      el(
+        "ul",
+        { class: "arms" },
+        arms.map((arm) => {
+          const bar = el("span", { class: "fill" });
+          bar.style.setProperty("--share", arm.share);
+          return el(
+            "li",
+            {},
+            el("span", {}, `${arm.name}: ${arm.adapter}`),
+            el("span", { class: "meter", "aria-hidden": "true" }, bar),
+            el("span", { class: "number" }, percent(arm.share)),
+          );
+        }),
+      ),
+      el("p", { class: "hint" }, "While it runs, nothing is activated or rolled back."),
+      el("button", { type: "button", onclick: () => end(name, told.active) }, "End the experiment"),
+    );
+  }
+
+  function card(adapter, told) {
+    const isActive = adapter.name === told.active;
+    const facts = [
+      ["Trained by", adapter.stage ?? "not known"],
+      ["Protocol", adapter.protocol],
+      ["Ranks by", adapter.ranked_by],
+      ...METRICS.map((name) => [`Validation ${name}`, adapter.validation?.[name]?.toFixed(3)]),
+      ["Weights", adapter.weights || "the base model alone"],
+    ].filter(([, value]) => value !== null && value !== undefined);
+    return el(
+      "li",
+      { class: "card adapter" },
+      el("h2", {}, adapter.name || "Base model"),
+      el(
+        "p",
+        { class: "badges" },
+        adapter.roles.map((role) => el("span", { class: `badge ${role}` }, ROLES[role])),
+        !adapter.servable && el("span", { class: "badge failed" }, "Cannot serve"),
+      ),
+      el("dl", {}, facts.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])),
+      adapter.reason && el("p", { class: "hint" }, adapter.reason),
+      adapter.note && el("p", { class: "hint" }, adapter.note),
+      adapter.servable && !isActive && adapter.name &&
+        el(
+          "button",
+          {
+            type: "button",
+            disabled: told.experiment !== null,
+            onclick: () => activate(adapter.name, told.active),
+          },
+          "Activate",
+        ),
+    );
+  }
+
+  async function activate(name, active) {
+    const text = `From the next request on ${name} scores for everybody instead of ${active}.`;
+    if (await confirmed(`Activate ${name}?`, text, "Activate")) {
+      await change("POST", `/adapters/${segment(name)}/activate`, `${name} is active`);
+    }
+  }
+
+  async function rollBack(told) {
+    const text = `From the next request on ${told.previous} scores for everybody again instead of ` +
+      `${told.active}.`;
+    if (await confirmed(`Roll back to ${told.previous}?`, text, "Roll back")) {
+      await change("POST", "/adapters/rollback", `${told.previous} is active again`);
+    }
+  }
+
+  async function end(name, active) {
+    const text = `${active} scores for everybody again.`;
+    if (await confirmed(`End the experiment ${name}?`, text, "End it")) {
+      await change("DELETE", "/adapters/experiment", "The experiment has ended");
+    }
+  }
+
+  async function change(method, path, done) {
+    try {
+      show(await call(method, path));
+      toast(done, "good");
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      toast(error.message, "bad");
+    }
+  }
+}
+
+function percent(share) {
+  return `${Math.round(100 * share)} %`;
+}

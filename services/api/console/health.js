@@ -1,0 +1,60 @@
+// Health: the parts that the service stands on, and what runs here.
+
+import { get, health } from "./api.js";
+import { el, fill } from "./dom.js";
+
+const MILLISECONDS = 3000;
+const NAMES = { redis: "Store (Redis)", engine: "Model", artifacts: "Artifacts", adapters: "Adapters" };
+const STATES = { ok: "Well", degraded: "Degraded", down: "Down", unreachable: "No answer" };
+const FACTS = {
+  version: "Version", model: "Model", adapter: "Adapter", retrieval: "Cheap rankers",
+  ranker: "Fusion", cheap_order: "Candidates ordered by", final_order: "Scored items ordered by",
+};
+
+export function healthView(place, signal) {
+  const parts = el("ul", { class: "parts" });
+  const facts = el("dl", { class: "facts" });
+  fill(
+    place,
+    el("div", { class: "head" }, el("h1", {}, "Health")),
+    parts,
+    el("h2", {}, "What runs here"),
+    facts,
+  );
+  follow();
+
+  async function follow() {
+    while (!signal.aborted) {
+      const told = await health();
+      if (signal.aborted) return;
+      fill(
+        parts,
+        part("Service", told.status, ""),
+        Object.entries(told.parts).map(([name, { state, detail }]) =>
+          part(NAMES[name] ?? name, state, detail),
+        ),
+      );
+      await version().catch(() => fill(facts));
+      await new Promise((resolve) => setTimeout(resolve, MILLISECONDS));
+    }
+  }
+
+  async function version() {
+    const told = await get("/version", { signal });
+    const rows = Object.entries(FACTS).map(([field, name]) => [name, told[field] || "none"]);
+    for (const [name, fingerprint] of Object.entries(told.prompts)) {
+      rows.push([`Prompt: ${name}`, fingerprint]);
+    }
+    fill(facts, rows.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
+  }
+}
+
+function part(name, state, detail) {
+  return el(
+    "li",
+    { class: "card part" },
+    el("h2", {}, name),
+    el("p", { class: `badge ${state}` }, STATES[state] ?? state),
+    detail && el("p", { class: "hint" }, detail),
+  );
+}

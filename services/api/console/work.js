@@ -1,0 +1,80 @@
+// Work: how far the offline steps are, and what waits to be folded.
+
+import { get } from "./api.js";
+import { quarantine } from "./catalogue.js";
+import { count, el, fill } from "./dom.js";
+import { guarded, loading } from "./states.js";
+
+const MILLISECONDS = 2000;
+const STATES = {
+  done: "Done", "under-way": "Under way", missing: "Not run", unreadable: "Unreadable",
+};
+
+export function workView(place, signal) {
+  const folds = el("dl", { class: "figures" });
+  const steps = el("div", {}, loading());
+  fill(
+    place,
+    el("div", { class: "head" }, el("h1", {}, "Work")),
+    el("section", {}, el("h2", {}, "Interactions on their way into preferences"), folds),
+    el("section", {}, el("h2", {}, "Offline steps"), steps),
+  );
+  let shown = "";
+  follow();
+
+  async function follow() {
+    while (!signal.aborted) {
+      await guarded(steps, signal, look);
+      await new Promise((resolve) => setTimeout(resolve, MILLISECONDS));
+    }
+  }
+
+  async function look() {
+    const told = await get("/progress", { signal });
+    fill(
+      folds,
+      figure("Waiting", told.folds.num_waiting.toLocaleString("en")),
+      figure("Oldest waits", `${told.folds.lag_seconds.toFixed(1)} s`),
+      figure("Given up", told.folds.num_dead.toLocaleString("en")),
+    );
+    // What is open stays open as long as nothing changed.
+    const now = JSON.stringify(told.steps);
+    if (now === shown) return;
+    shown = now;
+    fill(
+      steps,
+      told.steps.length === 0
+        ? el("p", {}, "This server has no data folder.")
+        : el("ol", { class: "steps" }, told.steps.map(step)),
+    );
+  }
+}
+
+function figure(name, value) {
+  return el("div", {}, el("dt", {}, name), el("dd", {}, value));
+}
+
+function step(each) {
+  const counts = Object.entries(each.counts)
+    .filter(([, number]) => number > 0)
+    .map(([name, number]) => `${number.toLocaleString("en")} ${name.replaceAll("_", " ")}`);
+  return el(
+    "li",
+    { class: "card step" },
+    el(
+      "div",
+      { class: "what" },
+      el("h3", {}, each.artifact),
+      el("code", {}, `msr ${each.command}`),
+    ),
+    el("p", { class: `badge ${each.state}` }, STATES[each.state]),
+    el(
+      "div",
+      { class: "counts" },
+      el("p", {}, counts.join(" · ")),
+      each.num_parts > 0 &&
+        el("p", { class: "hint" }, `${count(each.num_parts, "part")} of an unfinished run`),
+      each.num_quarantined > 0 && quarantine(each),
+    ),
+  );
+}

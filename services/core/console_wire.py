@@ -1,0 +1,197 @@
+"""Bodies of the HTTP API for people who look at it, in the console or by a program of their own:
+lists of users and items, a user's history, and how far the offline steps are.
+
+As `wire.py`, needs pydantic and the standard library alone. Lists are as of a moment ago.
+"""
+
+from enum import IntEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from services.core.ids import MAX_ID_CHARS
+from services.core.wire import ItemStatus, ItemView
+
+MAX_LISTED_USERS = 100
+MAX_LISTED_ITEMS = 200
+MAX_SHOWN_INTERACTIONS = 1000
+# Far past what is held; bounded so that arithmetic on it stays exact everywhere.
+MAX_OFFSET = 10_000_000
+StepState = Literal["done", "under-way", "missing", "unreadable"]
+
+Search = Annotated[str, Field(max_length=MAX_ID_CHARS)]
+
+
+class CoverWidth(IntEnum):
+    """Pixels: in a list, on a card, and on a card of a dense screen."""
+
+    SMALL = 96
+    MEDIUM = 160
+    LARGE = 320
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+def _example(**fields: Any) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [fields]})
+
+
+# --- users ---------------------------------------------------------------------------------------
+
+
+class UserEntry(_Answer):
+    """A user in a list."""
+
+    user_id: str
+    preference: str = Field(description='"" while nothing has been folded.')
+    history_version: int
+    preference_version: int
+
+
+class UsersResponse(_Answer):
+    """Some of the users."""
+
+    model_config = _example(
+        users=[
+            {
+                "user_id": "u42",
+                "preference": "Red outline drawings of animals; earlier blue ones.",
+                "history_version": 4,
+                "preference_version": 4,
+            }
+        ],
+        num_matching=1,
+        num_users=500,
+        complete=True,
+    )
+
+    users: list[UserEntry]
+    num_matching: int = Field(description="Users whose id begins as asked.")
+    num_users: int = Field(description="All that were found.")
+    complete: bool = Field(description="False if there are more than the server looks through.")
+
+
+class HistoryEntry(_Answer):
+    """One interaction; what is said of the item is null if the catalogue has it no more."""
+
+    item_id: str
+    timestamp_ms: int
+    title: str | None
+    item_version: str | None
+    has_image: bool
+
+
+class HistoryResponse(_Answer):
+    """A user's history, the latest interactions of it."""
+
+    model_config = _example(
+        user_id="u42",
+        history_version=4,
+        num_earlier=3,
+        interactions=[
+            {
+                "item_id": "i7",
+                "timestamp_ms": 1_767_225_600_000,
+                "title": "A red fox in the snow",
+                "item_version": "9f86d081884c7d65",
+                "has_image": True,
+            }
+        ],
+    )
+
+    user_id: str
+    history_version: int
+    num_earlier: int = Field(
+        description="Interactions before these: those not asked for, and those no longer kept."
+    )
+    interactions: list[HistoryEntry] = Field(description="Oldest first.")
+
+
+# --- items ---------------------------------------------------------------------------------------
+
+
+class ItemsResponse(_Answer):
+    """Some of the items."""
+
+    model_config = _example(
+        items=[
+            {
+                "item_id": "i7",
+                "title": "A red fox in the snow",
+                "version": "9f86d081884c7d65",
+                "has_image": True,
+                "status": "ready",
+                "summary": "A red fox drawn in outline on white, calm.",
+                "reason": None,
+            }
+        ],
+        num_matching=1,
+        num_by_status={"ready": 478, "pending": 1, "failed": 1},
+        complete=True,
+    )
+
+    items: list[ItemView]
+    num_matching: int
+    num_by_status: dict[ItemStatus, int] = Field(
+        description="Of the whole catalogue; empty where the items were named."
+    )
+    complete: bool = Field(description="False if there are more than the server looks through.")
+
+
+# --- progress ------------------------------------------------------------------------------------
+
+
+class QuarantinedView(_Answer):
+    """A row that a step left out."""
+
+    row: str
+    reason: str
+
+
+class StepView(_Answer):
+    """One artifact in the data folder, and the step that makes it."""
+
+    artifact: str
+    command: str = Field(description="What makes it, as an argument of `msr`.")
+    state: StepState = Field(
+        description="`under-way`: some of its parts are written, by a run that goes on or was "
+        "stopped; one that is done may be made anew at the same time (`num_parts`)."
+    )
+    model: str = Field(description='Fingerprint of the model that made it; "" for none.')
+    counts: dict[str, int]
+    num_parts: int = Field(description="Parts that an unfinished run has written.")
+    num_quarantined: int
+    quarantined: list[QuarantinedView] = Field(description="The first of them.")
+
+
+class FoldsView(_Answer):
+    """Interactions on their way into preferences."""
+
+    num_waiting: int
+    lag_seconds: float = Field(description="How long the oldest has been waiting.")
+    num_dead: int = Field(description="Given up after too many failures.")
+
+
+class ProgressResponse(_Answer):
+    """How far the work on catalogue and users is, offline and online."""
+
+    model_config = _example(
+        steps=[
+            {
+                "artifact": "summaries",
+                "command": "summarize-images",
+                "state": "done",
+                "model": "1f2e3d4c5b6a7988",
+                "counts": {"items": 480},
+                "num_parts": 0,
+                "num_quarantined": 1,
+                "quarantined": [{"row": "i13", "reason": "the engine refused the prompt"}],
+            }
+        ],
+        folds={"num_waiting": 0, "lag_seconds": 0.0, "num_dead": 0},
+    )
+
+    steps: list[StepView] = Field(description="In the order of the data flow.")
+    folds: FoldsView

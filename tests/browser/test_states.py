@@ -1,0 +1,158 @@
+"""What is shown while nothing is there, or something does not answer."""
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from services.core.api_keys import Scope
+from services.core.errors import EngineUnavailable
+from services.core.images import blank_image
+from services.core.records import Item, ItemId
+from services.state.embedded import EmbeddedRedis
+from services.state.store import Store
+from tests.api.builders import (
+    ITEM_IDS,
+    WITH_KEYS,
+    ScriptedEngine,
+    a_token,
+    an_app,
+    put_catalogue,
+    put_user,
+)
+from tests.browser.chromium import a_page
+from tests.browser.servers import a_world
+
+pytestmark = pytest.mark.browser
+
+
+async def a_user(store: Store) -> None:
+    await put_catalogue(store)
+    await put_user(store, "ann", ["i1", "i2", "i3"], preference="Likes foxes.")
+
+
+def test_an_empty_system_says_what_to_run(browser: Browser, redis_url: str) -> None:
+    with a_world(redis_url) as url, a_page(browser, url) as watched:
+        page = watched.page
+        for view in ("users", "catalogue"):
+            page.goto(f"/#/{view}")
+            expect(page.locator(".message")).to_contain_text("There is nothing here yet")
+            expect(page.locator(".message pre")).to_contain_text("make demo")
+        page.goto("/#/work")
+        expect(page.locator(".figures")).to_contain_text("0.0 s")
+        assert watched.all_faults() == []
+
+
+def test_a_slow_model_leaves_what_is_there_with_scores_pending(
+    browser: Browser, redis_url: str
+) -> None:
+    engine = ScriptedEngine(stalled=ITEM_IDS)
+    world = a_world(redis_url, a_user, lambda store: an_app(store, engine, timeout_seconds=1.0))
+    with world as url, a_page(browser, url) as watched:
+        page = watched.page
+        page.goto("/#/users/ann")
+        expect(page.locator(".place")).to_have_count(3)
+        expect(page.locator(".yes.pending")).to_have_count(3)
+        expect(page.locator(".preference .text")).to_have_text("Likes foxes.")
+        expect(page.locator(".banner")).to_contain_text("The model was late")
+        expect(page.locator(".yes.unscored")).to_have_count(3)
+        assert watched.all_faults() == []
+
+
+def test_a_dead_model_is_told_and_rankings_are_cheap(browser: Browser, redis_url: str) -> None:
+    engine = ScriptedEngine(failure=EngineUnavailable("gone"))
+    world = a_world(redis_url, a_user, lambda store: an_app(store, engine))
+    with world as url, a_page(browser, url) as watched:
+        page = watched.page
+        page.goto("/#/users/ann")
+        expect(page.locator(".banner")).to_contain_text("The model is away")
+        expect(page.locator(".place")).to_have_count(3)
+        expect(page.locator("#notice")).to_contain_text("The model does not answer")
+        page.goto("/#/health")
+        expect(page.locator(".part").filter(has_text="Model")).to_contain_text("Degraded")
+        assert watched.all_faults() == []
+
+
+def test_a_dead_redis_is_told_and_the_page_comes_back_by_itself(
+    browser: Browser, tmp_path: Path
+) -> None:
+    redis = EmbeddedRedis(tmp_path)
+    with a_world(redis.start(), a_user) as url, a_page(browser, url) as watched:
+        page = watched.page
+        page.goto("/#/users/ann")
+        expect(page.locator(".live")).to_have_text("Live")
+        redis.stop()
+        page.get_by_role("link", name="Catalogue").click()
+        expect(page.locator(".message")).to_contain_text("The store is away")
+        expect(page.locator("#notice")).to_contain_text("Redis does not answer")
+        redis.start()
+        expect(page.locator(".item")).to_have_count(6)
+        assert watched.all_faults() == []
+    redis.stop()
+
+
+def test_a_key_is_asked_for_kept_in_the_tab_and_shown_with_every_request(
+    browser: Browser, redis_url: str
+) -> None:
+    told: dict[str, str] = {}
+
+    async def populate(store: Store) -> None:
+        await a_user(store)
+        await store.put_item(Item(ItemId("i1"), "A fox", blank_image(64)), summary="red")
+        told["read"] = await a_token(store, Scope.READ)
+
+    world = a_world(redis_url, populate, lambda store: an_app(store, rules=WITH_KEYS))
+    with world as url, a_page(browser, url) as watched:
+        page = watched.page
+        page.goto("/#/users/ann")
+        give_key(page, "msr_0123456789ab_" + "x" * 43)
+        give_key(page, told["read"])
+        expect(page.locator(".preference .text")).to_have_text("Likes foxes.")
+        expect(page.locator(".live")).to_have_text("Live")
+        expect(page.locator(".strip img").first).to_have_js_property("naturalWidth", 64)
+        page.locator(".take").first.click()
+        expect(page.locator(".toast")).to_contain_text("lacks the scope `write`")
+        page.goto("/#/adapters")
+        expect(page.locator(".message")).to_contain_text("This key may not see that")
+        assert page.evaluate("localStorage.length + document.cookie.length") == 0
+        assert told["read"] not in page.url
+        assert watched.all_faults() == []
+
+
+def give_key(page: Page, key: str) -> None:
+    page.get_by_label("Key", exact=True).fill(key)
+    page.get_by_role("button", name="Use it").click()
+
+
+def test_a_server_that_goes_away_is_told(browser: Browser, redis_url: str) -> None:
+    with a_world(redis_url, a_user) as url, a_page(browser, url) as watched:
+        page = watched.page
+        page.goto("/")
+        expect(page.locator(".person")).to_have_count(1)
+        page.route("**/*", lambda route: route.abort())
+        page.get_by_role("link", name="Catalogue").click()
+        expect(page.locator(".message")).to_contain_text("The server does not answer")
+        page.unroute_all()
+        expect(page.locator(".item")).to_have_count(6)
+
+
+def test_a_user_who_is_forgotten_is_gone_from_the_page(browser: Browser, redis_url: str) -> None:
+    with a_world(redis_url, a_user) as url, a_page(browser, url) as watched:
+        page = watched.page
+        page.goto("/#/users/ann")
+        expect(page.locator(".live")).to_have_text("Live")
+        assert page.request.delete(f"{url}/users/ann").ok
+        expect(page.locator(".toast")).to_contain_text("forgotten")
+        expect(page.locator(".preference")).to_contain_text("Nothing is known yet")
+        expect(page.locator(".timeline li")).to_have_count(0)
+        assert watched.all_faults() == []
+
+
+def test_where_no_stream_is_free_the_preference_is_shown_all_the_same(
+    browser: Browser, redis_url: str
+) -> None:
+    world = a_world(redis_url, a_user, lambda store: an_app(store, max_streams=0))
+    with world as url, a_page(browser, url) as watched:
+        watched.page.goto("/#/users/ann")
+        expect(watched.page.locator(".preference .text")).to_have_text("Likes foxes.")
+        expect(watched.page.locator(".live")).to_have_text("Reconnecting…")
