@@ -9,6 +9,7 @@
         ├── Unauthenticated     no API key, or none that is valid
         ├── Forbidden           an API key without the scope that this needs
         ├── RateLimited         more than the key's rate allows
+        ├── TooManyStreams      as many preferences are watched as may be
         ├── BacklogFull         too many interactions wait to be folded
         ├── StateUnavailable    the server's Redis is away
         ├── StateConflict       somebody else wrote first
@@ -92,6 +93,12 @@ class RateLimited(ProblemError):
     """The API key has used up what its rate allows."""
 
     type = "/problems/rate-limited"
+
+
+class TooManyStreams(ProblemError):
+    """The server has as many streams open as it may."""
+
+    type = "/problems/too-many-streams"
 
 
 class BacklogFull(ProblemError):

@@ -53,6 +53,27 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/users": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Find users
+         * @description Users by their id's beginning, in order, each with the preference. Who is new is found
+         *     within seconds.
+         */
+        get: operations["find_users_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/users/{user_id}/preference": {
         parameters: {
             query?: never;
@@ -65,6 +86,49 @@ export interface paths {
          * @description The written preference, what it covers, and how it came about block after block.
          */
         get: operations["read_preference_users__user_id__preference_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/users/{user_id}/preference/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Follow a user's preference
+         * @description Event `preference`, now and whenever history or preference change: what
+         *     `GET /users/{user_id}/preference` answers, with the preference's version as its id. Event
+         *     `forgotten` when the user is, and then the end. Comments in between show that the stream lives.
+         *     Come back when it ends.
+         */
+        get: operations["follow_preference_users__user_id__preference_events_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/users/{user_id}/history": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read a user's history
+         * @description What the user took, oldest first, with the items' titles.
+         */
+        get: operations["read_history_users__user_id__history_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -100,7 +164,11 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /**
+         * Find items
+         * @description Items by id, page by page. What was put or deleted is found so within seconds.
+         */
+        get: operations["find_items_get"];
         /**
          * Add or replace an item
          * @description Store the item, its picture prepared for the model; the summary follows in the background.
@@ -109,6 +177,26 @@ export interface paths {
          *     again changes nothing; a failed one is tried again.
          */
         put: operations["put_items_put"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/items/{item_id}/cover": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * See an item's cover
+         * @description A picture for people. Without `version` a reader asks each time whether it changed.
+         */
+        get: operations["cover_items__item_id__cover_get"];
+        put?: never;
         post?: never;
         delete?: never;
         options?: never;
@@ -316,6 +404,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/progress": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * How far the work is
+         * @description The offline steps, by what lies in the data folder, and the folds that wait.
+         */
+        get: operations["progress_progress_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/version": {
         parameters: {
             query?: never;
@@ -513,6 +621,12 @@ export interface components {
             share: number;
         };
         /**
+         * CoverWidth
+         * @description Pixels: in a list, on a card, and on a card of a dense screen.
+         * @enum {integer}
+         */
+        CoverWidth: 96 | 160 | 320;
+        /**
          * ExperimentIn
          * @description Divide the users among adapters. The same name divides them the same way again.
          * @example {
@@ -546,6 +660,74 @@ export interface components {
             name: string;
             /** Arms */
             arms: components["schemas"]["ArmView"][];
+        };
+        /**
+         * FoldsView
+         * @description Interactions on their way into preferences.
+         */
+        FoldsView: {
+            /** Num Waiting */
+            num_waiting: number;
+            /**
+             * Lag Seconds
+             * @description How long the oldest has been waiting.
+             */
+            lag_seconds: number;
+            /**
+             * Num Dead
+             * @description Given up after too many failures.
+             */
+            num_dead: number;
+        };
+        /**
+         * HistoryEntry
+         * @description One interaction; what is said of the item is null if the catalogue has it no more.
+         */
+        HistoryEntry: {
+            /** Item Id */
+            item_id: string;
+            /** Timestamp Ms */
+            timestamp_ms: number;
+            /** Title */
+            title: string | null;
+            /** Item Version */
+            item_version: string | null;
+            /** Has Image */
+            has_image: boolean;
+        };
+        /**
+         * HistoryResponse
+         * @description A user's history, the latest interactions of it.
+         * @example {
+         *       "history_version": 4,
+         *       "interactions": [
+         *         {
+         *           "has_image": true,
+         *           "item_id": "i7",
+         *           "item_version": "9f86d081884c7d65",
+         *           "timestamp_ms": 1767225600000,
+         *           "title": "A red fox in the snow"
+         *         }
+         *       ],
+         *       "num_earlier": 3,
+         *       "user_id": "u42"
+         *     }
+         */
+        HistoryResponse: {
+            /** User Id */
+            user_id: string;
+            /** History Version */
+            history_version: number;
+            /**
+             * Num Earlier
+             * @description Interactions before these: those not asked for, and those no longer kept.
+             */
+            num_earlier: number;
+            /**
+             * Interactions
+             * @description Oldest first.
+             */
+            interactions: components["schemas"]["HistoryEntry"][];
         };
         /**
          * InteractionBatch
@@ -689,6 +871,47 @@ export interface components {
             reason: string | null;
         };
         /**
+         * ItemsResponse
+         * @description Some of the items.
+         * @example {
+         *       "complete": true,
+         *       "items": [
+         *         {
+         *           "has_image": true,
+         *           "item_id": "i7",
+         *           "status": "ready",
+         *           "summary": "A red fox drawn in outline on white, calm.",
+         *           "title": "A red fox in the snow",
+         *           "version": "9f86d081884c7d65"
+         *         }
+         *       ],
+         *       "num_by_status": {
+         *         "failed": 1,
+         *         "pending": 1,
+         *         "ready": 478
+         *       },
+         *       "num_matching": 1
+         *     }
+         */
+        ItemsResponse: {
+            /** Items */
+            items: components["schemas"]["ItemView"][];
+            /** Num Matching */
+            num_matching: number;
+            /**
+             * Num By Status
+             * @description Of the whole catalogue; empty where the items were named.
+             */
+            num_by_status: {
+                [key: string]: number;
+            };
+            /**
+             * Complete
+             * @description False if there are more than the server looks through.
+             */
+            complete: boolean;
+        };
+        /**
          * Liveness
          * @description The process answers.
          */
@@ -802,6 +1025,54 @@ export interface components {
              * @description Folded blocks, oldest first; of a very long history the latest ones.
              */
             timeline: components["schemas"]["PreferenceBlock"][];
+        };
+        /**
+         * ProgressResponse
+         * @description How far the work on catalogue and users is, offline and online.
+         * @example {
+         *       "folds": {
+         *         "lag_seconds": 0,
+         *         "num_dead": 0,
+         *         "num_waiting": 0
+         *       },
+         *       "steps": [
+         *         {
+         *           "artifact": "summaries",
+         *           "command": "summarize-images",
+         *           "counts": {
+         *             "items": 480
+         *           },
+         *           "model": "1f2e3d4c5b6a7988",
+         *           "num_parts": 0,
+         *           "num_quarantined": 1,
+         *           "quarantined": [
+         *             {
+         *               "reason": "the engine refused the prompt",
+         *               "row": "i13"
+         *             }
+         *           ],
+         *           "state": "done"
+         *         }
+         *       ]
+         *     }
+         */
+        ProgressResponse: {
+            /**
+             * Steps
+             * @description In the order of the data flow.
+             */
+            steps: components["schemas"]["StepView"][];
+            folds: components["schemas"]["FoldsView"];
+        };
+        /**
+         * QuarantinedView
+         * @description A row that a step left out.
+         */
+        QuarantinedView: {
+            /** Row */
+            row: string;
+            /** Reason */
+            reason: string;
         };
         /**
          * Readiness
@@ -1147,6 +1418,46 @@ export interface components {
             share: number;
         };
         /**
+         * StepView
+         * @description One artifact in the data folder, and the step that makes it.
+         */
+        StepView: {
+            /** Artifact */
+            artifact: string;
+            /**
+             * Command
+             * @description What makes it, as an argument of `msr`.
+             */
+            command: string;
+            /**
+             * State
+             * @description `under-way`: some of its parts are written, by a run that goes on or was stopped; one that is done may be made anew at the same time (`num_parts`).
+             * @enum {string}
+             */
+            state: "done" | "under-way" | "missing" | "unreadable";
+            /**
+             * Model
+             * @description Fingerprint of the model that made it; "" for none.
+             */
+            model: string;
+            /** Counts */
+            counts: {
+                [key: string]: number;
+            };
+            /**
+             * Num Parts
+             * @description Parts that an unfinished run has written.
+             */
+            num_parts: number;
+            /** Num Quarantined */
+            num_quarantined: number;
+            /**
+             * Quarantined
+             * @description The first of them.
+             */
+            quarantined: components["schemas"]["QuarantinedView"][];
+        };
+        /**
          * Timings
          * @description Seconds spent in each stage.
          */
@@ -1168,6 +1479,59 @@ export interface components {
             scoring_seconds: number;
             /** Total Seconds */
             total_seconds: number;
+        };
+        /**
+         * UserEntry
+         * @description A user in a list.
+         */
+        UserEntry: {
+            /** User Id */
+            user_id: string;
+            /**
+             * Preference
+             * @description "" while nothing has been folded.
+             */
+            preference: string;
+            /** History Version */
+            history_version: number;
+            /** Preference Version */
+            preference_version: number;
+        };
+        /**
+         * UsersResponse
+         * @description Some of the users.
+         * @example {
+         *       "complete": true,
+         *       "num_matching": 1,
+         *       "num_users": 500,
+         *       "users": [
+         *         {
+         *           "history_version": 4,
+         *           "preference": "Red outline drawings of animals; earlier blue ones.",
+         *           "preference_version": 4,
+         *           "user_id": "u42"
+         *         }
+         *       ]
+         *     }
+         */
+        UsersResponse: {
+            /** Users */
+            users: components["schemas"]["UserEntry"][];
+            /**
+             * Num Matching
+             * @description Users whose id begins as asked.
+             */
+            num_matching: number;
+            /**
+             * Num Users
+             * @description All that were found.
+             */
+            num_users: number;
+            /**
+             * Complete
+             * @description False if there are more than the server looks through.
+             */
+            complete: boolean;
         };
         /**
          * VersionResponse
@@ -1509,6 +1873,92 @@ export interface operations {
             };
         };
     };
+    find_users_get: {
+        parameters: {
+            query?: {
+                /** @description How their ids begin. */
+                prefix?: string;
+                limit?: number;
+                /** @description Any of them, not the first. */
+                random?: boolean;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UsersResponse"];
+                };
+            };
+            /** @description An API key is needed */
+            401: {
+                headers: {
+                    /** @description How to authenticate. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The API key may not do this */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request is not valid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store failed; The server failed */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away */
+            503: {
+                headers: {
+                    /** @description Seconds after which to try again. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     read_preference_users__user_id__preference_get: {
         parameters: {
             query?: never;
@@ -1528,6 +1978,202 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["PreferenceResponse"];
+                };
+            };
+            /** @description An API key is needed */
+            401: {
+                headers: {
+                    /** @description How to authenticate. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The API key may not do this */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unknown user */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request is not valid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store failed; The server failed */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away */
+            503: {
+                headers: {
+                    /** @description Seconds after which to try again. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    follow_preference_users__user_id__preference_events_get: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The `id` that was seen last, by whoever comes back. */
+                "last-event-id"?: string | null;
+            };
+            path: {
+                /** @description The user's id, percent-encoded. */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Server-sent events, until the reader goes or the server ends them. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": {
+                        /** @enum {string} */
+                        event: "preference" | "forgotten";
+                        /** @description The preference's version. */
+                        id?: string;
+                        data: string;
+                    };
+                };
+            };
+            /** @description An API key is needed */
+            401: {
+                headers: {
+                    /** @description How to authenticate. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The API key may not do this */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unknown user */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request is not valid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many open streams; Too many requests */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store failed; The server failed */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away */
+            503: {
+                headers: {
+                    /** @description Seconds after which to try again. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    read_history_users__user_id__history_get: {
+        parameters: {
+            query?: {
+                /** @description The latest. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /** @description The user's id, percent-encoded. */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HistoryResponse"];
                 };
             };
             /** @description An API key is needed */
@@ -1682,6 +2328,95 @@ export interface operations {
             };
         };
     };
+    find_items_get: {
+        parameters: {
+            query?: {
+                /** @description Beginnings of words of the title, in any order; or of the id. */
+                search?: string;
+                /** @description Only these. */
+                status?: ("ready" | "pending" | "failed") | null;
+                /** @description These, whatever else is asked; unknown ones are left out. */
+                item_id?: string[] | null;
+                offset?: number;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ItemsResponse"];
+                };
+            };
+            /** @description An API key is needed */
+            401: {
+                headers: {
+                    /** @description How to authenticate. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The API key may not do this */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request is not valid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store failed; The server failed */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away */
+            503: {
+                headers: {
+                    /** @description Seconds after which to try again. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     put_items_put: {
         parameters: {
             query?: never;
@@ -1761,6 +2496,112 @@ export interface operations {
                 };
             };
             /** @description The row cannot be used; The picture cannot be used; The request is not valid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store failed; The server failed */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away */
+            503: {
+                headers: {
+                    /** @description Seconds after which to try again. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    cover_items__item_id__cover_get: {
+        parameters: {
+            query?: {
+                /** @description At most, in pixels. */
+                width?: components["schemas"]["CoverWidth"];
+                /** @description The item's version: the answer may then be kept for good, if it is right. */
+                version?: string | null;
+            };
+            header?: {
+                "if-none-match"?: string | null;
+            };
+            path: {
+                /** @description The item's id, percent-encoded. */
+                item_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The cover as the model sees it, resized. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "image/webp": string;
+                };
+            };
+            /** @description The reader has it: `If-None-Match` names it. */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description An API key is needed */
+            401: {
+                headers: {
+                    /** @description How to authenticate. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The API key may not do this */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unknown item; No cover */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request is not valid */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -2848,6 +3689,77 @@ export interface operations {
                 };
                 content: {
                     "text/plain; version=1.0.0; charset=utf-8": string;
+                };
+            };
+            /** @description An API key is needed */
+            401: {
+                headers: {
+                    /** @description How to authenticate. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The API key may not do this */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The server failed; The store failed */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away */
+            503: {
+                headers: {
+                    /** @description Seconds after which to try again. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    progress_progress_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ProgressResponse"];
                 };
             };
             /** @description An API key is needed */
