@@ -2,26 +2,20 @@
 
 import re
 import tomllib
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-import click
 import pytest
-import typer
 import yaml
 
-from services.cli import app
-from services.settings import Settings
 from tests.compose.composed import COMPOSE, ENV_EXAMPLE, ON_CPU, ROOT, handed_on, load, variables
+from tests.compose.known import known_names
 from tests.operations.monitoring import MONITORING
 
 FILE = load(COMPOSE)
 SERVICES: dict[str, dict[str, Any]] = FILE["services"]
 ONE_SHOT = {"seed", "batch"}
 OURS = {"api", "worker", "batch"}
-# Read by the command `msr` itself, before any option.
-LOG_LEVEL = "MSR_LOG_LEVEL"
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -87,27 +81,6 @@ def test_secrets_go_by_file_and_nothing_like_one_stands_in_an_environment(name: 
             assert value.removeprefix("/run/secrets/") in service["secrets"]
     assert set(service.get("secrets", ())) <= FILE["secrets"].keys()
     assert all(how.keys() == {"file"} for how in FILE["secrets"].values())
-
-
-def _options(command: click.Command) -> Iterator[str]:
-    for parameter in command.params:
-        if isinstance(parameter.envvar, str):
-            yield parameter.envvar
-    for each in getattr(command, "commands", {}).values():
-        yield from _options(each)
-
-
-def known_names() -> set[str]:
-    """What `msr` reads from its environment."""
-    fields = Settings.model_fields.items()
-    aliases = {str(alias) for _, field in fields for alias in _aliases(field.validation_alias)}
-    own = {f"MSR_{name.upper()}" for name, field in fields if field.validation_alias is None}
-    options = set(_options(typer.main.get_command(app)))
-    return own | aliases | options | {LOG_LEVEL, "REDIS_URL_FILE"}
-
-
-def _aliases(alias: Any) -> list[Any]:
-    return getattr(alias, "choices", [])
 
 
 @pytest.mark.parametrize("file", [COMPOSE, ON_CPU], ids=lambda file: file.name)
