@@ -139,6 +139,17 @@ def test_vllm_and_our_image_have_the_versions_of_this_project():
         assert SERVICES[name]["image"] == f"msr:{project['version']}"
 
 
+def test_the_image_is_built_on_what_the_example_names_and_runs_as_the_user_of_the_services():
+    lines = (ROOT / "docker" / "Dockerfile").read_text().splitlines()
+    (base,) = [line.partition("=")[2] for line in lines if line.startswith("ARG PYTHON_IMAGE")]
+    stages = [line.split()[1] for line in lines if line.startswith("FROM ")]
+    (user,) = [line.split()[1] for line in lines if line.startswith("USER ")]
+
+    assert variables(COMPOSE)["PYTHON_IMAGE"] == {base}
+    assert stages == ["${PYTHON_IMAGE}", "build", "${PYTHON_IMAGE}"]
+    assert {SERVICES[name]["user"] for name in OURS | {"seed", "vllm"}} == {user}
+
+
 def test_every_file_that_is_mounted_or_built_from_is_here():
     mounted = [
         volume.split(":")[0]
