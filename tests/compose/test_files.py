@@ -146,7 +146,7 @@ def test_the_image_is_built_on_what_the_example_names_and_runs_as_the_user_of_th
     (user,) = [line.split()[1] for line in lines if line.startswith("USER ")]
 
     assert variables(COMPOSE)["PYTHON_IMAGE"] == {base}
-    assert stages == ["${PYTHON_IMAGE}", "build", "${PYTHON_IMAGE}"]
+    assert stages == ["${PYTHON_IMAGE}", "base", "build", "base"]
     assert {SERVICES[name]["user"] for name in OURS | {"seed", "vllm"}} == {user}
 
 
