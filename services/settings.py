@@ -3,15 +3,20 @@
     REDIS_URL=redis://... MSR_ENGINE=vllm MSR_VLLM_URLS=http://vllm:8000 msr serve
 
 Every field is MSR_ and its name in capitals; REDIS_URL alone goes by the name it has everywhere.
+Without it REDIS_URL_FILE names a file that holds the URL, as containers get their secrets.
 MSR_DATA, MSR_ENGINE, MSR_MODEL, MSR_ADAPTER, MSR_HOST and MSR_PORT stand for options of `msr`,
 which reads them itself.
 What an experiment varies (learning rate, rank) is no setting: it stands in a YAML file.
 """
 
+import os
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from services.core.errors import InputError
 
 
 def _split(value: object) -> object:
@@ -22,6 +27,23 @@ def _split(value: object) -> object:
 
 # Several values in one variable, separated by commas.
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+
+
+def _redis_url_from_file() -> SecretStr | None:
+    """What the file holds that REDIS_URL_FILE names; InputError if that is nothing."""
+    path = os.environ.get("REDIS_URL_FILE")
+    if not path:
+        return None
+    try:
+        url = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"REDIS_URL_FILE: {path} cannot be read ({error}); name a file that holds the URL of "
+            "Redis and that this user may read"
+        ) from error
+    if not url:
+        raise InputError(f"REDIS_URL_FILE: {path} is empty; write the URL of Redis into it")
+    return SecretStr(url)
 
 
 class Settings(BaseSettings):
@@ -48,7 +70,8 @@ class Settings(BaseSettings):
 
     # Redis: an URL (which may hold a password), or an embedded server with its data in a folder.
     redis_url: SecretStr | None = Field(
-        None, validation_alias=AliasChoices("REDIS_URL", "MSR_REDIS_URL")
+        default_factory=_redis_url_from_file,
+        validation_alias=AliasChoices("REDIS_URL", "MSR_REDIS_URL"),
     )
     redis_timeout_seconds: float = Field(2.0, gt=0)
     state: str | None = Field(

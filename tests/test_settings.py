@@ -1,6 +1,9 @@
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
+from services.core.errors import InputError
 from services.settings import Settings
 
 
@@ -18,6 +21,32 @@ def test_redis_goes_by_its_common_name_and_is_not_printed(monkeypatch: pytest.Mo
     assert settings.redis_url is not None
     assert settings.redis_url.get_secret_value().startswith("redis://")
     assert "password" not in repr(settings)
+
+
+def test_the_url_of_redis_may_lie_in_a_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    secret = tmp_path / "redis_url"
+    secret.write_text("redis://:password@redis:6379/0\n")
+    monkeypatch.setenv("REDIS_URL_FILE", str(secret))
+    settings = Settings()
+    assert settings.redis_url is not None
+    assert settings.redis_url.get_secret_value() == "redis://:password@redis:6379/0"
+    assert "password" not in repr(settings)
+
+
+@pytest.mark.parametrize(("content", "fault"), [(None, "cannot be read"), ("\n", "is empty")])
+def test_a_file_that_holds_no_url_of_redis_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None, fault: str
+) -> None:
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    secret = tmp_path / "redis_url"
+    if content is not None:
+        secret.write_text(content)
+    monkeypatch.setenv("REDIS_URL_FILE", str(secret))
+    with pytest.raises(InputError, match=fault):
+        Settings()
 
 
 def test_a_value_out_of_bounds_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
