@@ -86,8 +86,8 @@ test-vllm: $(VENV)/vllm.stamp
 	$(BIN)/pytest -m vllm tests/vllm
 
 # The CPU stack of docker compose: built, started, killed, stopped, started again. Needs a docker
-# engine with compose 2.24 or newer. What it is built on can be
-# named: PYTHON_IMAGE, TORCH_WHEELS, REDIS_IMAGE (docker/.env.example).
+# engine (25, compose 2.24). What it is built on can be named: PYTHON_IMAGE, TORCH_WHEELS,
+# REDIS_IMAGE (docker/.env.example).
 test-docker: $(VENV)/dev.stamp
 	$(BIN)/pytest -m docker -s tests/compose
 
