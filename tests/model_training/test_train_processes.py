@@ -37,6 +37,7 @@ async def margin(checkpoint: Path, adapter: Path) -> float:
     return answer.yes - answer.no
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_rows_and_one_publishes_what_is_served(
     trained_by_two: Path, checkpoint: Path
 ):

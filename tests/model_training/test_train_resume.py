@@ -76,6 +76,7 @@ def _kill_after_a_checkpoint(data: str, config: TrainConfig, number: int) -> Non
     assert process.returncode == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_a_killed_process_resumes_with_the_same_losses_and_the_same_bytes(
     data_with_examples: str, demanding: TrainConfig, tmp_path: Path
 ):

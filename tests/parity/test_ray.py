@@ -16,6 +16,8 @@ from tests.model_training.builders import a_cover, write_world
 from tests.ray_engines import NotingEngine, Start, noted
 from tests.ray_engines import start_workers as start_workers
 
+pytestmark = pytest.mark.slow
+
 BASE = str(DEMO_WEIGHTS / "base")
 COLORS = ("red", "green", "blue", "yellow", "black")
 TITLES = {f"i{n}": f"t{n}" for n in range(10)}
