@@ -120,7 +120,7 @@ class Settings(BaseSettings):
     # Streams of events (GET /users/{id}/preference/events).
     max_streams: int = Field(200, ge=0, description="Open at once in one process.")
     stream_seconds: float = Field(
-        3600.0, gt=0, description="After which a stream ends and its reader is to come back."
+        300.0, gt=0, description="After which a stream ends and its reader is to come back."
     )
 
     # Pictures by URL: none, unless hosts are named.

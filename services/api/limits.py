@@ -33,7 +33,7 @@ class Limits:
     max_streams: int = 200
     stream_poll_seconds: float = 0.15
     stream_silence_seconds: float = 10.0
-    stream_seconds: float = 3600.0
+    stream_seconds: float = 300.0
     max_body_bytes: int = 4 * 1024 * 1024
     max_item_body_bytes: int = MAX_IMAGE_BASE64_CHARS + 256 * 1024
     # The size of the catalogue's prepared pictures (manifest of `items`).
