@@ -241,7 +241,7 @@ def look_at_disk(
 def _existing(path: Path) -> Path:
     """The folder, or the nearest one above it that is there."""
     path = path.absolute()
-    while not path.is_dir():
+    while not os.path.isdir(path):  # Path.is_dir fails behind a folder that we may not enter
         path = path.parent
     return path
 

@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -85,11 +86,21 @@ def test_a_disk_is_judged_by_its_free_space(free_bytes: int, status: str, tmp_pa
     assert found.status == status
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written_is_a_problem(tmp_path: Path):
+@pytest.fixture
+def closed_folder(tmp_path: Path) -> Iterator[Path]:
+    """One that may not be written. Root may write everywhere, and is somebody else for a moment."""
     tmp_path.chmod(0o500)
+    if os.geteuid() != 0:
+        yield tmp_path
+        return
+    nobody = 65_534
+    os.setresuid(nobody, nobody, 0)
+    yield tmp_path
+    os.setresuid(0, 0, 0)
 
-    (found,) = look_at_disk({"state": str(tmp_path)})
+
+def test_a_folder_that_cannot_be_written_is_a_problem(closed_folder: Path):
+    (found,) = look_at_disk({"state": str(closed_folder)})
 
     assert (found.status, "cannot be written" in found.found) == ("problem", True)
 
