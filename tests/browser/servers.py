@@ -2,78 +2,43 @@
 
 import asyncio
 import os
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 
-from model_training import fit_ranker
-from model_training.demo.world import IMAGE_SIZE, write_files
+from model_training.demo.world import write_files
+from services import demo
 from services.api.main import serve
-from services.batch import build_preferences, prepare_catalogue, summarize_images
-from services.batch.readers.plain import Plain
 from services.deployment import choose_engine
-from services.listening import wait_until_listening
 from services.settings import Settings
 from services.state.store import Store
 from tests.api.builders import an_app
-from tests.processes import PATIENCE_SECONDS
+from tests.processes import program
 
 NUM_ITEMS, NUM_USERS = 60, 30
 Populate = Callable[[Store], Awaitable[None]]
 
 
 def prepare_demo(folder: Path, *, num_items: int = NUM_ITEMS, num_users: int = NUM_USERS) -> str:
-    """A demo world by the steps of `msr demo`, only smaller; its data folder."""
-    write_files(folder / "world", num_items=num_items, num_users=num_users)
+    """What `msr demo` prepares, only of a smaller world; its data folder."""
+    data = str(folder / "data")
+    write_files(Path(data) / "demo-world", num_items=num_items, num_users=num_users)
+    choice = choose_engine(data, Settings(), kind="local", model=None, adapter=None)
     # Playwright keeps an event loop in this thread.
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, _prepare(folder)).result()
-
-
-async def _prepare(folder: Path) -> str:
-    data = str(folder / "data")
-    choice = choose_engine(data, Settings(), kind="local", model=None, adapter=None)
-    source = Plain(folder / "world")
-    await asyncio.to_thread(prepare_catalogue.run, source, data=data, image_size=IMAGE_SIZE)
-    engine = await choice.open()
-    try:
-        await summarize_images.run(data, engine)
-        await build_preferences.run(data, engine, cut="none")
-    finally:
-        await engine.close()
-    await fit_ranker.ensure(data, serving=engine.identity)
+        thread.submit(asyncio.run, demo.prepare(data, choice)).result()
     return data
 
 
-@contextmanager
-def the_demo(data: str, log: Path) -> Iterator[str]:
+def the_demo(data: str, log: Path) -> AbstractContextManager[str]:
     """`msr serve` over it, with the demo model, an embedded Redis and a worker; its URL."""
     environment = {name: value for name, value in os.environ.items() if name != "REDIS_URL"}
-    with log.open("wb") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "services.cli", "serve", "--data", data, "--port", "0"],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        )
-        try:
-            assert process.stdout is not None
-            url = wait_until_listening(process.stdout)
-            assert url is not None, log.read_text()
-            yield url
-        finally:
-            process.send_signal(signal.SIGTERM)
-            status = process.wait(PATIENCE_SECONDS)
-    assert status == 0, log.read_text()
+    return program(log, environment, "serve", "--data", data, "--port", "0")
 
 
 @contextmanager

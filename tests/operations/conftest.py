@@ -3,11 +3,8 @@
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +15,9 @@ from clients.python import MsrClient
 from model_training.demo.world import write_files
 from services.core.wire import InteractionIn
 from services.deployment import DEMO_WEIGHTS
-from services.listening import wait_until_listening
 from services.state.embedded import EmbeddedRedis
 from tests.operations.collector import Collector, collecting
-from tests.processes import PATIENCE_SECONDS, msr
+from tests.processes import PATIENCE_SECONDS, msr, program
 
 NUM_ITEMS, NUM_USERS = 40, 12
 REQUEST_ID = "from-a-browser-1"
@@ -80,7 +76,7 @@ def service(
     with ExitStack() as stack:
         collector = stack.enter_context(collecting())
         stack.callback(redis.stop)
-        environment = {
+        environment = os.environ | {
             "REDIS_URL": redis.start(),
             "MSR_OTLP_ENDPOINT": collector.url,
             "OTEL_BSP_SCHEDULE_DELAY": "200",
@@ -98,28 +94,6 @@ def service(
         )
         use(service)
         yield service
-
-
-@contextmanager
-def program(log: Path, environment: dict[str, str], *arguments: str) -> Iterator[str]:
-    """A program as the URL at which it listens; it must end well."""
-    with log.open("wb") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "services.cli", *arguments],
-            env={**os.environ, **environment},
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        )
-        try:
-            assert process.stdout is not None
-            url = wait_until_listening(process.stdout)
-            assert url is not None, log.read_text()
-            yield url
-        finally:
-            process.send_signal(signal.SIGTERM)
-            status = process.wait(PATIENCE_SECONDS)
-            assert status == 0, log.read_text()
 
 
 def use(service: Service) -> None:

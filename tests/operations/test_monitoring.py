@@ -1,5 +1,6 @@
 """Dashboard and alert rules against what the real programs expose."""
 
+import os
 import re
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.operations.conftest import Service, program
+from tests.operations.conftest import Service
 from tests.operations.monitoring import (
     MONITORING,
     Exposed,
@@ -16,6 +17,7 @@ from tests.operations.monitoring import (
     dashboard_queries,
     rules,
 )
+from tests.processes import program
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 QUERIES = [*dashboard_queries(), *alert_queries()]
@@ -62,7 +64,7 @@ def test_a_worker_inside_the_api_is_seen_at_the_apis_metrics(
     demo_data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.delenv("REDIS_URL", raising=False)
-    environment = {"MSR_STATE": str(tmp_path / "state")}
+    environment = os.environ | {"MSR_STATE": str(tmp_path / "state")}
     with program(tmp_path / "log", environment, "serve", "--port", "0", "--data", demo_data) as url:
         text = httpx.get(f"{url}/metrics").text
 
