@@ -10,7 +10,7 @@ nothing is hidden (`popularity.py` says why).
 
 The same data give the same bytes on the same machine with as many threads; others round SASRec's
 sums otherwise. SASRec takes minutes and resumes after a kill; the rest takes seconds and is done
-again.
+again. Processes that fit the same cut in one local folder take turns.
 """
 
 from collections.abc import Mapping, Sequence
@@ -104,19 +104,10 @@ def run(
     artifact = Artifact(data, name)
     # Opened before hours are spent: a folder that cannot be written to is told at once.
     writer = artifact.write(main_recipe(name, recipe))
-    if not (writer.finished and is_whole(data, name)):
-        seen = _read_seen(data, histories, cut)
-        checkpoint = _checkpoint(data, name, recipe)
-        fitted = _fit(seen, num_neighbors, config, checkpoint)
-        counts = {
-            "users": sum(1 for history in seen.visible if history),
-            "interactions": sum(map(len, seen.visible)),
-            "validation_users": len(seen.validation),
-        }
-        write(data, name, recipe, fitted, counts)
-        if checkpoint is not None:
-            for finished in checkpoint.parent.glob(f"*{checkpoint.suffix}"):
-                finished.unlink()
+    # Two servers that start on one folder both come here: the second takes what the first made.
+    with artifact.held(lambda: log.info("waiting_for_another_fit", artifact=artifact.location)):
+        if not (writer.finished and is_whole(data, name)):
+            _make(data, name, recipe, _read_seen(data, histories, cut), config)
     return artifact.manifest().counts
 
 
@@ -210,6 +201,20 @@ def _index_all(histories: Histories, index: Mapping[ItemId, int]) -> dict[UserId
 
 
 # --- fitting -------------------------------------------------------------------------------------
+
+
+def _make(data: str, name: str, recipe: Recipe, seen: _Seen, config: SequentialConfig) -> None:
+    checkpoint = _checkpoint(data, name, recipe)
+    fitted = _fit(seen, recipe.definition["num_neighbors"], config, checkpoint)
+    counts = {
+        "users": sum(1 for history in seen.visible if history),
+        "interactions": sum(map(len, seen.visible)),
+        "validation_users": len(seen.validation),
+    }
+    write(data, name, recipe, fitted, counts)
+    if checkpoint is not None:
+        for finished in checkpoint.parent.glob(f"*{checkpoint.suffix}"):
+            finished.unlink()
 
 
 def _fit(

@@ -14,10 +14,12 @@ a host name: the same inputs give the same bytes, interrupted or not. Paths go t
 folder or an object store.
 """
 
+import fcntl
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -26,10 +28,12 @@ from typing import Any
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 
 from services.core.errors import ArtifactMismatch, ArtifactMissing, FolderNotWritable
 
 MANIFEST = "manifest.json"
+LOCK = "writer.lock"
 MAX_MANIFEST_QUARANTINE = 1000
 QUARANTINE_SCHEMA = pa.schema([("row", pa.string()), ("reason", pa.string())])
 
@@ -203,6 +207,25 @@ class Artifact:
     def write(self, recipe: Recipe) -> "ArtifactWriter":
         """Start or resume making this artifact by a recipe."""
         return ArtifactWriter(self, recipe)
+
+    @contextmanager
+    def held(self, on_wait: Callable[[], object]) -> Iterator[None]:
+        """Wait until no other process holds this artifact, and hold it: for a step that programs
+        begin by themselves, so perhaps several at once. `on_wait` is called before a wait.
+
+        The kernel lets go of what a killed process held. Nothing is held in an object store, which
+        has no locks. The artifact's folder must be there, as once a writer is opened.
+        """
+        if not isinstance(self._fs, LocalFileSystem):
+            yield
+            return
+        with open(f"{self._folder}/{LOCK}", "ab") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                on_wait()
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     @cached_property
     def _row_numbers(self) -> tuple[str, list[int]]:

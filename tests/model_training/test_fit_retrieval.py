@@ -162,6 +162,37 @@ def test_a_killed_fit_ends_with_the_bytes_of_an_undisturbed_one(tmp_path: Path):
     assert files(killed) == files(whole)
 
 
+def test_fits_started_at_once_take_turns_and_the_first_works_for_all(tmp_path: Path):
+    together, alone = (written(tmp_path / name, some_histories()) for name in ("together", "alone"))
+    options = {"epochs": 20}
+    # Each waits for a line on stdin once its imports are done, so that all fit at the same time.
+    program = (
+        "from model_training import fit_retrieval as f; print('ready', flush=True); input(); "
+        f"f.run({together!r}, **{options})"
+    )
+    fits = [
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    for process in fits:
+        assert process.stdout.readline() == "ready\n"
+    for process in fits:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    said = ["\n".join(process.communicate()) for process in fits]
+
+    assert [process.returncode for process in fits] == [0, 0, 0], "\n".join(said)
+    assert "".join(said).count("sequential_trained") == 1
+    fit_retrieval.run(alone, **options)
+    assert files(together) == files(alone)
+
+
 def test_without_validation_users_it_says_so_and_fits(tmp_path: Path):
     counts = fit_retrieval.run(written(tmp_path, {"u1": ["i1", "i2", "i3"]}), epochs=2)
 
