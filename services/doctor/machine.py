@@ -159,8 +159,7 @@ def look_at_gpu(driver_file: Path = Path("/proc/driver/nvidia/version")) -> Iter
                 "gpu",
                 "problem",
                 f"the NVIDIA driver {driver} is there, but torch {torch.__version__} sees no GPU.",
-                "Install the CUDA build of torch for this driver, or let the container have the "
-                "card (--gpus all).",
+                _give_it_a_gpu(torch.version.cuda),
             )
         else:
             yield Finding(
@@ -186,6 +185,17 @@ def look_at_gpu(driver_file: Path = Path("/proc/driver/nvidia/version")) -> Iter
                 "Too little for a 7B model in bfloat16, unless a model server holds it there "
                 "already: see docs/gpu.md for sizes.",
             )
+
+
+def _give_it_a_gpu(cuda: str | None) -> str:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return (
+            f"CUDA_VISIBLE_DEVICES={visible!r} may hide it: unset it, or name a card that is there."
+        )
+    if cuda is None:
+        return "This torch computes on the CPU alone: install the CUDA build for this driver."
+    return f"Let the container have the card (--gpus all), or renew the driver for CUDA {cuda}."
 
 
 def _driver(file: Path) -> str:

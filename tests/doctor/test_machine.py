@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from services.doctor.findings import Finding
 from services.doctor.machine import (
@@ -150,6 +151,34 @@ def test_a_driver_whose_card_torch_cannot_use_is_a_problem(line: str, version: s
     (found,) = look_at_gpu(driver)
 
     assert (found.status, f"driver {version} " in found.found) == ("problem", True)
+
+
+@pytest.mark.parametrize(
+    ("visible", "cuda", "told"),
+    [
+        ("", "13.0", "CUDA_VISIBLE_DEVICES='' may hide it"),
+        (None, None, "install the CUDA build"),
+        (None, "13.0", "--gpus all"),
+    ],
+)
+def test_what_hides_a_card_decides_the_remedy(
+    visible: str | None,
+    cuda: str | None,
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    driver = tmp_path / "version"
+    driver.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar 5\n")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+
+    (found,) = look_at_gpu(driver)
+
+    assert told in found.remedy
 
 
 @pytest.mark.skipif(Path("/proc/driver/nvidia").exists(), reason="this machine has a GPU")
