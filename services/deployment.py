@@ -6,7 +6,6 @@ The commands of `cli.py` and the demo come here; nothing else knows both the API
 import asyncio
 import contextlib
 import functools
-import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +35,7 @@ from services.settings import Settings
 from services.state.adapter_choices import AdapterChoices
 from services.state.embedded import EmbeddedRedis
 from services.state.store import Store
+from services.stopping import set_by_signals
 from services.telemetry import tracing
 from services.telemetry.registry import new_registry
 from services.worker.listener import listening
@@ -240,17 +240,16 @@ def warn_if_exposed(host: str) -> None:
 async def work(data: str, choice: EngineChoice, settings: Settings) -> None:
     """Fold interactions and summarize new items until SIGINT or SIGTERM."""
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     tracing.configure("msr-worker", endpoint=settings.otlp_endpoint)
     registry = new_registry()
-    engine = observed(await choice.open(), EngineMetrics(registry))
-    try:
-        async with open_store(data, settings) as store, _worker_listening(registry, settings):
-            await Worker(store, engine, metrics=WorkerMetrics(registry)).run(stop)
-    finally:
-        await engine.close()
-        await asyncio.to_thread(tracing.close)
+    with set_by_signals(stop):
+        engine = observed(await choice.open(), EngineMetrics(registry))
+        try:
+            async with open_store(data, settings) as store, _worker_listening(registry, settings):
+                await Worker(store, engine, metrics=WorkerMetrics(registry)).run(stop)
+        finally:
+            await engine.close()
+            await asyncio.to_thread(tracing.close)
 
 
 def _worker_listening(

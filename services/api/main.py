@@ -9,9 +9,7 @@ async with open_store(settings) as store:
 
 import asyncio
 import contextlib
-import signal
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from importlib.metadata import version
 from typing import Any, cast
 
@@ -60,6 +58,7 @@ from services.state.api_keys import ApiKeys
 from services.state.listing import Listing
 from services.state.shown import Shown
 from services.state.store import Store
+from services.stopping import set_by_signals
 from services.telemetry.registry import new_registry
 
 log = structlog.get_logger(__name__)
@@ -263,7 +262,7 @@ async def serve(
     for work in works:
         work.add_done_callback(lambda ended: stop.set() if _failed(ended) else None)
     try:
-        with _signals_set(stop):
+        with set_by_signals(stop):
             await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         stop.set()
@@ -283,23 +282,6 @@ def _announce(url: str, on_listening: Callable[[str], None] | None) -> None:
     log.info("server_listening", url=url)
     if on_listening is not None:
         on_listening(url)
-
-
-@contextlib.contextmanager
-def _signals_set(stop: asyncio.Event) -> Iterator[None]:
-    """SIGINT and SIGTERM set the event; only the main thread can be told of signals."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    taken = (signal.SIGINT, signal.SIGTERM)
-    for each in taken:
-        loop.add_signal_handler(each, stop.set)
-    try:
-        yield
-    finally:
-        for each in taken:
-            loop.remove_signal_handler(each)
 
 
 def _failed(work: "asyncio.Future[None]") -> bool:

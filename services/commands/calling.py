@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import signal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 
 from services.commands.options import HERE, ApiKeyOption, ApiUrl, AsJson
 from services.commands.reporting import report
+from services.stopping import set_by_signals
 
 
 def openapi(
@@ -65,23 +65,9 @@ def replay(
     async def send() -> dict[str, Any]:
         recording = read_recording(file, prefix=prefix)
         async with open_client(url, api_key=key, timeout_seconds=timeout) as client:
-            stop = _stopped_by_signals()
-            figures = await work(recording.rows, client, plan, stop=stop)
+            stop = asyncio.Event()
+            with set_by_signals(stop):
+                figures = await work(recording.rows, client, plan, stop=stop)
         return {**figures, "skipped_rows": recording.num_skipped}
 
     report(send, as_json, timed=False)
-
-
-def _stopped_by_signals() -> asyncio.Event:
-    """An event that the first SIGINT or SIGTERM sets; a second one ends the process."""
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    taken = (signal.SIGINT, signal.SIGTERM)
-
-    def end() -> None:
-        stop.set()
-        for each in taken:
-            loop.remove_signal_handler(each)
-
-    for each in taken:
-        loop.add_signal_handler(each, end)
-    return stop

@@ -1,0 +1,47 @@
+"""Being told to end: the first signal sets the event, a second one is the system's to answer."""
+
+import asyncio
+import os
+import signal
+import threading
+
+import pytest
+
+from services.stopping import set_by_signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_sets_the_event_and_the_second_would_end_the_process(
+    number: signal.Signals,
+):
+    before = signal.getsignal(number)
+
+    async def told() -> object:
+        stop = asyncio.Event()
+        with set_by_signals(stop):
+            os.kill(os.getpid(), number)
+            await stop.wait()
+            return signal.getsignal(number)
+
+    # No Runner, which has a handler for SIGINT of its own.
+    loop = asyncio.new_event_loop()
+    try:
+        assert loop.run_until_complete(told()) == before
+    finally:
+        loop.close()
+    assert signal.getsignal(number) == before
+
+
+def test_outside_the_main_thread_nothing_is_changed():
+    before = signal.getsignal(signal.SIGTERM)
+    seen = []
+
+    async def look() -> None:
+        with set_by_signals(asyncio.Event()):
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=asyncio.run, args=(look(),))
+    thread.start()
+    thread.join()
+
+    assert seen == [before]
