@@ -7,7 +7,6 @@ import re
 import shutil
 import socket
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +84,9 @@ def look_at_packages(
     pins = _pins(requires)
     installed = {pin.name: _installed(pin.name, version_of) for pin in pins}
     needed = [pin for pin in pins if pin.extra in NEEDED_EXTRAS]
-    chosen = [pin for pin in pins if pin not in needed]
+    # Of an extra that is not there some packages may be, for others that need them.
+    absent = {pin.extra for pin in pins if not installed[pin.name]}
+    chosen = [pin for pin in pins if pin not in needed and pin.extra not in absent]
     missing = [f"{pin.name}=={pin.version}" for pin in needed if not installed[pin.name]]
     if missing:
         yield Finding(
@@ -107,7 +108,7 @@ def look_at_packages(
                 "Install msr with its extras again, in an environment of its own.",
             )
     if not missing and not any(others.values()):
-        yield Finding("packages", "ok", _extras_told(pins, installed))
+        yield Finding("packages", "ok", _extras_told({pin.extra for pin in pins}, absent))
 
 
 def _untested(pins: Sequence[Pin], installed: Mapping[str, str]) -> list[str]:
@@ -135,14 +136,10 @@ def _installed(name: str, version_of: Callable[[str], str]) -> str:
     return ""
 
 
-def _extras_told(pins: Sequence[Pin], installed: Mapping[str, str]) -> str:
-    by_extra: dict[str, list[Pin]] = defaultdict(list)
-    for pin in pins:
-        by_extra[pin.extra or "base"].append(pin)
-    whole = [extra for extra, its in by_extra.items() if all(installed[pin.name] for pin in its)]
-    absent = sorted(by_extra.keys() - whole)
-    told = f"versions as tested of {', '.join(sorted(whole))}"
-    return f"{told}; not installed: {', '.join(absent)}." if absent else f"{told}."
+def _extras_told(extras: set[str], absent: set[str]) -> str:
+    whole = sorted(extra or "base" for extra in extras - absent)
+    told = f"versions as tested of {', '.join(whole)}"
+    return f"{told}; not installed: {', '.join(sorted(absent))}." if absent else f"{told}."
 
 
 # --- GPU -----------------------------------------------------------------------------------------

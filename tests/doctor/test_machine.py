@@ -25,8 +25,10 @@ REQUIRES = [
     'serve-part==2.0; extra == "serve"',
     'msr[serve]; extra == "train"',
     'train-part[fast]==3.0; extra == "train"',
+    'other-train-part==5.0; extra == "train"',
     'tool==4.0; extra == "dev"',
 ]
+SERVING = {"base_part": "1.0", "serve_part": "2.0"}
 
 
 def packages(**installed: str) -> list[Finding]:
@@ -68,8 +70,9 @@ def test_a_missing_package_is_a_problem_and_says_how_to_get_it():
     ("installed", "status"),
     [
         ({"base_part": "1.0", "serve_part": "2.1"}, "problem"),
-        ({"base_part": "1.0", "serve_part": "2.0", "train_part": "3.1"}, "note"),
-        ({"base_part": "1.0", "serve_part": "2.0", "tool": "9"}, "ok"),
+        ({**SERVING, "train_part": "3.1", "other_train_part": "5.0"}, "note"),
+        ({**SERVING, "train_part": "3.1"}, "ok"),  # of an extra that is not there
+        ({**SERVING, "tool": "9"}, "ok"),
     ],
 )
 def test_another_version_weighs_as_much_as_what_it_is_for(installed: dict[str, str], status: str):
