@@ -16,12 +16,14 @@ from pathlib import Path
 from clients.python import ClientError, MsrClient
 from model_training import fit_ranker
 from model_training.demo.attributes import VALUES, Attributes
+from model_training.demo.personas import demo_personas
 from model_training.demo.sentences import named_values
-from model_training.demo.world import IMAGE_SIZE, DemoWorld, write_files
+from model_training.demo.world import IMAGE_SIZE, DemoWorld, read_world, write_files
 from services import deployment
 from services.batch import build_preferences, prepare_catalogue, summarize_images
 from services.batch.readers.plain import Plain
 from services.core.errors import EmptyDataset
+from services.core.personas import has_personas, write_personas
 from services.core.recurrence import BLOCK_SIZE
 from services.core.wire import InteractionIn, RecommendResponse
 from services.settings import Settings
@@ -73,10 +75,14 @@ async def run(data: str, *, port: int, once: bool) -> bool:
 
 
 def open_demo_world(data: str) -> Plain:
-    """The demo world as a plain catalogue in the data folder, written there the first time."""
+    """The demo world as a plain catalogue in the data folder, written there the first time, and
+    some of its users as personas.
+    """
     folder = Path(data) / "demo-world"
-    if not (folder / "truth.json").exists():  # written last
-        write_files(folder)
+    is_written = (folder / "truth.json").exists()  # written last
+    world = read_world(folder) if is_written else write_files(folder)
+    if not has_personas(data):
+        write_personas(data, demo_personas(world))
     return Plain(folder)
 
 

@@ -62,6 +62,7 @@ class ApiMethods:
     recommend = method(routes.recommend)
     interact = method(routes.interact)
     preference = method(routes.preference)
+    personas = method(routes.personas)
     forget = method(routes.forget)
     put_item = method(routes.put_item)
     item = method(routes.item)

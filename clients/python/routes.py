@@ -14,7 +14,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from clients.python.errors import ServerUnreachable
-from services.core import wire
+from services.core import console_wire, wire
 
 Answer = TypeVar("Answer")
 Model = TypeVar("Model", bound=BaseModel)
@@ -80,6 +80,11 @@ def interact(*interactions: wire.InteractionIn) -> Call[wire.InteractionsRespons
 def preference(user_id: str) -> Call[wire.PreferenceResponse]:
     """The user's written preference (GET /users/{id}/preference)."""
     return _call("GET", f"/users/{_quoted(user_id)}/preference", wire.PreferenceResponse)
+
+
+def personas() -> Call[console_wire.PersonasResponse]:
+    """Users who are worth a look, as the server's data folder names them (GET /personas)."""
+    return _call("GET", "/personas", console_wire.PersonasResponse)
 
 
 def preference_events(user_id: str) -> Call[httpx.Response]:

@@ -216,7 +216,7 @@ def taste_log_odds(taste: Attributes, item: Attributes) -> float:
 
 def write_files(
     folder: Path, *, seed: int = DEMO_SEED, num_items: int = NUM_ITEMS, num_users: int = NUM_USERS
-) -> None:
+) -> DemoWorld:
     """Write a world as a plain catalogue: items.csv, interactions.csv, covers/, and truth.json.
 
     truth.json holds what no step may read: item attributes and user tastes, for benchmarks.
@@ -247,6 +247,13 @@ def write_files(
         },
     }
     (folder / "truth.json").write_text(json.dumps(truth, indent=1) + "\n", encoding="utf-8")
+    return world
+
+
+def read_world(folder: Path) -> DemoWorld:
+    """The world that was written there; nothing of it is drawn before it is asked for."""
+    truth = json.loads((folder / "truth.json").read_text(encoding="utf-8"))
+    return DemoWorld(truth["seed"], len(truth["items"]), len(truth["users"]))
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -67,6 +67,12 @@ KINDS: Mapping[type[errors.MsrError], Kind] = {
     errors.ArtifactMismatch: Kind("artifact-mismatch", 503, "Artifacts disagree", _OPERATOR),
     errors.AdapterRefused: Kind("adapter-refused", 409, "The adapter may not serve"),
     errors.TargetLeak: Kind("target-leak", 500, "A preference has seen its target", _OPERATOR),
+    errors.PersonasUnreadable: Kind(
+        "personas-unreadable",
+        503,
+        "The personas cannot be read",
+        "personas.json in the data folder is damaged; its log says where; mend it, or delete it",
+    ),
     errors.FolderNotWritable: Kind("folder-not-writable", 503, "Nowhere to write", _OPERATOR),
     errors.EngineError: Kind("engine-failed", 503, "The model failed", _MODEL, 5),
     errors.EngineUnavailable: Kind("engine-unavailable", 503, "The model is away", _MODEL, 5),

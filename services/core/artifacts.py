@@ -89,6 +89,13 @@ def find_artifacts(root: str, pattern: str) -> list[str]:
     return sorted(str(path).split("/")[-2] for path in found)
 
 
+def write_whole(filesystem: fsspec.AbstractFileSystem, path: str, data: bytes) -> None:
+    """Write or replace a file; it is never seen in part."""
+    unfinished = _unfinished(path)
+    filesystem.pipe_file(unfinished, data)
+    filesystem.mv(unfinished, path)
+
+
 @dataclass(frozen=True, slots=True)
 class QuarantinedRow:
     """A row that was left out: which one (an id, a line number) and why."""
@@ -312,10 +319,10 @@ class ArtifactWriter:
         path = self._part("quarantine", shard)
         if quarantined:
             table = pa.Table.from_pylist([asdict(row) for row in quarantined], QUARANTINE_SCHEMA)
-            self._write_file(path, _parquet_bytes(table))
+            write_whole(self._fs, path, _parquet_bytes(table))
         elif self._fs.exists(path):
             self._fs.rm_file(path)
-        self._write_file(self._part("part", shard), _parquet_bytes(rows))
+        write_whole(self._fs, self._part("part", shard), _parquet_bytes(rows))
 
     def finish(self, num_shards: int, counts: Mapping[str, int]) -> Manifest:
         """Publish the shards 0 to num_shards - 1, then remove what older recipes left."""
@@ -334,7 +341,7 @@ class ArtifactWriter:
             num_quarantined=len(quarantined),
             quarantined=[asdict(row) for row in quarantined[:MAX_MANIFEST_QUARANTINE]],
         )
-        self._write_file(f"{self.artifact._folder}/{MANIFEST}", manifest.to_json().encode())
+        write_whole(self._fs, f"{self.artifact._folder}/{MANIFEST}", manifest.to_json().encode())
         self._remove_leftovers()
         return manifest
 
@@ -345,11 +352,6 @@ class ArtifactWriter:
 
     def _part(self, kind: str, shard: int) -> str:
         return self.artifact._part(self.recipe.fingerprint, kind, shard)
-
-    def _write_file(self, path: str, data: bytes) -> None:
-        unfinished = _unfinished(path)
-        self._fs.pipe_file(unfinished, data)
-        self._fs.mv(unfinished, path)
 
     def _remove_leftovers(self) -> None:
         for entry in self._fs.ls(self.artifact._folder, detail=True):

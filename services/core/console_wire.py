@@ -109,6 +109,41 @@ class HistoryResponse(_Answer):
     interactions: list[HistoryEntry] = Field(description="Oldest first.")
 
 
+class PersonaView(_Answer):
+    """A user who is worth a look, and why."""
+
+    user_id: str
+    name: str
+    about: str = Field(description="One sentence on what the history does.")
+    last_taken: list[HistoryEntry] = Field(description="Oldest first.")
+
+
+class PersonasResponse(_Answer):
+    """The personas of the data folder."""
+
+    model_config = _example(
+        personas=[
+            {
+                "user_id": "u42",
+                "name": "From red outlines to blue stripes",
+                "about": "The first 4 interactions are mostly red outlines, the next 7 mostly "
+                "blue stripes.",
+                "last_taken": [
+                    {
+                        "item_id": "i7",
+                        "timestamp_ms": 1_767_225_600_000,
+                        "title": "A red fox in the snow",
+                        "item_version": "9f86d081884c7d65",
+                        "has_image": True,
+                    }
+                ],
+            }
+        ]
+    )
+
+    personas: list[PersonaView]
+
+
 # --- items ---------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@
     │   ├── ArtifactMismatch       made by other definitions, or from other inputs
     │   ├── AdapterRefused         an adapter that may not serve here, or not now
     │   ├── TargetLeak             a preference that has seen its target item
+    │   ├── PersonasUnreadable     a damaged list of personas
     │   └── FolderNotWritable      nowhere to write
     ├── EngineError              the model
     │   ├── EngineUnavailable      not reachable or closed
@@ -106,6 +107,10 @@ class AdapterRefused(ArtifactError):
 
 class TargetLeak(ArtifactError):
     """A preference was built from a history that contains its own target item."""
+
+
+class PersonasUnreadable(ArtifactError):
+    """The list of personas in the data folder is damaged."""
 
 
 class FolderNotWritable(ArtifactError):

@@ -234,6 +234,7 @@ def an_app(
     source: Any = None,
     rules: AccessRules | None = None,
     adapters: LiveAdapters | None = None,
+    data: str | None = None,
     **limits: Any,
 ) -> FastAPI:
     engine = engine or ScriptedEngine()
@@ -245,6 +246,7 @@ def an_app(
         source=source,
         limits=Limits(**limits),
         rules=rules,
+        data=data,
     )
 
 

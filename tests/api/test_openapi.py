@@ -41,8 +41,8 @@ def kinds_listed(operation: dict[str, Any]) -> set[str]:
 def test_every_route_of_the_design_is_there(document: dict[str, Any]) -> None:
     assert {name for name, _ in operations(document)} == {
         "POST /recommend", "POST /interactions", "GET /users", "GET /users/{user_id}/preference",
-        "GET /users/{user_id}/preference/events", "GET /users/{user_id}/history", "GET /items",
-        "GET /items/{item_id}/cover", "GET /progress",
+        "GET /users/{user_id}/preference/events", "GET /users/{user_id}/history", "GET /personas",
+        "GET /items", "GET /items/{item_id}/cover", "GET /progress",
         "DELETE /users/{user_id}", "PUT /items", "GET /items/{item_id}",
         "DELETE /items/{item_id}", "GET /health/live", "GET /health/ready", "GET /metrics",
         "GET /version", "GET /adapters", "POST /adapters/{name}/activate",
@@ -135,5 +135,5 @@ def test_every_body_of_the_document_has_an_example(document: dict[str, Any]) -> 
                  "InteractionsResponse", "PreferenceResponse", "ItemIn", "ItemView", "Problem",
                  "Readiness", "VersionResponse", "AdaptersResponse", "ShadowIn",
                  "ExperimentIn", "UsersResponse", "HistoryResponse", "ItemsResponse",
-                 "ProgressResponse"):  # fmt: skip
+                 "ProgressResponse", "PersonasResponse"):  # fmt: skip
         assert schemas[name]["examples"], name

@@ -3,24 +3,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from services.api.main import create_app
 from services.core.artifacts import Artifact, QuarantinedRow, Recipe
 from services.state.store import Store
-from tests.api.builders import ScriptedEngine, an_ordering, live_adapters, send
+from tests.api.builders import an_app, send
 
 ROWS = pa.table({"item_id": ["i1", "i2"]})
 
 
 async def steps(store: Store, data: Path) -> dict[str, Any]:
-    engine = ScriptedEngine()
-    app = create_app(
-        store=store,
-        engine=engine,
-        ordering=an_ordering(),
-        adapters=live_adapters(store, engine),
-        data=str(data),
-    )
-    answer = (await send(app, "GET", "/progress")).json()
+    answer = (await send(an_app(store, data=str(data)), "GET", "/progress")).json()
     assert answer["folds"] == {"num_waiting": 0, "lag_seconds": 0.0, "num_dead": 0}
     return {step["artifact"]: step for step in answer["steps"]}
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
 FLAGS = (
@@ -73,3 +74,14 @@ def open_user(page: Page, user_id: str) -> None:
     page.goto(f"/#/users/{user_id}")
     expect(page.locator(".ranking:not([aria-busy]) .place")).to_have_count(20)
     expect(page.locator(".preference .text")).to_be_visible()
+
+
+def serious_violations(page: Page) -> list[str]:
+    """What axe-core finds on a page, with the elements."""
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{each['id']} ({each['impact']}): {node['html'][:200]} {node.get('failureSummary', '')}"
+        for each in found
+        if each["impact"] in ("serious", "critical")
+        for node in each["nodes"]
+    ]

@@ -3,10 +3,9 @@
 from collections.abc import Callable
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.chromium import a_page, open_user
+from tests.browser.chromium import a_page, open_user, serious_violations
 from tests.browser.servers import a_world
 
 pytestmark = pytest.mark.browser
@@ -19,6 +18,7 @@ def user(page: Page) -> None:
 
 def users(page: Page) -> None:
     page.goto("/")
+    expect(page.locator(".persona").first).to_be_visible()
     expect(page.locator(".person").first).to_be_visible()
 
 
@@ -40,16 +40,6 @@ def work(page: Page) -> None:
 def health(page: Page) -> None:
     page.goto("/#/health")
     expect(page.locator("dl.facts dt").first).to_be_visible()
-
-
-def serious_violations(page: Page) -> list[str]:
-    found = Axe().run(page).response["violations"]
-    return [
-        f"{each['id']} ({each['impact']}): {node['html'][:200]} {node.get('failureSummary', '')}"
-        for each in found
-        if each["impact"] in ("serious", "critical")
-        for node in each["nodes"]
-    ]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -31,6 +31,7 @@ ARGUMENTS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "recommend": (("u/1",), {"k": 3, "candidates": ["i1"], "mode": "mllm"}),
     "interact": ((wire.InteractionIn(user_id="u", item_id="i", timestamp_ms=1),), {}),
     "preference": (("u/1",), {}),
+    "personas": ((), {}),
     "forget": (("u/1",), {}),
     "put_item": (("i1", "A fox"), {"image": b"bytes"}),
     "item": (("i/1",), {}),

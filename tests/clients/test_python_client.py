@@ -37,6 +37,12 @@ def test_interactions_give_the_version_to_wait_for(client: MsrClient) -> None:
         client.preference("a/../b ?é")
 
 
+def test_users_who_are_worth_a_look_come_with_what_they_took(client: MsrClient) -> None:
+    [persona] = client.personas().personas
+    assert (persona.user_id, persona.name) == ("u1", "The first")
+    assert persona.last_taken[0].item_id == "i1"
+
+
 def test_an_item_is_put_read_and_deleted(client: MsrClient) -> None:
     put = client.put_item("new/one", "A fox")
     assert client.item("new/one") == put

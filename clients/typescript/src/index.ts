@@ -47,6 +47,8 @@ export function createMsrClient(baseUrl: string, options: MsrClientOptions = {})
       answer(http.POST("/interactions", { body: { interactions } })),
     /** The user's written preference. */
     preference: (id: string) => answer(http.GET("/users/{user_id}/preference", user(id))),
+    /** Users who are worth a look. */
+    personas: () => answer(http.GET("/personas")),
     /** Remove every trace of the user. */
     forget: (id: string) => answer(http.DELETE("/users/{user_id}", user(id))),
     /** Add or replace an item; `image` is the picture's file in base64. */

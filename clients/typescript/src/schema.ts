@@ -74,6 +74,27 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/personas": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Users who are worth a look
+         * @description Those that `personas.json` in the data folder names, each with what was taken last. Without
+         *     that file there are none, and users who are not known (any more) are left out.
+         */
+        get: operations["personas_personas_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/users/{user_id}/preference": {
         parameters: {
             query?: never;
@@ -951,6 +972,52 @@ export interface components {
             state: "ok" | "degraded" | "down";
             /** Detail */
             detail: string;
+        };
+        /**
+         * PersonaView
+         * @description A user who is worth a look, and why.
+         */
+        PersonaView: {
+            /** User Id */
+            user_id: string;
+            /** Name */
+            name: string;
+            /**
+             * About
+             * @description One sentence on what the history does.
+             */
+            about: string;
+            /**
+             * Last Taken
+             * @description Oldest first.
+             */
+            last_taken: components["schemas"]["HistoryEntry"][];
+        };
+        /**
+         * PersonasResponse
+         * @description The personas of the data folder.
+         * @example {
+         *       "personas": [
+         *         {
+         *           "about": "The first 4 interactions are mostly red outlines, the next 7 mostly blue stripes.",
+         *           "last_taken": [
+         *             {
+         *               "has_image": true,
+         *               "item_id": "i7",
+         *               "item_version": "9f86d081884c7d65",
+         *               "timestamp_ms": 1767225600000,
+         *               "title": "A red fox in the snow"
+         *             }
+         *           ],
+         *           "name": "From red outlines to blue stripes",
+         *           "user_id": "u42"
+         *         }
+         *       ]
+         *     }
+         */
+        PersonasResponse: {
+            /** Personas */
+            personas: components["schemas"]["PersonaView"][];
         };
         /**
          * PreferenceBlock
@@ -1947,6 +2014,77 @@ export interface operations {
                 };
             };
             /** @description The store is away */
+            503: {
+                headers: {
+                    /** @description Seconds after which to try again. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    personas_personas_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PersonasResponse"];
+                };
+            };
+            /** @description An API key is needed */
+            401: {
+                headers: {
+                    /** @description How to authenticate. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The API key may not do this */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store failed; The server failed */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The personas cannot be read; The store is away */
             503: {
                 headers: {
                     /** @description Seconds after which to try again. */

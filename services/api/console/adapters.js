@@ -1,8 +1,9 @@
-// Adapters: who scores, who could, and the experiment that divides the users.
+// Adapters: who scores, who could, and who is on trial.
 
 import { ApiError, call, get, segment } from "./api.js";
 import { confirmed, el, fill, toast } from "./dom.js";
 import { guarded, loading } from "./states.js";
+import { experimentPanel, shadowPanel } from "./trials.js";
 
 const METRICS = ["auc", "mrr@5", "ndcg@10", "hr@10"];
 const ROLES = { active: "Active", previous: "Previous", shadow: "Shadow", arm: "In the experiment" };
@@ -26,43 +27,13 @@ export function adaptersView(place, signal) {
             `Roll back to ${told.previous}`,
           ),
         ),
-      experiment(told),
-      told.shadow &&
-        el(
-          "section",
-          { class: "panel" },
-          el("h2", {}, "Shadow"),
-          el("p", {}, `${told.shadow.adapter} scores ${percent(told.shadow.share)} of the requests ` +
-            "along, out of sight."),
-        ),
-      el("ul", { class: "adapter-list" }, told.adapters.map((adapter) => card(adapter, told))),
-    );
-  }
-
-  function experiment(told) {
-    if (!told.experiment) return null;
-    const { name, arms } = told.experiment;
-    return el(
-      "section",
-      { class: "panel" },
-      el("h2", {}, `Experiment ${name}`),
       el(
-        "ul",
-        { class: "arms" },
-        arms.map((arm) => {
-          const bar = el("span", { class: "fill" });
-          bar.style.setProperty("--share", arm.share);
-          return el(
-            "li",
-            {},
-            el("span", {}, `${arm.name}: ${arm.adapter}`),
-            el("span", { class: "meter", "aria-hidden": "true" }, bar),
-            el("span", { class: "number" }, percent(arm.share)),
-          );
-        }),
+        "div",
+        { class: "trials" },
+        experimentPanel(told, change),
+        shadowPanel(told, change),
       ),
-      el("p", { class: "hint" }, "While it runs, nothing is activated or rolled back."),
-      el("button", { type: "button", onclick: () => end(name, told.active) }, "End the experiment"),
+      el("ul", { class: "adapter-list" }, told.adapters.map((adapter) => card(adapter, told))),
     );
   }
 
@@ -116,24 +87,13 @@ export function adaptersView(place, signal) {
     }
   }
 
-  async function end(name, active) {
-    const text = `${active} scores for everybody again.`;
-    if (await confirmed(`End the experiment ${name}?`, text, "End it")) {
-      await change("DELETE", "/adapters/experiment", "The experiment has ended");
-    }
-  }
-
-  async function change(method, path, done) {
+  async function change(method, path, done, body) {
     try {
-      show(await call(method, path));
+      show(await call(method, path, { body }));
       toast(done, "good");
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       toast(error.message, "bad");
     }
   }
-}
-
-function percent(share) {
-  return `${Math.round(100 * share)} %`;
 }

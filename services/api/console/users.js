@@ -1,7 +1,8 @@
-// Users: found by the beginning of their id, or some at random.
+// Users: found by the beginning of their id, some at random, or by what they are known for.
 
 import { get, query, segment } from "./api.js";
 import { count, el, fill, settled } from "./dom.js";
+import { personas } from "./personas.js";
 import { emptySystem, guarded, loading, message } from "./states.js";
 
 const LIMIT = 24;
@@ -12,6 +13,7 @@ export function usersView(place, signal) {
     spellcheck: "false", oninput: settled(() => list(false)),
   });
   const total = el("p", { class: "total", role: "status" });
+  const named = el("div", { class: "named" });
   const results = el("div", { class: "results" });
   fill(
     place,
@@ -32,10 +34,12 @@ export function usersView(place, signal) {
         ),
       ),
     ),
+    named,
     results,
   );
 
   let asked = new AbortController();
+  let known = null; // the personas, once they were asked for
   signal.addEventListener("abort", () => asked.abort());
   list(true);
 
@@ -53,6 +57,8 @@ export function usersView(place, signal) {
     return guarded(results, mine, async () => {
       const prefix = field.value.trim();
       const found = await get(`/users${query({ prefix, limit: LIMIT, random })}`, { signal: mine });
+      known ??= await personas(mine);
+      fill(named, prefix === "" && known);
       const any = found.num_users > 0 || (await hasItems(mine));
       if (!any) return fill(results, emptySystem());
       const most = found.complete ? "" : "at least ";

@@ -1,5 +1,7 @@
 """What is known of users: find them, read preference and history, follow the preference, forget."""
 
+import asyncio
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Response
@@ -11,11 +13,21 @@ from services.api.parts import AppParts, Parts
 from services.api.problems import INVALID_REQUEST, documented
 from services.core import console_wire, wire
 from services.core.api_keys import Scope
-from services.core.errors import StateError, StateUnavailable, TooManyStreams, UnknownUser
-from services.core.records import UserId
+from services.core.errors import (
+    PersonasUnreadable,
+    StateError,
+    StateUnavailable,
+    TooManyStreams,
+    UnknownUser,
+)
+from services.core.personas import read_personas
+from services.core.records import Interaction, UserId
 from services.state.records import UserRecord
 
 router = APIRouter(tags=["users"], route_class=GuardedRoute)
+
+# As many covers as a card has room for.
+NUM_TAKEN_BY_A_PERSONA = 4
 
 PathUserId = Annotated[wire.Id, Path(description="The user's id, percent-encoded.")]
 
@@ -51,6 +63,29 @@ async def find(
         num_matching=found.num_matching,
         num_users=found.num_users,
         complete=found.complete,
+    )
+
+
+@router.get(
+    "/personas",
+    summary="Users who are worth a look",
+    responses=documented(PersonasUnreadable, StateUnavailable, StateError),
+)
+@needs(Scope.READ)
+async def personas(parts: AppParts) -> console_wire.PersonasResponse:
+    """Those that `personas.json` in the data folder names, each with what was taken last. Without
+    that file there are none, and users who are not known (any more) are left out.
+    """
+    listed = await asyncio.to_thread(read_personas, parts.data) if parts.data is not None else []
+    users = await parts.store.load_users(UserId(persona.user_id) for persona in listed)
+    known = [persona for persona in listed if persona.user_id in users]
+    shown = [users[UserId(persona.user_id)] for persona in known]
+    latest = await _latest(shown, NUM_TAKEN_BY_A_PERSONA, parts)
+    return console_wire.PersonasResponse(
+        personas=[
+            console_wire.PersonaView(**persona.model_dump(), last_taken=taken)
+            for persona, taken in zip(known, latest, strict=True)
+        ]
     )
 
 
@@ -112,26 +147,12 @@ async def read_history(
 ) -> console_wire.HistoryResponse:
     """What the user took, oldest first, with the items' titles."""
     user = await _load(UserId(user_id), parts)
-    shown = user.history[-limit:]
-    loaded = await parts.listing.load_items([each.item_id for each in shown])
-    items = {record.item.item_id: (record, has_image) for record, has_image in loaded}
-    entries = []
-    for each in shown:
-        record, has_image = items.get(each.item_id, (None, False))
-        entries.append(
-            console_wire.HistoryEntry(
-                item_id=each.item_id,
-                timestamp_ms=each.timestamp_ms,
-                title=record and record.item.title,
-                item_version=record and record.version,
-                has_image=has_image,
-            )
-        )
+    [shown] = await _latest([user], limit, parts)
     return console_wire.HistoryResponse(
         user_id=user.user_id,
         history_version=user.version,
         num_earlier=user.version - len(shown),
-        interactions=entries,
+        interactions=shown,
     )
 
 
@@ -153,6 +174,27 @@ async def _load(user_id: UserId, parts: Parts) -> UserRecord:
     if user is None:
         raise UnknownUser(f"user {user_id!r} has no interactions; send some to POST /interactions")
     return user
+
+
+async def _latest(
+    users: Sequence[UserRecord], num: int, parts: Parts
+) -> list[list[console_wire.HistoryEntry]]:
+    """Of each user the latest interactions, oldest first, with what is known of the items."""
+    shown = [user.history[-num:] for user in users]
+    loaded = await parts.listing.load_items([each.item_id for taken in shown for each in taken])
+    items = {record.item.item_id: (record, has_image) for record, has_image in loaded}
+
+    def entry(each: Interaction) -> console_wire.HistoryEntry:
+        record, has_image = items.get(each.item_id, (None, False))
+        return console_wire.HistoryEntry(
+            item_id=each.item_id,
+            timestamp_ms=each.timestamp_ms,
+            title=record and record.item.title,
+            item_version=record and record.version,
+            has_image=has_image,
+        )
+
+    return [[entry(each) for each in taken] for taken in shown]
 
 
 def _preference(user: UserRecord) -> wire.PreferenceResponse:

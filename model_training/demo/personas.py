@@ -1,0 +1,70 @@
+"""Which users of the demo world to look at first: those whose taste moves where anybody sees it,
+in palette and drawing style, and who differ from one another.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from model_training.demo.attributes import Attributes
+from model_training.demo.world import DemoUser, DemoWorld
+from services.core.personas import Persona
+from services.core.recurrence import BLOCK_SIZE
+
+NUM_PERSONAS = 6
+_LOOKS = {
+    "flat": "flat {} shapes",
+    "outline": "{} outlines",
+    "striped": "{} stripes",
+    "dotted": "{} dots",
+}
+
+
+def demo_personas(world: DemoWorld, num: int = NUM_PERSONAS) -> list[Persona]:
+    """The same ones for the same world. Each is the user who drifts most visibly and has least in
+    common with those before; of equals, the first. The first user of all is left to the walk, which
+    changes that history.
+    """
+    left = list(world.users[1:])
+    common: Counter[tuple[str, str | None]] = Counter()
+    chosen = []
+    while left and len(chosen) < num:
+        best = min(
+            left,
+            key=lambda user: (
+                -_num_moved(user),
+                user.drifts_at < BLOCK_SIZE,  # too early to be written down
+                sum(common[each] for each in _shown(user)),
+            ),
+        )
+        left.remove(best)
+        common.update(_shown(best))
+        chosen.append(best)
+    return [_persona(user) for user in chosen]
+
+
+def look(taste: Attributes) -> str:
+    """What somebody of this taste takes, by what can be seen of it."""
+    assert taste.style is not None
+    return _LOOKS[taste.style].format(taste.palette)
+
+
+def _num_moved(user: DemoUser) -> int:
+    first, last = user.first_taste, user.last_taste
+    return (first.palette != last.palette) + (first.style != last.style)
+
+
+def _shown(user: DemoUser) -> Iterator[tuple[str, str | None]]:
+    for when, taste in (("first", user.first_taste), ("last", user.last_taste)):
+        yield when, taste.palette
+        yield when, taste.style
+
+
+def _persona(user: DemoUser) -> Persona:
+    first, last = look(user.first_taste), look(user.last_taste)
+    num_after = len(user.choices) - user.drifts_at
+    return Persona(
+        user_id=user.user_id,
+        name=f"From {first} to {last}",
+        about=f"The first {user.drifts_at} interactions are mostly {first}, the next {num_after} "
+        f"mostly {last}.",
+    )

@@ -1,0 +1,79 @@
+"""Personas: users of a data folder who are worth a look, by a name that says why.
+
+    data/
+      personas.json    [{"user_id": "u42", "name": "From red outlines to blue stripes",
+                         "about": "The first 4 interactions are mostly red outlines, ..."}]
+
+The file is optional and may be written by hand. `msr demo` writes one.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Annotated
+
+import fsspec
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from services.core.artifacts import write_whole
+from services.core.errors import PersonasUnreadable
+from services.core.wire import Id
+
+FILE = "personas.json"
+MAX_PERSONAS = 24
+
+
+class Persona(BaseModel):
+    """A user to look at, and what is to be seen there."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    user_id: Id
+    name: str = Field(min_length=1, max_length=100)
+    about: str = Field(max_length=400)
+
+
+_PERSONAS: TypeAdapter[list[Persona]] = TypeAdapter(
+    Annotated[list[Persona], Field(max_length=MAX_PERSONAS)]
+)
+
+
+def has_personas(data: str) -> bool:
+    """Whether there is such a file."""
+    filesystem, path = _place(data)
+    return bool(filesystem.exists(path))
+
+
+def read_personas(data: str) -> list[Persona]:
+    """Those of a data folder (a path or an fsspec URL), in the file's order; none without a file.
+
+    PersonasUnreadable if the file is damaged.
+    """
+    filesystem, path = _place(data)
+    try:
+        return _PERSONAS.validate_json(filesystem.cat_file(path))
+    except FileNotFoundError:
+        return []
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise PersonasUnreadable(
+            f"{path} is not a list of at most {MAX_PERSONAS} personas ({where or 'file'}: "
+            f"{first['msg']}); mend it, or delete it"
+        ) from error
+    except OSError as error:
+        raise PersonasUnreadable(
+            f"{path} cannot be read ({error}); mend it, or delete it"
+        ) from error
+
+
+def write_personas(data: str, personas: Sequence[Persona]) -> None:
+    """Write or replace the file in a data folder that is there."""
+    filesystem, path = _place(data)
+    rows = [persona.model_dump() for persona in personas]
+    text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
+    write_whole(filesystem, path, text.encode())
+
+
+def _place(data: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    filesystem, base = fsspec.core.url_to_fs(data)
+    return filesystem, f"{base.rstrip('/')}/{FILE}"
