@@ -26,7 +26,7 @@ def demo_personas(world: DemoWorld, num: int = NUM_PERSONAS) -> list[Persona]:
     """
     left = list(world.users[1:])
     common: Counter[tuple[str, str | None]] = Counter()
-    chosen = []
+    chosen: list[DemoUser] = []
     while left and len(chosen) < num:
         best = min(
             left,

@@ -5,12 +5,12 @@ As `wire.py`, needs pydantic and the standard library alone. Lists are as of a m
 """
 
 from enum import IntEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from services.core.ids import MAX_ID_CHARS
-from services.core.wire import ItemStatus, ItemView
+from services.core.wire import Answer, ItemStatus, ItemView, example
 
 MAX_LISTED_USERS = 100
 MAX_LISTED_ITEMS = 200
@@ -30,18 +30,10 @@ class CoverWidth(IntEnum):
     LARGE = 320
 
 
-class _Answer(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-def _example(**fields: Any) -> ConfigDict:
-    return ConfigDict(json_schema_extra={"examples": [fields]})
-
-
 # --- users ---------------------------------------------------------------------------------------
 
 
-class UserEntry(_Answer):
+class UserEntry(Answer):
     """A user in a list."""
 
     user_id: str
@@ -50,10 +42,10 @@ class UserEntry(_Answer):
     preference_version: int
 
 
-class UsersResponse(_Answer):
+class UsersResponse(Answer):
     """Some of the users."""
 
-    model_config = _example(
+    model_config = example(
         users=[
             {
                 "user_id": "u42",
@@ -73,7 +65,7 @@ class UsersResponse(_Answer):
     complete: bool = Field(description="False if there are more than the server looks through.")
 
 
-class HistoryEntry(_Answer):
+class HistoryEntry(Answer):
     """One interaction; what is said of the item is null if the catalogue has it no more."""
 
     item_id: str
@@ -83,10 +75,10 @@ class HistoryEntry(_Answer):
     has_image: bool
 
 
-class HistoryResponse(_Answer):
+class HistoryResponse(Answer):
     """A user's history, the latest interactions of it."""
 
-    model_config = _example(
+    model_config = example(
         user_id="u42",
         history_version=4,
         num_earlier=3,
@@ -109,7 +101,7 @@ class HistoryResponse(_Answer):
     interactions: list[HistoryEntry] = Field(description="Oldest first.")
 
 
-class PersonaView(_Answer):
+class PersonaView(Answer):
     """A user who is worth a look, and why."""
 
     user_id: str
@@ -118,10 +110,10 @@ class PersonaView(_Answer):
     last_taken: list[HistoryEntry] = Field(description="Oldest first.")
 
 
-class PersonasResponse(_Answer):
+class PersonasResponse(Answer):
     """The personas of the data folder."""
 
-    model_config = _example(
+    model_config = example(
         personas=[
             {
                 "user_id": "u42",
@@ -147,10 +139,10 @@ class PersonasResponse(_Answer):
 # --- items ---------------------------------------------------------------------------------------
 
 
-class ItemsResponse(_Answer):
+class ItemsResponse(Answer):
     """Some of the items."""
 
-    model_config = _example(
+    model_config = example(
         items=[
             {
                 "item_id": "i7",
@@ -178,14 +170,14 @@ class ItemsResponse(_Answer):
 # --- progress ------------------------------------------------------------------------------------
 
 
-class QuarantinedView(_Answer):
+class QuarantinedView(Answer):
     """A row that a step left out."""
 
     row: str
     reason: str
 
 
-class StepView(_Answer):
+class StepView(Answer):
     """One artifact in the data folder, and the step that makes it."""
 
     artifact: str
@@ -201,7 +193,7 @@ class StepView(_Answer):
     quarantined: list[QuarantinedView] = Field(description="The first of them.")
 
 
-class FoldsView(_Answer):
+class FoldsView(Answer):
     """Interactions on their way into preferences."""
 
     num_waiting: int
@@ -209,10 +201,10 @@ class FoldsView(_Answer):
     num_dead: int = Field(description="Given up after too many failures.")
 
 
-class ProgressResponse(_Answer):
+class ProgressResponse(Answer):
     """How far the work on catalogue and users is, offline and online."""
 
-    model_config = _example(
+    model_config = example(
         steps=[
             {
                 "artifact": "summaries",

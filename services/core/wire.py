@@ -63,11 +63,14 @@ class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class _Answer(BaseModel):
+class Answer(BaseModel):
+    """What a body that the API sends has in common."""
+
     model_config = ConfigDict(frozen=True)
 
 
-def _example(**fields: Any) -> ConfigDict:
+def example(**fields: Any) -> ConfigDict:
+    """The configuration of a body with these fields as its example in the OpenAPI document."""
     return ConfigDict(json_schema_extra={"examples": [fields]})
 
 
@@ -77,7 +80,7 @@ def _example(**fields: Any) -> ConfigDict:
 class RecommendRequest(_Request):
     """Ask for the items a user would take next."""
 
-    model_config = _example(user_id="u42", k=5)
+    model_config = example(user_id="u42", k=5)
 
     user_id: Id
     candidates: list[Id] | None = Field(
@@ -123,7 +126,7 @@ class RecommendRequest(_Request):
     )
 
 
-class Part(_Answer):
+class Part(Answer):
     """What one feature said of an item, and what that counted."""
 
     value: float = Field(description="The feature as it came, on a scale of its own.")
@@ -132,7 +135,7 @@ class Part(_Answer):
     )
 
 
-class RecommendedItem(_Answer):
+class RecommendedItem(Answer):
     """One place of the ranking."""
 
     item_id: str
@@ -160,14 +163,14 @@ class RecommendedItem(_Answer):
     )
 
 
-class RejectedCandidate(_Answer):
+class RejectedCandidate(Answer):
     """A candidate of the caller that was left out."""
 
     item_id: str
     reason: Literal["unknown-item", "seen"]
 
 
-class Timings(_Answer):
+class Timings(Answer):
     """Seconds spent in each stage."""
 
     state_seconds: float = Field(description="Reading the user from the store.")
@@ -176,10 +179,10 @@ class Timings(_Answer):
     total_seconds: float
 
 
-class RecommendResponse(_Answer):
+class RecommendResponse(Answer):
     """The ranking and how it came about."""
 
-    model_config = _example(
+    model_config = example(
         user_id="u42",
         mode="cascade",
         items=[
@@ -264,7 +267,7 @@ class RecommendResponse(_Answer):
 class InteractionIn(_Request):
     """One user acting on one item."""
 
-    model_config = _example(user_id="u42", item_id="i7", timestamp_ms=1_767_225_600_000)
+    model_config = example(user_id="u42", item_id="i7", timestamp_ms=1_767_225_600_000)
 
     user_id: Id
     item_id: Id
@@ -283,7 +286,7 @@ class InteractionIn(_Request):
 class InteractionBatch(_Request):
     """Many interactions at once, of any users, in any order."""
 
-    model_config = _example(
+    model_config = example(
         interactions=[
             {"user_id": "u42", "item_id": "i7", "timestamp_ms": 1_767_225_600_000},
             {"user_id": "u43", "item_id": "i7", "timestamp_ms": 1_767_225_601_000},
@@ -305,7 +308,7 @@ Interactions = Annotated[
 ]
 
 
-class RejectedInteraction(_Answer):
+class RejectedInteraction(Answer):
     """An interaction that was not taken in; the others of its request were."""
 
     index: int = Field(description="Its place in the request, from 0.")
@@ -314,10 +317,10 @@ class RejectedInteraction(_Answer):
     reason: str = Field(description="What is wrong with it, and what to do.")
 
 
-class InteractionsResponse(_Answer):
+class InteractionsResponse(Answer):
     """What became of the interactions. They are stored; preferences follow in the background."""
 
-    model_config = _example(accepted=2, duplicates=0, rejected=[], versions={"u42": 8, "u43": 1})
+    model_config = example(accepted=2, duplicates=0, rejected=[], versions={"u42": 8, "u43": 1})
 
     accepted: int
     duplicates: int = Field(description="Known by their event id, and not counted again.")
@@ -328,7 +331,7 @@ class InteractionsResponse(_Answer):
 # --- GET /users/{user_id}/preference -------------------------------------------------------------
 
 
-class PreferenceBlock(_Answer):
+class PreferenceBlock(Answer):
     """One folded block of the history and the preference written after it."""
 
     number: int = Field(description="From 1, over the user's whole life.")
@@ -337,10 +340,10 @@ class PreferenceBlock(_Answer):
     written_ms: int = Field(description="When it was written, milliseconds since the epoch.")
 
 
-class PreferenceResponse(_Answer):
+class PreferenceResponse(Answer):
     """A user's written preference and how it came about."""
 
-    model_config = _example(
+    model_config = example(
         user_id="u42",
         preference="Red outline drawings of animals; earlier blue ones.",
         history_version=4,
@@ -374,7 +377,7 @@ class PreferenceResponse(_Answer):
 class ItemIn(_Request):
     """An item to add or replace: a title and at most one picture."""
 
-    model_config = _example(
+    model_config = example(
         item_id="i7",
         title="A red fox in the snow",
         image_url="https://images.example.com/i7.jpg",
@@ -398,10 +401,10 @@ class ItemIn(_Request):
     )
 
 
-class ItemView(_Answer):
+class ItemView(Answer):
     """An item of the catalogue as the model sees it."""
 
-    model_config = _example(
+    model_config = example(
         item_id="i7",
         title="A red fox in the snow",
         version="9f86d081884c7d65",
@@ -426,7 +429,7 @@ class ItemView(_Answer):
 AdapterRole = Literal["active", "previous", "shadow", "arm"]
 
 
-class AdapterView(_Answer):
+class AdapterView(Answer):
     """An adapter, what its training wrote about it, and whether it can serve here.
 
     What a manifest says is null where none can be read.
@@ -462,7 +465,7 @@ class AdapterView(_Answer):
 class ShadowIn(_Request):
     """Let an adapter score along, out of sight."""
 
-    model_config = _example(adapter="summer", share=0.1)
+    model_config = example(adapter="summer", share=0.1)
 
     adapter: Name
     share: float = Field(gt=0, le=1, allow_inf_nan=False, description="Of all requests.")
@@ -485,7 +488,7 @@ class ArmIn(_Request):
 class ExperimentIn(_Request):
     """Divide the users among adapters. The same name divides them the same way again."""
 
-    model_config = _example(
+    model_config = example(
         name="spring-or-summer",
         arms=[
             {"name": "control", "adapter": "spring", "weight": 9.0},
@@ -497,14 +500,14 @@ class ExperimentIn(_Request):
     arms: list[ArmIn] = Field(min_length=2, max_length=MAX_ARMS)
 
 
-class ShadowView(_Answer):
+class ShadowView(Answer):
     """Who scores along."""
 
     adapter: str
     share: float
 
 
-class ArmView(_Answer):
+class ArmView(Answer):
     """An arm of the experiment that runs."""
 
     name: str
@@ -512,17 +515,17 @@ class ArmView(_Answer):
     share: float = Field(description="Of the users.")
 
 
-class ExperimentView(_Answer):
+class ExperimentView(Answer):
     """The experiment that runs."""
 
     name: str
     arms: list[ArmView]
 
 
-class AdaptersResponse(_Answer):
+class AdaptersResponse(Answer):
     """The adapters that there are, and which of them serve."""
 
-    model_config = _example(
+    model_config = example(
         model="1f2e3d4c5b6a7988",
         adapters=[
             {
@@ -566,23 +569,23 @@ class AdaptersResponse(_Answer):
 # --- operations ----------------------------------------------------------------------------------
 
 
-class Liveness(_Answer):
+class Liveness(Answer):
     """The process answers."""
 
     status: Literal["ok"] = "ok"
 
 
-class PartHealth(_Answer):
+class PartHealth(Answer):
     """State of one thing that the service stands on."""
 
     state: Literal["ok", "degraded", "down"]
     detail: str
 
 
-class Readiness(_Answer):
+class Readiness(Answer):
     """Whether requests should be sent here, and the state of each part."""
 
-    model_config = _example(
+    model_config = example(
         status="ok",
         parts={
             "redis": {"state": "ok", "detail": "answers"},
@@ -599,10 +602,10 @@ class Readiness(_Answer):
     parts: dict[str, PartHealth]
 
 
-class VersionResponse(_Answer):
+class VersionResponse(Answer):
     """What runs here: code, prompts, weights and artifacts."""
 
-    model_config = _example(
+    model_config = example(
         version="0.1.0",
         prompts={"summary": "0a1b", "preference": "2c3d", "scoring": "4e5f"},
         model="1f2e3d4c5b6a7988",
@@ -628,17 +631,17 @@ class VersionResponse(_Answer):
 # --- problems ------------------------------------------------------------------------------------
 
 
-class FieldError(_Answer):
+class FieldError(Answer):
     """One thing wrong with a request."""
 
     field: str = Field(description="Where: a dotted path, such as `body.interactions.3.item_id`.")
     message: str
 
 
-class Problem(_Answer):
+class Problem(Answer):
     """An error (RFC 9457, application/problem+json)."""
 
-    model_config = _example(
+    model_config = example(
         type="/problems/unknown-user",
         title="Unknown user",
         status=404,
