@@ -4,18 +4,30 @@ import asyncio
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from services.stopping import set_by_signals
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_sets_the_event_and_the_second_would_end_the_process(
-    number: signal.Signals,
-):
-    before = signal.getsignal(number)
+@pytest.fixture
+def as_before() -> Iterator[None]:
+    """Whoever runs the tests may have had a signal ignored, as a shell does for `command &`."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
+
+@pytest.mark.usefixtures("as_before")
+@pytest.mark.parametrize(
+    ("number", "by_default"),
+    [(signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)],
+)
+def test_the_first_signal_sets_the_event_and_the_second_would_end_the_process(
+    number: signal.Signals, by_default: object
+):
     async def told() -> object:
         stop = asyncio.Event()
         with set_by_signals(stop):
@@ -26,10 +38,9 @@ def test_the_first_signal_sets_the_event_and_the_second_would_end_the_process(
     # No Runner, which has a handler for SIGINT of its own.
     loop = asyncio.new_event_loop()
     try:
-        assert loop.run_until_complete(told()) == before
+        assert loop.run_until_complete(told()) == by_default
     finally:
         loop.close()
-    assert signal.getsignal(number) == before
 
 
 def test_outside_the_main_thread_nothing_is_changed():
