@@ -88,6 +88,7 @@ async def test_both_nodes_do_shards(start_workers: Start, tmp_path: Path):
     assert num_shortened == 0
 
 
+@pytest.mark.slow
 async def test_a_killed_worker_costs_its_shard_alone(start_workers: Start, tmp_path: Path):
     job = CopyJob(tmp_path)
     workers = await start_workers(partial(open_noting, tmp_path, 2, '"3"'))
@@ -100,6 +101,7 @@ async def test_a_killed_worker_costs_its_shard_alone(start_workers: Start, tmp_p
     assert sorted(asked) == sorted(f'what is "{shard}"' for shard in [0, 1, 2, 3, 3, 4, 5])
 
 
+@pytest.mark.slow
 async def test_a_shard_that_kills_every_worker_ends_the_step(start_workers: Start, tmp_path: Path):
     workers = await start_workers(partial(open_deadly, tmp_path))
 
