@@ -19,9 +19,18 @@ def root(tmp_path: Path) -> Path:
         path = tmp_path / "opt" / "demo" / file
         path.parent.mkdir(parents=True)
         path.write_text("of the demo")
+    (tmp_path / "opt/demo/data/personas.json").write_text("of the demo")
     for volume in ("models", "data"):
         (tmp_path / volume).mkdir()
     return tmp_path
+
+
+DEMO = {
+    "models/base/weights",
+    "data/items/part",
+    "data/adapter/weights",
+    "data/personas.json",
+}
 
 
 def seeding(root: Path, **environment: str) -> subprocess.Popen[str]:
@@ -57,7 +66,7 @@ def a_hub(root: Path) -> None:
 def test_empty_volumes_get_the_demo(root: Path):
     seed(root)
 
-    assert filled(root) == {"models/base/weights", "data/items/part", "data/adapter/weights"}
+    assert filled(root) == DEMO
 
 
 def test_what_is_there_is_never_touched(root: Path):
@@ -75,7 +84,7 @@ def test_two_that_start_at_once_leave_one_whole_copy(root: Path):
     both = [seeding(root) for _ in range(2)]
 
     assert [each.wait() for each in both] == [0, 0]
-    assert filled(root) == {"models/base/weights", "data/items/part", "data/adapter/weights"}
+    assert filled(root) == DEMO
 
 
 def test_a_copy_that_was_cut_off_is_gone_on_with(root: Path):

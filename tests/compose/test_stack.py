@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from model_training.demo.personas import NUM_PERSONAS
 from services.core.wire import InteractionIn, RecommendResponse
 from tests.compose.composed import ROOT
 from tests.compose.stack import Stack
@@ -49,8 +50,10 @@ def assert_the_model_answers(stack: Stack) -> None:
     assert all(0 < item.probability < 1 for item in found.items)
 
 
-def test_it_comes_up_healthy_and_ranks_by_the_model(stack: Stack):
+def test_it_comes_up_healthy_with_the_demo_and_ranks_by_the_model(stack: Stack):
     assert_the_model_answers(stack)
+    with stack.client() as client:
+        assert len(client.personas().personas) == NUM_PERSONAS
 
 
 @pytest.mark.parametrize("service", ["api", "worker", "redis"])
