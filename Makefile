@@ -43,7 +43,7 @@ evaluate-microlens: $(VENV)/train.stamp
 evaluate-demo: $(VENV)/train.stamp
 	$(BIN)/msr bench evaluate-demo --data data/demo-evaluation --json
 
-# Two processes: 8.3 minutes on two cores. A file's tests stay together, since they share what was
+# Two processes: eight minutes on two cores. A file's tests stay together, since they share what was
 # trained or started for them.
 test: lint
 	$(BIN)/pytest -n 2 --dist loadfile
@@ -52,7 +52,8 @@ test: lint
 test-docs: $(VENV)/dev.stamp
 	$(BIN)/pytest -m docs
 
-# Tests that take long: attacks on running programs, kills in the middle of training, two Ray nodes.
+# Tests that take long: programs beside each other, attacks on them, kills in the middle of training,
+# Ray nodes.
 test-slow: $(VENV)/dev.stamp
 	$(BIN)/pytest -m slow
 

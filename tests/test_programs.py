@@ -15,6 +15,8 @@ from services.deployment import DEMO_WEIGHTS
 from services.listening import wait_until_listening
 from tests.processes import msr, msr_says, running
 
+pytestmark = pytest.mark.slow
+
 PATIENCE_SECONDS = 120.0
 
 
@@ -54,7 +56,6 @@ def test_an_interaction_sent_to_the_server_is_folded_by_a_worker_elsewhere(
     assert not {item.item_id for item in ranking.items} & {taken.item_id for taken in taken}
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("store")
 def test_an_adapter_activated_by_command_is_followed_elsewhere_and_kept_by_a_restart(
     data: str, redis_url: str, tmp_path: Path

@@ -24,6 +24,7 @@ def chain(service: Service, span: Received) -> list[str]:
     return names
 
 
+@pytest.mark.slow
 def test_a_trace_goes_from_the_caller_through_the_api_to_the_worker(service: Service):
     fold = service.collector.wait_for("fold", **{"msr.request_ids": REQUEST_ID})
     request = service.collector.wait_for("POST /interactions", **{"msr.request_id": REQUEST_ID})
@@ -33,6 +34,7 @@ def test_a_trace_goes_from_the_caller_through_the_api_to_the_worker(service: Ser
     assert (request.service, fold.service) == ("msr-api", "msr-worker")
 
 
+@pytest.mark.slow
 def test_the_text_that_a_fold_asks_for_is_a_part_of_it(service: Service):
     fold = service.collector.wait_for("fold", **{"msr.request_ids": REQUEST_ID})
     (written,) = [
@@ -43,6 +45,7 @@ def test_the_text_that_a_fold_asks_for_is_a_part_of_it(service: Service):
     assert int(written.attributes["msr.prompt_tokens"]) > 10
 
 
+@pytest.mark.slow
 def test_a_ranking_shows_its_stages_and_what_they_asked_the_model(service: Service):
     service.collector.wait_for("POST /recommend", **{"msr.request_id": REQUEST_ID})
     spans = service.collector.spans(TRACE_ID)
@@ -54,6 +57,7 @@ def test_a_ranking_shows_its_stages_and_what_they_asked_the_model(service: Servi
     assert chain(service, score) == ["engine score", "scoring", "POST /recommend"]
 
 
+@pytest.mark.slow
 def test_no_span_tells_a_title_or_a_preference(service: Service):
     told = str(service.collector.spans())
 
