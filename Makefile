@@ -78,7 +78,7 @@ $(VENV)/browser.stamp: $(VENV)/dev.stamp .ci/install_chromium.sh
 	@touch $@
 
 test-browser: $(VENV)/browser.stamp
-	$(BIN)/pytest -s -m browser tests/browser
+	$(BIN)/pytest -m browser tests/browser
 
 # The pictures of the console in docs/images/, from the demo world.
 screenshots: $(VENV)/browser.stamp

@@ -24,7 +24,9 @@ _TRANSFERRED = """() => {
 }"""
 
 
-def test_twenty_recommendations_are_light_and_soon_there(browser: Browser, demo: str) -> None:
+def test_twenty_recommendations_are_light_and_soon_there(
+    browser: Browser, demo: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with a_page(browser, demo) as warm:  # the model's first prompts, not the console's
         open_user(warm.page, "user-00007")
     with a_page(browser, demo) as watched:
@@ -33,7 +35,11 @@ def test_twenty_recommendations_are_light_and_soon_there(browser: Browser, demo:
         open_user(page, "user-00008")
         expect(page.locator(".strip img").first).to_have_js_property("complete", True)
         transferred, shown_after = page.evaluate(_TRANSFERRED), page.evaluate("window.shownAfter")
-        print(f"first view: {transferred:,} bytes without covers, 20 there in {shown_after:.0f} ms")
+        with capsys.disabled():
+            print(
+                f"\nfirst view: {transferred:,} bytes without covers, 20 recommendations there "
+                f"after {shown_after:.0f} ms"
+            )
         assert 0 < transferred < BAR_BYTES
         assert shown_after > 0
         assert watched.all_faults() == []

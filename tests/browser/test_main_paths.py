@@ -33,7 +33,9 @@ def test_a_page_shows_history_preference_timeline_and_scores(watched: Watched) -
     expect(page.locator(".place").first).to_contain_text("The model's margin")
 
 
-def test_an_interaction_changes_preference_and_ranking_at_once(watched: Watched) -> None:
+def test_an_interaction_changes_preference_and_ranking_at_once(
+    watched: Watched, capsys: pytest.CaptureFixture[str]
+) -> None:
     page = watched.page
     open_user(page, "user-00004")
     version = int(page.locator(".preference .text").get_attribute("data-version") or 0)
@@ -42,7 +44,8 @@ def test_an_interaction_changes_preference_and_ranking_at_once(watched: Watched)
     page.locator(".take").nth(2).click()
     expect(page.locator(".preference .text")).to_have_attribute("data-version", str(version + 1))
     milliseconds = page.evaluate("window.untilNewer")
-    print(f"from a click to the new preference on screen: {milliseconds:.0f} ms")
+    with capsys.disabled():
+        print(f"\nfrom a click to the new preference on screen: {milliseconds:.0f} ms")
     expect(page.locator(".strip figcaption").last).to_have_text(taken or "")
     expect(page.locator(".ranking:not([aria-busy]) .place")).to_have_count(20)
     expect(page.locator(".place .name").filter(has_text=taken)).to_have_count(0)
