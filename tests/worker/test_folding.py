@@ -105,7 +105,7 @@ async def test_users_are_folded_side_by_side(store: Store):
 async def test_no_more_users_than_allowed_are_folded_at_once(store: Store):
     await put_items(store, ["i1"])
     await store.ingest([an_interaction(user_id=f"u{k}") for k in range(20)])
-    engine = CountingEngine()
+    engine = CountingEngine(3)
 
     await work_to_the_end(store, engine, num_users=3)
 
@@ -113,12 +113,21 @@ async def test_no_more_users_than_allowed_are_folded_at_once(store: Store):
 
 
 class CountingEngine(DigestEngine):
-    at_once = most_at_once = 0
+    """Answers nobody before so many have asked at once."""
+
+    def __init__(self, wanted: int) -> None:
+        super().__init__()
+        self.at_once = self.most_at_once = 0
+        self._wanted = wanted
+        self._reached = asyncio.Event()
 
     async def generate(self, messages, limits):
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
-        await asyncio.sleep(0.002)
+        if self.at_once == self._wanted:
+            self._reached.set()
+        await self._reached.wait()
+        await asyncio.sleep(0.002)  # room for one too many
         self.at_once -= 1
         return await super().generate(messages, limits)
 
