@@ -41,9 +41,7 @@ def test_an_interaction_sent_to_the_server_is_folded_by_a_worker_elsewhere(
         running(redis_url, "serve", "--data", data, "--port", "0") as server,
         running(redis_url, "worker", "--data", data),
     ):
-        assert server.stdout is not None
-        url = wait_until_listening(server.stdout)
-        assert url is not None
+        url = listening(server)
         with MsrClient(url) as client:
             taken = [InteractionIn(user_id="new", item_id=f"item-{n:05d}") for n in range(3)]
             version = client.interact(*taken).versions["new"]
@@ -101,9 +99,7 @@ def test_a_server_that_asks_for_keys_takes_those_that_the_command_makes(
 ):
     monkeypatch.setenv("REDIS_URL", redis_url)
     with running(redis_url, "serve", "--data", data, "--port", "0", MSR_REQUIRE_KEYS="1") as server:
-        assert server.stdout is not None
-        url = wait_until_listening(server.stdout)
-        assert url is not None
+        url = listening(server)
         with MsrClient(url) as stranger, pytest.raises(ProblemError) as refused:
             stranger.item("item-00000")
         token = msr_says("keys", "create", "--name", "shop", "--scope", "read").strip()

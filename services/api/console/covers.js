@@ -35,6 +35,16 @@ export function cover(item, width = 160) {
   return frame;
 }
 
+/** The item of an entry of a history, as `cover` takes it. */
+export function asItem(each) {
+  return {
+    item_id: each.item_id,
+    title: each.title ?? each.item_id,
+    version: each.item_version,
+    has_image: each.has_image,
+  };
+}
+
 async function load(image, path) {
   try {
     const response = await ask("GET", path);

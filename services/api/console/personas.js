@@ -1,7 +1,7 @@
 // Personas: users of the data folder who are worth a look, by names that say why.
 
 import { get, segment } from "./api.js";
-import { cover } from "./covers.js";
+import { asItem, cover } from "./covers.js";
 import { el } from "./dom.js";
 
 const UNREADABLE = "/problems/personas-unreadable";
@@ -39,12 +39,7 @@ function card(persona) {
       el(
         "span",
         { class: "these" },
-        persona.last_taken.map((each) =>
-          cover(
-            { ...each, title: each.title ?? each.item_id, version: each.item_version },
-            96,
-          ),
-        ),
+        persona.last_taken.map((each) => cover(asItem(each), 96)),
       ),
       el("span", { class: "name" }, persona.name),
       el("span", { class: "about" }, persona.about),

@@ -1,7 +1,7 @@
 // One user: the history, the preference as it is written, how it came about, and what is next.
 
 import { ApiError, followPreference, get, query, segment } from "./api.js";
-import { cover } from "./covers.js";
+import { asItem, cover } from "./covers.js";
 import { wordDiff } from "./diff.js";
 import { count, el, fill, toast } from "./dom.js";
 import { rankingPanel, take } from "./ranking.js";
@@ -245,15 +245,6 @@ export function userView(place, userId, signal) {
       cover(known ? asItem(known) : null, 96),
     );
   }
-}
-
-function asItem(each) {
-  return {
-    item_id: each.item_id,
-    title: each.title ?? each.item_id,
-    version: each.item_version,
-    has_image: each.has_image,
-  };
 }
 
 function moment(milliseconds) {

@@ -56,8 +56,11 @@ export function usersView(place, signal) {
     if (results.childElementCount === 0) fill(results, loading());
     return guarded(results, mine, async () => {
       const prefix = field.value.trim();
-      const found = await get(`/users${query({ prefix, limit: LIMIT, random })}`, { signal: mine });
-      known ??= await personas(mine);
+      const [found, listed] = await Promise.all([
+        get(`/users${query({ prefix, limit: LIMIT, random })}`, { signal: mine }),
+        known ?? personas(mine),
+      ]);
+      known = listed;
       fill(named, prefix === "" && known);
       const any = found.num_users > 0 || (await hasItems(mine));
       if (!any) return fill(results, emptySystem());
