@@ -25,9 +25,9 @@ from services.batch import publish as publish_step
 from services.core.artifacts import Artifact
 from services.core.errors import InputError
 from services.engines.checkpoints import identify, is_merged
-from services.engines.contract import Engine, EngineIdentity
+from services.engines.contract import AS_SERVED, Engine, EngineIdentity, EngineKind
 from services.engines.observed import EngineMetrics, observed
-from services.engines.opening import AS_SERVED, EngineKind, open_engine
+from services.engines.opening import open_engine
 from services.engines.registry import AdapterFolders
 from services.fetch.rules import FetchRules
 from services.listening import announce, is_loopback

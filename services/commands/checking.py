@@ -18,7 +18,7 @@ from services.commands.options import (
     Urls,
 )
 from services.core.errors import MsrError
-from services.engines.opening import EngineKind
+from services.engines.contract import EngineKind
 
 _SHOWN = {"ok": "ok     ", "note": "note   ", "problem": "PROBLEM"}
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from services.core.errors import InputError
-from services.engines.opening import EngineKind
+from services.engines.contract import EngineKind
 
 
 class EngineName(StrEnum):

@@ -14,7 +14,7 @@ from services.core.errors import MsrError
 from services.deployment import EngineChoice, open_store
 from services.doctor.findings import Finding, problem_of
 from services.engines.adapters import MANIFEST, read_adapter_manifest
-from services.engines.opening import AS_SERVED
+from services.engines.contract import AS_SERVED
 from services.engines.served import Served, Weights
 from services.engines.server_http import Dropped, Fault, ServerHttp
 from services.settings import Settings

@@ -12,6 +12,11 @@ from services.core.drift import ScoreHistogram
 from services.core.prompts import GenerationLimits, Messages
 from services.core.scoring import NOT_CALIBRATED, AnswerLogprobs, Calibration
 
+EngineKind = Literal["local", "vllm", "vllm-in-process"]
+
+# In place of a model's or an adapter's name: whatever the server serves, if it serves exactly one.
+AS_SERVED = "as-served"
+
 # Of a server's circuit breaker: in use, left out, or back and not yet trusted.
 BreakerState = Literal["closed", "open", "half-open"]
 

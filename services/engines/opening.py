@@ -1,15 +1,9 @@
 """Open the engine that a deployment names."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 from services.core.errors import ArtifactMismatch, ModelUnusable
-from services.engines.contract import Engine
-
-EngineKind = Literal["local", "vllm", "vllm-in-process"]
-
-# Stands for the model or adapter of a server that serves one of the kind.
-AS_SERVED = "as-served"
+from services.engines.contract import Engine, EngineKind
 
 
 async def open_engine(

@@ -40,8 +40,7 @@ from services.engines.checkpoints import (
     is_merged,
     read_adapter,
 )
-from services.engines.contract import EngineIdentity
-from services.engines.opening import AS_SERVED
+from services.engines.contract import AS_SERVED, EngineIdentity
 
 _LABEL = "msr:"
 _MODEL = "msr:model:"

@@ -22,9 +22,8 @@ from services.core.scoring import AnswerLogprobs
 from services.engines import hedging
 from services.engines.chat import ChatRequest, about, score_request, text_request, tokens_request
 from services.engines.checkpoints import identify_servable, only_scores
-from services.engines.contract import BreakerState, EngineIdentity, Scorer
+from services.engines.contract import AS_SERVED, BreakerState, EngineIdentity, Scorer
 from services.engines.failover import Replicas
-from services.engines.opening import AS_SERVED
 from services.engines.replicas import Bounds, RuntimeAdapter
 from services.engines.server_http import PromptTooLong
 from services.engines.shortening import shorten_to_fit_remotely

@@ -10,8 +10,7 @@ from services.core.errors import ArtifactMismatch, EngineUnavailable, ModelUnusa
 from services.core.scoring import NOT_CALIBRATED, Calibration
 from services.deployment import DEMO_WEIGHTS
 from services.engines.checkpoints import identify
-from services.engines.contract import EngineIdentity
-from services.engines.opening import AS_SERVED
+from services.engines.contract import AS_SERVED, EngineIdentity
 from services.engines.served import Served, labels
 
 AN_ADAPTER = EngineIdentity("m1", "a1", Calibration(slope=1 / 3, intercept=-2.0))

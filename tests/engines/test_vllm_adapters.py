@@ -13,8 +13,7 @@ from services.core.errors import AdapterRefused, ArtifactMismatch, EngineUnavail
 from services.core.scoring import NOT_CALIBRATED
 from services.deployment import DEMO_WEIGHTS
 from services.engines.checkpoints import identify
-from services.engines.contract import EngineIdentity
-from services.engines.opening import AS_SERVED
+from services.engines.contract import AS_SERVED, EngineIdentity
 from services.engines.served import adapter_labels, labels
 from services.engines.vllm import VllmEngine
 from tests.engines.conftest import a_prompt

@@ -13,8 +13,7 @@ from services.core.errors import (
     ModelUnusable,
 )
 from services.core.prompts import GenerationLimits
-from services.engines.contract import EngineIdentity
-from services.engines.opening import AS_SERVED
+from services.engines.contract import AS_SERVED, EngineIdentity
 from services.engines.served import labels
 from services.engines.vllm import VllmEngine
 from tests.engines.conftest import a_prompt

@@ -25,9 +25,8 @@ from services.core.prompts import (
 from services.core.records import Item, ItemId
 from services.core.scoring import answer_margin
 from services.engines.connections import FreeConnections
-from services.engines.contract import Engine
+from services.engines.contract import AS_SERVED, Engine
 from services.engines.local import LocalEngine
-from services.engines.opening import AS_SERVED
 from services.engines.vllm import VllmEngine
 from tests.vllm.conftest import ADAPTER, BASE, ModelServer, StartModelServer
 
