@@ -34,7 +34,7 @@ from model_training.statistics import Bootstrap
 from services.batch import build_preferences, prepare_catalogue, summarize_images
 from services.batch.readers.plain import Plain
 from services.deployment import DEMO_WEIGHTS
-from services.engines.local import LocalEngine
+from services.engines.local.engine import LocalEngine
 
 PROTOCOL = "chrono-uniform"
 AFTER_SFT = "mllm-sft"

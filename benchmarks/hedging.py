@@ -24,8 +24,8 @@ from services.core.artifacts import Artifact
 from services.core.errors import EngineError
 from services.core.prompts import scoring_messages
 from services.core.records import Item, ItemId
-from services.engines.hedging import NUM_TO_JUDGE, SHARE
-from services.engines.vllm import VllmEngine
+from services.engines.vllm_client.engine import VllmEngine
+from services.engines.vllm_client.hedging import NUM_TO_JUDGE, SHARE
 
 STALL_SECONDS = 0.5
 STALL_EVERY_SECONDS = 5.0

@@ -41,7 +41,7 @@ from model_training.demo.tokenizer import (
 )
 from services.core import prompts, scoring
 from services.core.images import DEFAULT_IMAGE_SIZE
-from services.engines.adapters import MANIFEST, AdapterManifest, current_definition
+from services.engines.adapter_manifest import MANIFEST, AdapterManifest, current_definition
 from services.engines.checkpoints import fingerprint_checkpoint
 from services.engines.rendering import answer_tokens
 

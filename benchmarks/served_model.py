@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.programs import serving_model
 from services.core.prompts import GenerationLimits, Messages
-from services.engines.vllm import VllmEngine
+from services.engines.vllm_client.engine import VllmEngine
 
 MODEL_NAME = "random"
 ADAPTER_NAME = "random-adapter"

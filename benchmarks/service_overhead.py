@@ -28,8 +28,8 @@ from benchmarks.served_model import MODEL_NAME, TIMEOUT_SECONDS, ServedModel, se
 from services.core.prompts import scoring_messages
 from services.core.records import Item, UserId
 from services.core.scoring import NOT_CALIBRATED, AnswerTokens, answer_margin, score_candidates
-from services.engines.connections import FreeConnections
 from services.engines.rendering import answer_tokens
+from services.engines.vllm_client.http_transport import FreeConnections
 
 NUM_CANDIDATES = 12
 REQUESTS_IN_FLIGHT = 16

@@ -22,7 +22,7 @@ from transformers import AutoModelForImageTextToText
 
 from model_training.published_weights import write_whole_checkpoint
 from services.core.errors import FolderNotWritable, InputError, ModelUnusable
-from services.engines.adapters import (
+from services.engines.adapter_manifest import (
     MANIFEST,
     AdapterManifest,
     read_adapter_manifest,

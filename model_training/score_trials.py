@@ -30,8 +30,8 @@ from services.core.images import blank_image
 from services.core.prompts import SCORING_FINGERPRINT
 from services.core.records import Item, ItemId, UserId
 from services.engines.contract import Engine, EngineIdentity
-from services.engines.ray_workers import RayWorkers, run_shards
-from services.engines.shards import Advance
+from services.sharding.ray_workers import RayWorkers, run_shards
+from services.sharding.sharded_job import Advance
 
 Ablation = Literal["cover", "preference", "user", "direct"]
 

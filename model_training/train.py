@@ -36,7 +36,7 @@ from services.core.drift import ScoreHistogram
 from services.core.errors import InputError, ModelUnusable
 from services.core.records import UserId
 from services.core.scoring import Calibration
-from services.engines.adapters import (
+from services.engines.adapter_manifest import (
     MANIFEST,
     AdapterManifest,
     current_definition,
@@ -44,7 +44,7 @@ from services.engines.adapters import (
 )
 from services.engines.checkpoints import fingerprint_checkpoint
 from services.engines.contract import Engine
-from services.engines.local import LocalEngine
+from services.engines.local.engine import LocalEngine
 from services.engines.rendering import answer_tokens
 
 log = structlog.get_logger(__name__)

@@ -24,7 +24,7 @@ from services.core.artifacts import Artifact, Manifest, fingerprint
 from services.core.errors import ArtifactMismatch, EmptyDataset, InputError
 from services.core.prompts import SCORING_FINGERPRINT
 from services.core.records import Item, ItemId
-from services.engines.adapters import current_definition, require_servable
+from services.engines.adapter_manifest import current_definition, require_servable
 from services.engines.checkpoints import identify_model, read_adapter
 
 Stage = Literal["sft", "dpo", "rank", "harden"]

@@ -15,20 +15,20 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from model_training import fit_retrieval
-from services.api.access import AccessRules
+from services.api.adapters.active_adapters import LiveAdapters
+from services.api.http.auth import AccessRules
 from services.api.limits import Limits
-from services.api.live_adapters import LiveAdapters
 from services.api.main import Background, create_app
 from services.api.main import serve as serve_app
-from services.api.published import PublishedOrdering
+from services.api.recommend.ordering_reload import PublishedOrdering
 from services.batch import publish as publish_step
 from services.core.artifacts import Artifact
 from services.core.errors import InputError
+from services.engines.adapter_folders import AdapterFolders
 from services.engines.checkpoints import identify, is_merged
 from services.engines.contract import AS_SERVED, Engine, EngineIdentity, EngineKind
-from services.engines.observed import EngineMetrics, observed
-from services.engines.opening import open_engine
-from services.engines.registry import AdapterFolders
+from services.engines.instrumented import EngineMetrics, observed
+from services.engines.open_engine import open_engine
 from services.fetch.rules import FetchRules
 from services.listening import announce, is_loopback
 from services.settings import Settings

@@ -16,7 +16,7 @@ import ray
 from services.core.prompts import GenerationLimits, Messages
 from services.core.scoring import AnswerLogprobs
 from services.engines.contract import Engine, EngineIdentity
-from services.engines.ray_workers import RayWorkers
+from services.sharding.ray_workers import RayWorkers
 from tests.artifact_builders import EchoEngine
 
 Start = Callable[..., Awaitable[RayWorkers]]

@@ -28,7 +28,7 @@ from services.core.records import Item, ItemId
 from services.core.recurrence import PreferenceState, advance, current_preference
 from services.core.splits import leave_last_out
 from services.engines.contract import Engine
-from services.engines.local import LocalEngine
+from services.engines.local.engine import LocalEngine
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from model_training.demo.checkpoint import WEIGHTS_FILE
 from model_training.demo.measure import measure
 from model_training.demo.world import DEMO_SEED, IMAGE_SIZE, DemoWorld, write_files
 from services.core.errors import ModelUnusable
-from services.engines.local import LocalEngine
+from services.engines.local.engine import LocalEngine
 
 WEIGHTS = Path(__file__).parent / "weights"
 CONFIGS = Path(__file__).parent.parent / "configs"

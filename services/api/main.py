@@ -17,25 +17,30 @@ import structlog
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
-from services.api import guard, problems
-from services.api.access import Access, AccessRules
-from services.api.backlog import Backlog
-from services.api.body_limit import BodyLimit
-from services.api.covers import Covers
-from services.api.directory import Directory
-from services.api.engine_watch import EngineWatch
-from services.api.item_cache import ItemCache
+from services.api import route_guard
+from services.api.adapters.active_adapters import LiveAdapters
+from services.api.adapters.experiment_outcomes import Outcomes
+from services.api.browse.search import Directory
+from services.api.browse.thumbnails import Covers
+from services.api.dependencies import Parts
+from services.api.http import problems
+from services.api.http.auth import Access, AccessRules
+from services.api.http.body_limit import BodyLimit
+from services.api.http.encoded_paths import EncodedPaths
+from services.api.http.event_streams import Streams
+from services.api.http.request_log import RequestLog
+from services.api.http.security_headers import SecurityHeaders
 from services.api.limits import Limits
-from services.api.live_adapters import LiveAdapters
-from services.api.metrics import Metrics
-from services.api.ordering import Ordering
-from services.api.outcomes import Outcomes
-from services.api.parts import Parts
-from services.api.paths import EncodedPaths
-from services.api.published import LiveOrdering, PublishedOrdering
-from services.api.ranking import Cascade
-from services.api.redis_watch import RedisWatch
-from services.api.request_log import RequestLog
+from services.api.monitoring.backlog import Backlog
+from services.api.monitoring.engine_health import EngineWatch
+from services.api.monitoring.metrics import Metrics
+from services.api.monitoring.redis_health import RedisWatch
+from services.api.recommend.cascade import Cascade
+from services.api.recommend.item_cache import ItemCache
+from services.api.recommend.model_scoring import CandidateScorer
+from services.api.recommend.ordering import Ordering
+from services.api.recommend.ordering_reload import LiveOrdering, PublishedOrdering
+from services.api.recommend.shadow_scoring import ShadowScorer
 from services.api.routes import adapters as adapter_routes
 from services.api.routes import (
     console,
@@ -45,13 +50,9 @@ from services.api.routes import (
     recommend,
     users,
 )
-from services.api.scorer import CandidateScorer
-from services.api.security_headers import SecurityHeaders
-from services.api.shadow import ShadowScorer
-from services.api.streams import Streams
 from services.core.records import Item, ItemId
 from services.engines.contract import Engine, Replicated
-from services.engines.observed import unwrapped
+from services.engines.instrumented import unwrapped
 from services.fetch.download import CheckedClient
 from services.serving import QuietServer, base_url, listen, quiet_config
 from services.state.api_keys import ApiKeys
@@ -80,7 +81,7 @@ class _Api(FastAPI):
         if self.openapi_schema is None:
             document = super().openapi()
             problems.add_problem_schema(document)
-            guard.describe(document, self.routes, self.state.rules)
+            route_guard.describe(document, self.routes, self.state.rules)
         assert self.openapi_schema is not None
         return self.openapi_schema
 

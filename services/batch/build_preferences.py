@@ -39,8 +39,8 @@ from services.core.prompts import (
 from services.core.recurrence import BLOCK_SIZE
 from services.core.splits import Cut
 from services.engines.contract import Engine
-from services.engines.ray_workers import RayWorkers, run_shards
-from services.engines.shards import Advance
+from services.sharding.ray_workers import RayWorkers, run_shards
+from services.sharding.sharded_job import Advance
 
 SHARD_SIZE = 256
 PROBE_SIZE = 16

@@ -19,8 +19,8 @@ from services.core.errors import EngineRefused
 from services.core.prompts import SUMMARY_FINGERPRINT, SUMMARY_LIMITS, summary_messages
 from services.core.records import Item, ItemId
 from services.engines.contract import Engine
-from services.engines.ray_workers import RayWorkers, run_shards
-from services.engines.shards import Advance
+from services.sharding.ray_workers import RayWorkers, run_shards
+from services.sharding.sharded_job import Advance
 
 SHARD_SIZE = 256
 PROBE_SIZE = 16

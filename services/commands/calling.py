@@ -18,7 +18,7 @@ def openapi(
     ] = False,
 ) -> None:
     """Print the OpenAPI document, as a server that asks for API keys gives it."""
-    from services.api.access import AccessRules
+    from services.api.http.auth import AccessRules
     from services.api.main import describe
 
     document = describe(AccessRules(require_keys=not without_keys))

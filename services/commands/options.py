@@ -140,7 +140,7 @@ async def with_engine(
             raise InputError("--ray-workers needs --ray")
         opened = await choice.open_for_batch()
     else:
-        from services.engines.ray_workers import RayWorkers
+        from services.sharding.ray_workers import RayWorkers
 
         opened = await RayWorkers.start(
             choice.batch_opener(),

@@ -87,8 +87,8 @@ def serve_model(
     ] = False,
 ) -> None:
     """Serve a model by vLLM; arguments after `--` go to vLLM as they are."""
-    from services.engines import serve_model as program
-    from services.engines.vllm_command import ServeOptions, parse_adapters
+    from services.engines.vllm_server import serve as program
+    from services.engines.vllm_server.command import ServeOptions, parse_adapters
 
     options = ServeOptions(
         model=model,

@@ -37,7 +37,7 @@
         └── RateLimited            more than the key's rate allows
 
 A message says what failed, on which id, and what to do. Foreign exceptions are translated once,
-where the library is called. Only `services/api/problems.py` knows HTTP status codes.
+where the library is called. Only `services/api/http/problems.py` knows HTTP status codes.
 """
 
 

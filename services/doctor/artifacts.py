@@ -16,9 +16,9 @@ from services.core.prompts import (
 from services.core.recurrence import BLOCK_SIZE
 from services.deployment import EngineChoice
 from services.doctor.findings import Finding, Status, problem_of
-from services.engines.adapters import require_servable
+from services.engines.adapter_folders import AdapterFolders
+from services.engines.adapter_manifest import require_servable
 from services.engines.checkpoints import identify_model, is_merged, manifest_in_use, read_adapter
-from services.engines.registry import AdapterFolders
 
 # What serving needs, in the order in which it is made; any of a row's artifacts will do.
 _NEEDED = (("items",), ("interactions",), ("summaries",), ("preferences-whole", "preferences"))

@@ -13,10 +13,10 @@ from pydantic import AliasChoices, ValidationError
 from services.core.errors import MsrError
 from services.deployment import EngineChoice, open_store
 from services.doctor.findings import Finding, problem_of
-from services.engines.adapters import MANIFEST, read_adapter_manifest
+from services.engines.adapter_manifest import MANIFEST, read_adapter_manifest
 from services.engines.contract import AS_SERVED
-from services.engines.served import Served, Weights
-from services.engines.server_http import Dropped, Fault, ServerHttp
+from services.engines.vllm_client.model_list import Served, Weights
+from services.engines.vllm_client.server_http import Dropped, Fault, ServerHttp
 from services.settings import Settings
 from services.state.embedded import server_binary
 from services.state.records import Server

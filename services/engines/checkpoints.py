@@ -12,7 +12,7 @@ import hashlib
 from pathlib import Path
 
 from services.core.errors import ModelUnusable
-from services.engines.adapters import (
+from services.engines.adapter_manifest import (
     MANIFEST,
     AdapterManifest,
     read_adapter_manifest,

@@ -11,19 +11,19 @@ import httpx
 import numpy as np
 from fastapi import FastAPI
 
-from services.api.access import AccessRules
+from services.api.adapters.active_adapters import LiveAdapters
+from services.api.http.auth import AccessRules
 from services.api.limits import Limits
-from services.api.live_adapters import LiveAdapters
 from services.api.main import create_app
-from services.api.ordering import Ordering
+from services.api.recommend.ordering import Ordering
 from services.core.api_keys import Scope, issue
 from services.core.errors import EngineError
 from services.core.prompts import GenerationLimits, Messages
 from services.core.records import Interaction, Item, ItemId, UserId
 from services.core.recurrence import FoldedBlock, PreferenceState
 from services.core.scoring import AnswerLogprobs
+from services.engines.adapter_folders import AdapterFolders
 from services.engines.contract import EngineIdentity
-from services.engines.registry import AdapterFolders
 from services.retrieval.features import FEATURES, MARGIN
 from services.retrieval.fusion import Fusion, Ranker
 from services.retrieval.rankers import CheapScores

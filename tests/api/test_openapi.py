@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from services.api import problems
-from services.api.access import AccessRules
+from services.api.http import problems
+from services.api.http.auth import AccessRules
 from services.api.main import describe
 from services.core import errors
 from services.state.store import Store

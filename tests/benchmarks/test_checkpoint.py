@@ -9,9 +9,9 @@ from benchmarks.drawn_catalogue import draw_items, draw_preference, draw_prefere
 from benchmarks.random_model import write_adapter, write_checkpoint
 from benchmarks.reference_loop import ReferenceLoop
 from services.core.scoring import score_candidates
-from services.engines.adapters import read_adapter_manifest
+from services.engines.adapter_manifest import read_adapter_manifest
 from services.engines.checkpoints import fingerprint_checkpoint
-from services.engines.local import LocalEngine
+from services.engines.local.engine import LocalEngine
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser
 
-from services.api.console_files import read_console
+from services.api.browse.console_files import read_console
 from tests.browser.chromium import a_page
 from tests.browser.servers import a_world
 

@@ -23,7 +23,7 @@ from clients.python import (
 )
 from clients.python.errors import ProblemError as Root
 from clients.python.methods import ApiMethods
-from services.api import problems
+from services.api.http import problems
 from services.core import wire
 from tests.clients.serving import Reply, ScriptedServer
 

@@ -22,7 +22,7 @@ from services.doctor.service import (
 )
 from services.engines.checkpoints import identify
 from services.engines.contract import EngineIdentity
-from services.engines.served import labels
+from services.engines.vllm_client.model_list import labels
 from services.settings import Settings
 from services.state.embedded import EmbeddedRedis
 from services.state.records import Server

@@ -16,7 +16,7 @@ from model_training.demo.world import IMAGE_SIZE
 from services.core.images import prepare_image
 from services.core.prompts import Messages, scoring_messages
 from services.core.records import Item, ItemId
-from services.engines.adapters import AdapterManifest, current_definition
+from services.engines.adapter_manifest import AdapterManifest, current_definition
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from services.api.metrics import Metrics
+from services.api.monitoring.metrics import Metrics
 from tests.kubernetes.kustomized import OVERLAYS, overlay
 from tests.kubernetes.test_manifests import NOT_APPLIED
 from tests.kubernetes.workloads import of_kind

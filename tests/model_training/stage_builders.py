@@ -17,7 +17,7 @@ from model_training.build_examples import SCHEMA
 from model_training.config import TrainConfig
 from model_training.demo.checkpoint import load_checkpoint
 from model_training.training_run import Stage, Work
-from services.engines.adapters import MANIFEST
+from services.engines.adapter_manifest import MANIFEST
 from services.engines.checkpoints import fingerprint_checkpoint
 from tests.engines.conftest import a_manifest
 

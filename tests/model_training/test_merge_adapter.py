@@ -19,9 +19,9 @@ from services.core.prompts import Messages, scoring_messages
 from services.core.records import Item, ItemId
 from services.core.scoring import answer_margin
 from services.deployment import DEMO_WEIGHTS
-from services.engines.adapters import read_adapter_manifest
+from services.engines.adapter_manifest import read_adapter_manifest
 from services.engines.checkpoints import fingerprint_checkpoint
-from services.engines.local import LocalEngine
+from services.engines.local.engine import LocalEngine
 
 BASE = str(DEMO_WEIGHTS / "base")
 ADAPTER = str(DEMO_WEIGHTS / "adapter")

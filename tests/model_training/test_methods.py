@@ -11,9 +11,9 @@ from model_training import methods, train
 from model_training.config import TrainConfig
 from model_training.sft import answer_weights
 from services.core.errors import InputError
-from services.engines.adapters import read_adapter_manifest
+from services.engines.adapter_manifest import read_adapter_manifest
 from services.engines.checkpoints import fingerprint_checkpoint, is_merged
-from services.engines.opening import open_engine
+from services.engines.open_engine import open_engine
 from tests.engines.conftest import a_prompt
 from tests.model_training.training_builders import a_config
 

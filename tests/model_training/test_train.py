@@ -12,7 +12,7 @@ from model_training.collation import IGNORED
 from model_training.config import TrainConfig
 from model_training.stage_trainer import load_model
 from services.core.prompts import SCORING_FINGERPRINT
-from services.engines.adapters import read_adapter_manifest, require_servable
+from services.engines.adapter_manifest import read_adapter_manifest, require_servable
 from services.engines.checkpoints import fingerprint_checkpoint
 from tests.model_training.training_builders import a_config
 

@@ -12,8 +12,8 @@ from accelerate.utils import DistributedType
 
 from model_training.config import load_config
 from model_training.early_stopping import METRIC
-from services.engines.adapters import read_adapter_manifest
-from services.engines.opening import open_engine
+from services.engines.adapter_manifest import read_adapter_manifest
+from services.engines.open_engine import open_engine
 from tests.engines.conftest import a_prompt
 from tests.model_training.training_builders import logged
 

@@ -18,7 +18,7 @@ from model_training import sft, train
 from model_training.config import TrainConfig
 from model_training.early_stopping import METRIC
 from model_training.training_run import checkpoints, prepare, scratch_folder
-from services.engines.adapters import read_adapter_manifest
+from services.engines.adapter_manifest import read_adapter_manifest
 from tests.model_training.training_builders import a_config, logged
 
 WEIGHTS = "adapter_model.safetensors"

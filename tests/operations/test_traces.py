@@ -9,7 +9,7 @@ import pytest
 from services.core.errors import InputError
 from services.telemetry import origin, tracing
 from tests.engines.conftest import a_prompt
-from tests.engines.vllm_servers import FakeServer, an_engine
+from tests.engines.vllm_client.vllm_servers import FakeServer, an_engine
 from tests.operations.collector import Received, collecting
 from tests.operations.conftest import CALLER_SPAN, REQUEST_ID, TRACE_ID, Service
 
@@ -119,7 +119,8 @@ def test_a_collector_that_is_away_does_not_keep_a_program_from_ending():
 def test_while_traces_are_off_nothing_of_opentelemetry_is_imported():
     program = """
 import sys
-import services.api.main, services.deployment, services.worker.main, services.engines.vllm
+import services.api.main, services.deployment, services.worker.main
+import services.engines.vllm_client.engine
 from services.settings import Settings
 from services.telemetry import tracing
 tracing.configure("msr-api", endpoint=Settings().otlp_endpoint)

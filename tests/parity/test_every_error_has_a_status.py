@@ -1,6 +1,6 @@
 from collections.abc import Iterator
 
-from services.api import problems
+from services.api.http import problems
 from services.core import errors
 
 

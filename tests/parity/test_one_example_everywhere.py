@@ -19,7 +19,7 @@ from model_training.stage_trainer import RowsWithPictures
 from services.core.prompts import Messages
 from services.core.records import Item, ItemId, UserId
 from services.core.scoring import AnswerLogprobs, Calibration
-from services.engines.local import LocalEngine
+from services.engines.local.engine import LocalEngine
 from services.state.store import Store
 from tests.api.builders import an_app, put_user, recommend
 from tests.engines.conftest import a_cover, a_manifest

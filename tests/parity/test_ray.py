@@ -10,7 +10,7 @@ from services.batch import build_preferences, summarize_images
 from services.deployment import DEMO_WEIGHTS
 from services.engines.checkpoints import identify
 from services.engines.contract import Engine
-from services.engines.local import LocalEngine
+from services.engines.local.engine import LocalEngine
 from tests.artifact_builders import EchoEngine, write_interactions, write_items
 from tests.model_training.builders import a_cover, write_world
 from tests.ray_engines import NotingEngine, Start, noted

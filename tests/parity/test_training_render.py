@@ -10,7 +10,7 @@ from transformers import AutoProcessor, PreTrainedTokenizerFast
 from model_training.collation import IGNORED, AnswerCollator, training_row
 from model_training.demo.tokenizer import build_processor
 from services.core.prompts import Messages
-from services.engines.local import LocalEngine
+from services.engines.local.engine import LocalEngine
 from services.engines.rendering import answer_tokens
 from tests.engines.conftest import a_prompt
 

@@ -15,7 +15,7 @@ from services.telemetry.origin import MAX_REQUESTS, Origin
 from tests.api.builders import ScriptedEngine, an_app, put_catalogue, put_user, recommend, send
 from tests.builders import DigestEngine, an_interaction, put_items, the_user
 from tests.engines.conftest import a_prompt
-from tests.engines.vllm_servers import FakeServer, an_engine
+from tests.engines.vllm_client.vllm_servers import FakeServer, an_engine
 from tests.worker.running import work_to_the_end
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

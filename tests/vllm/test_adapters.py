@@ -18,8 +18,8 @@ from services.core.records import UserId
 from services.core.wire import RecommendResponse
 from services.deployment import DEMO_WEIGHTS
 from services.engines.checkpoints import identify
-from services.engines.local import LocalEngine
-from services.engines.vllm import VllmEngine
+from services.engines.local.engine import LocalEngine
+from services.engines.vllm_client.engine import VllmEngine
 from services.listening import wait_until_listening
 from services.state import keys
 from services.state.store import Store

@@ -24,10 +24,10 @@ from services.core.prompts import (
 )
 from services.core.records import Item, ItemId
 from services.core.scoring import answer_margin
-from services.engines.connections import FreeConnections
 from services.engines.contract import AS_SERVED, Engine
-from services.engines.local import LocalEngine
-from services.engines.vllm import VllmEngine
+from services.engines.local.engine import LocalEngine
+from services.engines.vllm_client.engine import VllmEngine
+from services.engines.vllm_client.http_transport import FreeConnections
 from tests.vllm.conftest import ADAPTER, BASE, ModelServer, StartModelServer
 
 pytestmark = pytest.mark.vllm

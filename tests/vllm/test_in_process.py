@@ -21,8 +21,8 @@ from services.core.prompts import (
 from services.core.records import Item, ItemId
 from services.core.scoring import AnswerLogprobs, answer_margin
 from services.engines.contract import Engine
-from services.engines.in_process import InProcessEngine
-from services.engines.local import LocalEngine
+from services.engines.local.engine import LocalEngine
+from services.engines.vllm_offline.engine import InProcessEngine
 from tests.model_training.builders import COLORS, a_cover
 from tests.vllm.conftest import ADAPTER, BASE
 

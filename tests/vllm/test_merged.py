@@ -10,8 +10,8 @@ from services.core.prompts import GenerationLimits, Messages
 from services.core.scoring import answer_margin
 from services.engines.checkpoints import identify
 from services.engines.contract import Engine
-from services.engines.local import LocalEngine
-from services.engines.vllm import VllmEngine
+from services.engines.local.engine import LocalEngine
+from services.engines.vllm_client.engine import VllmEngine
 from tests.processes import wait_until_gone
 from tests.vllm.conftest import ModelServer, StartModelServer
 

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from services.core.prompts import Messages
-from services.engines.vllm import VllmEngine
+from services.engines.vllm_client.engine import VllmEngine
 from services.telemetry import origin, tracing
 from tests.operations.collector import Collector, collecting
 from tests.operations.monitoring import Exposed, Query, alert_queries, dashboard_queries

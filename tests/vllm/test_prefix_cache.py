@@ -7,8 +7,8 @@ import httpx
 import pytest
 
 from services.core.prompts import Messages
-from services.engines.chat import COMPLETIONS, TOKENIZE, tokens_request, turns
-from services.engines.vllm_command import CPU_BLOCK_SIZE
+from services.engines.vllm_client.chat_requests import COMPLETIONS, TOKENIZE, tokens_request, turns
+from services.engines.vllm_server.command import CPU_BLOCK_SIZE
 
 pytestmark = pytest.mark.vllm
 

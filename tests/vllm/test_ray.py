@@ -8,8 +8,8 @@ import pytest
 from services.batch import summarize_images
 from services.core.artifacts import Artifact
 from services.engines.checkpoints import identify
-from services.engines.local import LocalEngine
-from services.engines.opening import open_engine
+from services.engines.local.engine import LocalEngine
+from services.engines.open_engine import open_engine
 from tests.artifact_builders import write_items
 from tests.model_training.builders import COLORS, a_cover
 from tests.ray_engines import Start

@@ -5,9 +5,9 @@ from typing import Annotated
 import structlog
 from fastapi import APIRouter, Path
 
-from services.api.guard import Caller, GuardedRoute, needs
-from services.api.parts import AppParts, Parts
-from services.api.problems import INVALID_REQUEST, documented
+from services.api.dependencies import AppParts, Parts
+from services.api.http.problems import INVALID_REQUEST, documented
+from services.api.route_guard import Caller, GuardedRoute, needs
 from services.core import wire
 from services.core.api_keys import ApiKey, Scope
 from services.core.errors import (
@@ -24,8 +24,8 @@ from services.core.errors import (
     StateUnavailable,
     UnknownAdapter,
 )
+from services.engines.adapter_folders import FoundAdapter
 from services.engines.contract import EngineIdentity
-from services.engines.registry import FoundAdapter
 from services.state.adapter_choices import AdapterChoice, AdapterRef
 
 log = structlog.get_logger(__name__)

@@ -5,9 +5,9 @@ so it needs no key; what it shows, it asks for with the key that its user has.
 from fastapi import APIRouter, Request, Response
 from starlette.exceptions import HTTPException
 
-from services.api.caching import is_held
-from services.api.console_files import POLICY, ConsoleFile, read_console
-from services.api.guard import GuardedRoute, open_to_all
+from services.api.browse.console_files import POLICY, ConsoleFile, read_console
+from services.api.http.etag import is_held
+from services.api.route_guard import GuardedRoute, open_to_all
 
 router = APIRouter(route_class=GuardedRoute, include_in_schema=False)
 

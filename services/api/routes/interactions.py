@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
 
-from services.api.guard import Caller, GuardedRoute, needs
-from services.api.parts import AppParts
-from services.api.problems import documented
+from services.api.dependencies import AppParts
+from services.api.http.problems import documented
+from services.api.route_guard import Caller, GuardedRoute, needs
 from services.core import wire
 from services.core.api_keys import Scope
 from services.core.errors import BacklogFull, StateError, StateUnavailable

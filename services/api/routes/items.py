@@ -7,11 +7,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Response
 
-from services.api import covers
-from services.api.caching import is_held
-from services.api.guard import GuardedRoute, needs
-from services.api.parts import AppParts, Parts
-from services.api.problems import INVALID_REQUEST, documented
+from services.api.browse import thumbnails
+from services.api.dependencies import AppParts, Parts
+from services.api.http.etag import is_held
+from services.api.http.problems import INVALID_REQUEST, documented
+from services.api.route_guard import GuardedRoute, needs
 from services.core import console_wire, wire
 from services.core.api_keys import Scope
 from services.core.errors import (
@@ -103,7 +103,7 @@ async def find(
     responses={
         200: {
             "description": "The cover as the model sees it, resized.",
-            "content": {covers.MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+            "content": {thumbnails.MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
         },
         304: {"description": "The reader has it: `If-None-Match` names it."},
         **documented(UnknownItem, NoCover, StateUnavailable, StateError, INVALID_REQUEST),
@@ -134,7 +134,7 @@ async def cover(
     if is_held(if_none_match, tag):
         return Response(status_code=304, headers=headers)
     picture = await parts.covers.get(known, current, width)
-    return Response(picture, media_type=covers.MEDIA_TYPE, headers=headers)
+    return Response(picture, media_type=thumbnails.MEDIA_TYPE, headers=headers)
 
 
 @router.get(

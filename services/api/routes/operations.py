@@ -5,10 +5,10 @@ from importlib.metadata import version
 
 from fastapi import APIRouter, Response
 
-from services.api.guard import GuardedRoute, needs, open_to_all
-from services.api.parts import AppParts, Parts
-from services.api.problems import documented
-from services.api.progress import read_steps
+from services.api.dependencies import AppParts, Parts
+from services.api.http.problems import documented
+from services.api.monitoring.step_progress import read_steps
+from services.api.route_guard import GuardedRoute, needs, open_to_all
 from services.core import console_wire, prompts, wire
 from services.core.api_keys import Scope
 from services.core.errors import StateError

@@ -2,9 +2,9 @@
 
 from fastapi import APIRouter
 
-from services.api.guard import GuardedRoute, needs
-from services.api.parts import AppParts
-from services.api.problems import documented
+from services.api.dependencies import AppParts
+from services.api.http.problems import documented
+from services.api.route_guard import GuardedRoute, needs
 from services.core import wire
 from services.core.api_keys import Scope
 from services.core.errors import StateError, StateUnavailable

@@ -7,10 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Query, Response
 from fastapi.responses import StreamingResponse
 
-from services.api import streams
-from services.api.guard import GuardedRoute, needs
-from services.api.parts import AppParts, Parts
-from services.api.problems import INVALID_REQUEST, documented
+from services.api.dependencies import AppParts, Parts
+from services.api.http import event_streams
+from services.api.http.problems import INVALID_REQUEST, documented
+from services.api.route_guard import GuardedRoute, needs
 from services.core import console_wire, wire
 from services.core.api_keys import Scope
 from services.core.errors import (
@@ -107,7 +107,7 @@ async def read_preference(user_id: PathUserId, parts: AppParts) -> wire.Preferen
     responses={
         200: {
             "description": "Server-sent events, until the reader goes or the server ends them.",
-            "content": {streams.MEDIA_TYPE: {"schema": streams.SCHEMA}},
+            "content": {event_streams.MEDIA_TYPE: {"schema": event_streams.SCHEMA}},
         },
         **documented(UnknownUser, TooManyStreams, StateUnavailable, StateError, INVALID_REQUEST),
     },
@@ -129,7 +129,7 @@ async def follow_preference(
     events = parts.streams.open(
         user, lambda user: _preference(user).model_dump_json(), last_event_id
     )
-    return StreamingResponse(events, media_type=streams.MEDIA_TYPE)
+    return StreamingResponse(events, media_type=event_streams.MEDIA_TYPE)
 
 
 @router.get(

@@ -1,0 +1,391 @@
+"""Which adapters score now, and how that changes without a restart.
+
+What serves is one value, replaced in one assignment: a request takes the adapter it begins with and
+ends with it, whatever is chosen meanwhile. The choice lies in Redis (`state/adapter_choices.py`).
+The process that is asked to change it loads what is needed, writes the choice if nobody else did,
+and serves by it; every other one looks every `poll_seconds` and follows. One that cannot (there is
+no such folder, the model server refuses) keeps what it has, says so, and tries again.
+
+An adapter that nobody wants any more stays loaded for `retire_seconds`: requests in hand, slower
+processes and a rollback still find it.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import structlog
+
+from services.core.errors import (
+    AdapterRefused,
+    ArtifactMismatch,
+    MsrError,
+    StateUnavailable,
+    UnknownAdapter,
+)
+from services.core.experiments import draw_arm
+from services.core.records import UserId
+from services.engines.adapter_folders import AdapterFolders, FoundAdapter
+from services.engines.contract import AdapterHost, Engine, Scorer
+from services.state.adapter_choices import (
+    AdapterChoice,
+    AdapterChoices,
+    AdapterRef,
+    Arm,
+    Experiment,
+    Shadow,
+)
+
+log = structlog.get_logger(__name__)
+
+POLL_SECONDS = 2.0
+RETIRE_SECONDS = 300.0
+BASE_ALONE = "none"
+
+
+Find = Callable[[str], AdapterRef]
+
+
+@dataclass(eq=False, slots=True)
+class Loaded:
+    """An adapter that can score, how many requests use it, and since when nobody wants it."""
+
+    ref: AdapterRef
+    scorer: Scorer
+    num_users: int = 0
+    unwanted_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """The choice in force, with all that it names."""
+
+    choice: AdapterChoice
+    loaded: Mapping[str, Loaded]  # by weights
+
+    @property
+    def active(self) -> Loaded:
+        """Who scores unless an experiment runs."""
+        return self.loaded[self.choice.active.weights]
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """Who scores one request; `experiment` and `arm` are None where no experiment runs."""
+
+    name: str
+    scorer: Scorer
+    experiment: str | None = None
+    arm: str | None = None
+
+
+class LiveAdapters:
+    """The adapters of one API process.
+
+    `problem` says why what is chosen is not what serves, "" if it is; `is_chosen`, whether anybody
+    has ever chosen, rather than started with what `--adapter` names.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        choices: AdapterChoices,
+        folders: AdapterFolders,
+        *,
+        own_name: str = "",
+        poll_seconds: float = POLL_SECONDS,
+        retire_seconds: float = RETIRE_SECONDS,
+    ) -> None:
+        """`own_name`: what the adapter that the engine was opened with is called."""
+        adapter = engine.identity.adapter
+        name = re.sub(r"[^A-Za-z0-9._@-]", "-", own_name) if adapter else BASE_ALONE
+        own = AdapterRef(name or "as-started", adapter)
+        self.current = Serving(AdapterChoice(own), {adapter: Loaded(own, engine)})
+        self.is_chosen = False
+        self.problem = ""
+        self._own = own
+        self._engine = engine
+        self._choices = choices
+        self._folders = folders
+        self._poll_seconds = poll_seconds
+        self._retire_seconds = retire_seconds
+        self._loaded = dict(self.current.loaded)
+        self._changing = asyncio.Lock()
+
+    @property
+    def model(self) -> str:
+        """Fingerprint of the base model."""
+        return self._engine.identity.model
+
+    async def known(self) -> list[tuple[AdapterRef, FoundAdapter | None]]:
+        """The adapters that lie in folders now, and those in use that do not."""
+        found = await asyncio.to_thread(self._folders.scan)
+        refs = [
+            (AdapterRef(each.name, each.manifest.weights if each.manifest else ""), each)
+            for each in found.values()
+        ]
+        choice = self.current.choice
+        used = (self._own, *choice.adapters, choice.previous)
+        listed = {ref for ref, _ in refs}
+        gone = dict.fromkeys(ref for ref in used if ref is not None and ref not in listed)
+        return [*refs, *((ref, None) for ref in gone)]
+
+    def has_loaded(self, ref: AdapterRef) -> bool:
+        """Whether it can score at once, wherever its files are now."""
+        return ref.weights in self._loaded
+
+    # --- requests --------------------------------------------------------------------------------
+
+    @contextmanager
+    def held_for(self, user_id: UserId) -> Iterator[Assigned]:
+        """Who scores for this user; it stays loaded while it is held."""
+        serving = self.current
+        experiment = serving.choice.experiment
+        if experiment is None:
+            with self._held(serving, serving.choice.active) as scorer:
+                yield Assigned(serving.choice.active.name, scorer)
+            return
+        arm = experiment.arms[
+            draw_arm(experiment.name, user_id, [each.weight for each in experiment.arms])
+        ]
+        with self._held(serving, arm.adapter) as scorer:
+            yield Assigned(arm.adapter.name, scorer, experiment.name, arm.name)
+
+    @contextmanager
+    def held_as_shadow(self) -> Iterator[Assigned | None]:
+        """Who scores along; None if nobody does."""
+        serving = self.current
+        if serving.choice.shadow is None:
+            yield None
+            return
+        adapter = serving.choice.shadow.adapter
+        with self._held(serving, adapter) as scorer:
+            yield Assigned(adapter.name, scorer)
+
+    @contextmanager
+    def _held(self, serving: Serving, adapter: AdapterRef) -> Iterator[Scorer]:
+        loaded = serving.loaded[adapter.weights]
+        loaded.num_users += 1
+        try:
+            yield loaded.scorer
+        finally:
+            loaded.num_users -= 1
+
+    # --- changes ---------------------------------------------------------------------------------
+
+    async def activate(self, name: str) -> AdapterChoice:
+        """Let this adapter score; what was chosen before. Also the one that scores already: then it
+        does so after a restart too, whatever `--adapter` names.
+
+        Raises UnknownAdapter, AdapterRefused if it may not serve or an experiment runs,
+        StateConflict if somebody else changes the choice just now, EngineError if the engine does
+        not get it to score: the old one goes on then.
+        """
+
+        def change(before: AdapterChoice, found: Find) -> AdapterChoice:
+            wanted = found(name)
+            if wanted == before.active:
+                return before
+            _require_no_experiment(before)
+            return replace(before, active=wanted, previous=before.active)
+
+        return await self._change(change, keeps_unchanged=True)
+
+    async def roll_back(self) -> AdapterChoice:
+        """Let the previous adapter score again; a second rollback takes back the first.
+
+        Raises what `activate` does; AdapterRefused also if there is no previous one.
+        """
+
+        def change(before: AdapterChoice, found: Find) -> AdapterChoice:
+            if before.previous is None:
+                raise AdapterRefused(
+                    "no adapter served before the active one; activate one by name"
+                )
+            _require_no_experiment(before)
+            return replace(before, active=before.previous, previous=before.active)
+
+        return await self._change(change)
+
+    async def set_shadow(self, name: str | None, share: float = 0.0) -> AdapterChoice:
+        """Let this adapter score a share of the requests along, or nobody; raises as `activate`."""
+
+        def change(before: AdapterChoice, found: Find) -> AdapterChoice:
+            return replace(before, shadow=None if name is None else Shadow(found(name), share))
+
+        return await self._change(change)
+
+    async def set_experiment(
+        self, name: str | None, arms: Mapping[str, tuple[str, float]] | None = None
+    ) -> AdapterChoice:
+        """Divide the users among arms, name -> (adapter, weight), or end it.
+
+        Raises what `activate` does.
+        """
+
+        def change(before: AdapterChoice, found: Find) -> AdapterChoice:
+            if name is None:
+                return replace(before, experiment=None)
+            divided = tuple(
+                Arm(arm, found(adapter), weight) for arm, (adapter, weight) in (arms or {}).items()
+            )
+            return replace(before, experiment=Experiment(name, divided))
+
+        return await self._change(change)
+
+    async def _change(
+        self,
+        change: Callable[[AdapterChoice, Find], AdapterChoice],
+        *,
+        keeps_unchanged: bool = False,
+    ) -> AdapterChoice:
+        """Change the choice, whole or not at all. Where nobody has chosen and nothing is changed,
+        nothing is kept either, unless `keeps_unchanged`.
+        """
+        async with self._changing:
+            model = self._engine.identity.model
+            stored = await self._choices.load(model)
+            before = stored or AdapterChoice(self._own)
+            found = await asyncio.to_thread(self._folders.scan)
+            after = change(before, lambda name: self._resolve(name, before, found))
+            if stored is None and after == before and not keeps_unchanged:
+                return before
+            serving = await self._get_ready(after, found)
+            if after != stored:
+                await self._choices.save(model, stored, after)
+            self.is_chosen, self.problem = True, ""
+            self._take_up(serving)
+            return before
+
+    def _resolve(
+        self, name: str, before: AdapterChoice, found: Mapping[str, FoundAdapter]
+    ) -> AdapterRef:
+        """The adapter of this name, if it can be served."""
+        if name in found:
+            if found[name].problem:
+                raise AdapterRefused(f"adapter {name!r} cannot be served: {found[name].problem}")
+            manifest = found[name].manifest
+            assert manifest is not None
+            return AdapterRef(name, manifest.weights)
+        for ref in (self._own, before.active, before.previous):
+            if ref is not None and ref.name == name:
+                return ref
+        raise UnknownAdapter(f"there is no adapter {name!r}; GET /adapters lists those there are")
+
+    # --- following -------------------------------------------------------------------------------
+
+    async def follow(self) -> None:
+        """Serve by what is chosen, here or elsewhere, until cancelled."""
+        while True:
+            await asyncio.sleep(self._poll_seconds)
+            await self.look()
+
+    async def look(self) -> None:
+        """Look once what is chosen, and serve by it if that can be."""
+        async with self._changing:
+            try:
+                stored = await self._choices.load(self._engine.identity.model)
+                self.is_chosen = stored is not None
+                chosen = stored or AdapterChoice(self._own)
+                if chosen != self.current.choice:
+                    found = await asyncio.to_thread(self._folders.scan)
+                    self._take_up(await self._get_ready(chosen, found))
+                self.problem = ""
+                await self._retire()
+            except StateUnavailable as error:
+                log.debug("adapters_not_looked_for", error=str(error))
+            except Exception as error:  # whatever it is, what serves goes on, and it is told
+                problem = _told_problem(error)
+                if problem != self.problem:
+                    log.exception("adapters_not_followed")
+                self.problem = problem
+
+    async def _get_ready(self, choice: AdapterChoice, found: Mapping[str, FoundAdapter]) -> Serving:
+        loaded = {ref.weights: await self._load(ref, found) for ref in choice.adapters}
+        return Serving(choice, loaded)
+
+    async def _load(self, ref: AdapterRef, found: Mapping[str, FoundAdapter]) -> Loaded:
+        if ref.weights in self._loaded:
+            return self._loaded[ref.weights]
+        if not isinstance(self._engine, AdapterHost):
+            raise AdapterRefused(
+                f"this engine serves the adapter it was opened with, {self._own.name!r}, and no "
+                "other; use the local engine or vLLM servers"
+            )
+        folder = next((each.folder for each in found.values() if _holds(each, ref)), None)
+        if folder is None:
+            raise AdapterRefused(
+                f"no folder here holds the weights {ref.weights} of adapter {ref.name!r}; put them "
+                "back, or activate another"
+            )
+        try:
+            scorer = await self._engine.load_adapter(folder)
+        except ArtifactMismatch as error:
+            log.warning("adapter_refused", adapter=ref.name, error=str(error))
+            raise AdapterRefused(
+                f"adapter {ref.name!r} is not what its manifest says, here or where the model is "
+                "served; let both see the files of one training"
+            ) from error
+        self._loaded[ref.weights] = Loaded(ref, scorer)
+        return self._loaded[ref.weights]
+
+    def _take_up(self, serving: Serving) -> None:
+        before, self.current = self.current.choice, serving
+        previous = serving.choice.previous
+        kept = {*serving.loaded, self._own.weights, previous.weights if previous else ""}
+        for weights, loaded in self._loaded.items():
+            loaded.unwanted_since = None if weights in kept else loaded.unwanted_since or _now()
+        if before != serving.choice:
+            log.info("adapters_in_use", before=_told(before), now=_told(serving.choice))
+
+    async def _retire(self) -> None:
+        """Unload what nobody has wanted for long."""
+        for weights, loaded in list(self._loaded.items()):
+            since = loaded.unwanted_since
+            if since is None or loaded.num_users or _now() - since < self._retire_seconds:
+                continue
+            del self._loaded[weights]
+            assert isinstance(self._engine, AdapterHost)
+            try:
+                await self._engine.unload_adapter(loaded.scorer)
+            except MsrError as error:
+                log.warning("adapter_not_unloaded", adapter=loaded.ref.name, error=str(error))
+
+
+def _require_no_experiment(choice: AdapterChoice) -> None:
+    if choice.experiment is not None:
+        raise AdapterRefused(
+            f"the experiment {choice.experiment.name!r} decides who scores; end it first "
+            "(DELETE /adapters/experiment), then everybody gets the active adapter"
+        )
+
+
+def _holds(found: FoundAdapter, ref: AdapterRef) -> bool:
+    return (
+        not found.problem and found.manifest is not None and found.manifest.weights == ref.weights
+    )
+
+
+def _told_problem(error: Exception) -> str:
+    """Our own words about an adapter are fit for callers; others may name places."""
+    told = str(error) if isinstance(error, AdapterRefused) else "the log has the reason"
+    return f"{type(error).__name__}: {told}"
+
+
+def _told(choice: AdapterChoice) -> dict[str, object]:
+    """A choice as a line of the log says it."""
+    experiment = choice.experiment
+    return {
+        "active": choice.active.name,
+        "weights": choice.active.weights,
+        "previous": choice.previous and choice.previous.name,
+        "shadow": choice.shadow and choice.shadow.adapter.name,
+        "experiment": experiment and experiment.name,
+        "arms": {arm.name: arm.adapter.name for arm in experiment.arms} if experiment else {},
+    }
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,88 @@
+"""The console's files, as they are served: read once, each under an address of its own version.
+
+`console/index.html` names the others below `/console/DIGEST/`, where DIGEST follows from all of
+them, and modules find one another beside themselves. So a browser keeps them for good, and a new
+version is seen at once. There is nothing to build.
+"""
+
+import gzip
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+FOLDER = Path(__file__).parents[1] / "console"
+PAGE = "index.html"
+MEDIA_TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
+_PLACE = "CONSOLE-DIGEST"
+
+# Nothing from elsewhere, nothing inline, and no text that becomes markup. `blob:` is for covers
+# that were fetched with an API key.
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' blob:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+        "trusted-types 'none'",
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleFile:
+    """One file, as it is and compressed."""
+
+    data: bytes
+    zipped: bytes
+    media_type: str
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleFiles:
+    """The page, and what it loads by name; `digest` names this version of all."""
+
+    digest: str
+    page: ConsoleFile
+    assets: Mapping[str, ConsoleFile]
+
+
+@cache
+def read_console() -> ConsoleFiles:
+    """Read every file of the console."""
+    contents = {
+        path.name: path.read_bytes()
+        for path in sorted(FOLDER.iterdir())
+        if path.suffix in MEDIA_TYPES
+    }
+    facts = hashlib.sha256()
+    for name, data in contents.items():
+        facts.update(f"{name} {len(data)}\n".encode() + data)
+    digest = facts.hexdigest()[:16]
+    page = contents.pop(PAGE).replace(_PLACE.encode(), digest.encode())
+    return ConsoleFiles(
+        digest=digest,
+        page=_file(PAGE, page),
+        assets={name: _file(name, data) for name, data in contents.items()},
+    )
+
+
+def _file(name: str, data: bytes) -> ConsoleFile:
+    return ConsoleFile(
+        data=data,
+        zipped=gzip.compress(data, mtime=0),
+        media_type=MEDIA_TYPES[Path(name).suffix],
+        tag=f'"{hashlib.sha256(data).hexdigest()[:16]}"',
+    )

@@ -1,0 +1,58 @@
+"""What the routes of one application share; handed to them by the framework, never global."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from services.api.adapters.active_adapters import LiveAdapters
+from services.api.adapters.experiment_outcomes import Outcomes
+from services.api.browse.search import Directory
+from services.api.browse.thumbnails import Covers
+from services.api.http.auth import Access
+from services.api.http.event_streams import Streams
+from services.api.limits import Limits
+from services.api.monitoring.backlog import Backlog
+from services.api.monitoring.engine_health import EngineWatch
+from services.api.monitoring.metrics import Metrics
+from services.api.monitoring.redis_health import RedisWatch
+from services.api.recommend.cascade import Cascade
+from services.api.recommend.ordering_reload import LiveOrdering
+from services.api.recommend.shadow_scoring import ShadowScorer
+from services.fetch.download import CheckedClient
+from services.state.listing import Listing
+from services.state.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The application's own parts."""
+
+    store: Store
+    adapters: LiveAdapters
+    shadow: ShadowScorer
+    outcomes: Outcomes
+    live: LiveOrdering
+    limits: Limits
+    metrics: Metrics
+    access: Access
+    cascade: Cascade
+    backlog: Backlog
+    redis_watch: RedisWatch
+    engine_watch: EngineWatch
+    fetch_client: CheckedClient
+    image_slots: asyncio.Semaphore
+    listing: Listing
+    directory: Directory
+    covers: Covers
+    streams: Streams
+    # The data folder, if there is one.
+    data: str | None
+
+
+def _parts(request: Request) -> Parts:
+    return cast(Parts, request.app.state.parts)
+
+
+AppParts = Annotated[Parts, Depends(_parts)]

@@ -1,0 +1,118 @@
+"""Streams of server-sent events: a user's preference as it changes.
+
+    id: 7
+    event: preference
+    data: {"user_id": "u42", "preference": ...}
+
+A stream looks at the user's two versions a few times a second and reads the rest only when one of
+them has changed. While Redis is away it says nothing but that it lives. It ends when the user is
+forgotten, after `stream_seconds`, or when the server stops; readers come back with the id that they
+saw last.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+from services.api.limits import Limits
+from services.api.monitoring.metrics import Metrics
+from services.core.errors import StateError, TooManyStreams
+from services.state.records import UserRecord
+from services.state.store import Store
+
+MEDIA_TYPE = "text/event-stream"
+# Of one event, for the OpenAPI document.
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "event": {"type": "string", "enum": ["preference", "forgotten"]},
+        "id": {"type": "string", "description": "The preference's version."},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+    "required": ["event", "data"],
+}
+KEEP_ALIVE = ": keep-alive\n\n"
+FORGOTTEN = "event: forgotten\ndata: {}\n\n"
+
+# What is told of a user, as JSON in one line.
+Tell = Callable[[UserRecord], str]
+
+
+class Streams:
+    """The open streams of one process."""
+
+    def __init__(self, store: Store, limits: Limits, metrics: Metrics) -> None:
+        """None is open."""
+        self._store = store
+        self._limits = limits
+        self._metrics = metrics
+        self._ended = asyncio.Event()
+        self._num_open = 0
+        metrics.streams_open.set_function(lambda: self._num_open)
+
+    def end_all(self) -> None:
+        """Let every stream end now: the server stops."""
+        self._ended.set()
+
+    def open(self, user: UserRecord, tell: Tell, last_id: str | None) -> AsyncIterator[str]:
+        """Events of a user who was just read; TooManyStreams if no more may be open.
+
+        One whose preference is the one of `last_id` is not told it again.
+        """
+        if self._num_open >= self._limits.max_streams:
+            self._metrics.access_refusals.labels(TooManyStreams.__name__).inc()
+            raise TooManyStreams(
+                f"{self._num_open} streams are open and {self._limits.max_streams} may; close one "
+                "or try again later"
+            )
+        return self._counted(self._events(user, tell, last_id))
+
+    async def _counted(self, events: AsyncIterator[str]) -> AsyncIterator[str]:
+        self._num_open += 1
+        try:
+            async for event in events:
+                yield event
+        finally:
+            self._num_open -= 1
+
+    async def _events(
+        self, user: UserRecord, tell: Tell, last_id: str | None
+    ) -> AsyncIterator[str]:
+        clock = asyncio.get_running_loop().time
+        end_at = clock() + self._limits.stream_seconds
+        # Something at once, so that the reader learns that the stream is open.
+        yield KEEP_ALIVE if last_id == str(user.folded_version) else _event(user, tell)
+        said_at = clock()
+        while clock() < end_at and not await self._pause():
+            seen = await self._look_again(user)
+            if seen is None:
+                yield FORGOTTEN
+                return
+            if seen is not user:
+                user = seen
+                yield _event(user, tell)
+            elif clock() - said_at >= self._limits.stream_silence_seconds:
+                yield KEEP_ALIVE
+            else:
+                continue
+            said_at = clock()
+
+    async def _look_again(self, user: UserRecord) -> UserRecord | None:
+        """The user as of now, or None if forgotten; the same one while nothing else is known."""
+        try:
+            versions = await self._store.load_versions(user.user_id)
+            if versions == (user.version, user.folded_version):
+                return user
+            return await self._store.load_user(user.user_id)
+        except StateError:
+            return user
+
+    async def _pause(self) -> bool:
+        """Wait until the next look; whether all streams were ended meanwhile."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._ended.wait(), self._limits.stream_poll_seconds)
+        return self._ended.is_set()
+
+
+def _event(user: UserRecord, tell: Tell) -> str:
+    return f"id: {user.folded_version}\nevent: preference\ndata: {tell(user)}\n\n"

@@ -1,0 +1,70 @@
+"""Back-pressure: how many folds wait, for how long, and when no more interactions are taken in.
+
+Interactions come faster than a model writes. What waits costs memory in Redis and is behind what
+users do; past a bound it is better that senders hold on to theirs and try again. The backlog is
+read a few times a second beside the requests, so that a request costs no look at 64 streams; the
+bound is exceeded by what arrives between two looks.
+"""
+
+import asyncio
+
+import structlog
+
+from services.api.monitoring.metrics import Metrics
+from services.core.errors import BacklogFull, StateError
+from services.state.records import BacklogSize
+from services.state.store import Store
+
+log = structlog.get_logger(__name__)
+
+
+class Backlog:
+    """The backlog as it was seen last."""
+
+    def __init__(
+        self, store: Store, metrics: Metrics, *, max_waiting: int, poll_seconds: float
+    ) -> None:
+        """`max_waiting` counts folds: one for each user of each request that is not folded yet."""
+        self.seen = BacklogSize(num_waiting=0, lag_seconds=0.0, num_dead=0)
+        self._store = store
+        self._metrics = metrics
+        self._max_waiting = max_waiting
+        self._poll_seconds = poll_seconds
+        metrics.backlog_bound.set(max_waiting)
+
+    @property
+    def num_waiting(self) -> int:
+        """Folds that wait or are under way."""
+        return self.seen.num_waiting
+
+    def require_room(self) -> None:
+        """BacklogFull if no more interactions are to be taken in now."""
+        if self.num_waiting > self._max_waiting:
+            raise BacklogFull(
+                f"{self.num_waiting} folds wait and {self._max_waiting} may; send the interactions "
+                "again later, and start more workers if it stays so"
+            )
+
+    async def follow(self) -> None:
+        """Look until cancelled."""
+        while True:
+            try:
+                await self.look()
+            except StateError as error:  # whoever asks for Redis now is told by Redis' own error
+                log.debug("backlog_not_seen", error=str(error))
+            await asyncio.sleep(self._poll_seconds)
+
+    async def look(self) -> None:
+        """Look once."""
+        was_full = self.num_waiting > self._max_waiting
+        found = await self._store.load_backlog()
+        self.seen = found
+        self._metrics.backlog_folds.set(found.num_waiting)
+        self._metrics.fold_lag.set(found.lag_seconds)
+        self._metrics.dead_letters.set(found.num_dead)
+        if (found.num_waiting > self._max_waiting) != was_full:
+            log.warning(
+                "backlog_is_full" if not was_full else "backlog_has_room",
+                num_waiting=found.num_waiting,
+                lag_seconds=round(found.lag_seconds, 1),
+            )

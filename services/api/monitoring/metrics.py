@@ -1,0 +1,221 @@
+"""What the API counts and times, in Prometheus' text format at GET /metrics."""
+
+from collections.abc import Iterator
+from typing import get_args
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from services.api.monitoring.adapter_metrics import AdapterMetrics
+from services.api.monitoring.score_drift import ScoreDrift
+from services.core import wire
+from services.core.errors import AccessError
+from services.engines.contract import BreakerState, EngineIdentity, Replicated
+from services.telemetry.registry import render
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+# Narrow at both ends: of what is asked few are targets, so most scores are small.
+_PROBABILITIES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
+
+
+class Metrics:
+    """The API's instruments."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Every instrument starts at zero."""
+        self._registry = registry
+        self.requests = Counter(
+            "msr_http_requests",
+            "Requests answered",
+            ["route", "method", "status"],
+            registry=registry,
+        )
+        self.request_seconds = Histogram(
+            "msr_http_request_seconds",
+            "Time to answer",
+            ["route"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.streams_open = Gauge(
+            "msr_streams_open", "Streams of events that are being read", registry=registry
+        )
+        self.access_refusals = Counter(
+            "msr_access_refusals",
+            "Requests refused for who asked, or how often",
+            ["reason"],
+            registry=registry,
+        )
+        self.stage_seconds = Histogram(
+            "msr_recommend_stage_seconds",
+            "Time in each stage of a recommendation",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.recommendations = Counter(
+            "msr_recommendations",
+            "Rankings answered; reason is empty if not degraded",
+            ["mode", "reason"],
+            registry=registry,
+        )
+        self.candidate_scores = Counter(
+            "msr_candidate_scores",
+            "Candidates sent to the model, by what came of it",
+            ["outcome"],
+            registry=registry,
+        )
+        self.requests_shed = Counter(
+            "msr_requests_shed",
+            "Rankings for which the model was not asked, or not for all, to spare it vain work",
+            ["priority"],
+            registry=registry,
+        )
+        self.prompts_under_way = Gauge(
+            "msr_prompts_under_way", "Prompts of rankings that the model has now", registry=registry
+        )
+        self.version_waits = Counter(
+            "msr_version_waits",
+            "Rankings that were to know a version of the history, by whether they did",
+            ["outcome"],
+            registry=registry,
+        )
+        self.interactions = Counter(
+            "msr_interactions", "Interactions received", ["outcome"], registry=registry
+        )
+        self.backlog_folds = Gauge(
+            "msr_backlog_folds", "Folds that wait or are under way", registry=registry
+        )
+        self.backlog_bound = Gauge(
+            "msr_backlog_bound", "Folds past which interactions are refused", registry=registry
+        )
+        self.fold_lag = Gauge(
+            "msr_fold_lag_seconds", "How long the oldest fold has been waiting", registry=registry
+        )
+        self.state_away = Gauge(
+            "msr_state_away",
+            "1 while Redis is known not to serve: what needs it is refused at once",
+            registry=registry,
+        )
+        self.dead_letters = Gauge(
+            "msr_dead_letters", "Folds that failed too often", registry=registry
+        )
+        self.ordering_in_use = Gauge(
+            "msr_ordering_in_use",
+            "1 for the artifacts that order candidates now",
+            ["artifact", "fingerprint"],
+            registry=registry,
+        )
+        self.ordering_reloads = Counter(
+            "msr_ordering_reloads",
+            "Newly published artifacts that were loaded or refused",
+            ["outcome"],
+            registry=registry,
+        )
+        self.adapters = AdapterMetrics(registry)
+        self.score_probability = Histogram(
+            "msr_score_probability",
+            "P(Yes) of the candidates that were scored, cached scores left out",
+            ["adapter"],
+            buckets=_PROBABILITIES,
+            registry=registry,
+        )
+        self._drift = ScoreDrift()
+        registry.register(self._drift)
+        self.item_cache_lookups = Counter(
+            "msr_item_cache_lookups",
+            "Items looked for in the process before Redis is asked",
+            ["outcome"],
+            registry=registry,
+        )
+        self.item_cache_bytes = Gauge(
+            "msr_item_cache_bytes", "Memory that cached items take", registry=registry
+        )
+        self.redis_up = Gauge("msr_redis_up", "1 if Redis answers", registry=registry)
+        self.redis_answer_seconds = Gauge(
+            "msr_redis_answer_seconds", "How long Redis took to answer last", registry=registry
+        )
+        self.redis_used_bytes = Gauge(
+            "msr_redis_used_bytes", "Memory that Redis holds", registry=registry
+        )
+        self.redis_max_bytes = Gauge(
+            "msr_redis_max_bytes",
+            "Memory past which Redis refuses writes; 0: what the machine has",
+            registry=registry,
+        )
+        self.redis_clients = Gauge(
+            "msr_redis_clients", "Connections that Redis has open", registry=registry
+        )
+        self.redis_append_only = Gauge(
+            "msr_redis_append_only", "1 if every write goes to a file too", registry=registry
+        )
+        self.redis_writes_to_disk = Gauge(
+            "msr_redis_writes_to_disk", "1 if the last write to disk succeeded", registry=registry
+        )
+
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """Series that exist from the start: the rate of one that first appears with a 1 misses it.
+
+        What has other labels (routes, adapters) appears when it happens.
+        """
+        for mode in get_args(wire.Mode):
+            for reason in ("", *get_args(wire.DegradedReason)):
+                self.recommendations.labels(mode, reason)
+        for counter, outcomes in (
+            (self.candidate_scores, ("cached", "scored", "failed", "late", "shed")),
+            (self.requests_shed, get_args(wire.Priority)),
+            (self.version_waits, ("reached", "older")),
+            (self.interactions, ("accepted", "duplicate", "rejected")),
+            (self.ordering_reloads, ("loaded", "refused")),
+            (self.item_cache_lookups, ("hit", "miss")),
+            (self.access_refusals, tuple(kind.__name__ for kind in AccessError.__subclasses__())),
+        ):
+            for outcome in outcomes:
+                counter.labels(outcome)
+
+    def note_score(
+        self, identity: EngineIdentity, probability: float, *, has_preference: bool
+    ) -> None:
+        """A candidate was scored; for users without a preference scores are of another kind."""
+        self.score_probability.labels(identity.adapter or "base").observe(probability)
+        if has_preference:
+            self._drift.note(identity, probability)
+
+    def note_item_lookups(self, num_hits: int, num_misses: int) -> None:
+        """Items were looked for in the process' cache."""
+        self.item_cache_lookups.labels("hit").inc(num_hits)
+        self.item_cache_lookups.labels("miss").inc(num_misses)
+
+    def watch_replicas(self, engine: Replicated) -> None:
+        """Tell of the engine's servers too."""
+        self._registry.register(_ReplicaCollector(engine))
+
+    def render(self) -> bytes:
+        """All of it as Prometheus reads it."""
+        return render(self._registry)
+
+
+class _ReplicaCollector(Collector):
+    def __init__(self, engine: Replicated) -> None:
+        self._engine = engine
+
+    def collect(self) -> Iterator[Metric]:
+        breakers = GaugeMetricFamily(
+            "msr_replica_breaker",
+            "1 for the state of a model server's circuit breaker; open: it is left out",
+            labels=["replica", "state"],
+        )
+        for url, state in self._engine.breaker_states.items():
+            for each in get_args(BreakerState):
+                breakers.add_metric([url, each], float(each == state))
+        hedges = CounterMetricFamily(
+            "msr_hedges",
+            "Scores asked of a second server because the first was late, by who answered first",
+            labels=["outcome"],
+        )
+        for outcome, number in self._engine.num_hedges.items():
+            hedges.add_metric([outcome], number)
+        yield from (breakers, hedges)

@@ -1,0 +1,55 @@
+"""How Redis is: asked every few seconds beside the requests, told as metrics.
+
+A request learns by itself that Redis is away; this is for those who must act before it is.
+"""
+
+import asyncio
+import time
+
+import structlog
+
+from services.api.monitoring.metrics import Metrics
+from services.core.errors import StateError
+from services.state.store import Store
+
+log = structlog.get_logger(__name__)
+
+
+class RedisWatch:
+    """What Redis says of itself."""
+
+    def __init__(self, store: Store, metrics: Metrics, *, poll_seconds: float) -> None:
+        """Nothing is known before the first look."""
+        self._store = store
+        self._metrics = metrics
+        self._poll_seconds = poll_seconds
+        self._was_up = True
+
+    async def follow(self) -> None:
+        """Look until cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(self._poll_seconds)
+
+    async def look(self) -> None:
+        """Look once."""
+        metrics = self._metrics
+        started = time.perf_counter()
+        try:
+            server = await self._store.load_server()
+        except StateError as error:
+            metrics.redis_up.set(0)
+            if self._was_up:
+                log.error("redis_is_away", reason=str(error))  # noqa: TRY400 - says it all
+            self._was_up = False
+            return
+        if not self._was_up:
+            log.info("redis_is_back")
+        self._was_up = True
+        metrics.redis_up.set(1)
+        metrics.redis_answer_seconds.set(time.perf_counter() - started)
+        metrics.redis_used_bytes.set(server.used_bytes)
+        metrics.redis_max_bytes.set(server.max_bytes)
+        metrics.redis_clients.set(server.num_clients)
+        metrics.redis_append_only.set(server.appends)
+        metrics.redis_writes_to_disk.set(server.writes_to_disk)

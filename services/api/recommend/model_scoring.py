@@ -1,0 +1,248 @@
+"""The model's part of the cascade: scores for candidates by a deadline, or as many as there are.
+
+A score is looked up before it is asked for, and asked for if it can be there in time
+(`admission.py`). What the engine has not answered by the deadline is cancelled; what it answered
+counts, whatever happened to the others.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+import structlog
+
+from services.api.monitoring.engine_health import EngineWatch
+from services.api.monitoring.metrics import Metrics
+from services.api.recommend.admission import Admission
+from services.api.recommend.item_cache import ItemCache, VersionedItem
+from services.core import errors
+from services.core.records import ItemId, ScoredCandidate, UserId
+from services.core.scoring import score_candidates
+from services.core.wire import DegradedReason, Priority
+from services.engines.contract import Scorer
+from services.state.keys import score_key
+from services.state.store import Store
+
+log = structlog.get_logger(__name__)
+
+# Without a preference the scores are the same for everybody; this many are kept in the process. The
+# store keeps scores by user, and only of users it knows.
+NUM_COLD_SCORES = 20_000
+
+# Saving what was scored may take this long past a deadline that was just met.
+SAVE_SECONDS = 0.025
+
+# Reasons by weight: the first that applies to any candidate is the answer's.
+_REASONS: tuple[tuple[type[errors.EngineError], DegradedReason], ...] = (
+    (errors.EngineUnavailable, "engine-unavailable"),
+    (errors.EngineOverloaded, "engine-overloaded"),
+    (errors.EngineTimeout, "engine-timeout"),
+    (errors.EngineRefused, "engine-refused"),
+    (errors.EngineError, "engine-failed"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Margins of the candidates that have one, and why the others have none."""
+
+    margins: Mapping[ItemId, float]
+    num_cached: int = 0
+    reason: DegradedReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """What the engine said: margins by item and by cache key."""
+
+    margins: Mapping[ItemId, float]
+    by_key: Mapping[str, float]
+    reason: DegradedReason | None
+
+
+class CandidateScorer:
+    """Scores candidates through cache and engine, by the adapter that each request names."""
+
+    def __init__(
+        self,
+        store: Store,
+        items: ItemCache,
+        watch: EngineWatch,
+        metrics: Metrics,
+        *,
+        max_in_flight: int,
+    ) -> None:
+        """`max_in_flight` bounds the prompts of one request that are in the engine at once."""
+        self._store = store
+        self._items = items
+        self._watch = watch
+        self._metrics = metrics
+        self._max_in_flight = max_in_flight
+        self._admission = Admission()
+        metrics.prompts_under_way.set_function(lambda: self._admission.num_under_way)
+        self._cold: dict[str, float] = {}
+
+    @property
+    def num_under_way(self) -> int:
+        """Prompts that somebody waits for now."""
+        return self._admission.num_under_way
+
+    async def score(
+        self,
+        user_id: UserId,
+        preference: str,
+        versions: Mapping[ItemId, str],
+        *,
+        by: Scorer,
+        deadline: float,
+        priority: Priority = "interactive",
+    ) -> Scores:
+        """Margins for these item versions, best candidate first, by `deadline` (the event loop's
+        clock).
+
+        Raises StateError if the store fails; an engine's failure is told in `Scores.reason`.
+        """
+        try:
+            async with asyncio.timeout_at(deadline):
+                held = await self._look_up(user_id, preference, versions, by)
+        except TimeoutError:
+            return Scores({}, reason="deadline")
+        missing = {each: version for each, version in versions.items() if each not in held}
+        if not missing:
+            return Scores(held, len(held))
+        seconds_left = deadline - asyncio.get_running_loop().time()
+        num_admitted = self._admission.num_admitted(len(missing), seconds_left, priority)
+        num_shed = len(missing) - num_admitted
+        if num_shed:
+            self._metrics.requests_shed.labels(priority).inc()
+            self._metrics.candidate_scores.labels("shed").inc(num_shed)
+        admitted = dict(islice(missing.items(), num_admitted))
+        answered = await self._ask(preference, admitted, by, deadline)
+        await self._save(user_id, preference, answered.by_key, deadline)
+        reason = answered.reason or ("shed" if num_shed else None)
+        return Scores({**held, **answered.margins}, len(held), reason)
+
+    async def _look_up(
+        self, user_id: UserId, preference: str, versions: Mapping[ItemId, str], by: Scorer
+    ) -> dict[ItemId, float]:
+        keys = {each: _key(by, preference, version) for each, version in versions.items()}
+        held: Mapping[str, float] = self._cold
+        if preference:
+            held = await self._store.load_scores(user_id, list(keys.values()))
+        margins = {each: held[key] for each, key in keys.items() if key in held}
+        self._metrics.candidate_scores.labels("cached").inc(len(margins))
+        return margins
+
+    async def _ask(
+        self, preference: str, versions: Mapping[ItemId, str], by: Scorer, deadline: float
+    ) -> _Answered:
+        if not versions:
+            return _Answered({}, {}, None)
+        gate = asyncio.Semaphore(self._max_in_flight)
+
+        async def ask(item_id: ItemId) -> tuple[str, float] | None:
+            # The picture is loaded inside the gate: a request holds no more of them than prompts.
+            async with gate:
+                try:
+                    answer = await self._ask_about(preference, item_id, versions[item_id], by)
+                except errors.EngineError:
+                    asking.note_failure()
+                    raise
+                # None: deleted a moment ago
+                asking.note_failure() if answer is None else asking.note_answer()
+                return answer
+
+        with self._admission.asking(len(versions)) as asking:
+            tasks = {item_id: asyncio.create_task(ask(item_id)) for item_id in versions}
+            try:
+                remaining = deadline - asyncio.get_running_loop().time()
+                done, late = await asyncio.wait(tasks.values(), timeout=max(0.0, remaining))
+            finally:
+                for task in tasks.values():
+                    task.cancel()
+        margins: dict[ItemId, float] = {}
+        by_key: dict[str, float] = {}
+        failures: list[errors.EngineError] = []
+        for item_id, task in tasks.items():
+            if task not in done:
+                continue
+            try:
+                answer = task.result()
+            except errors.EngineError as error:
+                failures.append(error)
+            except asyncio.CancelledError:  # not by us: what is late is not done
+                failures.append(errors.EngineUnavailable("the engine dropped the prompt"))
+            else:
+                if answer is not None:
+                    key, margins[item_id] = answer
+                    by_key[key] = margins[item_id]
+        self._note(len(margins), failures, num_late=len(late))
+        return _Answered(margins, by_key, _reason(failures, late=bool(late)))
+
+    async def _ask_about(
+        self, preference: str, item_id: ItemId, version: str, by: Scorer
+    ) -> tuple[str, float] | None:
+        answer = await score_one(self._items, by, preference, item_id, version)
+        if answer is None:
+            return None
+        found, scored = answer
+        self._metrics.note_score(by.identity, scored.probability, has_preference=bool(preference))
+        return _key(by, preference, found.version), scored.margin
+
+    def _note(self, num_scored: int, failures: list[errors.EngineError], *, num_late: int) -> None:
+        counts = self._metrics.candidate_scores
+        counts.labels("scored").inc(num_scored)
+        counts.labels("failed").inc(len(failures))
+        counts.labels("late").inc(num_late)
+        if failures:
+            # These do not pass by themselves: the deployment is wrong.
+            wrong = isinstance(failures[0], errors.AnswerTokenMissing | errors.ModelUnusable)
+            tell = log.error if wrong else log.warning
+            tell("candidates_not_scored", num_failed=len(failures), error=str(failures[0]))
+        if num_scored:
+            self._watch.note(None)
+        elif failures:
+            self._watch.note(failures[0])
+
+    async def _save(
+        self, user_id: UserId, preference: str, margins: Mapping[str, float], deadline: float
+    ) -> None:
+        if not preference:
+            if len(self._cold) + len(margins) > NUM_COLD_SCORES:
+                self._cold.clear()
+            self._cold.update(margins)
+            return
+        if not margins:
+            return
+        remaining = deadline - asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(max(remaining, SAVE_SECONDS)):
+                await self._store.save_scores(user_id, margins)
+        except (errors.StateError, TimeoutError) as error:
+            # The ranking is complete; only the next request has to ask the model again.
+            log.warning("scores_not_cached", num_scores=len(margins), error=str(error))
+
+
+async def score_one(
+    items: ItemCache, by: Scorer, preference: str, item_id: ItemId, version: str
+) -> tuple[VersionedItem, ScoredCandidate] | None:
+    """What this scorer says of an item, as the cache or the store has it; None if it is deleted."""
+    found = (await items.get({item_id: version})).get(item_id)
+    if found is None:
+        return None
+    [scored] = await score_candidates(by.score, preference, [found.item], by.identity.calibration)
+    return found, scored
+
+
+def _key(by: Scorer, preference: str, item_version: str) -> str:
+    # Without an adapter margins are the base model's own, so the key names both.
+    identity = by.identity
+    return score_key(preference, item_version, f"{identity.model}/{identity.adapter}")
+
+
+def _reason(failures: list[errors.EngineError], *, late: bool) -> DegradedReason | None:
+    for kind, reason in _REASONS:
+        if any(isinstance(failure, kind) for failure in failures):
+            return reason
+    return "deadline" if late else None

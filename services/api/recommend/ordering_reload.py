@@ -1,0 +1,234 @@
+"""The ordering in use, and how it follows what the offline steps publish, without a restart.
+
+Every few seconds the manifests of the cheap rankers and of `ranker` are read. If one is another
+than in use, both are loaded beside the requests and take the place of the old in one assignment.
+What cannot be used (broken, or a ranker that does not fit the rankers beside it) is refused, told,
+and not tried again until something else is published; the old ordering keeps serving. What a disk
+or a network did not give is told too, and tried again. So
+`msr fit-retrieval` by another definition takes effect together with the `msr fit-ranker` after it.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from services.api.monitoring.metrics import Metrics
+from services.api.recommend.ordering import Ordering
+from services.core.artifacts import Artifact, find_artifacts
+from services.core.errors import ArtifactMismatch, ArtifactMissing
+from services.engines.contract import EngineIdentity
+from services.retrieval.fusion import BESIDE, Ranker
+from services.retrieval.rankers import CheapRankers
+
+log = structlog.get_logger(__name__)
+
+RETRIEVAL = "retrieval"
+# Fitted on whole histories, so it knows of the items that an evaluation holds out.
+RETRIEVAL_WHOLE = "retrieval-whole"
+RANKER = "ranker"
+_OF_ADAPTER = re.compile(rf"{BESIDE}[0-9a-f]{{16}}")
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprints:
+    """What lies in the data folder; `ranker` is "" if there is none."""
+
+    retrieval: str
+    ranker: str
+    # (adapter, fingerprint) of weights that lie beside it, for further adapters.
+    beside: tuple[tuple[str, str], ...] = ()
+    any_adapter: bool = field(default=False, compare=False)
+
+
+class PublishedOrdering:
+    """The artifacts of a data folder that order candidates, for one engine's margins."""
+
+    def __init__(
+        self,
+        data: str,
+        identity: EngineIdentity,
+        *,
+        any_adapter: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Nothing is read before a method asks for it.
+
+        `any_adapter` tells whether weights for another adapter than this engine's are taken up as
+        well, since it is chosen while the API runs which one scores.
+        """
+        self._data = data
+        self._identity = identity
+        self._any_adapter = any_adapter
+
+    def fingerprints(self) -> Fingerprints:
+        """What `load` would load now; ArtifactMissing without cheap rankers."""
+        ranker = Artifact(self._data, RANKER)
+        return Fingerprints(
+            retrieval=Artifact(self._data, self._retrieval()).manifest().fingerprint,
+            ranker=ranker.manifest().fingerprint if ranker.exists() else "",
+            beside=tuple(
+                (name.removeprefix(BESIDE), Artifact(self._data, name).manifest().fingerprint)
+                for name in self._names_beside()
+            ),
+            any_adapter=self._any_adapter(),
+        )
+
+    def load(self) -> Ordering:
+        """Read both; ArtifactMismatch with the remedy if they cannot serve, ArtifactMissing if
+        there are none or one was replaced while it was read.
+        """
+        before = self.fingerprints()
+        try:
+            ranker = Ranker.load(self._data) if before.ranker else None
+            rankers = CheapRankers.load(self._data, self._retrieval())
+            found = {name: Ranker.load(self._data, name) for name in self._names_beside()}
+            beside = {
+                name.removeprefix(BESIDE): each
+                for name, each in found.items()
+                if _weighs_features_of(each, rankers)
+            }
+            ordering = Ordering.of(
+                rankers, ranker, self._identity, beside, any_adapter=self._any_adapter()
+            )
+        except ArtifactMismatch:
+            self._require_still(before)
+            raise
+        except ArtifactMissing as error:
+            self._require_still(before)
+            raise ArtifactMismatch(str(error)) from error  # nobody replaces it: a part is lost
+        self._require_still(before)
+        return ordering
+
+    def _require_still(self, before: Fingerprints) -> None:
+        if self.fingerprints() != before:
+            raise ArtifactMissing(f"rankers in {self._data} were replaced while they were read")
+
+    def _names_beside(self) -> list[str]:
+        return [
+            name for name in find_artifacts(self._data, f"{BESIDE}*") if _OF_ADAPTER.fullmatch(name)
+        ]
+
+    def _retrieval(self) -> str:
+        """The rankers that have seen whole histories, unless they are of older interactions."""
+        whole, cut = Artifact(self._data, RETRIEVAL_WHOLE), Artifact(self._data, RETRIEVAL)
+        if not whole.exists():
+            return RETRIEVAL
+        if not cut.exists():
+            return RETRIEVAL_WHOLE
+        made_from = [each.manifest().inputs.get("interactions") for each in (whole, cut)]
+        return RETRIEVAL_WHOLE if made_from[0] == made_from[1] else RETRIEVAL
+
+
+def _weighs_features_of(ranker: Ranker, rankers: CheapRankers) -> bool:
+    """Said of weights beside those that serve: they are told of, and left out."""
+    try:
+        ranker.require_retrieval(rankers.definition)
+    except ArtifactMismatch as error:
+        log.warning("ranker_beside_left_out", error=str(error))
+        return False
+    return True
+
+
+class LiveOrdering:
+    """Holds the ordering in use; `current` changes between requests, never within one."""
+
+    def __init__(
+        self,
+        ordering: Ordering,
+        metrics: Metrics,
+        source: PublishedOrdering | None,
+        *,
+        poll_seconds: float,
+    ) -> None:
+        """Without a `source` the ordering stays what it is.
+
+        `refusal` says why what is published now is not in use, "" if it is.
+        """
+        self.current = ordering
+        self.refusal = ""
+        self._metrics = metrics
+        self._source = source
+        self._poll_seconds = poll_seconds
+        self._refused_fingerprints: Fingerprints | None = None
+        self._taken_up: Fingerprints | None = None
+        self._tell_use()
+
+    def by(self, identity: EngineIdentity) -> Ordering:
+        """The ordering in use, for margins of this adapter."""
+        return self.current.by(identity)
+
+    @property
+    def weighs_margins(self) -> bool:
+        """Whether there are weights of fusion for the margins of any adapter."""
+        ranker = self.current.ranker
+        return ranker is not None and ranker.with_margin is not None
+
+    async def look_again(self) -> None:
+        """Look now, since what could not serve before may do so for the adapter chosen since."""
+        if self._source is not None:
+            await self.look(self._source)
+
+    async def follow(self) -> None:
+        """Look for newly published artifacts until cancelled."""
+        while self._source is not None:
+            await asyncio.sleep(self._poll_seconds)
+            await self.look(self._source)
+
+    async def look(self, source: PublishedOrdering) -> None:
+        """Look once, and load what is new."""
+        found: Fingerprints | None = None
+        try:
+            found = await asyncio.to_thread(source.fingerprints)
+            if found in (self._in_use(), self._taken_up):
+                self._refused_fingerprints, self.refusal = None, ""
+            elif not self._has_refused(found):
+                self._take_up(await asyncio.to_thread(source.load))
+                self._taken_up = found
+        except ArtifactMissing as error:
+            # Files give way to newer ones while they are read; the next look finds those.
+            log.debug("ordering_not_readable", error=str(error))
+        except OSError as error:
+            self._refuse(None, f"{type(error).__name__}: {error}")
+        except Exception as error:  # whatever is wrong with what was published, the old one serves
+            self._refuse(found, f"{type(error).__name__}: {error}")
+
+    def _has_refused(self, found: Fingerprints) -> bool:
+        refused = self._refused_fingerprints
+        return found == refused and found.any_adapter == refused.any_adapter
+
+    def _take_up(self, loaded: Ordering) -> None:
+        self.current = loaded
+        self._refused_fingerprints, self.refusal = None, ""
+        self._metrics.ordering_reloads.labels("loaded").inc()
+        self._tell_use()
+
+    def _refuse(self, found: Fingerprints | None, why: str) -> None:
+        if (found, why) == (self._refused_fingerprints, self.refusal):
+            return  # told already
+        self._refused_fingerprints, self.refusal = found, why
+        self._metrics.ordering_reloads.labels("refused").inc()
+        log.error("ordering_refused", error=why)
+
+    def _in_use(self) -> Fingerprints:
+        ranker = self.current.ranker
+        return Fingerprints(
+            self.current.rankers.fingerprint,
+            ranker.fingerprint if ranker else "",
+            tuple(sorted((of, beside.fingerprint) for of, beside in self.current.beside.items())),
+        )
+
+    def _tell_use(self) -> None:
+        ordering, in_use = self.current, self._in_use()
+        self._metrics.ordering_in_use.clear()
+        self._metrics.ordering_in_use.labels("retrieval", in_use.retrieval).set(1)
+        if in_use.ranker:
+            self._metrics.ordering_in_use.labels("ranker", in_use.ranker).set(1)
+        log.info(
+            "ordering_in_use",
+            retrieval=in_use.retrieval,
+            ranker=in_use.ranker,
+            cheap_order=ordering.cheap_order,
+            final_order=ordering.final_order,
+        )

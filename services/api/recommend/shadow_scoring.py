@@ -1,0 +1,150 @@
+"""Shadow scoring: what another adapter would have said, after the answer was given.
+
+A sampled request is put aside, a few of them at most, and scored by the shadow one prompt at a
+time, only while this process scores nothing for anybody. What waits too long, or does not fit in,
+is dropped and counted: under load the shadow is what goes first.
+"""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import structlog
+
+from services.api.adapters.active_adapters import Assigned, LiveAdapters
+from services.api.monitoring.adapter_metrics import AdapterMetrics
+from services.api.recommend.item_cache import ItemCache
+from services.api.recommend.model_scoring import score_one
+from services.core.records import ItemId
+from services.core.scoring import Calibration
+
+log = structlog.get_logger(__name__)
+
+MAX_WAITING = 16
+MAX_CANDIDATES = 50
+# What waits longer for a quiet moment is dropped.
+PATIENCE_SECONDS = 10.0
+PAUSE_SECONDS = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a request was answered with: margins by the adapter `by`."""
+
+    preference: str
+    versions: Mapping[ItemId, str]
+    margins: Mapping[ItemId, float]
+    by: str
+    calibration: Calibration
+    answered_at: float
+
+
+class ShadowScorer:
+    """Lets the shadow, if one is chosen, score along; `waiting` is put aside, oldest first."""
+
+    def __init__(
+        self,
+        adapters: LiveAdapters,
+        items: ItemCache,
+        metrics: AdapterMetrics,
+        *,
+        is_busy: Callable[[], bool],
+    ) -> None:
+        """`is_busy` tells whether anybody waits for the model now."""
+        self._adapters = adapters
+        self._items = items
+        self._metrics = metrics
+        self._is_busy = is_busy
+        self.waiting: deque[Answered] = deque()
+        self._arrived = asyncio.Event()
+
+    def offer(
+        self,
+        preference: str,
+        versions: Mapping[ItemId, str],
+        margins: Mapping[ItemId, float],
+        answered_by: Assigned,
+    ) -> None:
+        """Take note of an answer, if the sample wants it. Never waits."""
+        shadow = self._adapters.current.choice.shadow
+        if shadow is None or len(margins) < 2 or random.random() >= shadow.share:
+            return
+        kept = dict(list(margins.items())[:MAX_CANDIDATES])
+        calibration = answered_by.scorer.identity.calibration
+        now = asyncio.get_running_loop().time()
+        if len(self.waiting) == MAX_WAITING:
+            self.waiting.popleft()
+            self._metrics.shadow_requests.labels(shadow.adapter.name, "dropped").inc()
+        self.waiting.append(
+            Answered(preference, versions, kept, answered_by.name, calibration, now)
+        )
+        self._arrived.set()
+
+    async def run(self) -> None:
+        """Score what was put aside, until cancelled."""
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self.waiting:
+                await self.score(self.waiting.popleft())
+
+    async def score(self, answered: Answered) -> None:
+        """Score one answer again and compare."""
+        with self._adapters.held_as_shadow() as shadow:
+            if shadow is None:
+                return
+            try:
+                outcome = await self._compare(answered, shadow)
+            except Exception as error:  # whatever it is, it is this comparison's alone
+                told = f"{type(error).__name__}: {error}"
+                log.warning("shadow_not_scored", adapter=shadow.name, error=told)
+                outcome = "failed"
+            self._metrics.shadow_requests.labels(shadow.name, outcome).inc()
+
+    async def _compare(self, answered: Answered, shadow: Assigned) -> str:
+        calibration = shadow.scorer.identity.calibration
+        ours: list[float] = []
+        theirs: list[float] = []
+        for item_id, margin in answered.margins.items():
+            if not await self._quiet(answered.answered_at + PATIENCE_SECONDS):
+                return "dropped"
+            version = answered.versions[item_id]
+            answer = await score_one(
+                self._items, shadow.scorer, answered.preference, item_id, version
+            )
+            if answer is None:  # deleted meanwhile
+                continue
+            ours.append(margin)
+            theirs.append(answer[1].margin)
+        self._metrics.note_differences(
+            shadow.name,
+            answered.by,
+            (
+                calibration.probability(their) - answered.calibration.probability(our)
+                for our, their in zip(ours, theirs, strict=True)
+            ),
+        )
+        agreement = pair_agreement(ours, theirs)
+        if agreement is not None:
+            self._metrics.shadow_agreement.labels(shadow.name, answered.by).observe(agreement)
+        return "compared"
+
+    async def _quiet(self, until: float) -> bool:
+        """Wait for a moment in which nobody is scored for; False if none comes in time."""
+        clock = asyncio.get_running_loop().time
+        while self._is_busy():
+            if clock() > until:
+                return False
+            await asyncio.sleep(PAUSE_SECONDS)
+        return clock() <= until
+
+
+def pair_agreement(ours: list[float], theirs: list[float]) -> float | None:
+    """The share of pairs that both order alike, ties with either left out; None without a pair."""
+    ups = [np.sign(np.subtract.outer(values, values)) for values in (ours, theirs)]
+    product = np.triu(ups[0] * ups[1], k=1)
+    num_pairs = int(np.count_nonzero(product))
+    return float(np.count_nonzero(product > 0)) / num_pairs if num_pairs else None

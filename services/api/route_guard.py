@@ -1,0 +1,140 @@
+"""What a route needs of its caller: said once, with the route, then checked and documented from it.
+
+    router = APIRouter(route_class=GuardedRoute)
+
+    @router.post("/recommend")
+    @needs(Scope.READ)
+    async def recommend(...)
+
+The check comes before the body is read: who has no key makes the server parse nothing.
+"""
+
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar, cast
+
+from fastapi import Depends, Request, Response
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
+
+from services.api.dependencies import Parts
+from services.api.http import problems
+from services.api.http.auth import Access, AccessRules
+from services.core.api_keys import ApiKey, Scope
+from services.core.errors import (
+    Forbidden,
+    RateLimited,
+    StateError,
+    StateUnavailable,
+    Unauthenticated,
+)
+
+SCHEME = "ApiKey"
+
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+Exempt = Callable[[AccessRules], bool]
+
+
+def _never(rules: AccessRules) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """The scope that a route needs, None for an open one, and rules under which it is open too."""
+
+    scope: Scope | None
+    unless: Exempt = _never
+
+    def under(self, rules: AccessRules) -> Scope | None:
+        """What is needed where these rules hold."""
+        return self.scope if rules.require_keys and not self.unless(rules) else None
+
+
+def needs(scope: Scope, *, unless: Exempt = _never) -> Callable[[Endpoint], Endpoint]:
+    """Declare the scope of an endpoint."""
+    return _declaring(Need(scope, unless))
+
+
+def open_to_all(endpoint: Endpoint) -> Endpoint:
+    """Declare that an endpoint needs no key, whatever the rules."""
+    return _declaring(Need(None))(endpoint)
+
+
+def _declaring(need: Need) -> Callable[[Endpoint], Endpoint]:
+    def declare(endpoint: Endpoint) -> Endpoint:
+        endpoint.need = need  # type: ignore[attr-defined]
+        return endpoint
+
+    return declare
+
+
+class GuardedRoute(APIRoute):
+    """A route of a declared need. One that declares nothing is refused when it is defined."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The framework's handler, behind the check."""
+        need = self.need
+        handle = super().get_route_handler()
+
+        async def handle_admitted(request: Request) -> Response:
+            access = cast(Parts, request.app.state.parts).access
+            scope = need.under(access.rules)
+            if scope is not None:
+                await _admit(request, access, scope)
+            return await handle(request)
+
+        return handle_admitted
+
+    @property
+    def need(self) -> Need:
+        """What the endpoint declares."""
+        need = getattr(self.endpoint, "need", None)
+        if not isinstance(need, Need):
+            raise TypeError(f"{self.path}: say who may call it, by @needs(...) or @open_to_all")
+        return need
+
+
+async def _admit(request: Request, access: Access, scope: Scope) -> None:
+    key = await access.identify(request.headers.get("Authorization"))
+    request.state.api_key = key
+    access.require(key, scope)
+    await access.charge(key, 1)
+
+
+def _caller(request: Request) -> ApiKey | None:
+    return cast(ApiKey | None, getattr(request.state, "api_key", None))
+
+
+# The key of the request in hand; None where none was asked for.
+Caller = Annotated[ApiKey | None, Depends(_caller)]
+
+
+def describe(document: dict[str, Any], routes: Iterable[BaseRoute], rules: AccessRules) -> None:
+    """Say in an OpenAPI document what each route needs under these rules."""
+    for route in routes:
+        if not isinstance(route, GuardedRoute):
+            continue
+        if (scope := route.need.under(rules)) is None:
+            continue
+        for method in route.methods:
+            operation = document["paths"][route.path_format][method.lower()]
+            operation["security"] = [{SCHEME: [scope.value]}]
+            problems.add_documented(
+                operation["responses"],
+                Unauthenticated,
+                Forbidden,
+                RateLimited,
+                StateUnavailable,
+                StateError,
+            )
+    if rules.require_keys:
+        document.setdefault("components", {})["securitySchemes"] = {
+            SCHEME: {
+                "type": "http",
+                "scheme": "bearer",
+                "bearerFormat": "msr_ID_SECRET",
+                "description": "An API key, as `msr keys create` prints it. The scope that a route "
+                "needs stands with the route.",
+            }
+        }

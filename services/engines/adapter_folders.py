@@ -1,0 +1,96 @@
+"""Which adapters there are: folders, each with PEFT's files and the manifest that training wrote.
+
+    data/adapters/
+      spring/, summer/, ...    each like data/adapter (`adapters.py`)
+
+The folder is read anew whenever somebody asks, so an adapter that is put there is found without a
+restart. Put it there whole (copy it beside and rename it), and never write other weights into one
+that is in use: its name stands for the weights that it had when it was chosen.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.core.errors import ArtifactMismatch, ModelUnusable
+from services.core.ids import NAME_PATTERN
+from services.engines.adapter_manifest import (
+    MANIFEST,
+    AdapterManifest,
+    read_adapter_manifest,
+    require_servable,
+)
+from services.engines.checkpoints import read_adapter
+
+_State = tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FoundAdapter:
+    """An adapter folder; `problem` says why it cannot be served on this base, "" if it can.
+
+    `manifest` is None where none can be read.
+    """
+
+    name: str
+    folder: str
+    manifest: AdapterManifest | None
+    problem: str
+
+
+class AdapterFolders:
+    """The adapters in a folder, and those that were named one by one."""
+
+    def __init__(self, folder: str | Path, given: Mapping[str, str], *, model: str) -> None:
+        """`given`: name -> folder, which come first where a name is there twice. `model` is the
+        fingerprint of the base that would serve them.
+        """
+        self._folder = Path(folder)
+        self._given = dict(given)
+        self._model = model
+        # Weights are hashed once, and again when a file is touched.
+        self._read: dict[str, tuple[_State, FoundAdapter]] = {}
+
+    def scan(self) -> dict[str, FoundAdapter]:
+        """All of them by name, in its order. Reads files; weights only if they are new."""
+        folders = {path.name: str(path) for path in self._folder.glob("*/") if _is_adapter(path)}
+        found = {name: self._look(name, at) for name, at in {**folders, **self._given}.items()}
+        return dict(sorted(found.items()))
+
+    def _look(self, name: str, folder: str) -> FoundAdapter:
+        state = _state(folder)
+        known = self._read.get(folder)
+        if known is None or known[0] != state:
+            known = (state, self._judge(name, folder))
+            self._read[folder] = known
+        return known[1]
+
+    def _judge(self, name: str, folder: str) -> FoundAdapter:
+        manifest, problem = None, ""
+        try:
+            manifest = read_adapter_manifest(folder)
+            require_servable(read_adapter(folder), model=self._model)
+        except (ModelUnusable, ArtifactMismatch) as error:
+            # Whoever is told may be far away, and shall not learn where things lie.
+            problem = str(error).replace(f"{folder}/", "").replace(folder, repr(name))
+        except OSError as error:
+            problem = f"its files cannot be read ({error.strerror})"
+        if not problem and not re.fullmatch(NAME_PATTERN, name):
+            problem = "its name cannot stand in an address; use letters, digits and . _ - only"
+        return FoundAdapter(name, folder, manifest, problem)
+
+
+def _is_adapter(path: Path) -> bool:
+    return not path.name.startswith(".") and (
+        (path / MANIFEST).is_file() or (path / "adapter_config.json").is_file()
+    )
+
+
+def _state(folder: str) -> _State:
+    """Changes when a file of the folder does."""
+    try:
+        files = [(path.name, path.stat()) for path in Path(folder).iterdir()]
+    except OSError:  # gone in this moment; then there is nothing to remember either
+        return ()
+    return tuple(sorted((name, stat.st_mtime_ns, stat.st_size) for name, stat in files))

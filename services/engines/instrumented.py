@@ -1,0 +1,159 @@
+"""An engine that is watched: each prompt is counted, timed and traced, whatever engine it is.
+
+engine = observed(await open_engine(...), EngineMetrics(registry))
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from services.core.errors import EngineError
+from services.core.prompts import GenerationLimits, Messages
+from services.core.scoring import AnswerLogprobs
+from services.engines import token_usage
+from services.engines.contract import AdapterHost, Engine, EngineIdentity, Scorer
+from services.telemetry import tracing
+
+T = TypeVar("T")
+Verb = Literal["generate", "score"]
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+
+
+class EngineMetrics:
+    """What is counted of the prompts that this process sends to its engine."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Every instrument starts at zero."""
+        self.prompts = Counter(
+            "msr_engine_prompts",
+            "Prompts sent to the model, by what came of them: answered, cancelled or an error",
+            ["verb", "outcome"],
+            registry=registry,
+        )
+        self.prompt_seconds = Histogram(
+            "msr_engine_prompt_seconds",
+            "Time from a prompt to its answer, waiting and trying again included",
+            ["verb"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.tokens = Counter(
+            "msr_engine_tokens",
+            "Tokens of answered prompts: read (prompt), of these cached, written (generated)",
+            ["verb", "kind"],
+            registry=registry,
+        )
+        self.shortened = Gauge(
+            "msr_prompts_shortened",
+            "Prompts whose texts were cut, because the model takes no longer ones",
+            registry=registry,
+        )
+
+
+def observed(engine: Engine, metrics: EngineMetrics) -> "ObservedEngine":
+    """The engine, watched. It takes adapters if `engine` does; closing it closes `engine`."""
+    kind = ObservedHost if isinstance(engine, AdapterHost) else ObservedEngine
+    return kind(engine, metrics)
+
+
+class ObservedEngine:
+    """Implements `contract.Engine` by another one, and tells what went through it."""
+
+    def __init__(self, engine: Engine, metrics: EngineMetrics) -> None:
+        """Use `observed`."""
+        self._engine = engine
+        self._metrics = metrics
+        metrics.shortened.set_function(lambda: engine.num_shortened)
+
+    @property
+    def identity(self) -> EngineIdentity:
+        """See `contract.Engine.identity`."""
+        return self._engine.identity
+
+    @property
+    def num_shortened(self) -> int:
+        """See `contract.Engine.num_shortened`."""
+        return self._engine.num_shortened
+
+    async def generate(self, messages: Messages, limits: GenerationLimits) -> str:
+        """See `contract.Engine.generate`."""
+        return await self.watched("generate", self._engine.generate(messages, limits))
+
+    async def score(self, messages: Messages) -> AnswerLogprobs:
+        """See `contract.Engine.score`."""
+        return await self.watched("score", self._engine.score(messages))
+
+    async def close(self) -> None:
+        """See `contract.Engine.close`."""
+        await self._engine.close()
+
+    async def watched(self, verb: Verb, call: Awaitable[T]) -> T:
+        """What `call` gives, counted, timed and traced."""
+        started = time.perf_counter()
+        outcome = "crashed"
+        with tracing.span(f"engine {verb}", kind="CLIENT") as span, token_usage.counted() as cost:
+            try:
+                answer = await call
+                outcome = "answered"
+            except EngineError as error:
+                outcome = type(error).__name__
+                raise
+            except asyncio.CancelledError:
+                outcome = "cancelled"
+                raise
+            finally:
+                self._metrics.prompts.labels(verb, outcome).inc()
+                self._metrics.prompt_seconds.labels(verb).observe(time.perf_counter() - started)
+            tokens = {
+                "prompt": cost.prompt_tokens,
+                "cached": cost.cached_tokens,
+                "generated": cost.generated_tokens,
+            }
+            for kind, number in tokens.items():
+                self._metrics.tokens.labels(verb, kind).inc(number)
+            span.note(**{f"{kind}_tokens": number for kind, number in tokens.items()})
+        return answer
+
+
+class ObservedHost(ObservedEngine):
+    """Implements `contract.AdapterHost` too: what its adapters are asked counts as well."""
+
+    async def load_adapter(self, folder: str) -> Scorer:
+        """See `contract.AdapterHost.load_adapter`."""
+        return _ObservedScorer(self, await self._host.load_adapter(folder))
+
+    async def unload_adapter(self, scorer: Scorer) -> None:
+        """See `contract.AdapterHost.unload_adapter`."""
+        await self._host.unload_adapter(
+            scorer.behind if isinstance(scorer, _ObservedScorer) else scorer
+        )
+
+    @property
+    def _host(self) -> AdapterHost:
+        assert isinstance(self._engine, AdapterHost)
+        return self._engine
+
+
+@dataclass(frozen=True, slots=True)
+class _ObservedScorer:
+    """Implements `contract.Scorer` by one that an engine gave."""
+
+    engine: ObservedEngine
+    behind: Scorer
+
+    @property
+    def identity(self) -> EngineIdentity:
+        return self.behind.identity
+
+    async def score(self, messages: Messages) -> AnswerLogprobs:
+        return await self.engine.watched("score", self.behind.score(messages))
+
+
+def unwrapped(engine: Engine) -> Engine:
+    """The engine that is observed, for what it offers beside the contract; or the engine itself."""
+    return engine._engine if isinstance(engine, ObservedEngine) else engine

@@ -1,0 +1,194 @@
+"""Prompts as vLLM's HTTP API takes them, and its answers as we take them.
+
+A picture travels as base64 under its item's id and version (`uuid`). A server that still holds it
+takes the id alone, which spares it decoding and hashing, and us the encoding.
+"""
+
+import base64
+import json
+import math
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+from services.core.errors import AnswerTokenMissing
+from services.core.prompts import GenerationLimits, Message, Messages, Picture
+from services.core.scoring import NO, YES, AnswerLogprobs, AnswerTokens, find_answer_tokens
+from services.engines import token_usage
+
+COMPLETIONS = "/v1/chat/completions"
+TOKENIZE = "/tokenize"
+# What vLLM says is wrong with a prompt that is too long, over HTTP and in process.
+TOO_LONG_PARAMETERS = ("input_tokens", "input_text")
+# Which of the prompts that wait vLLM computes first: somebody waits for a score, nobody for a text.
+# Lower goes first. Only `--scheduling-policy priority` heeds it; vLLM 0.32 else ignores it.
+SCORE_PRIORITY = 0
+TEXT_PRIORITY = 1
+
+T = TypeVar("T")
+
+_QUESTION: Messages = (Message("user", "Yes or No?"),)
+
+
+class Garbage(Exception):
+    """An answer that is not one; it says nothing about the prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest(Generic[T]):
+    """A prompt with what is asked about it: where it goes and how the answer is read.
+
+    `read` raises Garbage for anything but an answer. All requests are pure: sending one twice does
+    no harm. One that `may_be_hedged` takes so little that it is worth it if the first is late.
+    """
+
+    path: str
+    messages: Messages
+    options: dict[str, Any]
+    read: Callable[[Any], T]
+    max_new_tokens: int = 0
+    may_be_hedged: bool = False
+
+    @property
+    def picture_ids(self) -> list[str]:
+        """Under which the prompt's pictures are cached."""
+        pictures = [message.picture for message in self.messages]
+        return [picture_id(picture) for picture in pictures if picture is not None]
+
+    def body(self, held: Container[str]) -> bytes:
+        """JSON, without the data of pictures whose ids are in `held`."""
+        return json.dumps({"messages": turns(self.messages, held), **self.options}).encode()
+
+
+def turns(messages: Messages, held: Container[str] = ()) -> list[dict[str, Any]]:
+    """Messages as OpenAI's API has them, without the data of pictures whose ids are in `held`."""
+    return [{"role": message.role, "content": _parts(message, held)} for message in messages]
+
+
+def about(request: ChatRequest[T], messages: Messages) -> ChatRequest[T]:
+    """The same question about another prompt."""
+    return replace(request, messages=messages)
+
+
+def text_request(model: str, messages: Messages, limits: GenerationLimits) -> ChatRequest[str]:
+    """Ask for the greedy text."""
+    options = {
+        "model": model,
+        "temperature": 0,
+        "max_tokens": limits.max_new_tokens,
+        "priority": TEXT_PRIORITY,
+    }
+    return ChatRequest(COMPLETIONS, messages, options, _read_text, limits.max_new_tokens)
+
+
+def score_request(
+    model: str, messages: Messages, answers: AnswerTokens
+) -> ChatRequest[AnswerLogprobs]:
+    """Ask for one token and for the log-probabilities of just the two answer tokens.
+
+    `logprob_token_ids` returns them raw whatever the server's logprobs mode is. A vLLM that does
+    not know it yet returns the two best of the allowed tokens if it runs with `--logprobs-mode
+    processed_logprobs`: both are then relative to the two of them, and their margin is the same.
+    """
+    options = {
+        "model": model,
+        "temperature": 0,
+        "max_tokens": 1,
+        "priority": SCORE_PRIORITY,
+        "logprobs": True,
+        "logprob_token_ids": [answers.yes, answers.no],
+        "allowed_token_ids": [answers.yes, answers.no],
+        "top_logprobs": 2,
+        "return_tokens_as_token_ids": True,
+    }
+
+    def read(answer: Any) -> AnswerLogprobs:
+        return _read_logprobs(answer, answers)
+
+    return ChatRequest(COMPLETIONS, messages, options, read, max_new_tokens=1, may_be_hedged=True)
+
+
+def tokens_request(model: str, messages: Messages) -> ChatRequest[list[int]]:
+    """Ask for the prompt's token ids, those of its pictures included.
+
+    An answered prompt ends with its answer, another where the model's answer would begin.
+    """
+    options = {
+        "model": model,
+        "add_generation_prompt": messages[-1].role == "user",
+        "add_special_tokens": False,  # the template has written every special token already
+    }
+    return ChatRequest(TOKENIZE, messages, options, _read_tokens)
+
+
+def probe_prompts() -> dict[str | None, Messages]:
+    """A question without an answer (None), and answered with each answer word."""
+    return {
+        None: _QUESTION,
+        YES: (*_QUESTION, Message("assistant", YES)),
+        NO: (*_QUESTION, Message("assistant", NO)),
+    }
+
+
+def answer_tokens(rendered: Mapping[str | None, Sequence[int]]) -> AnswerTokens:
+    """The answer tokens, from the token ids of `probe_prompts`."""
+    return find_answer_tokens(lambda word: rendered[word])
+
+
+def picture_id(picture: Picture) -> str:
+    """Under which a server caches a picture and all that it computes from it."""
+    return f"{picture.item_id}:{picture.version}"
+
+
+def _parts(message: Message, held: Container[str]) -> list[dict[str, Any]] | str:
+    if message.picture is None:
+        return message.text
+    uuid = picture_id(message.picture)
+    image = None
+    if uuid not in held:
+        encoded = base64.b64encode(message.picture.data).decode()
+        image = {"url": f"data:image/jpeg;base64,{encoded}"}
+    return [
+        {"type": "image_url", "image_url": image, "uuid": uuid},
+        {"type": "text", "text": message.text},
+    ]
+
+
+def _read_text(answer: Any) -> str:
+    try:
+        text = answer["choices"][0]["message"]["content"]
+    except (KeyError, IndexError, TypeError) as error:
+        raise Garbage(f"an answer without a text ({error!r})") from error
+    if not isinstance(text, str | None):
+        raise Garbage(f"a text that is {type(text).__name__}")
+    token_usage.note_answer(answer)
+    return (text or "").strip()
+
+
+def _read_logprobs(answer: Any, answers: AnswerTokens) -> AnswerLogprobs:
+    try:
+        position = answer["choices"][0]["logprobs"]["content"][0]
+        logprob_of = {entry["token"]: entry["logprob"] for entry in position["top_logprobs"]}
+    except (KeyError, IndexError, TypeError) as error:
+        raise Garbage(f"an answer without log-probabilities ({error!r})") from error
+    found: list[float] = []
+    for token in (answers.yes, answers.no):
+        logprob = logprob_of.get(f"token_id:{token}", "missing")
+        if logprob == "missing":
+            raise AnswerTokenMissing(
+                f"log-probabilities came of {sorted(logprob_of)}, without 'token_id:{token}'; the "
+                "server must support logprob_token_ids (vLLM 0.32) or run with `--logprobs-mode "
+                "processed_logprobs`"
+            )
+        if not isinstance(logprob, float | int) or not math.isfinite(logprob):
+            raise Garbage(f"the log-probability {logprob!r} for token {token}")
+        found.append(float(logprob))
+    token_usage.note_answer(answer)
+    return AnswerLogprobs(yes=found[0], no=found[1])
+
+
+def _read_tokens(answer: Any) -> list[int]:
+    try:
+        return [int(token) for token in answer["tokens"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise Garbage(f"an answer without tokens ({error!r})") from error

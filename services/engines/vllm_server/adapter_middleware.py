@@ -1,0 +1,155 @@
+"""Runs inside a vLLM server that may load adapters while it serves: which ones, and what it tells.
+
+vLLM itself loads whatever path or hub name it is sent. With this before it, as `msr serve-model
+--load-adapters-from FOLDER` puts it there, only folders directly below FOLDER are loaded, whose
+manifest belongs to their weights, to this base model and to these prompts; and `/v1/models` then
+says whose weights they are, by the same labels as for adapters given at the start (`served.py`).
+So what a client is told of an adapter was read where it was loaded.
+"""
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from services.core.errors import ArtifactMismatch, EngineError
+from services.engines.checkpoints import identify_servable
+from services.engines.contract import EngineIdentity
+from services.engines.vllm_client.model_list import adapter_labels
+
+log = structlog.get_logger(__name__)
+
+MIDDLEWARE = f"{__name__}.CheckedAdapters"
+_FOLDER, _MODEL = "MSR_LOAD_ADAPTERS_FROM", "MSR_LOAD_ADAPTERS_ONTO"
+# vLLM answers to another program's names of the same routes as well.
+_OTHER_WAY_IN = "/adapters"
+_MAX_BODY_BYTES = 64 * 1024
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+def environment(folder: str, *, model: str) -> dict[str, str]:
+    """What a server needs in its environment to load adapters of the base `model` from there."""
+    return {
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
+        _FOLDER: str(Path(folder).resolve()),
+        _MODEL: model,
+    }
+
+
+def folders_in(folder: str) -> list[str]:
+    """The adapters that lie there now; none if there is no such folder yet."""
+    return sorted(str(each.parent) for each in Path(folder).glob("*/adapter_config.json"))
+
+
+class CheckedAdapters:
+    """ASGI middleware of a vLLM server."""
+
+    def __init__(self, app: App) -> None:
+        """Made by vLLM, without arguments: what it needs is in the environment."""
+        self._app = app
+        self._folder = Path(os.environ[_FOLDER])
+        self._model = os.environ[_MODEL]
+        self._loaded: dict[str, EngineIdentity] = {}
+        self._routes: dict[tuple[str, str], App] = {
+            ("POST", "/v1/load_lora_adapter"): self._load,
+            ("POST", "/v1/unload_lora_adapter"): self._unload,
+            ("GET", "/v1/models"): self._tell,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on everything but loads that are refused."""
+        asked = (scope["method"], scope["path"]) if scope["type"] == "http" else ("", "")
+        if asked[1].startswith(_OTHER_WAY_IN):
+            await _answer(send, 404, {"error": {"message": "not served here"}})
+            return
+        await self._routes.get(asked, self._app)(scope, receive, send)
+
+    async def _load(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await _read(receive)
+        try:
+            name, identity = await asyncio.to_thread(self._check, body)
+        except (EngineError, ArtifactMismatch, OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("adapter_not_loaded", error=str(error))
+            await _answer(send, 400, {"error": {"message": f"adapter refused: {error}"}})
+            return
+        status, answer = await self._ask(scope, body)
+        if status == 200:
+            self._loaded[name] = identity
+            log.info("adapter_loaded", name=name, adapter=identity.adapter)
+        await _pass_on(send, status, answer)
+
+    async def _unload(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await _read(receive)
+        status, answer = await self._ask(scope, body)
+        if status == 200:
+            self._loaded.pop(str(json.loads(body)["lora_name"]), None)
+        await _pass_on(send, status, answer)
+
+    async def _tell(self, scope: Scope, receive: Receive, send: Send) -> None:
+        status, answer = await self._ask(scope, b"")
+        if status == 200:
+            listing = json.loads(answer)
+            served = {entry["id"] for entry in listing["data"]}
+            listing["data"] += [
+                {"id": label, "object": "model", "root": label, "parent": None}
+                for name, identity in self._loaded.items()
+                if name in served
+                for label in adapter_labels(name, identity)
+            ]
+            answer = json.dumps(listing).encode()
+        await _pass_on(send, status, answer)
+
+    def _check(self, body: bytes) -> tuple[str, EngineIdentity]:
+        asked = json.loads(body)
+        folder = Path(asked["lora_path"]).resolve()
+        if folder.parent != self._folder:
+            raise ValueError(
+                f"{folder} does not lie in {self._folder}, as --load-adapters-from asks"
+            )
+        return str(asked["lora_name"]), identify_servable(str(folder), model=self._model)
+
+    async def _ask(self, scope: Scope, body: bytes) -> tuple[int, bytes]:
+        """What vLLM itself answers."""
+        status, parts = 500, list[bytes]()
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            elif message["type"] == "http.response.body":
+                parts.append(message.get("body", b""))
+
+        await self._app(scope, receive, send)
+        return status, b"".join(parts)
+
+
+async def _read(receive: Receive) -> bytes:
+    body = b""
+    while len(body) <= _MAX_BODY_BYTES:
+        message = await receive()
+        body += bytes(message.get("body", b""))
+        if not message.get("more_body"):
+            return body
+    return b""  # which is no JSON, and so is refused
+
+
+async def _answer(send: Send, status: int, document: Any) -> None:
+    await _pass_on(send, status, json.dumps(document).encode())
+
+
+async def _pass_on(send: Send, status: int, body: bytes) -> None:
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

