@@ -32,7 +32,7 @@ from services.core.api_keys import Scope, issue
 from services.core.errors import InputError
 from services.core.wire import MAX_TIMEOUT_SECONDS
 from services.state.api_keys import ApiKeys
-from services.state.store import Store
+from services.state.user_store import Store
 
 BAR_CASES = 2_000
 WAYS = ("keyless", "keys required")

@@ -20,8 +20,8 @@ from services.core.records import Interaction, Item, ItemId, UserId, derive_even
 from services.core.recurrence import BLOCK_SIZE
 from services.deployment import choose_engine
 from services.settings import Settings
-from services.state.embedded import EmbeddedRedis
-from services.state.store import ItemRecord, Store
+from services.state.embedded_redis.server import EmbeddedRedis
+from services.state.user_store import ItemRecord, Store
 from services.worker.main import Worker
 
 

@@ -14,9 +14,9 @@ from benchmarks.drawn_catalogue import FIRST_TIMESTAMP_MS, draw_preference
 from benchmarks.retrieval_scale import percentiles
 from services.core.records import Interaction, ItemId, UserId, derive_event_id
 from services.core.recurrence import FoldedBlock, PreferenceState, split_blocks
-from services.state.embedded import EmbeddedRedis
+from services.state.embedded_redis.server import EmbeddedRedis
 from services.state.records import Folded, UserRecord, writer_of
-from services.state.store import Store
+from services.state.user_store import Store
 
 NUM_ITEMS = 20_000
 NUM_TEXTS = 2_000  # a user's texts are compressed alone, so others may have them too

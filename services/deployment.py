@@ -32,9 +32,9 @@ from services.engines.open_engine import open_engine
 from services.fetch.rules import FetchRules
 from services.listening import announce, is_loopback
 from services.settings import Settings
-from services.state.adapter_choices import AdapterChoices
-from services.state.embedded import EmbeddedRedis
-from services.state.store import Store
+from services.state.adapter_selection import AdapterChoices
+from services.state.embedded_redis.server import EmbeddedRedis
+from services.state.user_store import Store
 from services.stopping import set_by_signals
 from services.telemetry import tracing
 from services.telemetry.registry import new_registry

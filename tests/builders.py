@@ -18,7 +18,7 @@ from services.core.recurrence import PreferenceState
 from services.core.scoring import AnswerLogprobs
 from services.engines.contract import EngineIdentity
 from services.state.records import Folded, UserRecord
-from services.state.store import Store
+from services.state.user_store import Store
 
 START_MS = 1_700_000_000_000
 

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from services.state.embedded import EmbeddedRedis
-from services.state.store import Store
+from services.state.embedded_redis.server import EmbeddedRedis
+from services.state.user_store import Store
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ from services.batch.covers import COVER_ROW
 from services.core.artifacts import Artifact
 from services.core.images import DEFAULT_IMAGE_SIZE
 from services.core.records import ItemId
-from services.state.store import Store
+from services.state.user_store import Store
 
 # Far more than any takes on a busy machine; a file that keeps the API busy forever takes longer.
 HANGS_AFTER_SECONDS = 120.0

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from services.listening import LISTENING
-from services.state.embedded import server_binary
+from services.state.embedded_redis.server import server_binary
 
 # The code under test is the one beside this file, whatever else is installed.
 ROOT = Path(__file__).parents[2]

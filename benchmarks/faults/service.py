@@ -19,7 +19,7 @@ from services.core.recurrence import PreferenceState
 from services.deployment import DEMO_WEIGHTS
 from services.listening import LISTENING
 from services.state.records import Folded
-from services.state.store import Store
+from services.state.user_store import Store
 
 NUM_ITEMS = 60
 NUM_WORLD_USERS = 60

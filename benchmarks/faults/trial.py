@@ -31,7 +31,7 @@ from benchmarks.faults.programs import (
 from benchmarks.faults.verdict import Verdict, judge
 from benchmarks.faults.world import ITEM_IDS, prepare
 from services.core.records import Interaction
-from services.state.store import Store
+from services.state.user_store import Store
 
 NUM_WORKERS = 2
 NUM_SENDERS = 4

@@ -14,7 +14,7 @@ from services.core.prompts import PREFERENCE_LIMITS, HistoryItem, preference_mes
 from services.core.records import Interaction, ItemId, UserId
 from services.core.recurrence import PreferenceState, advance, current_preference
 from services.state.records import UserRecord
-from services.state.store import Store
+from services.state.user_store import Store
 
 STILL_SECONDS = 60.0
 _POLL_SECONDS = 0.05

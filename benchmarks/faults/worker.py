@@ -13,7 +13,7 @@ import sys
 from benchmarks.faults.digest_engine import DigestEngine
 from services.logs import configure
 from services.settings import Settings
-from services.state.store import Store
+from services.state.user_store import Store
 from services.worker.limits import WorkerLimits
 from services.worker.main import Worker
 

@@ -21,8 +21,8 @@ from services.api.recommend.cascade import Cascade
 from services.api.recommend.ordering_reload import LiveOrdering
 from services.api.recommend.shadow_scoring import ShadowScorer
 from services.fetch.download import CheckedClient
-from services.state.listing import Listing
-from services.state.store import Store
+from services.state.key_scan import Listing
+from services.state.user_store import Store
 
 
 @dataclass(frozen=True, slots=True)

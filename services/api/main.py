@@ -56,9 +56,9 @@ from services.engines.instrumented import unwrapped
 from services.fetch.download import CheckedClient
 from services.serving import QuietServer, base_url, listen, quiet_config
 from services.state.api_keys import ApiKeys
-from services.state.listing import Listing
-from services.state.shown import Shown
-from services.state.store import Store
+from services.state.exposures import Shown
+from services.state.key_scan import Listing
+from services.state.user_store import Store
 from services.stopping import set_by_signals
 from services.telemetry.registry import new_registry
 

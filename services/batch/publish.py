@@ -23,7 +23,7 @@ from services.core.prompts import PREFERENCE_FINGERPRINT
 from services.core.records import Interaction, Item, ItemId, UserId, derive_event_id
 from services.core.recurrence import BLOCK_SIZE, FoldedBlock, PreferenceState, split_blocks
 from services.state.records import Folded, ItemRecord, UserRecord, writer_of
-from services.state.store import Store
+from services.state.user_store import Store
 
 ITEMS_AT_ONCE = 200  # pictures of about 100 KB each
 USERS_AT_ONCE = 500

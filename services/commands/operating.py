@@ -77,7 +77,7 @@ async def _with_letters(
 ) -> Any:
     """What comes of the dead letters of these users, or of all."""
     from services.deployment import open_store
-    from services.state.events import Events
+    from services.state.work_queue import Events
 
     async with open_store(data, settings()) as store:
         events = Events(store, consumer="operator")

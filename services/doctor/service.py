@@ -18,7 +18,7 @@ from services.engines.contract import AS_SERVED
 from services.engines.vllm_client.model_list import Served, Weights
 from services.engines.vllm_client.server_http import Dropped, Fault, ServerHttp
 from services.settings import Settings
-from services.state.embedded import server_binary
+from services.state.embedded_redis.server import server_binary
 from services.state.records import Server
 
 # XAUTOCLAIM, by which the work of a killed worker is taken over, came with 6.2.

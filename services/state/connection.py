@@ -31,7 +31,7 @@ from redis.exceptions import (
 )
 
 from services.core.errors import InputError, StateError, StateUnavailable
-from services.state.presence import Presence
+from services.state.redis_health import Presence
 
 SCRIPTS = Path(__file__).parent / "scripts"
 MAX_CONNECTIONS = 64

@@ -28,9 +28,9 @@ from services.core.recurrence import (
     rebuild,
 )
 from services.engines.contract import Engine
-from services.state.events import Events
 from services.state.records import Folded, UserRecord, writer_of
-from services.state.store import Store
+from services.state.user_store import Store
+from services.state.work_queue import Events
 from services.worker.lane import NOT_ITS_OWN_FAULT, GaveUp, TryLater
 from services.worker.limits import WorkerLimits
 from services.worker.metrics import WorkerMetrics

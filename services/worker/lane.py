@@ -19,7 +19,7 @@ from services.core.errors import (
     StateConflict,
     StateUnavailable,
 )
-from services.state.events import Delivery, Events, GroupMissing, Queue
+from services.state.work_queue import Delivery, Events, GroupMissing, Queue
 from services.worker.limits import WorkerLimits
 from services.worker.metrics import WorkerMetrics
 

@@ -20,8 +20,8 @@ from prometheus_client import CollectorRegistry
 from services.core.errors import StateUnavailable
 from services.core.records import ItemId, UserId
 from services.engines.contract import Engine
-from services.state.events import Delivery, Events, GroupMissing
-from services.state.store import Store
+from services.state.user_store import Store
+from services.state.work_queue import Delivery, Events, GroupMissing
 from services.telemetry import origin, tracing
 from services.telemetry.origin import Origin
 from services.worker.folding import Folder

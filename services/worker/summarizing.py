@@ -12,9 +12,9 @@ import structlog
 from services.core.prompts import SUMMARY_LIMITS, summary_messages
 from services.core.records import ItemId
 from services.engines.contract import Engine
-from services.state.events import Events
 from services.state.records import ItemRecord
-from services.state.store import Store
+from services.state.user_store import Store
+from services.state.work_queue import Events
 from services.worker.lane import NOT_ITS_OWN_FAULT, TryLater
 from services.worker.limits import WorkerLimits
 from services.worker.metrics import WorkerMetrics

@@ -27,10 +27,10 @@ from services.engines.contract import EngineIdentity
 from services.retrieval.features import FEATURES, MARGIN
 from services.retrieval.fusion import Fusion, Ranker
 from services.retrieval.rankers import CheapScores
-from services.state.adapter_choices import AdapterChoices
+from services.state.adapter_selection import AdapterChoices
 from services.state.api_keys import ApiKeys
 from services.state.records import Folded
-from services.state.store import Store
+from services.state.user_store import Store
 
 IDENTITY = EngineIdentity(model="scripted", adapter="scripted-adapter")
 # Keys are asked for, and read with every request.

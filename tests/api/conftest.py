@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.api.builders import put_catalogue
 
 

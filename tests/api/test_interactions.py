@@ -3,7 +3,7 @@ import time
 import pytest
 
 from services.core.records import UserId
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.api.builders import an_app, send
 
 

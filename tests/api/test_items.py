@@ -7,7 +7,7 @@ from PIL import Image
 
 from services.core.records import ItemId
 from services.fetch.rules import FetchRules
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.api.builders import an_app, send
 
 

@@ -7,7 +7,7 @@ from services.api.http import problems
 from services.api.http.auth import AccessRules
 from services.api.main import describe
 from services.core import errors
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.api.builders import WITH_KEYS, an_app
 
 # Errors that only offline steps raise, or that a request never lets out of the process.

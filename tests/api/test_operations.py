@@ -3,8 +3,8 @@ from typing import ClassVar
 
 from services.core.errors import EngineUnavailable
 from services.core.prompts import SCORING_FINGERPRINT
-from services.state.embedded import EmbeddedRedis
-from services.state.store import Store
+from services.state.embedded_redis.server import EmbeddedRedis
+from services.state.user_store import Store
 from tests.api.builders import ScriptedEngine, an_app, put_catalogue, recommend, send
 
 

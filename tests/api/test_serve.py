@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from services.api.main import Background, serve
 from services.core.errors import InputError
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.api.builders import ScriptedEngine, an_app
 
 

@@ -1,5 +1,5 @@
 from services.core.records import UserId
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.api.builders import an_app, put_user, send
 
 

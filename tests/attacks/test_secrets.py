@@ -8,7 +8,7 @@ from benchmarks.faults.programs import api, ended_after, free_port, redis_server
 from benchmarks.faults.world import prepare
 from services.core.api_keys import Scope, issue
 from services.state.api_keys import ApiKeys
-from services.state.store import Store
+from services.state.user_store import Store
 
 PASSWORD, QUERY = "hunter2-redis", "hunter2-url"
 URLS = (

@@ -9,7 +9,7 @@ from services.core.artifacts import Artifact
 from services.core.errors import ArtifactMismatch, ArtifactMissing, EngineRefused
 from services.core.records import ItemId, UserId
 from services.core.splits import Cut
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.artifact_builders import write_interactions, write_items
 from tests.builders import DigestEngine, an_interaction, folded_by_hand, the_user
 from tests.worker.running import nothing_waits, work_to_the_end

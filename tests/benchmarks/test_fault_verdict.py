@@ -12,7 +12,7 @@ from benchmarks.faults.digest_engine import DigestEngine
 from benchmarks.faults.programs import Program, ended_after
 from benchmarks.faults.verdict import Verdict, judge
 from services.state.records import Folded
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.builders import a_history, put_items, some_ids, the_user
 from tests.worker.running import work_to_the_end
 

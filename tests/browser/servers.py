@@ -16,7 +16,7 @@ from services import demo
 from services.api.main import serve
 from services.deployment import choose_engine
 from services.settings import Settings
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.api.builders import an_app
 from tests.processes import program
 

@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 from playwright.sync_api import Browser, Page, expect
 
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.api.adapter_builders import SwappingEngine, put_adapter
 from tests.api.builders import an_app, live_adapters
 from tests.browser.chromium import PHONE, a_page, serious_violations

@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, expect
 
 from benchmarks.attacks.titles import ATTACKS, HELD_OUT
 from services.core.records import Item, ItemId
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.api.builders import ITEM_IDS, put_user
 from tests.browser.chromium import a_page
 from tests.browser.servers import a_world

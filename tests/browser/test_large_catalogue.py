@@ -4,7 +4,7 @@ from playwright.sync_api import Browser, expect
 from benchmarks.drawn_catalogue import draw_summary, draw_title
 from services.core.records import Item, ItemId
 from services.state.records import ItemRecord
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.browser.chromium import a_page
 from tests.browser.servers import a_world
 

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from services.core.personas import FILE, Persona, write_personas
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.api.builders import an_app, put_catalogue, put_user
 from tests.browser.chromium import PHONE, Watched, a_page
 from tests.browser.servers import a_world

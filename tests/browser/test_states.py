@@ -9,8 +9,8 @@ from services.core.api_keys import Scope
 from services.core.errors import EngineUnavailable
 from services.core.images import blank_image
 from services.core.records import Item, ItemId
-from services.state.embedded import EmbeddedRedis
-from services.state.store import Store
+from services.state.embedded_redis.server import EmbeddedRedis
+from services.state.user_store import Store
 from tests.api.builders import (
     ITEM_IDS,
     WITH_KEYS,

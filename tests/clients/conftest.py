@@ -7,7 +7,7 @@ import pytest
 
 from services.api.main import serve
 from services.core.personas import Persona, write_personas
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.api.builders import an_app, put_catalogue, put_user
 from tests.clients.serving import ScriptedServer, scripted, served
 

@@ -10,7 +10,7 @@ from services.cli import app
 from services.core.records import UserId
 from services.deployment import open_store
 from services.settings import Settings
-from services.state.events import Events
+from services.state.work_queue import Events
 from tests.builders import an_interaction, put_items
 
 USERS = ("u1", "u2")

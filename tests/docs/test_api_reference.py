@@ -1,7 +1,7 @@
 """The API reference is that of this API."""
 
 from services.api.reference import replace_reference
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.api.builders import WITH_KEYS, an_app
 from tests.docs.documents import ROOT
 

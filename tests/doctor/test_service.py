@@ -24,7 +24,7 @@ from services.engines.checkpoints import identify
 from services.engines.contract import EngineIdentity
 from services.engines.vllm_client.model_list import labels
 from services.settings import Settings
-from services.state.embedded import EmbeddedRedis
+from services.state.embedded_redis.server import EmbeddedRedis
 from services.state.records import Server
 from tests.doctor.json_server import json_server
 from tests.state.test_connection import a_free_port

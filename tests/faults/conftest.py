@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.faults.network import Network
 from benchmarks.faults.programs import ended_after, free_port, redis_server
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.builders import put_items, some_ids
 
 

@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from services.state import keys
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.builders import DigestEngine, a_history, an_interaction, offline, some_ids, the_user
 from tests.worker.running import dying, work_to_the_end
 

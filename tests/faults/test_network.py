@@ -7,7 +7,7 @@ import pytest
 from benchmarks.faults.network import Network
 from services.core.errors import StateUnavailable
 from services.state.connection import Script
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.builders import DigestEngine, a_history, an_interaction, offline, some_ids, the_user
 from tests.worker.running import dying, nothing_waits, until, work_to_the_end
 

@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 
 from benchmarks.faults.programs import Program, ended_after, free_port, redis_server
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.api.builders import a_client, an_app, put_catalogue
 
 # Of a request; a refusal must come much sooner.

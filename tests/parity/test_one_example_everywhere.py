@@ -20,7 +20,7 @@ from services.core.prompts import Messages
 from services.core.records import Item, ItemId, UserId
 from services.core.scoring import AnswerLogprobs, Calibration
 from services.engines.local.engine import LocalEngine
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.api.builders import an_app, put_user, recommend
 from tests.engines.conftest import a_cover, a_manifest
 

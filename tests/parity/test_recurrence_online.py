@@ -10,7 +10,7 @@ from services.batch import build_preferences, publish, summarize_images
 from services.core.artifacts import Artifact
 from services.core.errors import EngineRefused
 from services.core.records import Interaction, ItemId, UserId, derive_event_id
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.artifact_builders import write_interactions, write_items
 from tests.builders import DigestEngine
 from tests.worker.running import nothing_waits, until, work_to_the_end, working

@@ -8,7 +8,7 @@ from services.core.api_keys import ApiKey, Scope, issue
 from services.core.errors import StateError
 from services.state import keys
 from services.state.api_keys import ApiKeys
-from services.state.store import Store
+from services.state.user_store import Store
 
 DAY_SECONDS = 24 * 3600
 

@@ -7,7 +7,7 @@ import pytest
 
 from services.core.errors import InputError, StateError, StateUnavailable
 from services.state.connection import Connection, without_password
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.builders import an_interaction, put_items
 
 

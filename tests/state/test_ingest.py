@@ -4,8 +4,8 @@ import pytest
 
 from services.core.records import MAX_ID_CHARS, Interaction, ItemId, UserId
 from services.state import keys
-from services.state.events import Events
-from services.state.store import Store
+from services.state.user_store import Store
+from services.state.work_queue import Events
 from tests.builders import (
     START_MS,
     a_folded_user,

@@ -4,9 +4,9 @@ import pytest
 
 from services.core.prompts import HistoryItem
 from services.core.records import ItemId
-from services.state.events import Events
 from services.state.records import ItemRecord
-from services.state.store import Store
+from services.state.user_store import Store
+from services.state.work_queue import Events
 from tests.builders import an_item, put_items
 
 PICTURE = bytes(range(256))

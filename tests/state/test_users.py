@@ -8,10 +8,10 @@ import pytest
 from services.core.errors import StateConflict, UnknownUser
 from services.core.records import UserId
 from services.core.recurrence import PreferenceState
-from services.state.events import Events
 from services.state.keys import partition_of
 from services.state.records import Folded
-from services.state.store import Store
+from services.state.user_store import Store
+from services.state.work_queue import Events
 from tests.builders import (
     a_folded_user,
     a_history,

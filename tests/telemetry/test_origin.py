@@ -9,7 +9,7 @@ import structlog
 
 from services.core.records import UserId
 from services.state import keys
-from services.state.store import Store
+from services.state.user_store import Store
 from services.telemetry import origin
 from services.telemetry.origin import MAX_REQUESTS, Origin
 from tests.api.builders import ScriptedEngine, an_app, put_catalogue, put_user, recommend, send

@@ -22,7 +22,7 @@ from services.engines.local.engine import LocalEngine
 from services.engines.vllm_client.engine import VllmEngine
 from services.listening import wait_until_listening
 from services.state import keys
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.processes import msr, running
 from tests.vllm.conftest import ADAPTER, BASE, ModelServer, StartModelServer
 from tests.vllm.test_service import wait_until

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from services.engines.contract import Engine
 from services.state import keys
-from services.state.store import Store
+from services.state.user_store import Store
 from services.worker.limits import WorkerLimits
 from services.worker.main import Worker
 

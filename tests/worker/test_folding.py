@@ -4,7 +4,7 @@ import asyncio
 
 from services.core.errors import EngineRefused
 from services.core.records import ItemId, UserId
-from services.state.store import Store
+from services.state.user_store import Store
 from services.worker.limits import WorkerLimits
 from tests.builders import (
     DigestEngine,

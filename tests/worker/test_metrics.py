@@ -7,8 +7,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.core.errors import EngineTimeout, InputError
-from services.state.events import Events
-from services.state.store import Store
+from services.state.user_store import Store
+from services.state.work_queue import Events
 from services.worker.listener import listening
 from services.worker.main import Worker
 from services.worker.metrics import WorkerMetrics

@@ -5,9 +5,9 @@ import asyncio
 from services.core.errors import EngineRefused, EngineUnavailable
 from services.core.prompts import SUMMARY_LIMITS, summary_messages
 from services.core.records import ItemId
-from services.state.events import Events
 from services.state.records import ItemRecord
-from services.state.store import Store
+from services.state.user_store import Store
+from services.state.work_queue import Events
 from tests.builders import DigestEngine, an_item
 from tests.worker.running import nothing_waits, until, work_to_the_end, working
 

@@ -10,9 +10,9 @@ from structlog.testing import capture_logs
 from services.core.errors import EngineError, EngineOverloaded, EngineTimeout, EngineUnavailable
 from services.core.records import UserId
 from services.state import keys
-from services.state.embedded import EmbeddedRedis
-from services.state.events import Events
-from services.state.store import Store
+from services.state.embedded_redis.server import EmbeddedRedis
+from services.state.user_store import Store
+from services.state.work_queue import Events
 from services.worker.main import Worker
 from tests.builders import (
     DigestEngine,

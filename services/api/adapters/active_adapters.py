@@ -29,7 +29,7 @@ from services.core.experiments import draw_arm
 from services.core.records import UserId
 from services.engines.adapter_folders import AdapterFolders, FoundAdapter
 from services.engines.contract import AdapterHost, Engine, Scorer
-from services.state.adapter_choices import (
+from services.state.adapter_selection import (
     AdapterChoice,
     AdapterChoices,
     AdapterRef,

@@ -14,7 +14,7 @@ from services.api.monitoring.adapter_metrics import AdapterMetrics
 from services.core import wire
 from services.core.errors import StateError
 from services.core.records import Interaction, ItemId, UserId
-from services.state.shown import Shown
+from services.state.exposures import Shown
 
 log = structlog.get_logger(__name__)
 

@@ -16,7 +16,7 @@ from random import Random
 from typing import Generic, TypeVar
 
 from services.core.records import ItemId, UserId
-from services.state.listing import Found, ListedItem, Listing
+from services.state.key_scan import Found, ListedItem, Listing
 from services.state.records import ItemStatus
 
 REST = 9.0

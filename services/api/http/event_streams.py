@@ -18,7 +18,7 @@ from services.api.limits import Limits
 from services.api.monitoring.metrics import Metrics
 from services.core.errors import StateError, TooManyStreams
 from services.state.records import UserRecord
-from services.state.store import Store
+from services.state.user_store import Store
 
 MEDIA_TYPE = "text/event-stream"
 # Of one event, for the OpenAPI document.

@@ -13,7 +13,7 @@ import structlog
 from services.api.monitoring.metrics import Metrics
 from services.core.errors import BacklogFull, StateError
 from services.state.records import BacklogSize
-from services.state.store import Store
+from services.state.user_store import Store
 
 log = structlog.get_logger(__name__)
 

@@ -30,7 +30,7 @@ from services.core.errors import StateUnavailable
 from services.core.records import ItemId, UserId
 from services.retrieval.rankers import CheapScores
 from services.state.records import ItemRecord, UserRecord
-from services.state.store import Store
+from services.state.user_store import Store
 from services.telemetry import origin, tracing
 
 log = structlog.get_logger(__name__)

@@ -22,7 +22,7 @@ from services.core.scoring import score_candidates
 from services.core.wire import DegradedReason, Priority
 from services.engines.contract import Scorer
 from services.state.keys import score_key
-from services.state.store import Store
+from services.state.user_store import Store
 
 log = structlog.get_logger(__name__)
 

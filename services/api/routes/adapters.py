@@ -26,7 +26,7 @@ from services.core.errors import (
 )
 from services.engines.adapter_folders import FoundAdapter
 from services.engines.contract import EngineIdentity
-from services.state.adapter_choices import AdapterChoice, AdapterRef
+from services.state.adapter_selection import AdapterChoice, AdapterRef
 
 log = structlog.get_logger(__name__)
 

@@ -14,7 +14,7 @@ from services.core.prompts import SCORING_FINGERPRINT
 from services.core.scoring import Calibration
 from services.engines.contract import EngineIdentity
 from services.state import keys
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.api.adapter_builders import (
     MODEL,
     SERVED,

@@ -14,7 +14,7 @@ from services.api.recommend.shadow_scoring import pair_agreement
 from services.core.errors import EngineUnavailable
 from services.core.experiments import draw_arm
 from services.core.records import UserId
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.api.adapter_builders import SwappingEngine, put_adapter
 from tests.api.builders import an_app, live_adapters, put_user, recommend, send
 

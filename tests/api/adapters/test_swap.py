@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from services.core.records import UserId
 from services.engines.local.engine import LocalEngine
 from services.state import keys
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.api.adapter_builders import SERVED, SFT, put_adapter
 from tests.api.builders import ITEM_IDS, an_app, live_adapters, put_user, recommend, send
 

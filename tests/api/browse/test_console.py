@@ -6,7 +6,7 @@ import re
 import pytest
 
 from services.api.browse.console_files import FOLDER, read_console
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.api.builders import WITH_KEYS, an_app, send
 
 

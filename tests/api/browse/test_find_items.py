@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from services.core.records import Item, ItemId
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.api.builders import an_app, send
 
 

@@ -2,8 +2,8 @@ import asyncio
 
 from services.api.browse.search import Directory
 from services.core.records import UserId
-from services.state.listing import Found, Listing
-from services.state.store import Store
+from services.state.key_scan import Found, Listing
+from services.state.user_store import Store
 from tests.api.builders import an_app, put_user, send
 
 

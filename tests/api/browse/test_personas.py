@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from services.core.personas import Persona, write_personas
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.api.builders import an_app, put_user, send
 
 ANN = Persona(user_id="ann", name="From foxes to owls", about="Begins with foxes.")

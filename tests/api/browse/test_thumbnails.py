@@ -7,7 +7,7 @@ from services.api.browse.thumbnails import Covers
 from services.api.recommend.item_cache import ItemCache
 from services.core.images import blank_image
 from services.core.records import Item, ItemId
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.api.builders import an_app, send
 
 ITEM = Item(ItemId("fox"), "A fox", blank_image(336))

@@ -14,8 +14,8 @@ from services.api.route_guard import GuardedRoute
 from services.core.api_keys import ApiKey, Scope, issue
 from services.core.errors import Unauthenticated
 from services.state.api_keys import ApiKeys
-from services.state.embedded import EmbeddedRedis
-from services.state.store import Store
+from services.state.embedded_redis.server import EmbeddedRedis
+from services.state.user_store import Store
 from tests.api.builders import WITH_KEYS, a_client, a_token, an_app, bearer, put_user, send
 
 RECOMMEND = {"user_id": "u1"}

@@ -8,7 +8,7 @@ import httpx
 from fastapi import FastAPI
 
 from services.core.records import Interaction, ItemId, UserId
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.api.builders import an_app, put_user
 from tests.api.test_serve import Running
 

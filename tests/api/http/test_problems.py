@@ -5,7 +5,7 @@ import pytest
 import structlog
 
 from services.core.errors import BacklogFull, StateError
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.api.builders import ScriptedEngine, a_client, an_app, send
 
 RECOMMEND = {"user_id": "u1"}

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 
 from services.api.http.auth import AccessRules
 from services.state import keys
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.api.builders import WITH_KEYS, a_client, a_token, an_app, bearer, send
 
 READ = ("GET", "/items/i1", None)

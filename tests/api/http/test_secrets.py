@@ -4,7 +4,7 @@ import httpx
 import structlog
 
 from services.core.api_keys import Scope
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.api.builders import WITH_KEYS, a_token, an_app, bearer, send
 
 

@@ -2,7 +2,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.api.builders import a_client, an_app, send
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.api.builders import an_app, send
 
 

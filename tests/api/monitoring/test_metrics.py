@@ -9,8 +9,8 @@ from services.api.monitoring.score_drift import FEWEST_SCORES, NUM_SCORES, Score
 from services.api.recommend.item_cache import ItemCache
 from services.core.drift import ScoreHistogram
 from services.engines.contract import EngineIdentity
-from services.state.embedded import EmbeddedRedis
-from services.state.store import Store
+from services.state.embedded_redis.server import EmbeddedRedis
+from services.state.user_store import Store
 from tests.api.builders import ITEM_IDS, ScriptedEngine, an_app, put_catalogue, put_user, recommend
 
 HALVES = ScoreHistogram((0.5,), (50, 50))

@@ -4,7 +4,7 @@ from typing import Any
 import pyarrow as pa
 
 from services.core.artifacts import Artifact, QuarantinedRow, Recipe
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.api.builders import an_app, send
 
 ROWS = pa.table({"item_id": ["i1", "i2"]})

@@ -12,7 +12,7 @@ from services.core.errors import (
 )
 from services.core.prompts import Messages
 from services.core.scoring import AnswerLogprobs
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.api.builders import ScriptedEngine, an_app, ids_of, recommend, send
 
 # A deadline that is waited for in full, and in which a busy machine still gets to every prompt.

@@ -7,7 +7,7 @@ import pytest
 from services.core.errors import ArtifactMismatch
 from services.core.scoring import Calibration, yes_probability
 from services.engines.contract import EngineIdentity
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.api.builders import (
     IDENTITY,
     ScriptedEngine,

@@ -5,7 +5,7 @@ import asyncio
 from services.core.records import ItemId, UserId
 from services.core.recurrence import PreferenceState
 from services.state.records import Folded
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.api.builders import an_app, put_user, recommend, send
 from tests.builders import an_interaction
 

@@ -3,7 +3,7 @@ import pytest
 from services.core.records import Item, ItemId, UserId
 from services.core.scoring import yes_probability
 from services.state import keys
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.api.builders import (
     ScriptedEngine,
     ScriptedRankers,

@@ -10,7 +10,7 @@ from services.api.main import serve
 from services.api.recommend.ordering import Ordering
 from services.api.recommend.ordering_reload import Fingerprints
 from services.core.errors import ArtifactMismatch, ArtifactMissing
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.api.builders import (
     ScriptedEngine,
     ScriptedRankers,

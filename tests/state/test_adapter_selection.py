@@ -7,7 +7,7 @@ import pytest
 
 from services.core.errors import StateConflict, StateError
 from services.state import keys
-from services.state.adapter_choices import (
+from services.state.adapter_selection import (
     AdapterChoice,
     AdapterChoices,
     AdapterRef,
@@ -15,7 +15,7 @@ from services.state.adapter_choices import (
     Experiment,
     Shadow,
 )
-from services.state.store import Store
+from services.state.user_store import Store
 
 SPRING, SUMMER = AdapterRef("spring", "a" * 16), AdapterRef("summer", "b" * 16)
 FIRST = AdapterChoice(SPRING)

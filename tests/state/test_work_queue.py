@@ -3,8 +3,8 @@
 import pytest
 
 from services.core.records import ItemId, UserId
-from services.state.events import Delivery, Events, GroupMissing
-from services.state.store import Store
+from services.state.user_store import Store
+from services.state.work_queue import Delivery, Events, GroupMissing
 from tests.builders import an_interaction, an_item, put_items
 
 USER = UserId("u1")

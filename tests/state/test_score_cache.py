@@ -2,7 +2,7 @@
 
 from services.core.records import UserId
 from services.state import keys
-from services.state.store import Store
+from services.state.user_store import Store
 from tests.builders import a_folded_user, folded_by_hand, some_ids, the_user
 
 USER = UserId("u1")

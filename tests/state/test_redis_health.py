@@ -6,7 +6,7 @@ import time
 import pytest
 
 from services.core.errors import StateUnavailable
-from services.state.presence import PING_SECONDS, STARVED_SECONDS, Presence
+from services.state.redis_health import PING_SECONDS, STARVED_SECONDS, Presence
 
 
 async def never() -> None:

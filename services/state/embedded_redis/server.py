@@ -166,7 +166,7 @@ class EmbeddedRedis:
         socket_path = self._socket_path()
         (self.folder / "redis.socket").write_text(socket_path, encoding="utf-8")
         command = [
-            *(sys.executable, "-I", "-S", str(Path(__file__).with_name("supervise.py"))),
+            *(sys.executable, "-I", "-S", str(Path(__file__).with_name("supervisor.py"))),
             str(self.folder / "redis.users"),
             server_binary(),
             *("--port", "0", "--unixsocket", socket_path, "--unixsocketperm", "700"),

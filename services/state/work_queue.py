@@ -17,7 +17,7 @@ from typing import Any, Literal
 from services.core.records import ItemId, UserId
 from services.state import keys
 from services.state.connection import Command, GroupMissing, Script
-from services.state.store import Store
+from services.state.user_store import Store
 
 __all__ = ["DeadLetter", "Delivery", "Events", "GroupMissing", "Queue"]
 

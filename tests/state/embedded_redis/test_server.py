@@ -11,13 +11,13 @@ import pytest
 
 from services.core.errors import FolderNotWritable, StateUnavailable
 from services.core.records import ItemId
-from services.state.embedded import EmbeddedRedis
-from services.state.store import Store
+from services.state.embedded_redis.server import EmbeddedRedis
+from services.state.user_store import Store
 from tests.builders import an_item
 
 HOLD = """
 import sys
-from services.state.embedded import EmbeddedRedis
+from services.state.embedded_redis.server import EmbeddedRedis
 embedded = EmbeddedRedis(sys.argv[1])
 print(embedded.start(), flush=True)
 sys.stdin.read()

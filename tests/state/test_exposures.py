@@ -4,8 +4,8 @@ import pytest
 
 from services.core.records import Interaction, ItemId, UserId
 from services.state import keys
-from services.state.shown import Shown
-from services.state.store import Store
+from services.state.exposures import Shown
+from services.state.user_store import Store
 
 USER = UserId("u1")
 

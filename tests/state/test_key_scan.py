@@ -1,6 +1,6 @@
 from services.core.records import Interaction, Item, ItemId, UserId
-from services.state.listing import ListedItem, Listing
-from services.state.store import Store
+from services.state.key_scan import ListedItem, Listing
+from services.state.user_store import Store
 
 USERS = [UserId(name) for name in ("a:1", "b", "ü")]
 
