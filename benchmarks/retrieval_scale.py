@@ -22,13 +22,13 @@ import torch
 from benchmarks.programs import resident_bytes
 from services.core.artifacts import Recipe
 from services.core.records import ItemId
+from services.retrieval.artifact import Fitted, with_vectors, write
+from services.retrieval.cheap_rankers import ARTIFACT, CheapRankers
 from services.retrieval.features import FEATURES
-from services.retrieval.fitted import Fitted, with_vectors, write
-from services.retrieval.index import VectorIndex, assign_cells
-from services.retrieval.neighbors import Neighbors
-from services.retrieval.rankers import ARTIFACT, CheapRankers
-from services.retrieval.sequential import SasRec, SasRecShape, Sequential
-from services.retrieval.titles import Titles
+from services.retrieval.item_knn import Neighbors
+from services.retrieval.sasrec import SasRec, SasRecShape, Sequential
+from services.retrieval.tfidf import Titles
+from services.retrieval.vector_index import VectorIndex, assign_cells
 
 NUM_NEIGHBORS = 50  # MicroLens-50k has 40 an item after its k-core; popular items have hundreds
 TERMS_PER_TITLE = 8

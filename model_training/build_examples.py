@@ -25,7 +25,7 @@ from services.core.errors import EmptyDataset, RowRefused
 from services.core.prompts import SCORING_FINGERPRINT
 from services.core.records import ItemId, UserId
 from services.core.splits import SPLIT_SEED, Split, leave_last_out, split_users
-from services.retrieval.rankers import ARTIFACT as RETRIEVAL
+from services.retrieval.cheap_rankers import ARTIFACT as RETRIEVAL
 
 ARTIFACT = "examples"
 # As many as in evaluation: training takes the first few of them, validation and calibration all.

@@ -55,8 +55,8 @@ from services.core.artifacts import MADE_BY, Artifact, absolute_root
 from services.core.errors import ArtifactMismatch, ArtifactMissing, EmptyDataset, InputError
 from services.core.scoring import Calibration
 from services.engines.contract import Engine, EngineIdentity
+from services.retrieval.cheap_rankers import CheapRankers
 from services.retrieval.fusion import CHEAP, WITH_MARGIN, Ranker
-from services.retrieval.rankers import CheapRankers
 from services.sharding.ray_workers import RayWorkers
 
 MLLM = "mllm"

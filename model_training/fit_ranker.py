@@ -29,9 +29,9 @@ from model_training.score_trials import ScoringPlan, ScoringRequest, plan_scorin
 from services.core.artifacts import Artifact, Recipe, absolute_root
 from services.core.errors import ArtifactMismatch, EmptyDataset
 from services.engines.contract import Engine, EngineIdentity
+from services.retrieval.cheap_rankers import CheapRankers
 from services.retrieval.features import FEATURES, MARGIN
 from services.retrieval.fusion import CHEAP, WITH_MARGIN, Fusion
-from services.retrieval.rankers import CheapRankers
 from services.sharding.ray_workers import RayWorkers
 
 RULES = 1  # raise it when this step decides something differently, so that artifacts are remade

@@ -1,6 +1,6 @@
 """Step 4', `msr fit-retrieval`: the cheap rankers of the service.
 
-Reads `items` and `interactions`; writes `retrieval` (`services/retrieval/fitted.py` says what is in
+Reads `items` and `interactions`; writes `retrieval` (`services/retrieval/artifact.py` says what is in
 it): popularity and trending counts, item-kNN, TF-IDF of the titles, SASRec, the items' eras.
 
 What they are fitted on follows from the cut. `last` and `popular` hide the target items of
@@ -36,8 +36,8 @@ from services.core.artifacts import Artifact, Recipe
 from services.core.errors import ArtifactMismatch, EmptyDataset, HistoryTooShort, InputError
 from services.core.records import ItemId, UserId
 from services.core.splits import SPLIT_SEED, Cut, hold_out, split_users, training_popularity
-from services.retrieval import neighbors, popularity, titles
-from services.retrieval.fitted import (
+from services.retrieval import item_knn, popularity, tfidf
+from services.retrieval.artifact import (
     ITEMS_PER_SHARD,
     Fitted,
     is_whole,
@@ -45,10 +45,10 @@ from services.retrieval.fitted import (
     with_vectors,
     write,
 )
-from services.retrieval.index import EXACT_ITEMS, ITEMS_PER_CELL, assign_cells
-from services.retrieval.neighbors import Neighbors
-from services.retrieval.sequential import Sequential
-from services.retrieval.titles import TOKEN, Titles
+from services.retrieval.item_knn import Neighbors
+from services.retrieval.sasrec import Sequential
+from services.retrieval.tfidf import TOKEN, Titles
+from services.retrieval.vector_index import EXACT_ITEMS, ITEMS_PER_CELL, assign_cells
 
 log = structlog.get_logger(__name__)
 
@@ -90,8 +90,8 @@ def run(
             "split_seed": SPLIT_SEED,
             "half_lives": [popularity.HALF_LIFE_INTERACTIONS, popularity.HALF_LIFE_SHARE_OF_SPAN],
             "num_neighbors": num_neighbors,
-            "recency_decay": neighbors.RECENCY_DECAY,
-            "content_neighbors": titles.NUM_CONTENT_NEIGHBORS,
+            "recency_decay": item_knn.RECENCY_DECAY,
+            "content_neighbors": tfidf.NUM_CONTENT_NEIGHBORS,
             "sequential": config.as_dict(),
             "cells": [EXACT_ITEMS, ITEMS_PER_CELL],
             "items_per_shard": ITEMS_PER_SHARD,

@@ -35,7 +35,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from services.core.errors import ModelUnusable
-from services.retrieval.sequential import SasRec, SasRecShape, Sequential, pad_histories
+from services.retrieval.sasrec import SasRec, SasRecShape, Sequential, pad_histories
 
 log = structlog.get_logger(__name__)
 

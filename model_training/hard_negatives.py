@@ -17,7 +17,7 @@ from model_training.inputs import require_same_inputs
 from services.core.artifacts import Artifact
 from services.core.errors import RowRefused
 from services.core.records import ItemId, UserId
-from services.retrieval.rankers import ARTIFACT, CheapRankers
+from services.retrieval.cheap_rankers import ARTIFACT, CheapRankers
 
 # Deep enough that a draw is not the few items that every user is offered, and that most of what is
 # drawn is no item which the user would take as gladly as the target.

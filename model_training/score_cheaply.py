@@ -13,8 +13,8 @@ from model_training.metrics import Ranking
 from model_training.negatives import Trial
 from services.core.errors import ArtifactMismatch
 from services.core.records import ItemId
+from services.retrieval.cheap_rankers import CheapRankers
 from services.retrieval.features import FEATURES
-from services.retrieval.rankers import CheapRankers
 
 # The feature by which each of these models ranks.
 FEATURE_OF = {

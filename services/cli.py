@@ -18,11 +18,11 @@ except ImportError:
 from services.commands import (
     adapters,
     api_keys,
-    calling,
-    checking,
-    measuring,
+    bench,
+    doctor,
     offline,
-    operating,
+    operations,
+    replay,
     serving,
     training,
 )
@@ -54,17 +54,17 @@ app.command("serve")(serving.serve)
 app.command("worker")(serving.worker)
 app.add_typer(adapters.adapters, name="adapters")
 app.add_typer(api_keys.keys, name="keys")
-app.add_typer(operating.dead_letters, name="dead-letters")
-app.command("export-user")(operating.export_user)
-app.command("openapi")(calling.openapi)
-app.command("replay")(calling.replay)
-app.command("doctor")(checking.doctor)
+app.add_typer(operations.dead_letters, name="dead-letters")
+app.command("export-user")(operations.export_user)
+app.command("openapi")(replay.openapi)
+app.command("replay")(replay.replay)
+app.command("doctor")(doctor.doctor)
 
-app.command("demo")(measuring.demo)
-app.command("demo-model")(measuring.demo_model)
+app.command("demo")(bench.demo)
+app.command("demo-model")(bench.demo_model)
 # A benchmark reads its own options.
 _PASSES_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
-app.command("bench", context_settings=_PASSES_ON)(measuring.bench)
+app.command("bench", context_settings=_PASSES_ON)(bench.bench)
 
 
 def main() -> None:

@@ -38,7 +38,7 @@ from services.state.user_store import Store
 from services.stopping import set_by_signals
 from services.telemetry import tracing
 from services.telemetry.registry import new_registry
-from services.worker.listener import listening
+from services.worker.health_server import listening
 from services.worker.main import Worker
 from services.worker.metrics import WorkerMetrics
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 from tqdm import tqdm
 
-from services.batch.user_folds import UserFold, history_items, read_folds, take_over
+from services.batch.user_progress import UserFold, history_items, read_folds, take_over
 from services.core.artifacts import (
     Artifact,
     ArtifactWriter,

@@ -25,8 +25,8 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from services.batch.covers import COVER_ROW, Cover, CoverLoader
+from services.batch.filtering import Selection, select
 from services.batch.readers.source import Source, SourceItem, digest_source
-from services.batch.selection import Selection, select
 from services.core.artifacts import Artifact, ArtifactWriter, QuarantinedRow, Recipe, fingerprint
 from services.core.errors import InputError
 from services.core.images import DEFAULT_IMAGE_SIZE

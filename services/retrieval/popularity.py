@@ -22,7 +22,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from services.retrieval.pointed import sums
+from services.retrieval.sparse_scores import sums
 
 HALF_LIFE_INTERACTIONS = 1.0
 HALF_LIFE_SHARE_OF_SPAN = 0.1

@@ -22,13 +22,13 @@ from services.core.records import ItemId, UserId
 from services.engines.contract import Engine
 from services.state.user_store import Store
 from services.state.work_queue import Delivery, Events, GroupMissing
-from services.telemetry import origin, tracing
-from services.telemetry.origin import Origin
-from services.worker.folding import Folder
-from services.worker.lane import Lane, sleep_unless
+from services.telemetry import request_context, tracing
+from services.telemetry.request_context import Origin
+from services.worker.item_summarizer import Summarizer
 from services.worker.limits import WorkerLimits
 from services.worker.metrics import WorkerMetrics
-from services.worker.summarizing import Summarizer
+from services.worker.preference_updater import Folder
+from services.worker.queue_consumer import Lane, sleep_unless
 
 log = structlog.get_logger(__name__)
 
@@ -122,7 +122,7 @@ def _done_for(name: str, taken: Sequence[Delivery]) -> Iterator[None]:
     its log lines name them all.
     """
     oldest_first = sorted(taken, key=lambda delivery: delivery.queued_ms)
-    with origin.working_for(Origin.parse(each.origin) for each in oldest_first) as newest:
+    with request_context.working_for(Origin.parse(each.origin) for each in oldest_first) as newest:
         traces = [each.traceparent for each in newest if each.traceparent]
         with tracing.span(
             name,

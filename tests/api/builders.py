@@ -24,9 +24,9 @@ from services.core.recurrence import FoldedBlock, PreferenceState
 from services.core.scoring import AnswerLogprobs
 from services.engines.adapter_folders import AdapterFolders
 from services.engines.contract import EngineIdentity
+from services.retrieval.cheap_rankers import CheapScores
 from services.retrieval.features import FEATURES, MARGIN
 from services.retrieval.fusion import Fusion, Ranker
-from services.retrieval.rankers import CheapScores
 from services.state.adapter_selection import AdapterChoices
 from services.state.api_keys import ApiKeys
 from services.state.records import Folded

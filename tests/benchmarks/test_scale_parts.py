@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.retrieval_scale import measure_retrieval, write_synthetic
 from benchmarks.users_scale import measure_users
-from services.retrieval.rankers import CheapRankers
+from services.retrieval.cheap_rankers import CheapRankers
 
 
 def test_a_synthetic_artifact_is_one_that_the_rankers_load(tmp_path: Path):

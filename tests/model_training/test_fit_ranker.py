@@ -12,9 +12,9 @@ from services.core.errors import ArtifactMismatch, EmptyDataset, EngineUnavailab
 from services.core.scoring import AnswerLogprobs
 from services.core.splits import split_users
 from services.engines.contract import EngineIdentity
+from services.retrieval.cheap_rankers import CheapRankers
 from services.retrieval.features import FEATURES, MARGIN
 from services.retrieval.fusion import Ranker
-from services.retrieval.rankers import CheapRankers
 from tests.artifact_builders import write_interactions
 from tests.model_training.builders import some_histories, write_preferences, write_world
 

@@ -25,11 +25,11 @@ from services.batch.readers.microlens import MicroLens
 from services.core.artifacts import Artifact
 from services.core.errors import ArtifactMismatch, EmptyDataset, InputError
 from services.core.splits import split_users
-from services.retrieval import fitted
+from services.retrieval import artifact as fitted
+from services.retrieval.artifact import Fitted
+from services.retrieval.cheap_rankers import CheapRankers
 from services.retrieval.features import FEATURES
-from services.retrieval.fitted import Fitted
 from services.retrieval.popularity import count_popularity, count_trending
-from services.retrieval.rankers import CheapRankers
 from tests.artifact_builders import write_interactions, write_items
 from tests.model_training.builders import some_histories
 from tests.retrieval.builders import a_network

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from model_training import fit_sequential
 from model_training.fit_sequential import SequentialConfig, fit, title_features
 from services.core.errors import ModelUnusable
-from services.retrieval.sequential import SasRecShape, Sequential
+from services.retrieval.sasrec import SasRecShape, Sequential
 
 NUM_ITEMS = 12
 SHAPE = SasRecShape(dim=16, num_layers=1, num_heads=2, max_history=8)

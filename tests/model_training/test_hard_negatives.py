@@ -5,7 +5,7 @@ import pytest
 from model_training import fit_retrieval
 from model_training.hard_negatives import HardNegatives
 from services.core.errors import RowRefused
-from services.retrieval.rankers import CheapRankers
+from services.retrieval.cheap_rankers import CheapRankers
 from tests.model_training.builders import some_histories
 
 HISTORY = some_histories()["u3"]

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from services.core.errors import InputError
-from services.telemetry import origin, tracing
+from services.telemetry import request_context, tracing
 from tests.engines.conftest import a_prompt
 from tests.engines.vllm_client.vllm_servers import FakeServer, an_engine
 from tests.operations.collector import Received, collecting
@@ -142,4 +142,4 @@ def test_without_the_packages_the_remedy_is_named(monkeypatch: pytest.MonkeyPatc
 
     with pytest.raises(InputError, match=r"pip install 'msr\[tracing\]'"):
         tracing.configure("test", endpoint="http://127.0.0.1:9")
-    assert origin.headers() == {}
+    assert request_context.headers() == {}

@@ -7,11 +7,11 @@ import scipy.sparse as sp
 import torch
 
 from services.core.records import ItemId
-from services.retrieval.fitted import Fitted, with_vectors
-from services.retrieval.neighbors import Neighbors
-from services.retrieval.rankers import CheapRankers
-from services.retrieval.sequential import SasRec, SasRecShape, Sequential
-from services.retrieval.titles import Titles
+from services.retrieval.artifact import Fitted, with_vectors
+from services.retrieval.cheap_rankers import CheapRankers
+from services.retrieval.item_knn import Neighbors
+from services.retrieval.sasrec import SasRec, SasRecShape, Sequential
+from services.retrieval.tfidf import Titles
 
 ITEM_IDS = [ItemId(letter) for letter in "abcdef"]
 TERMS = {"red": 0, "blue": 1, "cat": 2}

@@ -7,7 +7,7 @@ import pytest
 
 from services.core.prompts import Messages
 from services.engines.vllm_client.engine import VllmEngine
-from services.telemetry import origin, tracing
+from services.telemetry import request_context, tracing
 from tests.operations.collector import Collector, collecting
 from tests.operations.monitoring import Exposed, Query, alert_queries, dashboard_queries
 from tests.vllm.conftest import ADAPTER, ModelServer, StartModelServer
@@ -53,7 +53,7 @@ def telling_server(
 async def ask(server: ModelServer, prompt: Messages) -> None:
     """Score a prompt for a request `from-a-browser`."""
     engine = await VllmEngine.connect([server.url], model="demo", adapter="demo-adapter")
-    with origin.serving("from-a-browser"):
+    with request_context.serving("from-a-browser"):
         await engine.score(prompt)
     await engine.close()
 

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from services.core.errors import EngineTimeout, InputError
 from services.state.user_store import Store
 from services.state.work_queue import Events
-from services.worker.listener import listening
+from services.worker.health_server import listening
 from services.worker.main import Worker
 from services.worker.metrics import WorkerMetrics
 from tests.builders import (

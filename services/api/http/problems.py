@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from services.core import errors, wire
-from services.telemetry.origin import current_request_id
+from services.telemetry.request_context import current_request_id
 
 log = structlog.get_logger(__name__)
 

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services.api.http import event_streams, problems
 from services.api.monitoring.metrics import Metrics
 from services.core.api_keys import ApiKey
-from services.telemetry import origin, tracing
+from services.telemetry import request_context, tracing
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +34,7 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        request_id = origin.request_id_from(headers.get(origin.HEADER))
+        request_id = request_context.request_id_from(headers.get(request_context.HEADER))
         started = time.perf_counter()
         status = 0
         stream_seconds: float | None = None
@@ -44,13 +44,13 @@ class RequestLog:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 answered = MutableHeaders(scope=message)
-                answered[origin.HEADER] = request_id
+                answered[request_context.HEADER] = request_id
                 if answered.get("content-type", "").startswith(event_streams.MEDIA_TYPE):
                     stream_seconds = time.perf_counter() - started
             await send(message)
 
         with (
-            origin.serving(request_id),
+            request_context.serving(request_id),
             tracing.span("request", kind="SERVER", parent=headers, request_id=request_id) as span,
         ):
             try:

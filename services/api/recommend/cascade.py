@@ -28,10 +28,10 @@ from services.api.recommend.shadow_scoring import ShadowScorer
 from services.core import wire
 from services.core.errors import StateUnavailable
 from services.core.records import ItemId, UserId
-from services.retrieval.rankers import CheapScores
+from services.retrieval.cheap_rankers import CheapScores
 from services.state.records import ItemRecord, UserRecord
 from services.state.user_store import Store
-from services.telemetry import origin, tracing
+from services.telemetry import request_context, tracing
 
 log = structlog.get_logger(__name__)
 
@@ -145,7 +145,7 @@ class Cascade:
         user = await self._store.load_user(user_id)
         if user is not None and user.history and not user.folded_version:
             # Never folded, though there is something to fold: ask, and rank with what there is.
-            await self._store.request_fold(user_id, origin=str(origin.current()))
+            await self._store.request_fold(user_id, origin=str(request_context.current()))
         return user
 
     @tracing.traced("wait for the fold")

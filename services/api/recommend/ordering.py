@@ -21,9 +21,9 @@ from services.core import wire
 from services.core.records import ItemId
 from services.core.scoring import Calibration, yes_probability
 from services.engines.contract import EngineIdentity
+from services.retrieval.cheap_rankers import Basis, CheapRankers, CheapScores
 from services.retrieval.features import FEATURES, MARGIN
 from services.retrieval.fusion import Fusion, Ranker
-from services.retrieval.rankers import Basis, CheapRankers, CheapScores
 
 T = TypeVar("T")
 

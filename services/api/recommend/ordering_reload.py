@@ -20,8 +20,8 @@ from services.api.recommend.ordering import Ordering
 from services.core.artifacts import Artifact, find_artifacts
 from services.core.errors import ArtifactMismatch, ArtifactMissing
 from services.engines.contract import EngineIdentity
+from services.retrieval.cheap_rankers import CheapRankers
 from services.retrieval.fusion import BESIDE, Ranker
-from services.retrieval.rankers import CheapRankers
 
 log = structlog.get_logger(__name__)
 

@@ -12,7 +12,7 @@ from services.core import wire
 from services.core.api_keys import Scope
 from services.core.errors import BacklogFull, StateError, StateUnavailable
 from services.core.records import Interaction, ItemId, UserId, derive_event_id
-from services.telemetry import origin
+from services.telemetry import request_context
 
 MAX_AHEAD_MS = 24 * 3600 * 1000
 INTERACTIONS_A_TOKEN = 100
@@ -65,7 +65,7 @@ async def take_in(
         else:
             reasons[index] = fault
     ingested = await parts.store.ingest(
-        [interaction for _, interaction in stored], origin=str(origin.current())
+        [interaction for _, interaction in stored], origin=str(request_context.current())
     )
     versions: dict[str, int] = {}
     num_accepted = num_duplicates = 0

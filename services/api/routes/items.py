@@ -28,7 +28,7 @@ from services.core.prompts import MAX_TITLE_CHARS, clean_text
 from services.core.records import Item, ItemId
 from services.fetch.download import fetch_image
 from services.state.records import ItemRecord
-from services.telemetry import origin
+from services.telemetry import request_context
 
 router = APIRouter(tags=["items"], route_class=GuardedRoute)
 
@@ -58,7 +58,7 @@ async def put(body: wire.ItemIn, parts: AppParts, response: Response) -> wire.It
             "characters are removed; give it a title in words"
         )
     item = Item(ItemId(body.item_id), title, await _picture(body, parts))
-    status = await parts.store.put_item(item, summary=None, origin=str(origin.current()))
+    status = await parts.store.put_item(item, summary=None, origin=str(request_context.current()))
     response.status_code = 202 if status == "pending" else 200
     return _loaded_view(await _load(item.item_id, parts))
 

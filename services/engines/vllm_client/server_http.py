@@ -21,7 +21,7 @@ from services.core.errors import (
 )
 from services.engines.vllm_client.chat_requests import TOO_LONG_PARAMETERS
 from services.engines.vllm_client.http_transport import FreeConnections
-from services.telemetry import origin
+from services.telemetry import request_context
 
 CONNECT_SECONDS = 5.0
 MAX_RETRY_AFTER_SECONDS = 60.0
@@ -118,7 +118,7 @@ class ServerHttp:
         self.asked_at = now()
         headers = {}
         if body is not None:
-            headers = {"content-type": "application/json", **origin.headers()}
+            headers = {"content-type": "application/json", **request_context.headers()}
         try:
             response = await self._http.request(method, path, content=body, headers=headers)
         except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError) as error:

@@ -12,7 +12,7 @@ from services.api.recommend.ordering import Ordering
 from services.api.recommend.ordering_reload import LiveOrdering, PublishedOrdering
 from services.core.artifacts import Artifact
 from services.core.errors import ArtifactMismatch, ArtifactMissing
-from services.retrieval.rankers import CheapRankers
+from services.retrieval.cheap_rankers import CheapRankers
 from tests.api.builders import IDENTITY, a_ranker
 from tests.artifact_builders import write_interactions, write_items
 

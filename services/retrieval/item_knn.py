@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from services.retrieval.pointed import Pointed
+from services.retrieval.sparse_scores import Pointed
 
 RECENCY_DECAY = 0.9
 # 0.9 ** 100 is 3e-5: what lies further back cannot change an order, only cost time.

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from services.retrieval.index import VectorIndex, assign_cells
+from services.retrieval.vector_index import VectorIndex, assign_cells
 
 DRAW = np.random.default_rng(3)
 DIRECTIONS = DRAW.standard_normal((60, 32)).astype(np.float32)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from services.retrieval.neighbors import MAX_HISTORY, Neighbors
+from services.retrieval.item_knn import MAX_HISTORY, Neighbors
 
 # Item 0 is like 1 (.5) and 2 (.2); item 1 is like 2 (.4); item 2 has no neighbors.
 NEIGHBORS = Neighbors(

@@ -15,9 +15,9 @@ from services.engines.contract import Engine
 from services.state.records import ItemRecord
 from services.state.user_store import Store
 from services.state.work_queue import Events
-from services.worker.lane import NOT_ITS_OWN_FAULT, TryLater
 from services.worker.limits import WorkerLimits
 from services.worker.metrics import WorkerMetrics
+from services.worker.queue_consumer import NOT_ITS_OWN_FAULT, TryLater
 
 log = structlog.get_logger(__name__)
 

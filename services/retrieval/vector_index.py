@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from services.retrieval.pointed import ranges, top
+from services.retrieval.sparse_scores import ranges, top
 
 Vectors = NDArray[np.float32]
 

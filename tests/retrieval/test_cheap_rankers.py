@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from services.core.errors import ArtifactMissing
+from services.retrieval.cheap_rankers import CheapRankers, CheapScores
 from services.retrieval.features import FEATURES
-from services.retrieval.rankers import CheapRankers, CheapScores
 from tests.retrieval.builders import ITEM_IDS, some_rankers
 
 

@@ -10,8 +10,8 @@ import structlog
 from services.core.records import UserId
 from services.state import keys
 from services.state.user_store import Store
-from services.telemetry import origin
-from services.telemetry.origin import MAX_REQUESTS, Origin
+from services.telemetry import request_context
+from services.telemetry.request_context import MAX_REQUESTS, Origin
 from tests.api.builders import ScriptedEngine, an_app, put_catalogue, put_user, recommend, send
 from tests.builders import DigestEngine, an_interaction, put_items, the_user
 from tests.engines.conftest import a_prompt
@@ -75,9 +75,9 @@ async def test_a_request_whose_interactions_an_earlier_fold_took_along_is_named_
 def test_of_many_requests_the_newest_are_named():
     origins = [Origin(f"request-{number}") for number in range(MAX_REQUESTS + 3)]
 
-    with origin.working_for(origins) as newest:
+    with request_context.working_for(origins) as newest:
         assert newest == tuple(origins[3:])
-        assert origin.current_request_id() == f"request-{MAX_REQUESTS + 2}"
+        assert request_context.current_request_id() == f"request-{MAX_REQUESTS + 2}"
 
 
 async def test_a_stream_record_of_an_older_version_is_folded_too(store: Store, logs: Logs):
@@ -105,7 +105,7 @@ async def test_the_summary_of_a_new_item_names_the_request_that_put_it(store: St
 async def test_a_model_server_is_told_the_request_with_an_id_of_its_own_for_each_prompt():
     server = FakeServer()
     engine = await an_engine(server)
-    with origin.serving("from-a-browser"):
+    with request_context.serving("from-a-browser"):
         for _ in range(2):
             await engine.score(a_prompt())
     await engine.score(a_prompt())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from services.retrieval.sequential import SasRec, SasRecShape, Sequential, pad_histories
+from services.retrieval.sasrec import SasRec, SasRecShape, Sequential, pad_histories
 
 SHAPE = SasRecShape(dim=16, num_layers=2, num_heads=2, max_history=4)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from model_training.fit_retrieval import fit_titles
-from services.retrieval.titles import NUM_CONTENT_NEIGHBORS, Terms
+from services.retrieval.tfidf import NUM_CONTENT_NEIGHBORS, Terms
 from tests.retrieval.builders import some_titles
 
 CATALOGUE = ["The red, red CAT", "a blue cat", "Größe 42 für den Hund", "!!", "blue blue blue sky"]

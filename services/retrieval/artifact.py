@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from services.core.artifacts import Artifact, Recipe
 from services.core.errors import ArtifactMismatch
 from services.core.records import ItemId
-from services.retrieval.neighbors import Neighbors
-from services.retrieval.sequential import SasRec, SasRecShape, Sequential
-from services.retrieval.titles import Titles
+from services.retrieval.item_knn import Neighbors
+from services.retrieval.sasrec import SasRec, SasRecShape, Sequential
+from services.retrieval.tfidf import Titles
 
 ITEMS_PER_SHARD = 10_000
 

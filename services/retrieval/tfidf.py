@@ -21,7 +21,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from services.retrieval.pointed import Pointed, ranges, sums, top
+from services.retrieval.sparse_scores import Pointed, ranges, sums, top
 
 # TfidfVectorizer's: words of two characters or more.
 TOKEN = re.compile(r"(?u)\b\w\w+\b")

@@ -9,8 +9,8 @@ import pytest
 
 from services.core.artifacts import Recipe
 from services.core.errors import ArtifactMismatch
-from services.retrieval import fitted
-from services.retrieval.rankers import CheapRankers
+from services.retrieval import artifact as fitted
+from services.retrieval.cheap_rankers import CheapRankers
 from tests.retrieval.builders import ITEM_IDS, some_fitted, some_rankers
 
 SHAPE = {"dim": 8, "num_layers": 1, "num_heads": 2, "max_history": 10}

@@ -27,14 +27,14 @@ from numpy.typing import NDArray
 
 from services.core.artifacts import Artifact, fingerprint
 from services.core.records import ItemId
+from services.retrieval.artifact import Fitted, read
 from services.retrieval.features import FEATURES
-from services.retrieval.fitted import Fitted, read
-from services.retrieval.index import Scan, VectorIndex
-from services.retrieval.neighbors import MAX_HISTORY as MAX_ITEMS
-from services.retrieval.pointed import Pointed, top
+from services.retrieval.item_knn import MAX_HISTORY as MAX_ITEMS
 from services.retrieval.popularity import rank_items
-from services.retrieval.titles import MAX_HISTORY as MAX_TITLES
-from services.retrieval.titles import Terms
+from services.retrieval.sparse_scores import Pointed, top
+from services.retrieval.tfidf import MAX_HISTORY as MAX_TITLES
+from services.retrieval.tfidf import Terms
+from services.retrieval.vector_index import Scan, VectorIndex
 
 ARTIFACT = "retrieval"
 

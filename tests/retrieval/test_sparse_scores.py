@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from services.retrieval.pointed import Pointed, top
+from services.retrieval.sparse_scores import Pointed, top
 
 
 @pytest.mark.parametrize("num_items", [8, 1_000_000])

@@ -31,10 +31,10 @@ from services.engines.contract import Engine
 from services.state.records import Folded, UserRecord, writer_of
 from services.state.user_store import Store
 from services.state.work_queue import Events
-from services.worker.lane import NOT_ITS_OWN_FAULT, GaveUp, TryLater
+from services.worker.item_summarizer import Summarizer
 from services.worker.limits import WorkerLimits
 from services.worker.metrics import WorkerMetrics
-from services.worker.summarizing import Summarizer
+from services.worker.queue_consumer import NOT_ITS_OWN_FAULT, GaveUp, TryLater
 
 log = structlog.get_logger(__name__)
 
