@@ -25,8 +25,8 @@ import httpx
 from benchmarks.running import markdown
 from clients.python import AsyncMsrClient, MsrClient
 from services.core.wire import RecommendRequest, RecommendResponse
-from services.listening import announce, wait_until_listening
-from services.serving import QuietServer, base_url, listen, quiet_config
+from services.process.announce import announce, wait_until_listening
+from services.process.http_server import QuietServer, base_url, listen, quiet_config
 
 BAR_MS = 1.0
 NUM_ITEMS = 20

@@ -22,9 +22,9 @@ from model_training.evaluation import MODELS, Evaluation
 from model_training.score_trials import Ablation
 from services.batch import build_preferences, prepare_catalogue, summarize_images
 from services.core.artifacts import Artifact
-from services.demo import open_demo_world
-from services.deployment import choose_engine
-from services.settings import Settings
+from services.deployment.assemble import choose_engine
+from services.deployment.demo_walk import open_demo_world
+from services.deployment.settings import Settings
 
 # What the model card promises: at least this, or at least this much below the adapter's AUC.
 BARS = {

@@ -33,7 +33,7 @@ from model_training.score_trials import ABLATIONS
 from model_training.statistics import Bootstrap
 from services.batch import build_preferences, prepare_catalogue, summarize_images
 from services.batch.readers.plain import Plain
-from services.deployment import DEMO_WEIGHTS
+from services.deployment.assemble import DEMO_WEIGHTS
 from services.engines.local.engine import LocalEngine
 
 PROTOCOL = "chrono-uniform"

@@ -36,9 +36,9 @@ from services.core.prompts import scoring_messages
 from services.core.records import Item, ItemId
 from services.core.recurrence import split_blocks
 from services.core.scoring import answer_margin
-from services.deployment import choose_engine
+from services.deployment.assemble import choose_engine
+from services.deployment.settings import Settings
 from services.engines.contract import Engine
-from services.settings import Settings
 
 # A title from an ordinary one.
 Attacks = Mapping[str, Callable[[str], str]]

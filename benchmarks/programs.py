@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from services.listening import wait_until_listening
+from services.process.announce import wait_until_listening
 
 MSR = (sys.executable, "-m", "services.cli")
 

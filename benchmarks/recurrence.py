@@ -18,8 +18,8 @@ from benchmarks.running import markdown
 from services.core.artifacts import Artifact
 from services.core.records import Interaction, Item, ItemId, UserId, derive_event_id
 from services.core.recurrence import BLOCK_SIZE
-from services.deployment import choose_engine
-from services.settings import Settings
+from services.deployment.assemble import choose_engine
+from services.deployment.settings import Settings
 from services.state.embedded_redis.server import EmbeddedRedis
 from services.state.user_store import ItemRecord, Store
 from services.worker.main import Worker

@@ -30,8 +30,8 @@ import psutil
 from benchmarks.faults.programs import Program, ended_after, free_port, redis_server
 from benchmarks.faults.service import NUM_ITEMS, api, prepare
 from benchmarks.running import markdown
-from services.deployment import DEMO_WEIGHTS
-from services.listening import LISTENING
+from services.deployment.assemble import DEMO_WEIGHTS
+from services.process.announce import LISTENING
 
 NUM_USERS = 5_000
 NUM_RECOMMENDED = 5

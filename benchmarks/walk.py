@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.programs import MSR, peak_bytes
 from benchmarks.running import markdown
-from services.demo import TOP
+from services.deployment.demo_walk import TOP
 
 
 def run(arguments: Sequence[str]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Step 4', `msr fit-retrieval`: the cheap rankers of the service.
 
-Reads `items` and `interactions`; writes `retrieval` (`services/retrieval/artifact.py` says what is in
-it): popularity and trending counts, item-kNN, TF-IDF of the titles, SASRec, the items' eras.
+Reads `items` and `interactions`; writes `retrieval` (see `services/retrieval/artifact.py`):
+popularity and trending counts, item-kNN, TF-IDF of the titles, SASRec, the items' eras.
 
 What they are fitted on follows from the cut. `last` and `popular` hide the target items of
 validation and test users and what came after them, so the rankers may stand beside the model in an

@@ -69,7 +69,7 @@ app.command("bench", context_settings=_PASSES_ON)(bench.bench)
 
 def main() -> None:
     """Run `msr`; an error of ours is one line on stderr and exit status 1."""
-    from services.logs import configure
+    from services.process.logs import configure
 
     configure(level=os.environ.get("MSR_LOG_LEVEL", "info"))
     try:

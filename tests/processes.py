@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from services.listening import wait_until_listening
+from services.process.announce import wait_until_listening
 
 # Only keeps a broken test from hanging.
 PATIENCE_SECONDS = 300.0

@@ -11,8 +11,8 @@ import pytest
 from clients.python import MsrClient, ProblemError
 from model_training.demo.world import write_files
 from services.core.wire import InteractionIn
-from services.deployment import DEMO_WEIGHTS
-from services.listening import wait_until_listening
+from services.deployment.assemble import DEMO_WEIGHTS
+from services.process.announce import wait_until_listening
 from tests.processes import msr, msr_says, running
 
 pytestmark = pytest.mark.slow

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 from benchmarks.faults.programs import Program, free_port
-from services.listening import LISTENING
+from services.process.announce import LISTENING
 
 NAME = "demo-merged"
 # 87,000 tokens of the demo model.

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from services.listening import LISTENING
+from services.process.announce import LISTENING
 from services.state.embedded_redis.server import server_binary
 
 # The code under test is the one beside this file, whatever else is installed.

@@ -16,8 +16,8 @@ from services.batch import prepare_catalogue, summarize_images
 from services.batch.readers.plain import Plain
 from services.core.records import Interaction, ItemId, UserId
 from services.core.recurrence import PreferenceState
-from services.deployment import DEMO_WEIGHTS
-from services.listening import LISTENING
+from services.deployment.assemble import DEMO_WEIGHTS
+from services.process.announce import LISTENING
 from services.state.records import Folded
 from services.state.user_store import Store
 

@@ -11,8 +11,8 @@ import signal
 import sys
 
 from benchmarks.faults.digest_engine import DigestEngine
-from services.logs import configure
-from services.settings import Settings
+from services.deployment.settings import Settings
+from services.process.logs import configure
 from services.state.user_store import Store
 from services.worker.limits import WorkerLimits
 from services.worker.main import Worker

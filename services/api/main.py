@@ -54,12 +54,12 @@ from services.core.records import Item, ItemId
 from services.engines.contract import Engine, Replicated
 from services.engines.instrumented import unwrapped
 from services.fetch.download import CheckedClient
-from services.serving import QuietServer, base_url, listen, quiet_config
+from services.process.http_server import QuietServer, base_url, listen, quiet_config
+from services.process.signals import set_by_signals
 from services.state.api_keys import ApiKeys
 from services.state.exposures import Shown
 from services.state.key_scan import Listing
 from services.state.user_store import Store
-from services.stopping import set_by_signals
 from services.telemetry.registry import new_registry
 
 log = structlog.get_logger(__name__)

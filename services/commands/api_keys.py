@@ -92,7 +92,7 @@ def revoke_key(
 
 
 async def _with_keys(data: str, work: Any) -> Any:
-    from services.deployment import open_store
+    from services.deployment.assemble import open_store
     from services.state.api_keys import ApiKeys
 
     async with open_store(data, settings()) as store:

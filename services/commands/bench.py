@@ -18,8 +18,8 @@ def demo(
     ] = False,
 ) -> None:
     """Prepare the demo world, serve it, and walk through what happens."""
-    from services import demo as step
-    from services.logs import configure
+    from services.deployment import demo_walk as step
+    from services.process.logs import configure
 
     configure(level=os.environ.get("MSR_LOG_LEVEL", "warning"))  # the walk is what is to be read
     if not run(step.run(data, port=port, once=once)):

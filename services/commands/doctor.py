@@ -40,10 +40,10 @@ def doctor(
     """
     from pydantic import ValidationError
 
-    from services.deployment import choose_engine
+    from services.deployment.assemble import choose_engine
+    from services.deployment.settings import Settings
     from services.doctor.checks import all_checks
     from services.doctor.findings import run_checks
-    from services.settings import Settings
 
     fault: ValidationError | MsrError | None = None
     try:

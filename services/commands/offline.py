@@ -172,7 +172,7 @@ def _source(
         raise InputError("name one data set: --demo, --microlens, --amazon or --catalogue")
     if demo:
         from model_training.demo.world import IMAGE_SIZE
-        from services.demo import open_demo_world
+        from services.deployment.demo_walk import open_demo_world
 
         return open_demo_world(data), IMAGE_SIZE
     if amazon is not None:

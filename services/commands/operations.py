@@ -63,7 +63,7 @@ def export_user(
     import json
 
     from services.core.records import UserId
-    from services.deployment import open_store
+    from services.deployment.assemble import open_store
 
     async def work() -> dict[str, Any]:
         async with open_store(data, settings()) as store:
@@ -76,7 +76,7 @@ async def _with_letters(
     data: str, users: list[str] | None, work: Callable[[Any, list[Any]], Awaitable[Any]]
 ) -> Any:
     """What comes of the dead letters of these users, or of all."""
-    from services.deployment import open_store
+    from services.deployment.assemble import open_store
     from services.state.work_queue import Events
 
     async with open_store(data, settings()) as store:

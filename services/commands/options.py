@@ -94,7 +94,7 @@ def settings(**given: Any) -> Any:
     """The environment's settings, but for those given here."""
     from pydantic import ValidationError
 
-    from services.settings import Settings
+    from services.deployment.settings import Settings
 
     try:
         return Settings(**given)
@@ -115,7 +115,7 @@ def engine_choice(
 
     On Ray, vLLM without a server runs in the workers.
     """
-    from services.deployment import choose_engine
+    from services.deployment.assemble import choose_engine
 
     given = settings() if not urls else settings(vllm_urls=tuple(urls))
     kind: EngineKind = "local" if engine == EngineName.local else "vllm"

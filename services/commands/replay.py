@@ -9,7 +9,7 @@ import typer
 
 from services.commands.options import HERE, ApiKeyOption, ApiUrl, AsJson
 from services.commands.reporting import report
-from services.stopping import set_by_signals
+from services.process.signals import set_by_signals
 
 
 def openapi(

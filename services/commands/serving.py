@@ -17,7 +17,7 @@ from services.commands.options import (
     settings,
 )
 from services.commands.reporting import report, run
-from services.logs import without_progress_bars
+from services.process.logs import without_progress_bars
 
 
 class Dtype(StrEnum):
@@ -111,9 +111,9 @@ def serve_model(
 
 def publish(data: Data = "data", as_json: AsJson = False) -> None:
     """Load items, histories and preferences into Redis; `serve` does it by itself."""
-    from services import deployment
+    from services.deployment import assemble
 
-    report(lambda: deployment.publish(data, settings()), as_json)
+    report(lambda: assemble.publish(data, settings()), as_json)
 
 
 def serve(
@@ -134,10 +134,10 @@ def serve(
 ) -> None:
     """Answer the HTTP API."""
     without_progress_bars()
-    from services import deployment
+    from services.deployment import assemble
 
     choice = engine_choice(data, engine, model, adapter, url)
-    run(deployment.serve(data, choice, settings(), host=host, port=port, with_worker=worker))
+    run(assemble.serve(data, choice, settings(), host=host, port=port, with_worker=worker))
 
 
 def worker(
@@ -149,7 +149,7 @@ def worker(
 ) -> None:
     """Fold interactions into preferences and summarize new items, as they arrive."""
     without_progress_bars()
-    from services import deployment
+    from services.deployment import assemble
 
     choice = engine_choice(data, engine, model, adapter, url)
-    run(deployment.work(data, choice, settings()))
+    run(assemble.work(data, choice, settings()))

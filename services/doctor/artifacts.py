@@ -14,7 +14,7 @@ from services.core.prompts import (
     SUMMARY_FINGERPRINT,
 )
 from services.core.recurrence import BLOCK_SIZE
-from services.deployment import EngineChoice
+from services.deployment.assemble import EngineChoice
 from services.doctor.findings import Finding, Status, problem_of
 from services.engines.adapter_folders import AdapterFolders
 from services.engines.adapter_manifest import require_servable

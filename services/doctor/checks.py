@@ -8,7 +8,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from services.core.errors import MsrError
-from services.deployment import EngineChoice
+from services.deployment.assemble import EngineChoice
+from services.deployment.settings import Settings
 from services.doctor.artifacts import look_at_adapter, look_at_data
 from services.doctor.findings import Check
 from services.doctor.machine import (
@@ -19,7 +20,6 @@ from services.doctor.machine import (
     look_at_python,
 )
 from services.doctor.service import look_at_model_servers, look_at_redis, look_at_settings
-from services.settings import Settings
 
 
 def all_checks(

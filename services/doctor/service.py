@@ -11,13 +11,13 @@ from pathlib import Path
 from pydantic import AliasChoices, ValidationError
 
 from services.core.errors import MsrError
-from services.deployment import EngineChoice, open_store
+from services.deployment.assemble import EngineChoice, open_store
+from services.deployment.settings import Settings
 from services.doctor.findings import Finding, problem_of
 from services.engines.adapter_manifest import MANIFEST, read_adapter_manifest
 from services.engines.contract import AS_SERVED
 from services.engines.vllm_client.model_list import Served, Weights
 from services.engines.vllm_client.server_http import Dropped, Fault, ServerHttp
-from services.settings import Settings
 from services.state.embedded_redis.server import server_binary
 from services.state.records import Server
 

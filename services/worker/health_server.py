@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from services.serving import QuietServer, base_url, listen, quiet_config
+from services.process.http_server import QuietServer, base_url, listen, quiet_config
 from services.telemetry.registry import CONTENT_TYPE, render
 
 log = structlog.get_logger(__name__)

@@ -7,7 +7,7 @@ from typing import Any
 from services.core.errors import EngineError
 from services.core.prompts import Messages
 from services.core.scoring import AnswerLogprobs
-from services.deployment import DEMO_WEIGHTS
+from services.deployment.assemble import DEMO_WEIGHTS
 from services.engines.checkpoints import identify_servable
 from services.engines.contract import EngineIdentity, Scorer
 from tests.api.builders import ScriptedEngine, a_title

@@ -12,10 +12,10 @@ from typing import Any
 from fastapi import FastAPI
 
 from model_training.demo.world import write_files
-from services import demo
 from services.api.main import serve
-from services.deployment import choose_engine
-from services.settings import Settings
+from services.deployment import demo_walk
+from services.deployment.assemble import choose_engine
+from services.deployment.settings import Settings
 from services.state.user_store import Store
 from tests.api.builders import an_app
 from tests.processes import program
@@ -31,7 +31,7 @@ def prepare_demo(folder: Path, *, num_items: int = NUM_ITEMS, num_users: int = N
     choice = choose_engine(data, Settings(), kind="local", model=None, adapter=None)
     # Playwright keeps an event loop in this thread.
     with ThreadPoolExecutor(1) as thread:
-        thread.submit(asyncio.run, demo.prepare(data, choice)).result()
+        thread.submit(asyncio.run, demo_walk.prepare(data, choice)).result()
     return data
 
 

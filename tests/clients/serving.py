@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from services.serving import QuietServer, base_url, listen, quiet_config
+from services.process.http_server import QuietServer, base_url, listen, quiet_config
 
 PATIENCE_SECONDS = 120
 

@@ -10,8 +10,8 @@ from typer.testing import CliRunner, Result
 
 from services.cli import app
 from services.core.errors import InputError
-from services.deployment import open_store
-from services.settings import Settings
+from services.deployment.assemble import open_store
+from services.deployment.settings import Settings
 from services.state.api_keys import ApiKeys
 
 READ = ("--scope", "read")

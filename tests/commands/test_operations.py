@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 
 from services.cli import app
 from services.core.records import UserId
-from services.deployment import open_store
-from services.settings import Settings
+from services.deployment.assemble import open_store
+from services.deployment.settings import Settings
 from services.state.work_queue import Events
 from tests.builders import an_interaction, put_items
 

@@ -6,7 +6,7 @@ import click
 import typer
 
 from services.cli import app
-from services.settings import Settings
+from services.deployment.settings import Settings
 
 # Read where it is needed, before any setting or option.
 _BESIDE = {"MSR_LOG_LEVEL", "REDIS_URL_FILE"}

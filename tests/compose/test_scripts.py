@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from services.deployment import DEMO_WEIGHTS
+from services.deployment.assemble import DEMO_WEIGHTS
 from services.engines.vllm_server.command import ServeOptions, build_command
 from tests.compose.composed import COMPOSE, ROOT, load
 

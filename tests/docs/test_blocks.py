@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from services.listening import wait_until_listening
+from services.process.announce import wait_until_listening
 from tests.docs.documents import DOCUMENTS, ROOT, RUNNABLE, Block, read_blocks
 from tests.state.test_connection import a_free_port
 

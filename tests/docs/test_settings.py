@@ -2,7 +2,7 @@
 
 from pydantic import AliasChoices
 
-from services.settings import Settings
+from services.deployment.settings import Settings
 from tests.docs.documents import ROOT
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from services.batch import build_preferences, summarize_images
-from services.deployment import DEMO_WEIGHTS, choose_engine
+from services.deployment.assemble import DEMO_WEIGHTS, choose_engine
+from services.deployment.settings import Settings
 from services.doctor.artifacts import look_at_adapter, look_at_data
 from services.doctor.findings import Check, Finding, run_checks
-from services.settings import Settings
 from tests.artifact_builders import EchoEngine, write_interactions, write_items
 
 TITLES = {f"i{k}": f"title {k}" for k in range(4)}

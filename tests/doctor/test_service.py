@@ -11,7 +11,8 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from services.core.errors import InputError
-from services.deployment import DEMO_WEIGHTS, EngineChoice, choose_engine
+from services.deployment.assemble import DEMO_WEIGHTS, EngineChoice, choose_engine
+from services.deployment.settings import Settings
 from services.doctor.findings import Check, Finding, run_checks
 from services.doctor.service import (
     judge_clock,
@@ -23,7 +24,6 @@ from services.doctor.service import (
 from services.engines.checkpoints import identify
 from services.engines.contract import EngineIdentity
 from services.engines.vllm_client.model_list import labels
-from services.settings import Settings
 from services.state.embedded_redis.server import EmbeddedRedis
 from services.state.records import Server
 from tests.doctor.json_server import json_server

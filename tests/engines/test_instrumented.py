@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from services.core.errors import EngineRefused
 from services.core.prompts import GenerationLimits
-from services.deployment import DEMO_WEIGHTS
+from services.deployment.assemble import DEMO_WEIGHTS
 from services.engines.contract import AdapterHost
 from services.engines.instrumented import EngineMetrics, observed, unwrapped
 from services.engines.local.engine import LocalEngine

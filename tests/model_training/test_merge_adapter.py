@@ -18,7 +18,7 @@ from services.core.images import prepare_image
 from services.core.prompts import Messages, scoring_messages
 from services.core.records import Item, ItemId
 from services.core.scoring import answer_margin
-from services.deployment import DEMO_WEIGHTS
+from services.deployment.assemble import DEMO_WEIGHTS
 from services.engines.adapter_manifest import read_adapter_manifest
 from services.engines.checkpoints import fingerprint_checkpoint
 from services.engines.local.engine import LocalEngine

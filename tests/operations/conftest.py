@@ -14,7 +14,7 @@ import pytest
 from clients.python import MsrClient
 from model_training.demo.world import write_files
 from services.core.wire import InteractionIn
-from services.deployment import DEMO_WEIGHTS
+from services.deployment.assemble import DEMO_WEIGHTS
 from services.state.embedded_redis.server import EmbeddedRedis
 from tests.operations.collector import Collector, collecting
 from tests.processes import PATIENCE_SECONDS, msr, program

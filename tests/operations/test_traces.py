@@ -119,9 +119,9 @@ def test_a_collector_that_is_away_does_not_keep_a_program_from_ending():
 def test_while_traces_are_off_nothing_of_opentelemetry_is_imported():
     program = """
 import sys
-import services.api.main, services.deployment, services.worker.main
+import services.api.main, services.deployment.assemble, services.worker.main
 import services.engines.vllm_client.engine
-from services.settings import Settings
+from services.deployment.settings import Settings
 from services.telemetry import tracing
 tracing.configure("msr-api", endpoint=Settings().otlp_endpoint)
 with tracing.span("request", parent={"traceparent": "00-1-2-01"}) as span:

@@ -7,7 +7,7 @@ import pytest
 
 from model_training import evaluate
 from services.batch import build_preferences, summarize_images
-from services.deployment import DEMO_WEIGHTS
+from services.deployment.assemble import DEMO_WEIGHTS
 from services.engines.checkpoints import identify
 from services.engines.contract import Engine
 from services.engines.local.engine import LocalEngine

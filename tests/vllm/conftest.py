@@ -20,8 +20,8 @@ from model_training.demo.world import DEMO_SEED, IMAGE_SIZE, DemoWorld, draw_tas
 from services.core.images import prepare_image
 from services.core.prompts import Messages, scoring_messages
 from services.core.records import Item, ItemId
-from services.deployment import DEMO_WEIGHTS
-from services.listening import wait_until_listening
+from services.deployment.assemble import DEMO_WEIGHTS
+from services.process.announce import wait_until_listening
 from tests.processes import PATIENCE_SECONDS
 
 BASE = str(DEMO_WEIGHTS / "base")

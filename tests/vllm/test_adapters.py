@@ -16,11 +16,11 @@ from model_training.demo.world import write_files
 from services.core.prompts import Messages
 from services.core.records import UserId
 from services.core.wire import RecommendResponse
-from services.deployment import DEMO_WEIGHTS
+from services.deployment.assemble import DEMO_WEIGHTS
 from services.engines.checkpoints import identify
 from services.engines.local.engine import LocalEngine
 from services.engines.vllm_client.engine import VllmEngine
-from services.listening import wait_until_listening
+from services.process.announce import wait_until_listening
 from services.state import keys
 from services.state.user_store import Store
 from tests.processes import msr, running

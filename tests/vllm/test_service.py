@@ -18,7 +18,7 @@ from benchmarks.programs import digest_tree
 from clients.python import MsrClient
 from model_training.demo.world import write_files
 from services.core.wire import InteractionIn, RecommendResponse
-from services.listening import wait_until_listening
+from services.process.announce import wait_until_listening
 from tests.processes import PATIENCE_SECONDS, msr, running
 from tests.vllm.conftest import ADAPTER, ModelServer, StartModelServer
 

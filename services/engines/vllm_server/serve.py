@@ -34,7 +34,7 @@ from services.engines.vllm_server.command import (
     device_of_this_machine,
 )
 from services.engines.vllm_server.process_group import ProcessGroup
-from services.listening import announce, is_loopback
+from services.process.announce import announce, is_loopback
 
 log = structlog.get_logger(__name__)
 

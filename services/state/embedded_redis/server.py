@@ -7,7 +7,7 @@ change to an append-only file in a folder that the user names; a restart finds i
         store = await Store.open(url)
 
 `msr serve` and `msr worker` on the same folder share one server: whoever comes first starts it, the
-last to leave stops it, and a program that is killed counts as having left (`supervise.py`). Three
+last to leave stops it, and a program that is killed counts as having left (`supervisor.py`). Three
 files in the folder say so:
 
     redis.users     shared lock held by every program that uses the server

@@ -1,6 +1,6 @@
 """Keeps an embedded Redis running while any program uses it, and stops it after the last one.
 
-Run by `embedded.py` as `python -I -S supervise.py USERS_LOCK COMMAND...`; standard library only.
+Run by `embedded.py` as `python -I -S supervisor.py USERS_LOCK COMMAND...`; standard library only.
 Every program that uses the server holds a shared lock on the file USERS_LOCK. The kernel takes the
 lock back when a program ends, however it ends; this process then gets the exclusive lock and stops
 the server by SIGTERM, on which Redis brings everything to disk. A server that dies otherwise is

@@ -15,7 +15,7 @@ from services.core.errors import (
 )
 from services.core.prompts import GenerationLimits
 from services.core.scoring import AnswerLogprobs
-from services.deployment import DEMO_WEIGHTS
+from services.deployment.assemble import DEMO_WEIGHTS
 from services.engines.checkpoints import identify
 from services.engines.contract import AdapterHost
 from services.engines.local.engine import LocalEngine

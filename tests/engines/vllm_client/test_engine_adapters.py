@@ -11,7 +11,7 @@ import pytest
 
 from services.core.errors import AdapterRefused, ArtifactMismatch, EngineUnavailable, ModelUnusable
 from services.core.scoring import NOT_CALIBRATED
-from services.deployment import DEMO_WEIGHTS
+from services.deployment.assemble import DEMO_WEIGHTS
 from services.engines.checkpoints import identify
 from services.engines.contract import AS_SERVED, EngineIdentity
 from services.engines.vllm_client.engine import VllmEngine

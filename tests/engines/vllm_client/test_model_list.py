@@ -8,7 +8,7 @@ import pytest
 from services.core.drift import ScoreHistogram
 from services.core.errors import ArtifactMismatch, EngineUnavailable, ModelUnusable
 from services.core.scoring import NOT_CALIBRATED, Calibration
-from services.deployment import DEMO_WEIGHTS
+from services.deployment.assemble import DEMO_WEIGHTS
 from services.engines.checkpoints import identify
 from services.engines.contract import AS_SERVED, EngineIdentity
 from services.engines.vllm_client.model_list import Served, labels

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from services.deployment import DEMO_WEIGHTS
+from services.deployment.assemble import DEMO_WEIGHTS
 from services.engines.checkpoints import identify
 from services.engines.vllm_client.model_list import Served
 from services.engines.vllm_server import adapter_middleware

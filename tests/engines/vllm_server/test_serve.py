@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from services.core.errors import ArtifactMismatch, EngineUnavailable, InputError, ModelUnusable
-from services.deployment import DEMO_WEIGHTS
+from services.deployment.assemble import DEMO_WEIGHTS
 from services.engines.adapter_manifest import read_adapter_manifest
 from services.engines.checkpoints import fingerprint_checkpoint
 from services.engines.vllm_server import serve as serve_model

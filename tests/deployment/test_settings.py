@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from services.core.errors import InputError
-from services.settings import Settings
+from services.deployment.settings import Settings
 
 
 def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 from model_training.demo.personas import demo_personas
 from model_training.demo.world import DemoWorld, write_files
 from services.core.personas import read_personas, write_personas
-from services.demo import open_demo_world
+from services.deployment.demo_walk import open_demo_world
 
 
 def test_opening_the_demo_world_writes_its_personas_once(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from services.listening import announce, is_loopback, wait_until_listening
+from services.process.announce import announce, is_loopback, wait_until_listening
 
 
 def test_the_address_is_read_back_from_between_other_output(capsys: pytest.CaptureFixture[str]):

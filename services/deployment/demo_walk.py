@@ -19,14 +19,14 @@ from model_training.demo.attributes import VALUES, Attributes
 from model_training.demo.personas import demo_personas
 from model_training.demo.sentences import named_values
 from model_training.demo.world import IMAGE_SIZE, DemoWorld, read_world, write_files
-from services import deployment
 from services.batch import build_preferences, prepare_catalogue, summarize_images
 from services.batch.readers.plain import Plain
 from services.core.errors import EmptyDataset
 from services.core.personas import has_personas, write_personas
 from services.core.recurrence import BLOCK_SIZE
 from services.core.wire import InteractionIn, RecommendResponse
-from services.settings import Settings
+from services.deployment import assemble
+from services.deployment.settings import Settings
 
 TOP = 5
 # The walk waits for the model, not for a deadline: the first requests warm it up.
@@ -39,12 +39,12 @@ async def run(data: str, *, port: int, once: bool) -> bool:
     # The walk shows no API key, and nobody outside this machine reaches it.
     own = {"redis_url": None, "state": None, "require_keys": False}
     settings = Settings().model_copy(update=own)
-    choice = deployment.choose_engine(data, settings, kind="local", model=None, adapter=None)
+    choice = assemble.choose_engine(data, settings, kind="local", model=None, adapter=None)
     await prepare(data, choice)
     stop = asyncio.Event()
     listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(
-        deployment.serve(
+        assemble.serve(
             data,
             choice,
             settings,
@@ -86,7 +86,7 @@ def open_demo_world(data: str) -> Plain:
     return Plain(folder)
 
 
-async def prepare(data: str, choice: deployment.EngineChoice) -> None:
+async def prepare(data: str, choice: assemble.EngineChoice) -> None:
     """The offline steps over the demo world."""
     source = open_demo_world(data)
     await asyncio.to_thread(prepare_catalogue.run, source, data=data, image_size=IMAGE_SIZE)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import structlog
 
-from services.deployment import DEMO_WEIGHTS, choose_engine, open_store, warn_if_exposed
-from services.settings import Settings
+from services.deployment.assemble import DEMO_WEIGHTS, choose_engine, open_store, warn_if_exposed
+from services.deployment.settings import Settings
 
 
 def chosen(data: Path, **given: str | None):

@@ -24,18 +24,18 @@ from services.api.recommend.ordering_reload import PublishedOrdering
 from services.batch import publish as publish_step
 from services.core.artifacts import Artifact
 from services.core.errors import InputError
+from services.deployment.settings import Settings
 from services.engines.adapter_folders import AdapterFolders
 from services.engines.checkpoints import identify, is_merged
 from services.engines.contract import AS_SERVED, Engine, EngineIdentity, EngineKind
 from services.engines.instrumented import EngineMetrics, observed
 from services.engines.open_engine import open_engine
 from services.fetch.rules import FetchRules
-from services.listening import announce, is_loopback
-from services.settings import Settings
+from services.process.announce import announce, is_loopback
+from services.process.signals import set_by_signals
 from services.state.adapter_selection import AdapterChoices
 from services.state.embedded_redis.server import EmbeddedRedis
 from services.state.user_store import Store
-from services.stopping import set_by_signals
 from services.telemetry import tracing
 from services.telemetry.registry import new_registry
 from services.worker.health_server import listening
@@ -45,7 +45,7 @@ from services.worker.metrics import WorkerMetrics
 log = structlog.get_logger(__name__)
 
 # Trained by `msr demo-model` and shipped, so that everything runs without a hub.
-DEMO_WEIGHTS = Path(__file__).parent.parent / "model_training" / "demo" / "weights"
+DEMO_WEIGHTS = Path(__file__).parents[2] / "model_training" / "demo" / "weights"
 
 
 @dataclass(frozen=True, slots=True)

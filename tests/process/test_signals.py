@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from services.stopping import set_by_signals
+from services.process.signals import set_by_signals
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from services.logs import renderer
+from services.process.logs import renderer
 
 
 def a_failure() -> ZeroDivisionError:
@@ -30,7 +30,7 @@ def test_an_error_is_shown_without_the_variables_of_its_frames(terminal: bool):
 
 def test_what_a_library_warns_of_is_a_json_line_too():
     program = (
-        "import logging; from services.logs import configure; configure(); "
+        "import logging; from services.process.logs import configure; configure(); "
         "logging.getLogger('some.library').warning('disk %s', 'full'); "
         "logging.getLogger('some.library').info('not shown')"
     )
