@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.running import markdown
-from model_training import evaluate
 from model_training.demo.attributes import ATTRIBUTE_NAMES
 from model_training.demo.measure import share_named, share_of_dominant_named
 from model_training.demo.world import IMAGE_SIZE, DemoWorld
-from model_training.evaluation import MODELS, Evaluation
-from model_training.score_trials import Ablation
+from model_training.evaluation import evaluate
+from model_training.evaluation.results import MODELS, Evaluation
+from model_training.scoring.score_tasks import Ablation
 from services.batch import build_preferences, prepare_catalogue, summarize_images
 from services.core.artifacts import Artifact
 from services.deployment.assemble import choose_engine

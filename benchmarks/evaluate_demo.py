@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.protocol_tables import Check, checks_table, metrics_table
-from model_training import evaluate, report
 from model_training.demo.world import DEMO_SEED, IMAGE_SIZE, NUM_ITEMS, write_files
-from model_training.evaluation import Evaluation, ModelOutcome
-from model_training.metrics import Ranking
-from model_training.reports import name_of
-from model_training.score_trials import ABLATIONS
-from model_training.statistics import Bootstrap
+from model_training.evaluation import evaluate, report
+from model_training.evaluation.results import Evaluation, ModelOutcome
+from model_training.evaluation.write_report import name_of
+from model_training.scoring.bootstrap import Bootstrap
+from model_training.scoring.metrics import Ranking
+from model_training.scoring.score_tasks import ABLATIONS
 from services.batch import build_preferences, prepare_catalogue, summarize_images
 from services.batch.readers.plain import Plain
 from services.deployment.assemble import DEMO_WEIGHTS

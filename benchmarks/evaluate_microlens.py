@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.protocol_tables import Check, checks_table, metrics_table
-from model_training import evaluate, fit_ranker, fit_retrieval, report
-from model_training.evaluation import Evaluation
-from model_training.protocols import PROTOCOLS
+from model_training.data.protocols import PROTOCOLS
+from model_training.evaluation import evaluate, report
+from model_training.evaluation.results import Evaluation
+from model_training.rankers import fit_ranker, fit_retrieval
 from services.batch import prepare_catalogue
 from services.batch.readers.microlens import MicroLens
 from services.core.artifacts import Artifact

@@ -9,9 +9,10 @@ from random import Random
 from benchmarks.faults.digest_engine import DigestEngine
 from benchmarks.faults.model_server import NAME
 from benchmarks.faults.programs import Program
-from model_training import fit_retrieval, merge_adapter
 from model_training.demo.sentences import preference_sentence, updated_preference
 from model_training.demo.world import IMAGE_SIZE, draw_taste, write_files
+from model_training.finetune import merge_adapter
+from model_training.rankers import fit_retrieval
 from services.batch import prepare_catalogue, summarize_images
 from services.batch.readers.plain import Plain
 from services.core.records import Interaction, ItemId, UserId

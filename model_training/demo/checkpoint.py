@@ -16,7 +16,7 @@ from transformers import (
 
 from model_training.demo.tokenizer import MAX_POSITIONS, PATCH_SIZE
 from model_training.demo.world import IMAGE_SIZE
-from model_training.published_weights import write_weights
+from model_training.finetune.published_weights import write_weights
 
 # About 1 / sqrt(hidden size). With the 0.02 of large models, attention of a model this small stays
 # blind for hundreds of steps.

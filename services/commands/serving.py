@@ -44,7 +44,7 @@ def merge_adapter(
     as_json: AsJson = False,
 ) -> None:
     """Merge an adapter into its base: a checkpoint that scores without LoRA's cost."""
-    from model_training import merge_adapter as step
+    from model_training.finetune import merge_adapter as step
 
     report(lambda: step.run(model, adapter, out, dtype=dtype.value), as_json)
 

@@ -50,7 +50,7 @@ def fit_retrieval(
     as_json: AsJson = False,
 ) -> None:
     """4'. Fit the cheap rankers: trending, item-kNN, titles, SASRec."""
-    from model_training import fit_retrieval as step
+    from model_training.rankers import fit_retrieval as step
 
     report(lambda: step.run(data, cut=cut.value, epochs=epochs), as_json)
 
@@ -79,7 +79,7 @@ def fit_ranker(
     as_json: AsJson = False,
 ) -> None:
     """5'. Learn from validation users how much each ranker and the model's margin count."""
-    from model_training import fit_ranker as step
+    from model_training.rankers import fit_ranker as step
     from services.core.errors import InputError
     from services.retrieval.fusion import BESIDE
 
@@ -113,7 +113,7 @@ def build_examples(
     as_json: AsJson = False,
 ) -> None:
     """4. Cut targets from histories and draw negative samples."""
-    from model_training import build_examples as step
+    from model_training.data import build_examples as step
 
     given = {"num_negatives": negatives, "num_hard_negatives": hard_negatives, "seed": seed}
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
@@ -158,9 +158,9 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """5. Fine-tune the adapter that answers Yes or No."""
-    from model_training import train as step
-    from model_training.config import load_config
-    from model_training.processes import is_main
+    from model_training.finetune import train as step
+    from model_training.finetune.config import load_config
+    from model_training.finetune.distributed import is_main
 
     def work() -> Any:
         return step.run(
@@ -209,9 +209,9 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """6. Rank held-out targets by every model, and write a report."""
-    from model_training import evaluate as step
-    from model_training.evaluation import NEED_ENGINE
-    from model_training.reports import write_report
+    from model_training.evaluation import evaluate as step
+    from model_training.evaluation.results import NEED_ENGINE
+    from model_training.evaluation.write_report import write_report
 
     names = None if models is None else [name for name in models.split(",") if name]
 

@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 from prometheus_client import CollectorRegistry
 
-from model_training import fit_retrieval
+from model_training.rankers import fit_retrieval
 from services.api.adapters.active_adapters import LiveAdapters
 from services.api.http.auth import AccessRules
 from services.api.limits import Limits

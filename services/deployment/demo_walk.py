@@ -14,11 +14,11 @@ from itertools import product
 from pathlib import Path
 
 from clients.python import ClientError, MsrClient
-from model_training import fit_ranker
 from model_training.demo.attributes import VALUES, Attributes
 from model_training.demo.personas import demo_personas
 from model_training.demo.sentences import named_values
 from model_training.demo.world import IMAGE_SIZE, DemoWorld, read_world, write_files
+from model_training.rankers import fit_ranker
 from services.batch import build_preferences, prepare_catalogue, summarize_images
 from services.batch.readers.plain import Plain
 from services.core.errors import EmptyDataset

@@ -3,7 +3,7 @@
     score(c) = vector(c) . encode(history)
 
 The network is the published one, with pre-norm blocks, GELU, and a softmax over the catalogue in
-training (`model_training/fit_sequential.py`) in place of one sampled negative. One definition
+training (`model_training/rankers/fit_sasrec.py`) in place of one sampled negative. One definition
 serves training and the API; scoring a history costs about a millisecond on one core.
 """
 

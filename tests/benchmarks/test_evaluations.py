@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from benchmarks import evaluate_demo, evaluate_microlens
-from model_training.evaluation import Evaluation, ModelOutcome
-from model_training.metrics import Ranking
-from model_training.outcomes import outcome_of_ranking
-from model_training.statistics import Bootstrap
+from model_training.evaluation.measure import outcome_of_ranking
+from model_training.evaluation.results import Evaluation, ModelOutcome
+from model_training.scoring.bootstrap import Bootstrap
+from model_training.scoring.metrics import Ranking
 from services.core.records import UserId
 
 METRICS = ("auc", "hr@5", "mrr@5", "hr@10")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from model_training import build_examples
+from model_training.data import build_examples
 from tests.engines.conftest import checkpoint as checkpoint
 from tests.model_training.builders import write_world
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from transformers import AutoProcessor
 
-from model_training.collation import IGNORED, AnswerCollator
-from model_training.dpo import PairsWithPictures, PreferenceCollator
-from model_training.rank import GroupCollator, GroupsWithPictures
-from model_training.score_groups import ScoringGroup, score_groups
-from model_training.stage_trainer import RowsWithPictures
+from model_training.finetune.stages.collation import IGNORED, AnswerCollator
+from model_training.finetune.stages.dpo import PairsWithPictures, PreferenceCollator
+from model_training.finetune.stages.listwise import GroupCollator, GroupsWithPictures
+from model_training.finetune.trainer import RowsWithPictures
+from model_training.scoring.score_users import ScoringGroup, score_groups
 from services.core.prompts import Messages
 from services.core.records import Item, ItemId, UserId
 from services.core.scoring import AnswerLogprobs, Calibration

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from model_training import evaluate
+from model_training.evaluation import evaluate
 from services.batch import build_preferences, summarize_images
 from services.deployment.assemble import DEMO_WEIGHTS
 from services.engines.checkpoints import identify

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from model_training.fit_retrieval import fit_titles
+from model_training.rankers.fit_retrieval import fit_titles
 from services.retrieval.tfidf import NUM_CONTENT_NEIGHBORS, Terms
 from tests.retrieval.builders import some_titles
 

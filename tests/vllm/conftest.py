@@ -14,9 +14,9 @@ import httpx
 import psutil
 import pytest
 
-from model_training import merge_adapter
 from model_training.demo.sentences import preference_sentence, updated_preference
 from model_training.demo.world import DEMO_SEED, IMAGE_SIZE, DemoWorld, draw_taste
+from model_training.finetune import merge_adapter
 from services.core.images import prepare_image
 from services.core.prompts import Messages, scoring_messages
 from services.core.records import Item, ItemId

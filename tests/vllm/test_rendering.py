@@ -3,10 +3,10 @@
 import pytest
 from transformers import AutoProcessor
 
-from model_training.collation import AnswerCollator
-from model_training.dpo import PairsWithPictures, PreferenceCollator
-from model_training.rank import GroupCollator, GroupsWithPictures
-from model_training.stage_trainer import RowsWithPictures
+from model_training.finetune.stages.collation import AnswerCollator
+from model_training.finetune.stages.dpo import PairsWithPictures, PreferenceCollator
+from model_training.finetune.stages.listwise import GroupCollator, GroupsWithPictures
+from model_training.finetune.trainer import RowsWithPictures
 from services.core.prompts import scoring_messages
 from services.core.records import Item, ItemId
 from tests.parity.test_one_example_everywhere import as_rows, prompts_of

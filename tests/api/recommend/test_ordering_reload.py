@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from model_training import fit_ranker, fit_retrieval
+from model_training.rankers import fit_ranker, fit_retrieval
 from services.api.monitoring.metrics import Metrics
 from services.api.recommend.ordering import Ordering
 from services.api.recommend.ordering_reload import LiveOrdering, PublishedOrdering

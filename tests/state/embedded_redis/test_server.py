@@ -31,7 +31,7 @@ def another_program(folder: Path) -> "subprocess.Popen[str]":
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
     )
     assert program.stdout is not None
     assert program.stdout.readline().startswith("unix://")

@@ -1,0 +1,61 @@
+"""Hard negatives: items that the cheap rankers put near a user's target and the user never took.
+
+Uniform negatives are mostly easy: of the wrong topic, long out of date. What the service asks the
+model is harder, since the cheap rankers have chosen the candidates. So a user's hard negatives are
+drawn from the top of the ranking that the history before the target gives.
+
+The rankers have seen no target of a validation or test user (artifact `retrieval`, cut `last`), and
+an item that the user took, target included, is never drawn. An item that is some other user's held
+out target may well be: left out, it would be missing from the negatives of all users alike, and the
+model could learn from what is never wrong which items are targets.
+"""
+
+from collections.abc import Sequence
+
+from model_training.data.inputs import require_same_inputs
+from model_training.data.negative_sampling import own_generator
+from services.core.artifacts import Artifact
+from services.core.errors import RowRefused
+from services.core.records import ItemId, UserId
+from services.retrieval.cheap_rankers import ARTIFACT, CheapRankers
+
+# Deep enough that a draw is not the few items that every user is offered, and that most of what is
+# drawn is no item which the user would take as gladly as the target.
+TOP = 100
+
+
+class HardNegatives:
+    """Draws from the rankers of one data folder."""
+
+    def __init__(self, data: str, *, seed: int, top: int = TOP) -> None:
+        """`top` is how deep the ranking is drawn from.
+
+        ArtifactMissing without rankers, ArtifactMismatch if they were fitted on other data.
+        """
+        require_same_inputs(data, Artifact(data, ARTIFACT).manifest())
+        self._rankers = CheapRankers.load(data)
+        self._seed = seed
+        self._top = top
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the rankers that the negatives come from."""
+        return self._rankers.fingerprint
+
+    def draw(
+        self, user_id: UserId, interactions: Sequence[ItemId], num_negatives: int
+    ) -> list[ItemId]:
+        """Distinct items of the top that the user's history gives, in random order.
+
+        `interactions` are the user's, oldest first, the last one the target. A user's draw depends
+        on the seed, the user id and the ranking alone. Raises RowRefused if the rankers find too
+        few items that the user did not take.
+        """
+        found = self._rankers.retrieve(interactions[:-1], limit=self._top, exclude=interactions)
+        if len(found) < num_negatives:
+            raise RowRefused(
+                f"the cheap rankers find {len(found)} items that user {user_id!r} did not take, "
+                f"fewer than {num_negatives} hard negatives"
+            )
+        drawn = own_generator(user_id, "hard", self._seed).permutation(len(found))[:num_negatives]
+        return [found[place].item_id for place in drawn.tolist()]

@@ -1,0 +1,141 @@
+"""From scores to findings: metrics with their intervals, paired tests, and calibration.
+
+What a probability is calibrated to is a share of targets among what is asked. The adapter's P(Yes)
+is fitted on the examples of validation users, so it means: of rows drawn as those are, one target
+to so many uniform negatives. A fusion is fitted on balanced classes, as if every second candidate
+were a target; subtracting log(negatives) from its log-odds moves it to the share that the ranking
+tasks have (King and Zeng, 2001), and is all the calibration it gets. Each is judged on test users
+at the share it is meant for (`metrics.expected_calibration_error`).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from model_training.evaluation.results import NEED_ENGINE, ModelOutcome
+from model_training.scoring import metrics
+from model_training.scoring.bootstrap import Bootstrap
+from model_training.scoring.metrics import Ranking
+from services.core.scoring import Calibration
+
+# What models are compared by: the rank of the target near the top, where a user sees it.
+COMPARED = "mrr@5"
+ALSO_COMPARED = "auc_user"
+
+
+def outcome_of_ranking(ranking: Ranking, bootstrap: Bootstrap) -> ModelOutcome:
+    """Metrics that follow from ranks alone: all but the pooled AUC."""
+    per_user = ranking.per_user()
+    intervals = bootstrap.intervals(per_user)
+    found: dict[str, float] = {}
+    for name, values in per_user.items():
+        found |= _with_interval(name, float(values.mean()), intervals[name])
+    num_candidates = np.broadcast_to(np.asarray(ranking.num_candidates), ranking.ranks.shape)
+    return ModelOutcome(ranking.ranks, num_candidates, found)
+
+
+def outcome_in_catalogue(
+    ranking: Ranking, sample: NDArray[np.float64], bootstrap: Bootstrap
+) -> ModelOutcome:
+    """All metrics of ranks in a whole catalogue; the pooled AUC is that of `sample` (U, 1 + S), the
+    scores of each target and of some of its rivals.
+    """
+    outcome = outcome_of_ranking(ranking, bootstrap)
+    return replace(outcome, metrics=_pooled_auc(sample, bootstrap) | outcome.metrics)
+
+
+def outcome_of_scores(scores: NDArray[np.float64], bootstrap: Bootstrap) -> ModelOutcome:
+    """All metrics of scores (U, C), the target in the first column."""
+    outcome = outcome_of_ranking(metrics.rank_targets(scores, _labels(scores)), bootstrap)
+    pooled = _pooled_auc(scores, bootstrap)
+    return replace(outcome, metrics=pooled | outcome.metrics, scores=scores)
+
+
+def with_probabilities(outcome: ModelOutcome, calibration: Calibration) -> ModelOutcome:
+    """The outcome of log-odds, with what they say before and after calibration."""
+    assert outcome.scores is not None
+    return replace(
+        outcome,
+        raw_probabilities=expit(outcome.scores),
+        probabilities=expit(calibration.slope * outcome.scores + calibration.intercept),
+    )
+
+
+def calibration_of_fusion(num_negatives: int) -> Calibration:
+    """From balanced classes to one target among so many negatives."""
+    return Calibration(intercept=-math.log(num_negatives))
+
+
+def measure_calibration(
+    outcome: ModelOutcome, calibration: Calibration, prior: float
+) -> dict[str, float]:
+    """Expected calibration error before and after, where `prior` of what is asked are targets."""
+    assert outcome.probabilities is not None
+    assert outcome.raw_probabilities is not None
+    labels = _labels(outcome.probabilities)
+
+    def error(probabilities: NDArray[np.float64]) -> float:
+        return metrics.expected_calibration_error(probabilities, labels, prior=prior)
+
+    return {
+        "ece_before": error(outcome.raw_probabilities),
+        "ece_after": error(outcome.probabilities),
+        "slope": calibration.slope,
+        "intercept": calibration.intercept,
+        "prior": prior,
+    }
+
+
+def compare_with_baselines(
+    outcomes: Mapping[str, ModelOutcome], bootstrap: Bootstrap
+) -> dict[str, dict[str, float | str]]:
+    """Each model against the best of the others that need no engine, by MRR@5, user by user.
+
+    "difference", "low", "high" and "p_value" are of that metric; the AUC per user of the same two
+    models has them too, behind its name. A model without another to compare with is left out.
+    """
+    per_user = {
+        name: Ranking(outcome.ranks, outcome.num_candidates).per_user()
+        for name, outcome in outcomes.items()
+    }
+    found: dict[str, dict[str, float | str]] = {}
+    for name, ours in per_user.items():
+        others = [other for other in outcomes if other != name and other not in NEED_ENGINE]
+        if not others:
+            continue
+        baseline = max(others, key=lambda other: outcomes[other].metrics[COMPARED])
+        theirs = per_user[baseline]
+        first = bootstrap.compare(ours[COMPARED], theirs[COMPARED])
+        second = bootstrap.compare(ours[ALSO_COMPARED], theirs[ALSO_COMPARED])
+        found[name] = {
+            "baseline": baseline,
+            "metric": COMPARED,
+            "difference": first.difference,
+            "low": first.low,
+            "high": first.high,
+            "p_value": first.p_value,
+            f"{ALSO_COMPARED}_difference": second.difference,
+            f"{ALSO_COMPARED}_low": second.low,
+            f"{ALSO_COMPARED}_high": second.high,
+            f"{ALSO_COMPARED}_p_value": second.p_value,
+        }
+    return found
+
+
+def _pooled_auc(scores: NDArray[np.float64], bootstrap: Bootstrap) -> dict[str, float]:
+    value = metrics.auc(scores, _labels(scores))
+    return _with_interval("auc", value, bootstrap.auc_interval(scores))
+
+
+def _labels(scores: NDArray[np.float64]) -> NDArray[np.int64]:
+    labels = np.zeros(scores.shape, np.int64)
+    labels[:, 0] = 1
+    return labels
+
+
+def _with_interval(name: str, value: float, interval: tuple[float, float]) -> dict[str, float]:
+    return {name: value, f"{name}_low": interval[0], f"{name}_high": interval[1]}

@@ -1,0 +1,17 @@
+"""The report on an evaluation: `report.json`, `report.md`, plots, and one self-contained page.
+
+    findings.py             what is said: tables, sentences, warnings
+    protocols_explained.py  what each protocol asks, and what it can show
+    models.py               each model's color and words
+    plots.py, svg.py        figures, as PNG files and inside the page
+    markdown.py, page.py    how it is said
+    collected.py            several evaluations side by side
+    writing.py              which files there are
+
+The same evaluation gives the same bytes: nothing here reads the clock.
+"""
+
+from model_training.evaluation.report.collected import write_collected
+from model_training.evaluation.report.writing import write
+
+__all__ = ["write", "write_collected"]

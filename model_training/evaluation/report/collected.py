@@ -1,0 +1,141 @@
+"""Several evaluations side by side: a page of protocols x models above each one's own report.
+
+`make evaluate-microlens` and `make evaluate-demo` end with it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+
+from model_training.evaluation.report import findings
+from model_training.evaluation.report.findings import Cell
+from model_training.evaluation.report.markdown import bullets, cell_text, table, text
+from model_training.evaluation.report.page import render
+from model_training.evaluation.report.plots import forest, to_png
+from model_training.evaluation.report.protocols_explained import EXPLANATIONS
+from model_training.evaluation.report.svg import inline_svg
+from model_training.evaluation.report.writing import json_dict, to_json, write, write_files
+from model_training.evaluation.results import MODELS, Evaluation
+
+METRICS = ("auc", "hr@5", "mrr@5", "hr@10")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One metric: a row per model, a column per evaluation; None where there is no such number."""
+
+    metric: str
+    rows: dict[str, list[Cell | None]]
+
+
+def write_collected(evaluations: Sequence[Evaluation], folder: Path) -> dict[str, str]:
+    """Write the page on all of them into `folder` and each one's own report into a folder of it.
+
+    report.json (name -> its report.json), report.md, report.html, plots/*.png; name -> path of
+    every file. ValueError for no evaluation, or two of the same protocol and ablation.
+    """
+    names = [name_of(evaluation) for evaluation in evaluations]
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"evaluations to collect must be there and differ, not {names}")
+    found = comparisons(evaluations)
+    figures = {
+        comparison.metric: forest(
+            [
+                (
+                    name_of(evaluation),
+                    [
+                        (model, outcome)
+                        for model, outcome in evaluation.outcomes.items()
+                        if comparison.metric in outcome.metrics
+                    ],
+                )
+                for evaluation in evaluations
+                if comparison.metric in findings.metric_names(evaluation)
+            ],
+            comparison.metric,
+            findings.metric_title(comparison.metric),
+        )
+        for comparison in found
+    }
+    drawn: dict[str, Markup] = {
+        metric: inline_svg(figure, _slug(metric), f"{findings.metric_title(metric)}: as the table")
+        for metric, figure in figures.items()
+    }
+    page = render(
+        "collected.html.jinja",
+        evaluations=evaluations,
+        names=names,
+        explanations=EXPLANATIONS,
+        comparisons=found,
+        drawn=drawn,
+    )
+    values = {name_of(evaluation): json_dict(evaluation) for evaluation in evaluations}
+    files = {
+        "report.json": to_json(values).encode(),
+        "report.md": _markdown(evaluations, found).encode(),
+        "report.html": page.encode(),
+        **{f"plots/{_slug(metric)}.png": to_png(figure) for metric, figure in figures.items()},
+    }
+    written = write_files(folder, files)
+    for evaluation in evaluations:
+        name = name_of(evaluation)
+        own = write(evaluation, folder / name)
+        written |= {f"{name}/{file}": path for file, path in own.items()}
+    return written
+
+
+def name_of(evaluation: Evaluation) -> str:
+    """The protocol, and what was ablated; also the name of the folder of its own report."""
+    return evaluation.protocol + (f"-ablate-{evaluation.ablate}" if evaluation.ablate else "")
+
+
+def comparisons(evaluations: Sequence[Evaluation]) -> list[Comparison]:
+    """The tables, of the metrics that any evaluation has; models in the order of every table."""
+    present = {model for evaluation in evaluations for model in evaluation.outcomes}
+    models = [model for model in MODELS if model in present]
+    models += sorted(present - set(models))
+    found = []
+    for metric in METRICS:
+        columns = [
+            {row.model: row.cells[metric] for row in findings.rows(evaluation, [metric])}
+            if metric in findings.metric_names(evaluation)
+            else {}
+            for evaluation in evaluations
+        ]
+        if any(columns):
+            rows = {model: [column.get(model) for column in columns] for model in models}
+            found.append(Comparison(metric, rows))
+    return found
+
+
+def _markdown(evaluations: Sequence[Evaluation], found: Sequence[Comparison]) -> str:
+    names = [name_of(evaluation) for evaluation in evaluations]
+    parts = [
+        "# Evaluation under several protocols",
+        "A column is a protocol and stands for itself: numbers of different columns answer "
+        "different questions. Brackets hold 95 % intervals; the best of a column is bold.",
+        bullets([f"{name_of(one)}: {EXPLANATIONS[one.protocol].label}" for one in evaluations]),
+    ]
+    for comparison in found:
+        lines = [
+            [text(model), *(cell_text(cell) for cell in cells)]
+            for model, cells in comparison.rows.items()
+        ]
+        parts += [f"## {findings.metric_title(comparison.metric)}", table(["model", *names], lines)]
+        parts += [f"![the table as a plot](plots/{_slug(comparison.metric)}.png)"]
+    for evaluation in evaluations:
+        name = name_of(evaluation)
+        parts += [
+            f"## {text(name)}",
+            text(findings.verdict(evaluation)),
+            text(findings.trivial_rankers(evaluation)),
+            bullets(findings.warnings(evaluation)),
+            f"[The whole report]({name}/report.md)",
+        ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _slug(metric: str) -> str:
+    return metric.replace("@", "-at-").replace("_", "-")

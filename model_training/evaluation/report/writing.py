@@ -1,0 +1,69 @@
+"""Which files a report has, and their bytes: the same evaluation always gives the same ones."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from model_training.evaluation.report import findings
+from model_training.evaluation.report.markdown import report_markdown
+from model_training.evaluation.report.page import report_page
+from model_training.evaluation.report.plots import plots, to_png
+from model_training.evaluation.results import Evaluation
+
+
+def write(evaluation: Evaluation, folder: Path) -> dict[str, str]:
+    """Write the report into `folder`; name -> path of every file.
+
+    report.json, report.md, report.html and plots/*.png; plots of an earlier report that this one
+    does not have are removed. ValueError if a number is not finite.
+    """
+    drawn = plots(evaluation)
+    files = {
+        "report.json": to_json(json_dict(evaluation)).encode(),
+        "report.md": report_markdown(evaluation, drawn).encode(),
+        "report.html": report_page(evaluation, drawn).encode(),
+        **{f"plots/{plot.name}.png": to_png(plot.figure) for plot in drawn},
+    }
+    return write_files(folder, files)
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> dict[str, str]:
+    """Write them, and remove what else lies in `plots`; name -> path."""
+    (folder / "plots").mkdir(parents=True, exist_ok=True)
+    for stale in (folder / "plots").glob("*.png"):
+        if f"plots/{stale.name}" not in files:
+            stale.unlink()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return {name: str(folder / name) for name in files}
+
+
+def json_dict(evaluation: Evaluation) -> dict[str, Any]:
+    """What `msr evaluate --json` prints but the seconds, which no run shares; and the slices."""
+    values = evaluation.to_json_dict()
+    values.pop("seconds", None)
+    k = findings.cutoff(evaluation)
+    values["slices"] = {
+        name: {
+            row.group: {
+                "users": row.num_users,
+                f"hr@{k}": {
+                    model: {
+                        "value": round(cell.value, 4),
+                        "low": round(cell.low or 0.0, 4),
+                        "high": round(cell.high or 0.0, 4),
+                    }
+                    for model, cell in row.hit_rates.items()
+                },
+            }
+            for row in findings.slice_rows(evaluation, name)
+        }
+        for name in evaluation.slices
+    }
+    return values
+
+
+def to_json(values: Mapping[str, Any]) -> str:
+    """Sorted and indented; ValueError for what JSON has no number for."""
+    return json.dumps(values, sort_keys=True, indent=2, allow_nan=False) + "\n"

@@ -1,0 +1,121 @@
+"""Rank users' targets by the cheap rankers and their fusion: the part of step 6 without the model.
+
+They are read as they serve: `CheapRankers` gives the features, `Fusion` weighs them. A single
+ranker is one column of the features.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_training.data.ranking_tasks import Trial
+from model_training.scoring.metrics import Ranking
+from services.core.errors import ArtifactMismatch
+from services.core.records import ItemId
+from services.retrieval.cheap_rankers import CheapRankers
+from services.retrieval.features import FEATURES
+
+# The feature by which each of these models ranks.
+FEATURE_OF = {
+    "popularity": "popularity",
+    "trending": "trending",
+    "item-knn": "neighbors",
+    "tf-idf": "titles",
+    "sasrec": "sequential",
+}
+RANDOM = "random"
+# Of each user in a whole catalogue, for the pooled AUC: all scores of all users are too many.
+NUM_SAMPLED_RIVALS = 100
+SEED = 2025
+
+# From a user's features (C, F) to scores (C,).
+ScoreFeatures = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+
+def read_features(rankers: CheapRankers, trials: Sequence[Trial]) -> NDArray[np.float64]:
+    """The features of every user's candidates, the target first: (U, C, F).
+
+    ArtifactMismatch if one is not a finite number.
+    """
+    rows = [rankers.features(trial.history, trial.candidates) for trial in trials]
+    values = np.stack(rows).astype(np.float64)
+    for row, trial in zip(values, trials, strict=True):
+        _require_finite(row, trial)
+    return values
+
+
+def score_features(
+    values: NDArray[np.float64], scorers: Mapping[str, ScoreFeatures]
+) -> dict[str, NDArray[np.float64]]:
+    """Scores (U, C) of features (U, C, F) by each model."""
+    return {
+        name: np.stack([score(candidates) for candidates in values])
+        for name, score in scorers.items()
+    }
+
+
+def score_at_random(num_users: int, num_candidates: int) -> NDArray[np.float64]:
+    """Scores (U, C) of chance."""
+    return np.random.default_rng(SEED).random((num_users, num_candidates))
+
+
+def scorer_of(model: str) -> ScoreFeatures:
+    """How a model that is one feature scores."""
+    column = FEATURES.index(FEATURE_OF[model])
+    return lambda values: np.asarray(values[:, column], np.float64)
+
+
+def rank_in_catalogue(
+    rankers: CheapRankers, trials: Sequence[Trial], scorers: Mapping[str, ScoreFeatures]
+) -> dict[str, tuple[Ranking, NDArray[np.float64]]]:
+    """Where each target comes out among all items that the user did not take before it, and a
+    sample of the scores (U, 1 + S): the target's, and those of S rivals drawn uniformly.
+
+    Ties are broken at random. One user's features of all items are held at a time.
+    """
+    models = [*scorers, RANDOM]
+    ranks = {name: np.zeros(len(trials), np.int64) for name in models}
+    num_candidates = np.zeros(len(trials), np.int64)
+    longest = max(len(trial.history) for trial in trials)
+    num_sampled = min(NUM_SAMPLED_RIVALS, rankers.num_items - longest - 1)
+    samples = {name: np.zeros((len(trials), 1 + num_sampled)) for name in models}
+    samples[RANDOM] = score_at_random(*samples[RANDOM].shape)
+    rng = np.random.default_rng(SEED)
+    for row, trial in enumerate(trials):
+        target = _index_of(rankers, trial.target)
+        rivals = np.ones(rankers.num_items, bool)
+        rivals[[_index_of(rankers, item_id) for item_id in trial.history]] = False
+        rivals[target] = False
+        num_candidates[row] = rivals.sum() + 1
+        ranks[RANDOM][row] = rng.integers(num_candidates[row])
+        if not scorers:
+            continue
+        sampled = rng.choice(np.flatnonzero(rivals), num_sampled, replace=False)
+        values = rankers.features_of_all(trial.history).astype(np.float64)
+        _require_finite(values, trial)
+        for name, score in scorers.items():
+            scores = score(values)
+            above = int((scores[rivals] > scores[target]).sum())
+            equal = int((scores[rivals] == scores[target]).sum())
+            ranks[name][row] = above + rng.integers(equal + 1)
+            samples[name][row] = scores[[target, *sampled]]
+    return {name: (Ranking(ranks[name], num_candidates), samples[name]) for name in models}
+
+
+def _index_of(rankers: CheapRankers, item_id: ItemId) -> int:
+    index = rankers.index_of(item_id)
+    if index is None:
+        raise ArtifactMismatch(
+            f"the cheap rankers do not know item {item_id!r}; run `msr fit-retrieval` again"
+        )
+    return index
+
+
+def _require_finite(values: NDArray[np.float64], trial: Trial) -> None:
+    if not np.isfinite(values).all():
+        candidate, feature = np.argwhere(~np.isfinite(values))[0]
+        raise ArtifactMismatch(
+            f"feature {FEATURES[feature]} of candidate {candidate} of user {trial.user_id!r} is "
+            f"{values[candidate, feature]}; run `msr fit-retrieval` again"
+        )

@@ -1,0 +1,111 @@
+"""Merges an adapter into its base model: a checkpoint that answers Yes or No without LoRA's cost.
+
+    msr merge-adapter --model DIR --adapter DIR --out DIR [--dtype bfloat16|float32]
+
+Its weights carry the published names, so vLLM loads it; tokenizer, processor and template are the
+base's own files; the adapter's manifest stays with it and says what it is. A server of it is the
+fast way to score (five times faster than LoRA on a CPU); adapters are the way to swap.
+
+A 7B model needs 15 GB of memory in bfloat16, 29 GB in float32, and 5 GB for the file being written.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+import torch
+from peft import PeftModel
+from safetensors import SafetensorError
+from transformers import AutoModelForImageTextToText
+
+from model_training.finetune.published_weights import write_whole_checkpoint
+from services.core.errors import FolderNotWritable, InputError, ModelUnusable
+from services.engines.adapter_manifest import (
+    MANIFEST,
+    AdapterManifest,
+    read_adapter_manifest,
+    require_servable,
+)
+from services.engines.checkpoints import (
+    fingerprint_checkpoint,
+    identify_model,
+    is_merged,
+    manifest_in_use,
+)
+
+log = structlog.get_logger(__name__)
+
+DtypeName = Literal["bfloat16", "float32"]
+
+
+def run(model: str, adapter: str, out: str, *, dtype: DtypeName = "bfloat16") -> dict[str, Any]:
+    """Merge, and say what came of it; a merge that is done already is not done again.
+
+    Raises ArtifactMismatch for an adapter of another base or of other definitions, ModelUnusable
+    for folders that are no model or adapter, InputError if `out` holds anything else.
+    """
+    manifest = manifest_in_use(model, adapter)
+    assert manifest is not None
+    require_servable(manifest, model=identify_model(model))
+    folder = Path(out)
+    if not _is_done(folder, manifest, dtype):
+        _require_empty(folder)
+        unfinished = _start(folder)
+        (unfinished / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+        merged = _merge(model, adapter, dtype)
+        write_whole_checkpoint(
+            merged.state_dict(), base=model, folder=unfinished, dtype=getattr(torch, dtype)
+        )
+        # At once: under its own name the folder is never half a checkpoint.
+        unfinished.replace(folder)
+        log.info("adapter_merged", adapter=manifest.fingerprint, out=out, dtype=dtype)
+    return {
+        "out": out,
+        "model": manifest.model,
+        "adapter": manifest.fingerprint,
+        "merged": fingerprint_checkpoint(folder),
+        "dtype": dtype,
+        "bytes": sum(path.stat().st_size for path in folder.iterdir()),
+    }
+
+
+def _is_done(folder: Path, manifest: AdapterManifest, dtype: DtypeName) -> bool:
+    if not is_merged(folder):
+        return False
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return read_adapter_manifest(folder) == manifest and config["dtype"] == dtype
+
+
+def _require_empty(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(
+            f"{folder} is there already and is not this adapter merged; remove it, or give --out "
+            "another folder"
+        )
+
+
+def _start(folder: Path) -> Path:
+    """An empty folder beside the one to be made; what a killed merge left there is removed."""
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+    except OSError as error:
+        raise FolderNotWritable(
+            f"{unfinished} cannot be made ({error}); give --out a folder that can be written"
+        ) from error
+    return unfinished
+
+
+def _merge(model: str, adapter: str, dtype: DtypeName) -> Any:
+    try:
+        base = AutoModelForImageTextToText.from_pretrained(model, dtype=getattr(torch, dtype))
+        # PEFT keeps the adapter in float32, so a bfloat16 weight is rounded once, after the sum.
+        return PeftModel.from_pretrained(base, adapter).merge_and_unload(safe_merge=True)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelUnusable(
+            f"cannot merge the adapter {adapter!r} into {model!r} ({error}); give --model the "
+            "checkpoint that it was trained on and --adapter a folder that `msr train` wrote"
+        ) from error

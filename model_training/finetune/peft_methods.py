@@ -1,0 +1,108 @@
+"""What is trained: an adapter (`lora`), an adapter on 4-bit weights (`qlora`), or all (`full`).
+
+Whatever the method, only the language model learns; the vision tower and the projector stay the
+base model's, so that a cover is seen by training as it was when summaries were written.
+"""
+
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from transformers import BitsAndBytesConfig
+
+from model_training.finetune.config import Precision, TrainConfig
+from services.core.errors import InputError
+
+_DTYPES: dict[Precision, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+# Not in 4 bits: the eye is small and wants its precision, the head decides between Yes and No.
+_KEPT_WHOLE = ["vision_tower", "multi_modal_projector", "lm_head"]
+
+
+def require_hardware(
+    config: TrainConfig, *, has_cuda: bool, has_bitsandbytes: bool | None = None
+) -> None:
+    """InputError if this machine cannot train by this method, before anything is loaded.
+
+    `has_bitsandbytes` is looked up unless it is given.
+    """
+    if config.precision == "float16" and not has_cuda:
+        raise InputError(
+            "precision float16 needs a CUDA GPU and this machine has none; use float32 or bfloat16"
+        )
+    if config.method != "qlora":
+        return
+    if not has_cuda:
+        raise InputError("method qlora needs a CUDA GPU and this machine has none; use method lora")
+    if has_bitsandbytes is None:
+        has_bitsandbytes = find_spec("bitsandbytes") is not None
+    if not has_bitsandbytes:
+        raise InputError("method qlora needs bitsandbytes; run `pip install bitsandbytes`")
+
+
+def weights_dtype(config: TrainConfig) -> torch.dtype:
+    """How the base model is held while it is trained on.
+
+    Frozen weights are held in the precision they are multiplied in. Weights that learn themselves
+    stay in float32: in bfloat16 most of a step of `full` would be lost to rounding.
+    """
+    return torch.float32 if config.method == "full" else _DTYPES[config.precision]
+
+
+def loading(config: TrainConfig, *, device: int) -> dict[str, Any]:
+    """What `from_pretrained` takes for this method; `device` is this process's GPU."""
+    arguments: dict[str, Any] = {"dtype": weights_dtype(config)}
+    if config.method == "qlora":
+        arguments["quantization_config"] = quantization(config)
+        arguments["device_map"] = {"": device}
+    return arguments
+
+
+def quantization(config: TrainConfig) -> BitsAndBytesConfig:
+    """4-bit NormalFloat with double quantization (QLoRA, section 3), multiplied in `precision`."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=_DTYPES[config.precision],
+        llm_int8_skip_modules=_KEPT_WHOLE,  # the name is historic; it holds for 4 bits too
+    )
+
+
+def adapted_layers(config: TrainConfig) -> str:
+    """The regular expression, over full names, of the layers that get an adapter."""
+    return rf".*\blanguage_model\..*\.({'|'.join(config.lora_layers)})"
+
+
+def require_layers(model: Any, config: TrainConfig) -> None:
+    """InputError if a layer to adapt is not in the model: the others would be adapted alone."""
+    names = [name for name, _ in model.named_modules() if "language_model." in f".{name}"]
+    for layer in config.lora_layers:
+        if not any(name.endswith(f".{layer}") for name in names):
+            raise InputError(
+                f"the language model has no layer {layer!r}, which lora_layers names; take it out, "
+                "or name one that this model has"
+            )
+
+
+def new_adapter(config: TrainConfig) -> LoraConfig | None:
+    """LoRA on the language model alone; None for `full`, which has no adapter."""
+    if config.method == "full":
+        return None
+    return LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=adapted_layers(config),
+        bias="none",
+    )
+
+
+def freeze_all_but_language_model(model: Any) -> None:
+    """For `full`: of a LLaVA-NeXT only the language model and its head learn."""
+    for name, weight in model.named_parameters():
+        weight.requires_grad_("language_model." in name or name.startswith("lm_head."))

@@ -1,0 +1,235 @@
+"""A training run before it starts: what it works on, and everything that is refused in advance.
+
+`prepare` reads and checks; no weight is loaded here, so a mistake costs seconds and not hours.
+The stages (`sft`, `dpo`, `rank`, `harden`) take the `Work` that comes of it.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from model_training.data.example_checks import require_both_classes, require_sound_examples
+from model_training.data.inputs import read_histories, read_items, require_same_inputs
+from model_training.finetune import peft_methods
+from model_training.finetune.config import TrainConfig
+from model_training.finetune.distributed import is_main, num_processes
+from services.core.artifacts import Artifact, Manifest, fingerprint
+from services.core.errors import ArtifactMismatch, EmptyDataset, InputError
+from services.core.prompts import SCORING_FINGERPRINT
+from services.core.records import Item, ItemId
+from services.engines.adapter_manifest import current_definition, require_servable
+from services.engines.checkpoints import identify_model, read_adapter
+
+Stage = Literal["sft", "dpo", "rank", "harden"]
+
+
+@dataclass(frozen=True)
+class Work:
+    """A training run before it starts: everything refused by now has been refused.
+
+    `rows` and `validation` are rows of the examples; within a user the positive comes first, then
+    uniform, then hard negatives. `start_adapter` is the folder of the adapter that the stage goes
+    on from, `parent` that adapter's fingerprint; None and "" for a stage that starts anew.
+    """
+
+    stage: Stage
+    config: TrainConfig
+    model: str
+    model_fingerprint: str
+    start_adapter: str | None
+    parent: str
+    rows: pa.Table
+    validation: pa.Table
+    items: Mapping[ItemId, Item]
+    image_size: int
+    inputs: Mapping[str, str]
+    num_processes: int = 1
+    callbacks: tuple[Any, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the run: the same stage, base, start, data, definitions and configuration."""
+        return fingerprint(
+            {
+                "step": "train",
+                "stage": self.stage,
+                "parent": self.parent,
+                "definition": current_definition(),
+                "model": self.model_fingerprint,
+                "inputs": dict(self.inputs),
+                "config": self.recorded_config,
+                # They share the rows, so another number of them is another training.
+                "num_processes": self.num_processes,
+            }
+        )
+
+    @property
+    def model_name(self) -> str:
+        """The base model's hub name, or its folder's name: no path of this machine is recorded."""
+        return Path(self.model).name if Path(self.model).is_dir() else self.model
+
+    @property
+    def recorded_config(self) -> dict[str, Any]:
+        return {**self.config.as_dict(), "base_model": self.model_name}
+
+
+def prepare(
+    data: str,
+    config: TrainConfig,
+    model: str,
+    *,
+    stage: Stage = "sft",
+    start_adapter: str | None = None,
+) -> Work:
+    """Read and check everything that a run needs; the errors are those of `train.run`."""
+    peft_methods.require_hardware(config, has_cuda=torch.cuda.is_available())
+    examples = Artifact(data, "examples")
+    manifest = examples.manifest()
+    require_same_inputs(data, manifest)
+    _require_current_examples(manifest, config)
+    model_fingerprint = identify_model(model)
+    image_size = int(Artifact(data, "items").manifest().definition["image_size"])
+    start_adapter, parent = _start(
+        data, stage, config, start_adapter, model=model_fingerprint, image_size=image_size
+    )
+    table = examples.read()
+    require_sound_examples(table, read_histories(data).by_user)
+    rows = take_negatives(
+        table.filter(pc.equal(table["split"], "train")),
+        num_uniform=config.num_negatives,
+        num_hard=config.num_hard_negatives,
+    )
+    validation = table.filter(pc.equal(table["split"], "validation"))
+    require_both_classes(rows, "training")
+    require_both_classes(validation, "validation")
+    validation = first_users(validation, config.max_validation_users)
+    if len(set(validation["user_id"].to_pylist())) < 2:
+        raise EmptyDataset(
+            "there is one validation user, and calibration needs at least two; build preferences "
+            "for more users, or raise max_validation_users"
+        )
+    used = {*rows["item_id"].to_pylist(), *validation["item_id"].to_pylist()}
+    return Work(
+        stage=stage,
+        config=config,
+        model=model,
+        model_fingerprint=model_fingerprint,
+        start_adapter=start_adapter,
+        parent=parent,
+        rows=rows,
+        validation=validation,
+        items=read_items(data, used),
+        image_size=image_size,
+        inputs={"examples": manifest.fingerprint, **manifest.inputs},
+        num_processes=num_processes(),
+    )
+
+
+def scratch_folder(work: Work, root: Path) -> Path:
+    """Where the checkpoints and logs of a run lie, under the data folder."""
+    return root / "training" / work.fingerprint
+
+
+def checkpoints(scratch: Path) -> list[Path]:
+    """The whole checkpoints, oldest first; what a kill left half-written is removed."""
+    found = []
+    for folder in scratch.glob("checkpoint-*"):
+        if _is_whole(folder):
+            found.append(folder)
+        elif is_main():
+            shutil.rmtree(folder)
+    return sorted(found, key=lambda folder: int(folder.name.rpartition("-")[2]))
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:  # the trainer writes it last
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
+
+
+def take_negatives(table: pa.Table, *, num_uniform: int, num_hard: int) -> pa.Table:
+    """The positives, and of every user the first uniform and the first hard negatives."""
+    kinds = (
+        table["kind"].to_pylist()
+        if "kind" in table.column_names
+        else ["positive" if label else "uniform" for label in table["label"].to_pylist()]
+    )
+    wanted = {"positive": 1, "uniform": num_uniform, "hard": num_hard}
+    keep: list[bool] = []
+    seen = dict.fromkeys(wanted, 0)
+    for kind in kinds:  # within a user the positive comes first
+        if kind == "positive":
+            seen = dict.fromkeys(wanted, 0)
+        seen[kind] += 1
+        keep.append(seen[kind] <= wanted[kind])
+    return table.filter(pa.array(keep, pa.bool_()))
+
+
+def first_users(table: pa.Table, num_users: int) -> pa.Table:
+    """The rows of the first `num_users` users."""
+    users = list(dict.fromkeys(table["user_id"].to_pylist()))[:num_users]
+    return table.filter(pc.is_in(table["user_id"], pa.array(users, pa.string())))
+
+
+def _start(
+    data: str,
+    stage: Stage,
+    config: TrainConfig,
+    start_adapter: str | None,
+    *,
+    model: str,
+    image_size: int,
+) -> tuple[str | None, str]:
+    """The folder that a stage starts from and its fingerprint; SFT starts from the base model."""
+    if stage != "sft" and config.method == "full":
+        raise InputError(
+            f"stage {stage} goes on with an adapter and method full has none; use lora or qlora"
+        )
+    if stage == "sft":
+        if start_adapter is not None:
+            raise InputError(
+                "--start-adapter is for the stages after sft; sft starts from the base model"
+            )
+        return None, ""
+    folder = Path(start_adapter) if start_adapter is not None else Path(data) / "adapter"
+    if not folder.is_dir():
+        raise InputError(
+            f"stage {stage} starts from an adapter and there is none in {folder}; run `msr train "
+            "--stage sft` first, or name one with --start-adapter"
+        )
+    manifest = read_adapter(folder)
+    require_servable(manifest, model=model)
+    if manifest.image_size != image_size:
+        raise ArtifactMismatch(
+            f"the adapter in {folder} has seen covers of {manifest.image_size} pixels, the items "
+            f"have {image_size}; start from one that was trained on such covers"
+        )
+    return str(folder), manifest.weights
+
+
+def _require_current_examples(manifest: Manifest, config: TrainConfig) -> None:
+    if manifest.definition["prompt"] != SCORING_FINGERPRINT:
+        raise ArtifactMismatch(
+            f"the examples were built for scoring prompt {manifest.definition['prompt']}, this "
+            f"version has {SCORING_FINGERPRINT}; run `msr build-examples` again"
+        )
+    wanted = (
+        ("num_negatives", "--negatives", config.num_negatives),
+        ("num_hard_negatives", "--hard-negatives", config.num_hard_negatives),
+    )
+    for name, option, number in wanted:
+        held = manifest.definition.get(name, 0)
+        if number > held:
+            raise ArtifactMismatch(
+                f"the configuration wants {name} {number} a positive, the examples have {held}; "
+                f"run `msr build-examples {option} {number}`"
+            )

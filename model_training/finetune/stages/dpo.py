@@ -1,0 +1,135 @@
+"""Stage `dpo`: direct preference optimization of the answers, by TRL.
+
+Every row of the examples is a preference between two answers to its question: for the target item
+Yes before No, for a negative sample, hard or uniform, No before Yes. With the answer's first token
+alone in both log-probabilities, which is what the engines read, the loss of a target is
+
+    -log sigmoid( beta x (margin - margin of the start adapter) )
+
+and of a negative sample the same with the sign turned. It starts from the SFT adapter, which is
+also the reference: TRL keeps a frozen copy of it beside the one that learns, so the first loss is
+log 2. `dpo_beta` says how dear it is to leave the reference.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from trl import DPOConfig, DPOTrainer
+
+from model_training.finetune.run_plan import Work
+from model_training.finetune.stages.collation import AnswerCollator, training_row
+from model_training.finetune.stages.hostile_titles import UNCHANGED, HostileTitles
+from model_training.finetune.trainer import (
+    StopsAtABrokenLoss,
+    hostile_titles,
+    load_model,
+    train_and_save,
+    trainer_arguments,
+    use_our_callbacks,
+)
+from services.core.prompts import scoring_messages
+from services.core.records import Item, ItemId
+
+
+def fit(work: Work, scratch: Path, trained: Path) -> None:
+    """Train on preferences from the start adapter; see `stage_trainer`.
+
+    Resumes from the last checkpoint in `scratch`.
+    """
+    model, processor = load_model(work)
+    train_and_save(build_trainer(work, model, processor, scratch), work, scratch, trained)
+
+
+class PreferenceTrainer(StopsAtABrokenLoss, DPOTrainer):  # type: ignore[misc]  # trl is untyped
+    """TRL's trainer; it ends at a loss that is not a number, and it resumes."""
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        # Of a checkpoint with several adapters transformers 5.19 loads those in folders of their
+        # own: the reference, and not the one that learns. The reference is the start adapter's copy
+        # already.
+        (model or self.model).load_adapter(resume_from_checkpoint, "default", is_trainable=True)
+
+
+def build_trainer(work: Work, model: Any, processor: Any, scratch: Path) -> PreferenceTrainer:
+    """TRL's trainer over the rows, checkpointing and logging into `scratch`.
+
+    `model` holds the start adapter, of which TRL makes its frozen copy here.
+    """
+    columns = {name: work.rows[name].to_pylist() for name in ("item_id", "preference", "label")}
+    trainer = PreferenceTrainer(
+        model=model,
+        args=DPOConfig(
+            **trainer_arguments(work.config, scratch),
+            beta=work.config.dpo_beta,
+            max_length=None,  # truncation would silently cut pictures or the answer
+        ),
+        data_collator=PreferenceCollator(processor),
+        train_dataset=Dataset.from_dict(columns).with_transform(
+            PairsWithPictures(work.items, hostile_titles(work))
+        ),
+        processing_class=processor,
+    )
+    use_our_callbacks(trainer, work)
+    return trainer
+
+
+class PairsWithPictures:
+    """Gives the trainer's rows their prompts, pictures and answers, when they are used."""
+
+    def __init__(self, items: Mapping[ItemId, Item], titles: HostileTitles = UNCHANGED) -> None:
+        """`items` holds every item that a row names."""
+        self._items = items
+        self._titles = titles
+
+    def __call__(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+        """From columns `item_id`, `preference`, `label` to `images`, `prompt`, `chosen` and
+        `rejected`, TRL's form.
+        """
+        rows = []
+        for item_id, preference, label in zip(
+            columns["item_id"], columns["preference"], columns["label"], strict=True
+        ):
+            item = self._titles.shown(self._items[item_id], preference)
+            messages = scoring_messages(preference, item)
+            chosen = training_row(messages, label=label)
+            rejected = training_row(messages, label=not label)
+            rows.append(
+                {
+                    "images": chosen["images"],
+                    "prompt": chosen["prompt"],
+                    "chosen": chosen["completion"],
+                    "rejected": rejected["completion"],
+                }
+            )
+        return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+class PreferenceCollator:
+    """Batches rows of `PairsWithPictures`, by the tokens of `AnswerCollator`.
+
+    TRL's own collator tokenizes prompt and answer apart, which gives other tokens than the engines
+    see (see `collation`).
+    """
+
+    def __init__(self, processor: Any) -> None:
+        """`processor` is the base model's; AnswerTokenMissing if its template has no answers."""
+        self._collate = AnswerCollator(processor)
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """Twice B rows, the chosen answers first: `input_ids`, `attention_mask` and
+        `completion_mask` (2B, T), 1 on the first token of the answer alone, and the pictures.
+        """
+        answered = [
+            {"images": row["images"], "prompt": row["prompt"], "completion": row[answer]}
+            for answer in ("chosen", "rejected")
+            for row in rows
+        ]
+        batch = self._collate(answered)
+        tokens = self._collate.answers
+        labels = batch.pop("labels")
+        # Prompt tokens are ignored in the labels, and no end of a turn is a Yes or a No.
+        batch["completion_mask"] = ((labels == tokens.yes) | (labels == tokens.no)).long()
+        return batch

@@ -1,0 +1,113 @@
+"""Stage `sft`: supervised fine-tuning on the answer tokens (MLLM-MSR, section 3.3).
+
+Every row of the examples is a question with its answer, Yes for the item taken next and No for the
+negative samples; the loss falls on the answer alone.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import structlog
+import torch
+from datasets import Dataset
+from trl import SFTConfig, SFTTrainer
+
+from model_training.finetune.distributed import is_main
+from model_training.finetune.peft_methods import new_adapter
+from model_training.finetune.run_plan import Work, checkpoints
+from model_training.finetune.stages.collation import AnswerCollator
+from model_training.finetune.trainer import (
+    RowsWithPictures,
+    StopsAtABrokenLoss,
+    hostile_titles,
+    load_model,
+    rows_per_step,
+    train_and_save,
+    trainer_arguments,
+    use_our_callbacks,
+)
+
+log = structlog.get_logger(__name__)
+
+
+def fit(work: Work, scratch: Path, trained: Path) -> None:
+    """Fine-tune; see `stage_trainer`. Resumes from the last checkpoint in `scratch`."""
+    model, processor = load_model(work)
+    trainer = build_trainer(work, model, processor, scratch)
+    if is_main():
+        found = checkpoints(scratch)
+        log.info(
+            "training_started",
+            stage=work.stage,
+            rows=work.rows.num_rows,
+            rows_per_step=rows_per_step(work.config),
+            resumed=found[-1].name if found else "",
+        )
+    train_and_save(trainer, work, scratch, trained)
+
+
+class AnswerTrainer(StopsAtABrokenLoss, SFTTrainer):  # type: ignore[misc]  # trl is untyped
+    """TRL's trainer with a loss in which the two answers may count differently."""
+
+    def __init__(self, *, yes: int, weights: tuple[float, float], **kwargs: Any) -> None:
+        """`yes` is the token that starts a positive row's answer, `weights` those of No and Yes."""
+        super().__init__(**kwargs)
+        self._yes, self._weights = yes, weights
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Mean over answer tokens of weight x negative log-likelihood.
+
+        `num_items_in_batch` counts the answer tokens of all processes and accumulated batches.
+        """
+        positive = (inputs["labels"] == self._yes).any(dim=1)
+        weights = torch.where(positive, self._weights[1], self._weights[0])
+        # The fused head gives the log-probability of each supervised token and 0 elsewhere,
+        # (B, T - 1), without the logits of all tokens: gigabytes at a real vocabulary.
+        outputs = model(**inputs, use_cache=False, fused_lm_head=True)
+        if num_items_in_batch is None:
+            num_items_in_batch = outputs.label_mask.sum()
+        loss = -(outputs.log_probs * weights[:, None]).sum() / num_items_in_batch
+        # Gradients are averaged over processes; the tokens were counted over all of them.
+        loss = loss * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+
+def answer_weights(
+    num_negative: int, num_positive: int, positive_weight: float
+) -> tuple[float, float]:
+    """Weights of a No and a Yes row: in the ratio 1 to `positive_weight`, and 1 on average.
+
+    So a weight does not change the step size that learning_rate stands for.
+    """
+    mean = (num_negative + positive_weight * num_positive) / (num_negative + num_positive)
+    return 1 / mean, positive_weight / mean
+
+
+def build_trainer(work: Work, model: Any, processor: Any, scratch: Path) -> AnswerTrainer:
+    """The trainer over the rows, checkpointing and logging into `scratch`."""
+    columns = {name: work.rows[name].to_pylist() for name in ("item_id", "preference", "label")}
+    num_positive = sum(columns["label"])
+    collate = AnswerCollator(processor)
+    trainer = AnswerTrainer(
+        yes=collate.answers.yes,
+        weights=answer_weights(
+            len(columns["label"]) - num_positive, num_positive, work.config.positive_weight
+        ),
+        model=model,
+        # Truncation would silently cut pictures or the answer.
+        args=SFTConfig(**trainer_arguments(work.config, scratch), max_length=None),
+        data_collator=collate,
+        train_dataset=Dataset.from_dict(columns).with_transform(
+            RowsWithPictures(work.items, hostile_titles(work))
+        ),
+        processing_class=processor,
+        peft_config=new_adapter(work.config),
+    )
+    use_our_callbacks(trainer, work)
+    return trainer

@@ -1,0 +1,77 @@
+"""Where a run reports: TensorBoard unless told otherwise, and at its end perhaps a hub.
+
+Neither is part of what the run is: its fingerprint does not change with who watches.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import get_args
+
+from huggingface_hub import HfApi, get_token
+from huggingface_hub.errors import HfHubHTTPError
+
+from model_training.finetune.config import Tracker, TrainConfig
+from services.core.errors import EngineUnavailable, InputError
+
+# Uploads a folder under a hub name and gives the address of what it made.
+Upload = Callable[[Path, str], str]
+
+
+def reporting(
+    config: TrainConfig, trackers: Collection[str] | None, push_to_hub: str | None
+) -> TrainConfig:
+    """The configuration with what is given here in place of its own.
+
+    Raises what `require_trackers` raises.
+    """
+    chosen = tuple(config.trackers if trackers is None else trackers)
+    require_trackers(chosen)
+    known = tuple(tracker for tracker in get_args(Tracker) if tracker in chosen)
+    hub = config.push_to_hub if push_to_hub is None else push_to_hub
+    return replace(config, trackers=known, push_to_hub=hub)
+
+
+def require_trackers(
+    trackers: Collection[str], *, is_installed: Callable[[str], bool] | None = None
+) -> None:
+    """InputError for a tracker that is unknown or not installed, with how to install it.
+
+    `is_installed` is asked by package name; without it this environment is.
+    """
+    is_installed = is_installed or (lambda package: find_spec(package) is not None)
+    known = get_args(Tracker)
+    for tracker in trackers:
+        if tracker not in known:
+            raise InputError(f"there is no tracker {tracker!r}; known are {', '.join(known)}")
+        if not is_installed(tracker):
+            raise InputError(f"tracker {tracker} is not installed; run `pip install {tracker}`")
+
+
+def require_token(token: str | None = None) -> None:
+    """InputError if nothing says who uploads; asked before hours are spent.
+
+    `token` overrides the environment's (HF_TOKEN, or what `hf auth login` left).
+    """
+    if not (token or get_token()):
+        raise InputError(
+            "push_to_hub needs a token of the hub; set HF_TOKEN, or run `hf auth login`"
+        )
+
+
+def upload_to_hub(folder: Path, name: str) -> str:
+    """Put a published folder on the hub under `name`, in a private repository unless there is one.
+
+    Gives its address. Raises EngineUnavailable if the hub does not take it.
+    """
+    api = HfApi()
+    try:
+        address = api.create_repo(name, private=True, exist_ok=True)
+        api.upload_folder(repo_id=name, folder_path=folder, commit_message="msr train")
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise EngineUnavailable(
+            f"the hub did not take {name} ({error}); {folder} is finished and stays: run the same "
+            "`msr train` again to push it without training"
+        ) from error
+    return str(address)

@@ -1,0 +1,296 @@
+"""Step 5, `msr train`: fine-tune an adapter that answers Yes or No (MLLM-MSR, section 3.3).
+
+    msr train --data D --stage sft|dpo|rank|harden --config FILE
+    accelerate launch --num_processes 8 -m services.cli train --data D --config FILE
+
+Reads `examples` and `items`; writes an adapter folder: PEFT's files and `manifest.json` (method
+`full`: a merged checkpoint). Every run is prepared and checked (`training_run`), trained by its
+stage (`sft`, `dpo`, `rank`, `harden`), validated and calibrated by the engine that serves, and
+published whole. A killed run resumes from its last checkpoint; a finished one is not repeated.
+TensorBoard logs lie in `training/FINGERPRINT/runs` of the data folder.
+"""
+
+import asyncio
+import gc
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import structlog
+import torch
+from scipy.special import expit
+from tqdm import tqdm
+from transformers import AutoProcessor
+
+from model_training.finetune import calibrate, estimate, tracking
+from model_training.finetune.config import TrainConfig
+from model_training.finetune.distributed import is_main
+from model_training.finetune.run_plan import Stage, Work, checkpoints, prepare, scratch_folder
+from model_training.scoring import metrics
+from model_training.scoring.score_users import ScoringGroup, score_groups
+from services.core.drift import ScoreHistogram
+from services.core.errors import InputError, ModelUnusable
+from services.core.records import UserId
+from services.core.scoring import Calibration
+from services.engines.adapter_manifest import (
+    MANIFEST,
+    AdapterManifest,
+    current_definition,
+    read_adapter_manifest,
+)
+from services.engines.checkpoints import fingerprint_checkpoint
+from services.engines.contract import Engine
+from services.engines.local.engine import LocalEngine
+from services.engines.rendering import answer_tokens
+
+log = structlog.get_logger(__name__)
+
+# A stage's module has `fit(work, scratch, trained)`; it is imported when it runs.
+STAGES: Mapping[Stage, str] = {
+    "sft": "model_training.finetune.stages.sft",
+    "dpo": "model_training.finetune.stages.dpo",
+    "rank": "model_training.finetune.stages.listwise",
+    "harden": "model_training.finetune.stages.harden",
+}
+OUTPUT: Mapping[Stage, str] = {
+    "sft": "adapter",
+    "dpo": "adapter-dpo",
+    "rank": "adapter-rank",
+    "harden": "adapter-hardened",
+}
+# A whole model is no adapter; commands would load what lies in `adapter` onto a base.
+OUTPUT_OF_FULL = "merged"
+# How targets meet negatives in the examples; evaluation has more ways (`protocols`).
+PROTOCOL = "chrono-uniform"
+_VERSIONS = ("msr", "torch", "transformers", "peft", "trl", "accelerate")
+
+
+def run(
+    data: str,
+    config: TrainConfig,
+    *,
+    stage: Stage = "sft",
+    start_adapter: str | None = None,
+    output: str | None = None,
+    model: str | None = None,
+    trackers: Sequence[str] | None = None,
+    push_to_hub: str | None = None,
+    only_estimate: bool = False,
+    upload: tracking.Upload = tracking.upload_to_hub,
+) -> dict[str, Any]:
+    """Train and save to `output` (default: a folder of the data folder, see OUTPUT).
+
+    `model`, `trackers` and `push_to_hub` replace the configuration's. Returns the manifest's counts
+    and validation metrics, or with `only_estimate` what `estimate.run` says; in processes other
+    than the main one nothing. Raises ArtifactMismatch or EmptyDataset for examples that cannot be
+    trained on, InputError for what this machine or the output folder does not allow, all before a
+    weight is loaded; ModelUnusable if the base cannot be loaded or a loss is not finite.
+    """
+    if output is None and "://" in data:
+        raise InputError(f"training writes local files, {data} is none; give --output a folder")
+    config = tracking.reporting(config, trackers, push_to_hub)
+    default = OUTPUT_OF_FULL if config.method == "full" else OUTPUT[stage]
+    folder = Path(output) if output is not None else Path(data) / default
+    if config.push_to_hub and upload is tracking.upload_to_hub:
+        tracking.require_token()
+    _require_replaceable(folder)
+    work = prepare(
+        data, config, model or config.base_model, stage=stage, start_adapter=start_adapter
+    )
+    fit: Callable[[Work, Path, Path], None] = import_module(STAGES[stage]).fit
+    if only_estimate:
+        return estimate.run(work, fit)
+
+    finished = _finished(folder)
+    scratch = scratch_folder(work, folder.parent if "://" in data else Path(data))
+    trained = scratch / "trained"
+    if finished is not None and finished.fingerprint == work.fingerprint:
+        log.info("training_found_finished", folder=str(folder))
+        if not is_main():
+            return {}
+        _clean_up(scratch, trained)
+        return _reported(finished) | _pushed(folder, config, upload)
+
+    scratch.mkdir(parents=True, exist_ok=True)
+    if not trained.exists():  # else a run was killed while it validated
+        fit(work, scratch, trained)
+        gc.collect()  # the trainer's cycles hold its model; validation loads another
+        torch.cuda.empty_cache()
+    if not is_main():
+        return {}
+    manifest = _manifest(work, trained)
+    (trained / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+    _publish(trained, folder)
+    _clean_up(scratch, trained)
+    log.info("adapter_trained", folder=str(folder), **_reported(manifest))
+    return _reported(manifest) | _pushed(folder, config, upload)
+
+
+# --- where it goes -------------------------------------------------------------------------------
+
+
+def _require_replaceable(folder: Path) -> None:
+    """InputError unless the folder is absent, empty, or what an earlier training published."""
+    if folder.is_dir() and (not any(folder.iterdir()) or (folder / MANIFEST).is_file()):
+        return
+    if folder.exists():
+        raise InputError(
+            f"{folder} is there already and `msr train` did not make it; remove it, or give "
+            "--output another folder"
+        )
+
+
+def _finished(folder: Path) -> AdapterManifest | None:
+    """The manifest of an earlier training's folder, if it is one of this version."""
+    if not (folder / MANIFEST).exists():
+        return None
+    try:
+        return read_adapter_manifest(folder)
+    except ModelUnusable:  # of an older version: it is replaced
+        return None
+
+
+def _reported(manifest: AdapterManifest) -> dict[str, Any]:
+    validation = {f"validation_{name}": value for name, value in manifest.validation.items()}
+    return {**manifest.counts, **validation}
+
+
+def _publish(trained: Path, folder: Path) -> None:
+    """Put a whole adapter in place of an earlier one; `folder` may be on another disk.
+
+    Killed at any moment, it leaves the earlier one, the new one, or for an instant none, under
+    `folder`, and never a part of one.
+    """
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    replaced = folder.with_name(f"{folder.name}.replaced")
+    for leftover in (unfinished, replaced):
+        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.copytree(trained, unfinished)
+    if folder.exists():
+        folder.rename(replaced)
+    unfinished.rename(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _clean_up(scratch: Path, trained: Path) -> None:
+    """Remove what a published run needs no more. `trained` gives up its name first: a half of it
+    must not count as trained.
+    """
+    removing = scratch / "removing"
+    shutil.rmtree(removing, ignore_errors=True)
+    if trained.exists():
+        trained.rename(removing)
+        shutil.rmtree(removing)
+    for leftover in checkpoints(scratch):
+        shutil.rmtree(leftover)
+
+
+def _pushed(folder: Path, config: TrainConfig, upload: tracking.Upload) -> dict[str, str]:
+    if not config.push_to_hub:
+        return {}
+    address = upload(folder, config.push_to_hub)
+    log.info("adapter_pushed", folder=str(folder), address=address)
+    return {"pushed_to": address}
+
+
+# --- what came of it -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Validation:
+    """Margins and labels of the validation rows, and whose they are; all (N,)."""
+
+    margins: list[float]
+    labels: list[bool]
+    user_ids: list[UserId]
+
+
+def _manifest(work: Work, trained: Path) -> AdapterManifest:
+    if work.config.method == "full":
+        engine = LocalEngine.load(str(trained))
+    else:
+        engine = LocalEngine.load(work.model, str(trained))
+    validation = asyncio.run(_validate(engine, work))
+    calibration = _calibration(validation)
+    answers = answer_tokens(AutoProcessor.from_pretrained(work.model))
+    labels = work.rows["label"].to_pylist()
+    return AdapterManifest(
+        fingerprint=work.fingerprint,
+        weights=fingerprint_checkpoint(trained),
+        stage=work.stage,
+        parent=work.parent,
+        protocol=PROTOCOL,
+        definition=current_definition(),
+        model=work.model_fingerprint,
+        model_name=work.model_name,
+        image_size=work.image_size,
+        answer_tokens={"yes": answers.yes, "no": answers.no},
+        inputs=dict(work.inputs),
+        config=work.recorded_config,
+        counts={
+            "training_rows": len(labels),
+            "training_positives": sum(labels),
+            "validation_rows": work.validation.num_rows,
+        },
+        validation=_metrics(validation),
+        calibration=calibration,
+        versions={name: version(name) for name in _VERSIONS},
+        validation_scores=_spread(validation, calibration),
+    )
+
+
+async def _validate(engine: Engine, work: Work) -> _Validation:
+    """Validation users' margins by the engine and the score that serve."""
+    by_user: dict[UserId, list[dict[str, Any]]] = {}
+    for row in work.validation.to_pylist():
+        by_user.setdefault(row["user_id"], []).append(row)
+    groups = [
+        ScoringGroup(user_id, rows[0]["preference"], tuple(work.items[r["item_id"]] for r in rows))
+        for user_id, rows in by_user.items()
+    ]
+    margins: list[float] = []
+    try:
+        bar = tqdm(total=len(groups), desc="validating", unit="user")
+        async for _, scored in score_groups(engine, groups):
+            margins += [candidate.margin for candidate in scored]
+            bar.update()
+        bar.close()
+    finally:
+        await engine.close()
+    rows = [row for own in by_user.values() for row in own]
+    return _Validation(margins, [row["label"] for row in rows], [row["user_id"] for row in rows])
+
+
+def _metrics(validation: _Validation) -> dict[str, float]:
+    """Pooled AUC, and over users AUC, HR, MRR and NDCG as far as there are candidates for them."""
+    num_users = len(set(validation.user_ids))
+    shape = (num_users, -1)  # every user has as many rows: `build-examples` quarantines the others
+    ranking = metrics.rank_targets(
+        np.reshape(validation.margins, shape), np.reshape(validation.labels, shape)
+    )
+    means = {name: float(np.mean(values)) for name, values in ranking.per_user().items()}
+    found = {"auc": metrics.auc(validation.margins, validation.labels), **means}
+    return {name: round(value, 6) for name, value in found.items()}
+
+
+def _spread(validation: _Validation, calibration: Mapping[str, float]) -> dict[str, Any]:
+    """How P(Yes) is spread over validation users: what serving holds its scores against."""
+    corrected = Calibration(calibration["slope"], calibration["intercept"])
+    spread = ScoreHistogram.of([corrected.probability(each) for each in validation.margins])
+    return {"edges": list(spread.edges), "counts": list(spread.counts)}
+
+
+def _calibration(validation: _Validation) -> dict[str, float]:
+    """Platt's correction, or none for an adapter that is no better than chance: it says so."""
+    try:
+        return calibrate.measure(validation.margins, validation.labels, validation.user_ids)
+    except ModelUnusable as error:
+        log.warning("adapter_not_calibrated", reason=str(error))
+    gap = metrics.expected_calibration_error(expit(validation.margins), validation.labels)
+    prior = float(np.mean(validation.labels))
+    return {"slope": 1.0, "intercept": 0.0, "prior": prior, "ece_before": gap, "ece_after": gap}

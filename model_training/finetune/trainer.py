@@ -1,0 +1,253 @@
+"""What the trainers of all stages share: loading, arguments, rows, callbacks, resuming, saving.
+
+A stage is a function `fit(work, scratch, trained)`: it trains with checkpoints in `scratch` and
+leaves the adapter's files (or for method `full` the model's) in `trained`, at once and whole.
+
+A run that was killed and resumed ends with the bytes of an undisturbed one. transformers restores
+weights, optimizer, schedule, data order and random numbers; what it does not restore is seen to
+here: losses not yet logged (`LogsWithEveryCheckpoint`) and the count towards an early end.
+"""
+
+import json
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+import torch
+from peft import PeftModel
+from safetensors import SafetensorError
+from transformers import AutoModelForImageTextToText, AutoProcessor, Trainer
+from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
+
+from model_training.finetune import peft_methods
+from model_training.finetune.config import TrainConfig
+from model_training.finetune.distributed import is_main, local_device, num_processes
+from model_training.finetune.published_weights import write_whole_checkpoint
+from model_training.finetune.run_plan import Work, checkpoints
+from model_training.finetune.stages.collation import AnswerCollator, training_row
+from model_training.finetune.stages.hostile_titles import UNCHANGED, HostileTitles
+from model_training.finetune.validation_callback import (
+    ValidatesWhileTraining,
+    best_checkpoint,
+    has_ended,
+)
+from services.core.errors import ModelUnusable
+from services.core.prompts import scoring_messages
+from services.core.records import Item, ItemId
+
+log = structlog.get_logger(__name__)
+
+_ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_ADAPTER_CONFIG = "adapter_config.json"
+
+
+class RowsWithPictures:
+    """Gives the trainer's rows their prompts and pictures, when they are used."""
+
+    def __init__(self, items: Mapping[ItemId, Item], titles: HostileTitles = UNCHANGED) -> None:
+        """`items` holds every item that a row names."""
+        self._items = items
+        self._titles = titles
+
+    def __call__(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+        """From columns `item_id`, `preference`, `label` to `images`, `prompt`, `completion`."""
+        shown = self._titles.shown
+        rows = [
+            training_row(
+                scoring_messages(preference, shown(self._items[item_id], preference)), label=label
+            )
+            for item_id, preference, label in zip(
+                columns["item_id"], columns["preference"], columns["label"], strict=True
+            )
+        ]
+        return {name: [row[name] for row in rows] for name in ("images", "prompt", "completion")}
+
+
+def hostile_titles(work: Work) -> HostileTitles:
+    """What the run's prompts show of its items."""
+    if not work.config.hostile_titles:
+        return UNCHANGED
+    preferences = sorted(set(work.rows["preference"].to_pylist()))
+    return HostileTitles(work.config.hostile_titles, preferences, work.config.seed)
+
+
+# --- what watches a run --------------------------------------------------------------------------
+
+
+class StopsAtABrokenLoss(Trainer):  # type: ignore[misc]  # transformers is untyped
+    """Mixed into a stage's trainer: looks at every loss before anything is learned from it."""
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """ModelUnusable if the loss of a batch is not a finite number."""
+        loss: torch.Tensor = super().training_step(*args, **kwargs)
+        if not torch.isfinite(loss).all():
+            raise _broken("loss", float(loss.mean()), self.state.global_step + 1, self.args)
+        return loss
+
+
+class ProgressOnStderr(ProgressCallback):  # type: ignore[misc]
+    """transformers' progress bar, without its lines on stdout; ends a run whose loss is broken."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Show the loss; ModelUnusable if it or the gradient is not a finite number."""
+        logs = logs or {}
+        # In float16 a gradient may overflow: its scaler then skips the step, as it should.
+        watched = ("loss",) if args.fp16 else ("loss", "grad_norm")
+        for name in watched:
+            if name in logs and not math.isfinite(logs[name]):
+                raise _broken(name, logs[name], state.global_step, args)
+        if self.training_bar is not None and "loss" in logs:
+            self.training_bar.set_postfix(loss=f"{logs['loss']:.4f}")
+
+
+class LogsWithEveryCheckpoint(TrainerCallback):  # type: ignore[misc]
+    """The loss since the last log is in no checkpoint, so it is logged before one is written.
+
+    Also no checkpoint can then follow a gradient that was not a number.
+    """
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Ask for a log wherever a checkpoint is asked for."""
+        control.should_log = control.should_log or control.should_save
+
+
+def _broken(name: str, value: float, step: int, arguments: Any) -> ModelUnusable:
+    found = checkpoints(Path(arguments.output_dir))
+    kept = f"the checkpoint of step {found[-1].name.rpartition('-')[2]} is kept" if found else ""
+    return ModelUnusable(
+        f"the {name} is {value} at step {step}; training stopped and nothing was published"
+        f"{'; ' + kept if kept else ''}; lower learning_rate, raise warmup_fraction, or train in "
+        "float32"
+    )
+
+
+# --- before --------------------------------------------------------------------------------------
+
+
+def load_model(work: Work) -> tuple[Any, Any]:
+    """The base model, with the start adapter ready for training if there is one; its processor.
+
+    For method `full` all but the language model is frozen. Raises ModelUnusable with what is wrong
+    and where.
+    """
+    config = work.config
+    try:
+        processor = AutoProcessor.from_pretrained(work.model)
+        model = AutoModelForImageTextToText.from_pretrained(
+            work.model, **peft_methods.loading(config, device=local_device())
+        )
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ModelUnusable(
+            f"cannot load the base model {work.model!r} ({error}); name a checkpoint folder or a "
+            "hub name that this machine can reach with --model or base_model"
+        ) from error
+    if config.method == "full":
+        peft_methods.freeze_all_but_language_model(model)
+    elif work.start_adapter is None:
+        peft_methods.require_layers(model, config)
+    else:
+        model = _with_start_adapter(model, work.start_adapter)
+    return model, processor
+
+
+def _with_start_adapter(model: Any, folder: str) -> Any:
+    try:
+        return PeftModel.from_pretrained(model, folder, is_trainable=True)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelUnusable(
+            f"cannot load the adapter to start from, {folder} ({error}); name one that `msr train` "
+            "wrote for this base model with --start-adapter"
+        ) from error
+
+
+def trainer_arguments(config: TrainConfig, scratch: Path) -> dict[str, Any]:
+    """What transformers' TrainingArguments, and TRL's kinds of them, take from a configuration."""
+    return {
+        "output_dir": str(scratch),
+        "num_train_epochs": config.num_epochs,
+        "max_steps": config.max_steps,
+        "per_device_train_batch_size": config.batch_size,
+        "gradient_accumulation_steps": config.gradient_accumulation,
+        "gradient_checkpointing": config.gradient_checkpointing,
+        "learning_rate": config.learning_rate,
+        "lr_scheduler_type": config.schedule,
+        "warmup_steps": config.warmup_fraction,
+        "weight_decay": config.weight_decay,
+        "max_grad_norm": config.max_gradient_norm,
+        "bf16": config.precision == "bfloat16",
+        "fp16": config.precision == "float16",
+        "use_cpu": not torch.cuda.is_available(),
+        "seed": config.seed,
+        "data_seed": config.seed,
+        "dataloader_num_workers": config.num_workers,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "remove_unused_columns": False,  # the columns are made when a row is used
+        "logging_steps": config.log_steps,
+        "logging_nan_inf_filter": False,
+        "save_steps": config.checkpoint_steps,
+        "save_total_limit": config.num_checkpoints,
+        "report_to": list(config.trackers),
+        "run_name": scratch.name,
+    }
+
+
+def use_our_callbacks(trainer: Any, work: Work) -> None:
+    """Progress, broken losses, validation and an early end: the same for every stage's trainer."""
+    for callback in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(callback)
+    if work.config.evaluate_steps:
+        # A processor of its own: the trainer's may be set up otherwise.
+        collate = AnswerCollator(AutoProcessor.from_pretrained(work.model))
+        trainer.add_callback(ValidatesWhileTraining(trainer, collate, work))
+    trainer.add_callback(LogsWithEveryCheckpoint())
+    trainer.add_callback(ProgressOnStderr())
+    for callback in work.callbacks:
+        trainer.add_callback(callback)
+
+
+# --- the run -------------------------------------------------------------------------------------
+
+
+def train_and_save(trainer: Any, work: Work, scratch: Path, trained: Path) -> None:
+    """Train, from the last checkpoint if there is one, and put the best one's files in `trained`.
+
+    The best is by validation AUC if the run was validated on its way, else the last.
+    """
+    found = checkpoints(scratch)
+    if not (found and has_ended(found[-1], work.config.patience)):
+        trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
+    if not is_main():
+        return
+    best = best_checkpoint(checkpoints(scratch))
+    saving = scratch / "saving"
+    shutil.rmtree(saving, ignore_errors=True)
+    saving.mkdir()
+    if work.config.method == "full":
+        _save_model(work, best, saving)
+    else:
+        _save_adapter(work, best, saving)
+    log.info("training_ended", published=best.name)
+    saving.rename(trained)
+
+
+def rows_per_step(config: TrainConfig) -> int:
+    """The effective batch size: of every optimizer step, over all processes."""
+    return config.batch_size * config.gradient_accumulation * num_processes()
+
+
+def _save_adapter(work: Work, checkpoint: Path, folder: Path) -> None:
+    shutil.copyfile(checkpoint / _ADAPTER_WEIGHTS, folder / _ADAPTER_WEIGHTS)
+    config = json.loads((checkpoint / _ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = work.model_name  # no path of this machine is published
+    text = json.dumps(config, indent=2, sort_keys=True)
+    (folder / _ADAPTER_CONFIG).write_text(text, encoding="utf-8")
+
+
+def _save_model(work: Work, checkpoint: Path, folder: Path) -> None:
+    """A checkpoint as `msr merge-adapter` writes it, under the published names."""
+    dtype = torch.float32 if work.config.precision == "float32" else torch.bfloat16
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
+    write_whole_checkpoint(model.state_dict(), base=work.model, folder=folder, dtype=dtype)

@@ -1,0 +1,229 @@
+"""Score users' ranking tasks by the multimodal model: the part of step 6 that needs it.
+
+The engine and the function that serve are asked, with the preference written before the target.
+Scores are kept shard by shard in the artifact `scores-PROTOCOL[-validation]-VARIANT`, and a killed
+run resumes.
+
+An ablation takes one thing from the model, to see what it relies on:
+    cover        every cover replaced by an empty one of the same size
+    preference   every user judged as one of whom nothing is known
+    user         every user judged by the preference of some other user
+    direct       preferences written in one go (`msr build-preferences --direct`)
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from model_training.data.inputs import read_histories, read_items, read_preferences
+from model_training.data.protocols import find_protocol
+from model_training.data.ranking_tasks import Part, Trial, load_trials
+from model_training.scoring.score_users import DEFAULT_CONCURRENCY, ScoringGroup, score_groups
+from services.core.artifacts import Artifact, ArtifactWriter, Recipe, preferences_name
+from services.core.errors import ArtifactMismatch, EmptyDataset, InputError
+from services.core.images import blank_image
+from services.core.prompts import SCORING_FINGERPRINT
+from services.core.records import Item, ItemId, UserId
+from services.engines.contract import Engine, EngineIdentity
+from services.sharding.ray_workers import RayWorkers, run_shards
+from services.sharding.sharded_job import Advance
+
+Ablation = Literal["cover", "preference", "user", "direct"]
+
+ABLATIONS = get_args(Ablation)
+USERS_PER_SHARD = 50
+SEED = 2025
+
+_SCHEMA = pa.schema([("user_id", pa.string()), ("margins", pa.list_(pa.float64()))])
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringRequest:
+    """Which engine judges whom, and what it is shown: all that a Ray worker is told of the step.
+
+    `data` is an absolute root. Test users are evaluated; on validation users fusion is fitted.
+    """
+
+    data: str
+    identity: EngineIdentity
+    protocol: str
+    part: Part = "test"
+    ablate: Ablation | None = None
+    users_per_shard: int = USERS_PER_SHARD
+    concurrency: int = DEFAULT_CONCURRENCY
+
+    @property
+    def artifact_name(self) -> str:
+        """Where the scores lie, so that no variant overwrites another."""
+        parts = ["scores", self.protocol, *["validation"] * (self.part == "validation")]
+        parts += ["adapter" if self.identity.adapter else "base"]
+        parts += ["ablate", self.ablate] if self.ablate else []
+        return "-".join(parts)
+
+    @property
+    def preferences(self) -> str:
+        """The artifact of the preferences that users are judged by."""
+        cut = find_protocol(self.protocol).cut
+        return preferences_name(cut, direct=self.ablate == "direct")
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringPlan:
+    """What scoring starts from, and what it does to each shard (`engines.shards.ShardJob`).
+
+    `texts` are the preferences that users are judged by, `blank` stands for every cover if given.
+    """
+
+    request: ScoringRequest
+    writer: ArtifactWriter
+    trials: Sequence[Trial]
+    texts: Mapping[UserId, str] = field(repr=False)
+    blank: bytes | None = field(repr=False)
+
+    def __reduce__(
+        self,
+    ) -> tuple[Callable[[ScoringRequest], "ScoringPlan"], tuple[ScoringRequest]]:
+        """Pickled as the request: a Ray worker reads the rest from the data folder."""
+        return plan_scoring, (self.request,)
+
+    @property
+    def num_shards(self) -> int:
+        return -(-len(self.trials) // self.request.users_per_shard)
+
+    def trials_of(self, shard: int) -> Sequence[Trial]:
+        size = self.request.users_per_shard
+        return self.trials[shard * size : (shard + 1) * size]
+
+    def has_shard(self, shard: int) -> bool:
+        return self.writer.has_shard(shard)
+
+    async def run_shard(self, engine: Engine, shard: int, advance: Advance) -> None:
+        """Score the candidates of a shard of users, and write the margins."""
+        trials = self.trials_of(shard)
+        items = self._shown_items(trials)
+        groups = (
+            ScoringGroup(
+                trial.user_id,
+                self.texts[trial.user_id],
+                tuple(items[item_id] for item_id in trial.candidates),
+            )
+            for trial in trials
+        )
+        rows = []
+        concurrency = self.request.concurrency
+        async for user_id, scored in score_groups(engine, groups, concurrency=concurrency):
+            margins = [candidate.margin for candidate in scored]
+            rows.append({"user_id": user_id, "margins": margins})
+            advance(1)
+        self.writer.write_shard(shard, pa.Table.from_pylist(rows, _SCHEMA))
+
+    def _shown_items(self, trials: Sequence[Trial]) -> dict[ItemId, Item]:
+        """The candidates, their covers blanked if asked for; text-only items stay text-only."""
+        wanted = {item_id for trial in trials for item_id in trial.candidates}
+        items = read_items(self.request.data, wanted)
+        if self.blank is None:
+            return items
+        return {
+            item_id: item if item.image is None else replace(item, image=self.blank)
+            for item_id, item in items.items()
+        }
+
+
+def plan_scoring(request: ScoringRequest) -> ScoringPlan:
+    """Read the tasks of the users that have a preference.
+
+    Raises InputError for a protocol that ranks the whole catalogue, EmptyDataset if no user of the
+    part has a preference, TargetLeak or ArtifactMismatch for preferences that do not fit.
+    """
+    data, rules = request.data, find_protocol(request.protocol)
+    if rules.whole_catalogue:
+        raise InputError(
+            f"protocol {rules.name} ranks every item of the catalogue for every user, and a "
+            "multimodal model scores tens a second: leave `mllm` and `mllm-fusion` out with "
+            "--models, or choose a protocol with frozen negatives"
+        )
+    if request.ablate is not None and request.ablate not in ABLATIONS:
+        raise InputError(
+            f"there is no ablation {request.ablate!r}; choose from {', '.join(ABLATIONS)}"
+        )
+    tasks = load_trials(data, rules.name, request.part)
+    written = read_preferences(data, read_histories(data), request.preferences, cut=rules.cut)
+    trials = tuple(trial for trial in tasks.trials if trial.user_id in written.by_user)
+    if not trials:
+        raise EmptyDataset(
+            f"none of the {len(written.by_user)} users with a preference is a {request.part} user; "
+            "build preferences for more users"
+        )
+    items = Artifact(data, "items").manifest()
+    recipe = Recipe(
+        step="evaluate",
+        definition={
+            "prompt": SCORING_FINGERPRINT,
+            "adapter": request.identity.adapter,
+            "ablate": request.ablate,
+            "seed": SEED,
+            "users_per_shard": request.users_per_shard,
+            "num_users": len(trials),
+        },
+        model=request.identity.model,
+        inputs={
+            "items": items.fingerprint,
+            "negatives": tasks.fingerprint,
+            request.preferences: written.manifest.fingerprint,
+        },
+    )
+    texts = written.by_user
+    if request.ablate == "user":
+        texts = _derange([trial.user_id for trial in trials], texts)
+    elif request.ablate == "preference":
+        texts = dict.fromkeys(texts, "")
+    return ScoringPlan(
+        request=request,
+        writer=Artifact(data, request.artifact_name).write(recipe),
+        trials=trials,
+        texts=texts,
+        blank=blank_image(items.definition["image_size"]) if request.ablate == "cover" else None,
+    )
+
+
+async def score_trials(
+    plan: ScoringPlan, engine: Engine | RayWorkers
+) -> tuple[NDArray[np.float64], int]:
+    """Margins (U, C) of the plan's trials, target first; how many prompts were shortened by the run
+    that finished them.
+
+    Shards of an earlier run are taken over. Raises the engine's own errors.
+    """
+    artifact, finished = plan.writer.artifact, plan.writer.finished
+    left = [shard for shard in range(plan.num_shards) if not plan.has_shard(shard)]
+    num_left = sum(len(plan.trials_of(shard)) for shard in left)
+    with tqdm(
+        total=len(plan.trials),
+        initial=len(plan.trials) - num_left,
+        desc=plan.request.artifact_name,
+        unit="user",
+    ) as progress:
+        num_shortened = await run_shards(engine, plan, left, progress.update)
+    if finished and not left:
+        num_shortened = artifact.manifest().counts["shortened"]
+    else:
+        counts = {"users": len(plan.trials), "shortened": num_shortened}
+        plan.writer.finish(plan.num_shards, counts)
+    table = artifact.read()
+    if table["user_id"].to_pylist() != [trial.user_id for trial in plan.trials]:
+        raise ArtifactMismatch(f"{artifact.location} mixes users; delete the folder")
+    return np.array(table["margins"].to_pylist()), num_shortened
+
+
+def _derange(users: Sequence[UserId], texts: Mapping[UserId, str]) -> dict[UserId, str]:
+    """Each user with the preference of another one, drawn by the seed."""
+    if len(users) < 2:
+        raise InputError("another user's preference needs at least two users")
+    order = np.random.default_rng(SEED).permutation(len(users)).tolist()
+    following = dict(zip(order, [*order[1:], order[0]], strict=True))
+    return {user: texts[users[following[row]]] for row, user in enumerate(users)}
