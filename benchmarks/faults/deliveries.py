@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from benchmarks.drawn_catalogue import FIRST_TIMESTAMP_MS
 from benchmarks.faults.world import ITEM_IDS
+from benchmarks.support.synthetic_catalogue import FIRST_TIMESTAMP_MS
 from services.core.records import Interaction, UserId
 
 SHARE_TWICE = 0.2

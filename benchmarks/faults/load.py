@@ -22,7 +22,7 @@ from random import Random
 from subprocess import Popen
 from urllib.parse import urlsplit
 
-from benchmarks.faults.programs import ROOT
+from benchmarks.faults.supervised_process import ROOT
 
 # The server hangs up after 5 idle seconds: a connection that old is not used again.
 IDLE_SECONDS = 2.0

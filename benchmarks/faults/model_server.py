@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
-from benchmarks.faults.programs import Program, free_port
+from benchmarks.faults.supervised_process import Program, free_port
 from services.process.announce import LISTENING
 
 NAME = "demo-merged"

@@ -8,7 +8,7 @@ from random import Random
 
 from benchmarks.faults.digest_engine import DigestEngine
 from benchmarks.faults.model_server import NAME
-from benchmarks.faults.programs import Program
+from benchmarks.faults.supervised_process import Program
 from model_training.demo.sentences import preference_sentence, updated_preference
 from model_training.demo.world import IMAGE_SIZE, draw_taste, write_files
 from model_training.finetune import merge_adapter

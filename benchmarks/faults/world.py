@@ -3,8 +3,8 @@
 import asyncio
 from pathlib import Path
 
-from benchmarks.drawn_catalogue import draw_title, write_plain_catalogue
 from benchmarks.faults.digest_engine import DigestEngine
+from benchmarks.support.synthetic_catalogue import draw_title, write_plain_catalogue
 from services.batch import prepare_catalogue, summarize_images
 from services.batch.readers.plain import Plain
 from services.core.records import Item, ItemId, UserId

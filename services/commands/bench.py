@@ -45,8 +45,8 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Answer one measured question with one table; more options are the benchmark's own."""
-    from benchmarks import running
+    from benchmarks.support import runner
 
-    figures = report(lambda: running.run(name, context.args), as_json, timed=False)
-    if not running.holds(name, figures):
+    figures = report(lambda: runner.run(name, context.args), as_json, timed=False)
+    if not runner.holds(name, figures):
         raise typer.Exit(1)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import fuzz
+from benchmarks.resilience import fuzz
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.attacks import formats, images
-from benchmarks.faults.programs import ROOT
+from benchmarks.faults.supervised_process import ROOT
 from services.core.errors import ImageRefused
 from services.core.images import MAX_IMAGE_PIXELS, prepare_image
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.attacks import url_trial, urls
+from benchmarks.attacks import url_attack_run, urls
 from services.fetch.download import CheckedClient, fetch_image
 from services.fetch.rules import FetchRules
 from tests.fetch.image_server import Answer, ImageServer, a_picture
@@ -16,17 +16,17 @@ def test_the_corpus_has_60_addresses_of_different_names():
 
 @pytest.mark.parametrize("hostile", CORPUS, ids=lambda hostile: hostile.name)
 async def test_a_hostile_address_is_refused_and_nobody_inside_is_asked(hostile: urls.HostileUrl):
-    async with url_trial.network() as network:
-        reached = await url_trial.try_url(hostile, network)
+    async with url_attack_run.network() as network:
+        reached = await url_attack_run.try_url(hostile, network)
 
     assert (reached.num_inside, reached.fetched) == (0, None)
     assert reached.refusal
 
 
 async def test_without_the_rules_on_addresses_half_of_them_would_reach_what_is_inside():
-    async with url_trial.network() as network:
+    async with url_attack_run.network() as network:
         reached = [
-            (await url_trial.try_url(hostile, network, allow_private=True)).num_inside > 0
+            (await url_attack_run.try_url(hostile, network, allow_private=True)).num_inside > 0
             for hostile in CORPUS
         ]
 

@@ -1,7 +1,7 @@
 """How `msr bench injection` counts places."""
 
-from benchmarks import injection
 from benchmarks.attacks.titles import ATTACKS, HELD_OUT
+from benchmarks.resilience import injection
 from model_training.demo.world import DemoWorld
 from services.core.prompts import GenerationLimits, Messages
 from services.core.scoring import AnswerLogprobs

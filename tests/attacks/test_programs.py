@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import hostile
-from benchmarks.attacks.image_trial import disagreements, prepare_all, put_all
+from benchmarks.attacks.image_attack_run import disagreements, prepare_all, put_all
 from benchmarks.attacks.images import corpus
+from benchmarks.resilience import hostile
 
 PICTURES = [image for image in corpus() if not image.heavy][::12]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.faults.programs import api, ended_after, free_port, redis_server
+from benchmarks.faults.supervised_process import api, ended_after, free_port, redis_server
 from benchmarks.faults.world import prepare
 from services.core.api_keys import Scope, issue
 from services.state.api_keys import ApiKeys

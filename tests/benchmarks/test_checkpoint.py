@@ -5,9 +5,13 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from benchmarks.drawn_catalogue import draw_items, draw_preference, draw_preference_prompts
-from benchmarks.random_model import write_adapter, write_checkpoint
-from benchmarks.reference_loop import ReferenceLoop
+from benchmarks.support.random_model import write_adapter, write_checkpoint
+from benchmarks.support.reference_loop import ReferenceLoop
+from benchmarks.support.synthetic_catalogue import (
+    draw_items,
+    draw_preference,
+    draw_preference_prompts,
+)
 from services.core.scoring import score_candidates
 from services.engines.adapter_manifest import read_adapter_manifest
 from services.engines.checkpoints import fingerprint_checkpoint

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.degrade import holds
 from benchmarks.faults.degradation import Moments, judge
 from benchmarks.faults.load import Answer
+from benchmarks.resilience.degrade import holds
 
 STRUCK = Moments(struck_at=10.0, mended_at=20.0)
 FULL = Answer(0.0, 0.0, 0.1, 200, num_scored_now=2)

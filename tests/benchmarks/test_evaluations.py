@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import evaluate_demo, evaluate_microlens
+from benchmarks.quality import evaluate_demo, evaluate_microlens
 from model_training.evaluation.measure import outcome_of_ranking
 from model_training.evaluation.results import Evaluation, ModelOutcome
 from model_training.scoring.bootstrap import Bootstrap

@@ -7,10 +7,10 @@ from random import Random
 import psutil
 import pytest
 
+from benchmarks.faults.consistency_check import Verdict, judge
 from benchmarks.faults.deliveries import draw_deliveries
 from benchmarks.faults.digest_engine import DigestEngine
-from benchmarks.faults.programs import Program, ended_after
-from benchmarks.faults.verdict import Verdict, judge
+from benchmarks.faults.supervised_process import Program, ended_after
 from services.state.records import Folded
 from services.state.user_store import Store
 from tests.builders import a_history, put_items, some_ids, the_user

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.retrieval_scale import measure_retrieval, write_synthetic
-from benchmarks.users_scale import measure_users
+from benchmarks.support.retrieval_scale import measure_retrieval, write_synthetic
+from benchmarks.support.users_scale import measure_users
 from services.retrieval.cheap_rankers import CheapRankers
 
 

@@ -2,9 +2,11 @@
 
 import pytest
 
-from benchmarks import gpu, preferences, scale, scoring, service_overhead, summaries
-from benchmarks.rounds import Claim, Rounds
-from benchmarks.served_model import TokenCounts, read_token_counts
+from benchmarks.engines import preferences, scoring, summaries
+from benchmarks.service import scale, service_overhead
+from benchmarks.support import gpu
+from benchmarks.support.paired_rounds import Claim, Rounds
+from benchmarks.support.served_model import TokenCounts, read_token_counts
 
 
 def judged(bar: float | None) -> dict[str, object]:

@@ -1,7 +1,7 @@
 import pytest
 from playwright.sync_api import Browser, expect
 
-from benchmarks.drawn_catalogue import draw_summary, draw_title
+from benchmarks.support.synthetic_catalogue import draw_summary, draw_title
 from services.core.records import Item, ItemId
 from services.state.records import ItemRecord
 from services.state.user_store import Store

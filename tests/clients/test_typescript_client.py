@@ -9,7 +9,7 @@ from shutil import copy
 import pytest
 
 import clients
-from benchmarks.programs import serving
+from benchmarks.support.msr_process import serving
 from model_training.demo.world import write_files
 from tests.processes import msr, msr_says
 

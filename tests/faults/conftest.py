@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.faults.network import Network
-from benchmarks.faults.programs import ended_after, free_port, redis_server
+from benchmarks.faults.supervised_process import ended_after, free_port, redis_server
 from services.state.user_store import Store
 from tests.builders import put_items, some_ids
 

@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-from benchmarks.faults import trial
-from benchmarks.faults.verdict import Verdict
+from benchmarks.faults import chaos_run
+from benchmarks.faults.consistency_check import Verdict
 
-PLAN = trial.Plan(
+PLAN = chaos_run.Plan(
     interactions=300, users=20, kills=3, restarts=1, api_kills=1, cuts=1, batch_size=20
 )
 
 
 async def test_nothing_is_lost_or_applied_twice_while_everything_fails(tmp_path: Path):
-    outcome = await trial.run(PLAN, tmp_path)
+    outcome = await chaos_run.run(PLAN, tmp_path)
 
     assert outcome.verdict == Verdict()
     struck = ("kills", "redis_restarts", "api_kills", "network_cuts")

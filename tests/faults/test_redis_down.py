@@ -9,7 +9,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from benchmarks.faults.programs import Program, ended_after, free_port, redis_server
+from benchmarks.faults.supervised_process import Program, ended_after, free_port, redis_server
 from services.state.user_store import Store
 from tests.api.builders import a_client, an_app, put_catalogue
 

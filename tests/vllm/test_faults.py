@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from benchmarks.degrade import Load, Service, serving, suffer
+from benchmarks.resilience.degrade import Load, Service, serving, suffer
 
 pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="module")]
 

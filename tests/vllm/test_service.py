@@ -14,7 +14,7 @@ from shutil import copytree
 
 import pytest
 
-from benchmarks.programs import digest_tree
+from benchmarks.support.msr_process import digest_tree
 from clients.python import MsrClient
 from model_training.demo.world import write_files
 from services.core.wire import InteractionIn, RecommendResponse

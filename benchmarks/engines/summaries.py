@@ -1,0 +1,77 @@
+"""What does it take to describe 24 pictures in 100 tokens each, against the reference loop?
+
+    msr bench summaries [--rounds 3] [--gpu]
+
+The same checkpoint on both sides (33 million random parameters): the reference loop in float32 and
+batches of 8, vLLM in bfloat16 with all 24 in flight. Every round has new pictures. That each answer
+has its 100 tokens is checked on both sides. `--gpu` measures the 7B shape instead (`gpu.py`).
+"""
+
+import argparse
+import asyncio
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.support import gpu
+from benchmarks.support.paired_rounds import Claim, Rounds, comparison_table
+from benchmarks.support.random_model import write_checkpoint
+from benchmarks.support.reference_loop import SUMMARY_BATCH, ReferenceLoop
+from benchmarks.support.served_model import ServedModel, generate_all, serve
+from benchmarks.support.synthetic_catalogue import draw_items
+from services.core.prompts import GenerationLimits, Messages, summary_messages
+
+NUM_PICTURES = 24
+NUM_TOKENS = 100
+LIMITS = GenerationLimits(NUM_TOKENS)
+BAR = 2.2
+NAMES = {"summaries": "24 summaries of 100 tokens"}
+
+
+async def run(arguments: Sequence[str]) -> dict[str, Any]:
+    """The ratio, both sides' seconds and the spread."""
+    options = _options(arguments)
+    if options.gpu:
+        return await gpu.measure_summaries()
+    rounds = Rounds("summaries")
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = write_checkpoint(Path(folder) / "checkpoint")
+        reference = ReferenceLoop(checkpoint)
+        async with serve(checkpoint) as model:
+            reference.summarize(draw_items("warm up", SUMMARY_BATCH), 1)
+            await generate_all(model, _draw_prompts("warm up too", 1), LIMITS)
+            for number in range(options.rounds):
+                await _run_round(rounds, reference, model, number)
+    measured = {"summaries": rounds.judge(Claim("summaries", "reference", BAR))}
+    return {"summaries": measured["summaries"]["ratio"], "measured": measured}
+
+
+def table(figures: dict[str, Any]) -> str:
+    """One row."""
+    return gpu.table(figures) if "gpu" in figures else comparison_table(figures["measured"], NAMES)
+
+
+async def _run_round(
+    rounds: Rounds, reference: ReferenceLoop, model: ServedModel, number: int
+) -> None:
+    items = draw_items(f"loop {number}", NUM_PICTURES)
+    written = await rounds.time(
+        "reference", lambda: asyncio.to_thread(reference.summarize, items, NUM_TOKENS)
+    )
+    if written != NUM_PICTURES * NUM_TOKENS:
+        raise RuntimeError(f"the reference loop wrote {written} tokens")
+    prompts = _draw_prompts(f"engine {number}", NUM_PICTURES)
+    async with model.writing(NUM_PICTURES * NUM_TOKENS):
+        await rounds.time("summaries", lambda: generate_all(model, prompts, LIMITS))
+
+
+def _draw_prompts(name: str, num_items: int) -> list[Messages]:
+    return [summary_messages(item) for item in draw_items(name, num_items)]
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="msr bench summaries")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--gpu", action="store_true", help="measure the 7B shape on this GPU")
+    return parser.parse_args(arguments)

@@ -1,0 +1,93 @@
+"""Does a hostile picture crash, hang or bloat anything, and is a hostile address ever fetched?
+
+    msr bench hostile
+
+500 pictures (attacks/images.py) go through `PUT /items` of an API process and through
+`msr prepare-catalogue`: each must be prepared, or refused with a reason, by both alike, and no
+process may grow beyond a bound. 60 addresses (attacks/urls.py) go through the fetcher on a network
+that the trial makes up: none may reach the server inside of it.
+"""
+
+import asyncio
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.attacks import images, url_attack_run, urls
+from benchmarks.attacks.image_attack_run import Verdict, disagreements, prepare_all, put_all
+from benchmarks.support.runner import markdown
+
+# One large picture decoded (400 MB), two request bodies in base64, JSON and bytes, and what the
+# allocator keeps.
+BOUND_BYTES = 768 * 1024 * 1024
+
+
+async def run(arguments: Sequence[str]) -> dict[str, Any]:
+    """How many were accepted, refused and at fault; how far memory grew; how many were reached."""
+    if arguments:
+        raise SystemExit("msr bench hostile takes no arguments")
+    pictures = images.corpus()
+    with tempfile.TemporaryDirectory() as name:
+        online = await put_all(pictures, Path(name))
+        offline = await asyncio.to_thread(prepare_all, pictures, Path(name))
+    reached = await url_attack_run.try_all(urls.corpus())
+    return {
+        "images": len(pictures),
+        "api": _figures(online),
+        "batch": _figures(offline),
+        "disagreements": sorted(disagreements(online, offline)),
+        "slowest_answer_seconds": round(online.slowest_seconds, 1),
+        "urls": len(reached),
+        "urls_fetched": sorted(name for name, each in reached.items() if not _is_refused(each)),
+    }
+
+
+def holds(figures: dict[str, Any]) -> bool:
+    """Whether nothing crashed, hung or grew, both ways decided alike, and nothing was fetched."""
+    return not (
+        figures["disagreements"] or figures["urls_fetched"] or any(_faults(figures))
+    ) and all(figures[way]["grown_bytes"] <= BOUND_BYTES for way in ("api", "batch"))
+
+
+def table(figures: dict[str, Any]) -> str:
+    """One row a way in."""
+    rows = [
+        (
+            name,
+            figures["images"],
+            figures[way]["accepted"],
+            figures[way]["refused"],
+            len(figures[way]["faults"]),
+            f"{figures[way]['grown_bytes'] / 2**20:.0f} MiB",
+        )
+        for name, way in (("pictures, PUT /items", "api"), ("pictures, prepare-catalogue", "batch"))
+    ]
+    num_fetched = len(figures["urls_fetched"])
+    rows.append(("addresses", figures["urls"], 0, figures["urls"] - num_fetched, num_fetched, "-"))
+    header = ("hostile", "number", "prepared", "refused with a reason", "faults", "memory grew")
+    bound = f"Bounds: no fault, {BOUND_BYTES // 2**20} MiB; both ways decide alike"
+    differ = len(figures["disagreements"])
+    return f"{markdown(header, rows)}\n\n{bound} (they differ on {differ})."
+
+
+def _figures(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "accepted": len(verdict.accepted),
+        "refused": len(verdict.refused),
+        "faults": verdict.faults,
+        "grown_bytes": verdict.grown_bytes,
+    }
+
+
+def _faults(figures: dict[str, Any]) -> list[bool]:
+    """Of each way: a fault, or pictures of which nothing is known."""
+    return [
+        bool(figures[way]["faults"])
+        or figures[way]["accepted"] + figures[way]["refused"] != figures["images"]
+        for way in ("api", "batch")
+    ]
+
+
+def _is_refused(reached: url_attack_run.Reached) -> bool:
+    return bool(reached.refusal) and not reached.num_inside and reached.fetched is None

@@ -1,0 +1,141 @@
+"""However interactions arrive, is the online preference the one computed offline?
+
+    msr bench recurrence [--data data/demo] [--users 200] [--seed 0]
+
+Every history of the demo world goes into an empty Redis in batches of random size, shuffled within
+each block, with duplicates, while a worker folds; all users' batches interleave. At the end every
+user's text, block by block, is compared with `preferences-whole`, the offline recurrence.
+"""
+
+import argparse
+import asyncio
+import random
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from benchmarks.support.runner import markdown
+from services.core.artifacts import Artifact
+from services.core.records import Interaction, Item, ItemId, UserId, derive_event_id
+from services.core.recurrence import BLOCK_SIZE
+from services.deployment.assemble import choose_engine
+from services.deployment.settings import Settings
+from services.state.embedded_redis.server import EmbeddedRedis
+from services.state.user_store import ItemRecord, Store
+from services.worker.main import Worker
+
+
+async def run(arguments: Sequence[str]) -> dict[str, Any]:
+    """How many users were compared and how many differ; `make demo` must have run on the data."""
+    options = _options(arguments)
+    draw = random.Random(options.seed)
+    expected = {
+        row["user_id"]: row
+        for row in Artifact(options.data, "preferences-whole").read().to_pylist()[: options.users]
+    }
+    arrivals = list(_arrivals(_interactions(options.data, set(expected)), draw))
+    choice = choose_engine(options.data, Settings(), kind="local", model=None, adapter=None)
+    engine = await choice.open()
+    stop = asyncio.Event()
+    with tempfile.TemporaryDirectory() as folder:
+        async with EmbeddedRedis(folder) as url:
+            store = await Store.open(url)
+            await store.put_items(_records(options.data))
+            worker = asyncio.create_task(Worker(store, engine).run(stop))
+            for batch in arrivals:
+                await store.ingest(batch)
+                await asyncio.sleep(draw.choice((0, 0, 0.01)))  # lets the worker in between
+            differing = [
+                user_id
+                for user_id, row in expected.items()
+                if not await _agrees(store, UserId(user_id), row)
+            ]
+            stop.set()
+            await worker
+            await store.close()
+    await engine.close()
+    return {
+        "users": len(expected),
+        "interactions": sum(map(len, arrivals)),
+        "batches": len(arrivals),
+        "different": len(differing),
+    }
+
+
+def table(figures: dict[str, Any]) -> str:
+    """One row."""
+    return markdown(list(figures), [list(figures.values())])
+
+
+async def _agrees(store: Store, user_id: UserId, row: dict[str, Any]) -> bool:
+    """Whether the user's folded state is the offline one; waits until everything is folded."""
+    while True:
+        record = await store.load_user(user_id)
+        if record is not None and record.folded_version == record.version:
+            break
+        await asyncio.sleep(0.05)
+    return (
+        [entry.item_id for entry in record.history] == row["item_ids"]
+        and [block.preference for block in record.state.blocks] == row["block_preferences"]
+        and record.preference == row["preference"]
+    )
+
+
+def _records(data: str) -> list[ItemRecord]:
+    rows = Artifact(data, "summaries").read().to_pylist()
+    summary_of = {row["item_id"]: row["summary"] for row in rows}
+    return [
+        ItemRecord(
+            Item(ItemId(row["item_id"]), row["title"], row["image"]),
+            row["version"],
+            summary_of[row["item_id"]],
+            "ready",
+        )
+        for row in Artifact(data, "items").read().to_pylist()
+    ]
+
+
+def _interactions(data: str, users: set[str]) -> list[list[Interaction]]:
+    return [
+        [
+            Interaction(
+                UserId(row["user_id"]),
+                ItemId(item_id),
+                timestamp_ms,
+                derive_event_id(UserId(row["user_id"]), ItemId(item_id), timestamp_ms),
+            )
+            for item_id, timestamp_ms in zip(row["item_ids"], row["timestamps_ms"], strict=True)
+        ]
+        for row in Artifact(data, "interactions").read().to_pylist()
+        if row["user_id"] in users
+    ]
+
+
+def _arrivals(
+    histories: Sequence[Sequence[Interaction]], draw: random.Random
+) -> Iterator[list[Interaction]]:
+    """Batches of several users each; within a user blocks are in order, within a block nothing."""
+    waiting = []
+    for history in histories:
+        queue: list[Interaction] = []
+        for start in range(0, len(history), BLOCK_SIZE):
+            block = list(history[start : start + BLOCK_SIZE])
+            draw.shuffle(block)
+            queue += block
+        waiting.append(queue)
+    while waiting:
+        batch: list[Interaction] = []
+        for queue in draw.sample(waiting, min(len(waiting), draw.randint(1, 20))):
+            taken = [queue.pop(0) for _ in range(min(len(queue), draw.randint(1, 5)))]
+            batch += taken
+            batch += draw.sample(taken, draw.randint(0, len(taken)))  # delivered twice
+        yield batch
+        waiting = [queue for queue in waiting if queue]
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="msr bench recurrence")
+    parser.add_argument("--data", default="data/demo")
+    parser.add_argument("--users", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args(arguments)

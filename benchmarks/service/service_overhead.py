@@ -1,0 +1,183 @@
+"""What does the service cost on top of vLLM when both are saturated?
+
+    msr bench service-overhead [--rounds 4]
+
+A request scores 12 candidates, items warm, for a user whose preference is new. One side sends
+`POST /recommend` to `msr serve`: Redis, cascade, engine, score cache. The other side does nothing
+but send vLLM the same 12 prompts, as the service does with pictures named by their uuid and over
+the same kind of connections. Either side has the same number of requests in flight, on the same
+machine and from the same process, so that what a client costs counts for both.
+"""
+
+import argparse
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from benchmarks.support.paired_rounds import Claim, Rounds
+from benchmarks.support.random_model import write_checkpoint
+from benchmarks.support.runner import markdown
+from benchmarks.support.served_model import MODEL_NAME, TIMEOUT_SECONDS, ServedModel, serve
+from benchmarks.support.synthetic_service import DrawnService, serve_catalogue
+from services.core.prompts import scoring_messages
+from services.core.records import Item, UserId
+from services.core.scoring import NOT_CALIBRATED, AnswerTokens, answer_margin, score_candidates
+from services.engines.rendering import answer_tokens
+from services.engines.vllm_client.http_transport import FreeConnections
+
+NUM_CANDIDATES = 12
+REQUESTS_IN_FLIGHT = 16
+REQUESTS_A_ROUND = 32
+BAR = 0.9
+
+
+async def run(arguments: Sequence[str]) -> dict[str, Any]:
+    """The ratio of requests per second, both sides' rates, and the spread."""
+    num_rounds = _options(arguments).rounds
+    rounds = Rounds("service-overhead")
+    num_users = REQUESTS_IN_FLIGHT + 2 * num_rounds * REQUESTS_A_ROUND
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = write_checkpoint(Path(folder) / "checkpoint")
+        async with (
+            serve(checkpoint) as model,
+            serve_catalogue(model, num_items=NUM_CANDIDATES, num_users=num_users) as service,
+            _open_direct(model, checkpoint) as direct,
+        ):
+            users = iter(service.preference_of)
+            await _warm_up(model, service, direct, users)
+            for number in range(num_rounds):
+                sides = {"direct": _ask_vllm(direct, service), "service": _ask_service(service)}
+                # Who comes first changes, so that neither always follows a warmer machine.
+                for side in sorted(sides, reverse=bool(number % 2)):
+                    taken = [next(users) for _ in range(REQUESTS_A_ROUND)]
+                    await rounds.time(side, lambda: _saturate(sides[side], taken))  # noqa: B023
+    measured = rounds.judge(Claim("service", "direct", BAR))
+    return {
+        "service_overhead": measured["ratio"],
+        "requests_per_second": round(REQUESTS_A_ROUND / measured["seconds"], 3),
+        "direct_requests_per_second": round(REQUESTS_A_ROUND / measured["against_seconds"], 3),
+        "measured": measured,
+    }
+
+
+def table(figures: dict[str, Any]) -> str:
+    """One row."""
+    measured = figures["measured"]
+    low, high = measured["spread"]
+    header = ("work", "vLLM, requests/s", "POST /recommend, requests/s", "ratio", "spread")
+    row = (
+        f"{NUM_CANDIDATES} candidates a request, {REQUESTS_IN_FLIGHT} requests in flight",
+        f"{figures['direct_requests_per_second']:.2f}",
+        f"{figures['requests_per_second']:.2f}",
+        f"{measured['ratio']:.3f}",
+        f"{low:.3f} to {high:.3f}",
+        str(measured["rounds"]),
+        f"{BAR:g}",
+        "yes" if measured["ratio"] >= BAR else "NO",
+    )
+    return markdown((*header, "rounds", "bar", "reached"), [row])
+
+
+# --- the two sides -------------------------------------------------------------------------------
+
+Ask = Callable[[UserId], Awaitable[object]]
+
+
+def _ask_service(service: DrawnService) -> Ask:
+    return lambda user_id: service.recommend(user_id, NUM_CANDIDATES)
+
+
+def _ask_vllm(direct: "_Direct", service: DrawnService) -> Ask:
+    return lambda user_id: direct.score(service.preference_of[user_id], service.items)
+
+
+@dataclass(frozen=True, slots=True)
+class _Direct:
+    """A client of vLLM that knows of nothing else."""
+
+    http: httpx.AsyncClient
+    answers: AnswerTokens
+
+    async def score(self, preference: str, items: Sequence[Item]) -> list[float]:
+        """The margins of all items, asked for at once."""
+        return await asyncio.gather(*(self._margin(preference, item) for item in items))
+
+    async def _margin(self, preference: str, item: Item) -> float:
+        [message] = scoring_messages(preference, item)
+        picture = {
+            "type": "image_url",
+            "image_url": None,
+            "uuid": f"{item.item_id}:{item.version}",
+        }
+        body = {
+            "model": MODEL_NAME,
+            "messages": [
+                {
+                    "role": message.role,
+                    "content": [picture, {"type": "text", "text": message.text}],
+                }
+            ],
+            "temperature": 0,
+            "max_tokens": 1,
+            "logprobs": True,
+            "logprob_token_ids": [self.answers.yes, self.answers.no],
+            "return_tokens_as_token_ids": True,
+        }
+        response = await self.http.post("/v1/chat/completions", json=body)
+        [position] = response.raise_for_status().json()["choices"][0]["logprobs"]["content"]
+        logprob_of = {entry["token"]: entry["logprob"] for entry in position["top_logprobs"]}
+        return answer_margin(
+            yes=logprob_of[f"token_id:{self.answers.yes}"],
+            no=logprob_of[f"token_id:{self.answers.no}"],
+        )
+
+
+@asynccontextmanager
+async def _open_direct(model: ServedModel, checkpoint: Path) -> AsyncIterator[_Direct]:
+    from transformers import LlavaNextProcessor
+
+    answers = answer_tokens(LlavaNextProcessor.from_pretrained(checkpoint))
+    # httpx's own pool would cost this side 4 ms a prompt more than the service pays.
+    transport = FreeConnections()
+    async with httpx.AsyncClient(
+        base_url=model.url, timeout=TIMEOUT_SECONDS, transport=transport
+    ) as http:
+        yield _Direct(http, answers)
+
+
+async def _warm_up(
+    model: ServedModel, service: DrawnService, direct: _Direct, users: Iterator[UserId]
+) -> None:
+    """The server gets the pictures, both sides their connections; and both must say the same."""
+    users_of_warm_up = [next(users) for _ in range(REQUESTS_IN_FLIGHT)]
+    first = service.preference_of[users_of_warm_up[0]]
+    engine = await score_candidates(model.engine.score, first, service.items, NOT_CALIBRATED)
+    margins = await direct.score(first, service.items)
+    # bfloat16: what the batch does to a sum's order moves a margin a little.
+    if any(abs(mine.margin - theirs) > 0.1 for mine, theirs in zip(engine, margins, strict=True)):
+        raise RuntimeError("the direct calls do not ask what the service asks")
+    await _saturate(_ask_vllm(direct, service), users_of_warm_up)
+    await _saturate(_ask_service(service), users_of_warm_up)
+
+
+async def _saturate(ask: Ask, users: Sequence[UserId]) -> None:
+    """Ask for every user, always with REQUESTS_IN_FLIGHT requests under way."""
+    waiting = iter(users)
+
+    async def ask_in_turn() -> None:
+        for user_id in waiting:
+            await ask(user_id)
+
+    await asyncio.gather(*(ask_in_turn() for _ in range(REQUESTS_IN_FLIGHT)))
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="msr bench service-overhead")
+    parser.add_argument("--rounds", type=int, default=4)
+    return parser.parse_args(arguments)
