@@ -10,7 +10,7 @@ import pytest
 
 from clients.python import MsrClient, ProblemError
 from model_training.demo.world import write_files
-from services.core.wire import InteractionIn
+from services.core.wire.interactions import InteractionIn
 from services.deployment.assemble import DEMO_WEIGHTS
 from services.process.announce import wait_until_listening
 from tests.processes import msr, msr_says, running

@@ -30,7 +30,7 @@ from benchmarks.faults.world import prepare
 from benchmarks.support.runner import markdown
 from services.core.api_keys import Scope, issue
 from services.core.errors import InputError
-from services.core.wire import MAX_TIMEOUT_SECONDS
+from services.core.wire.common import MAX_TIMEOUT_SECONDS
 from services.state.api_keys import ApiKeys
 from services.state.user_store import Store
 

@@ -24,7 +24,7 @@ import httpx
 
 from benchmarks.support.runner import markdown
 from clients.python import AsyncMsrClient, MsrClient
-from services.core.wire import RecommendRequest, RecommendResponse
+from services.core.wire.recommend import RecommendRequest, RecommendResponse
 from services.process.announce import announce, wait_until_listening
 from services.process.http_server import QuietServer, base_url, listen, quiet_config
 

@@ -20,7 +20,8 @@ from services.batch import build_preferences, prepare_catalogue, summarize_image
 from services.batch.readers.plain import Plain
 from services.core.artifacts import Artifact
 from services.core.records import Item, ItemId, UserId
-from services.core.wire import MAX_TIMEOUT_SECONDS, RecommendResponse
+from services.core.wire.common import MAX_TIMEOUT_SECONDS
+from services.core.wire.recommend import RecommendResponse
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@
 Where the server asks for an API key: MsrClient(url, api_key="msr_..."). No message and no repr
 shows it.
 
-Answers are the models of `core/wire.py`. An answer that is a problem document is raised as
+Answers are the models of `core/wire`. An answer that is a problem document is raised as
 ProblemError, or the class that `errors.py` has for its type; whatever keeps an answer from coming
 is ServerUnreachable. What failed on its way, or was put off by the server, is sent again where that
 cannot count twice (`retries.py`): everything but activating and rolling back adapters.
@@ -24,11 +24,11 @@ from types import TracebackType
 
 import httpx
 
-from clients.python.conversations import Conversations, Outcome
+from clients.python.call_flow import Conversations, Outcome
+from clients.python.drivers import AsyncLine, Line
 from clients.python.methods import ApiMethods, http_options
 from clients.python.retries import Retries
 from clients.python.routes import Answer, Call
-from clients.python.transports import AsyncLine, Line
 from services.core import wire
 
 

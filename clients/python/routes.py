@@ -14,7 +14,8 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from clients.python.errors import ServerUnreachable
-from services.core import console_wire, wire
+from services.core import wire
+from services.core.wire import console
 
 Answer = TypeVar("Answer")
 Model = TypeVar("Model", bound=BaseModel)
@@ -82,9 +83,9 @@ def preference(user_id: str) -> Call[wire.PreferenceResponse]:
     return _call("GET", f"/users/{_quoted(user_id)}/preference", wire.PreferenceResponse)
 
 
-def personas() -> Call[console_wire.PersonasResponse]:
+def personas() -> Call[console.PersonasResponse]:
     """Users who are worth a look, as the server's data folder names them (GET /personas)."""
-    return _call("GET", "/personas", console_wire.PersonasResponse)
+    return _call("GET", "/personas", console.PersonasResponse)
 
 
 def preference_events(user_id: str) -> Call[httpx.Response]:

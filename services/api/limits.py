@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from services.core.images import DEFAULT_IMAGE_SIZE
-from services.core.wire import MAX_IMAGE_BASE64_CHARS
+from services.core.wire.common import MAX_IMAGE_BASE64_CHARS
 from services.fetch.rules import FetchRules
 
 

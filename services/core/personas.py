@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from services.core.artifacts import write_whole
 from services.core.errors import PersonasUnreadable
-from services.core.wire import Id
+from services.core.wire.common import Id
 
 FILE = "personas.json"
 MAX_PERSONAS = 24

@@ -24,7 +24,8 @@ from services.batch.readers.plain import Plain
 from services.core.errors import EmptyDataset
 from services.core.personas import has_personas, write_personas
 from services.core.recurrence import BLOCK_SIZE
-from services.core.wire import InteractionIn, RecommendResponse
+from services.core.wire.interactions import InteractionIn
+from services.core.wire.recommend import RecommendResponse
 from services.deployment import assemble
 from services.deployment.settings import Settings
 

@@ -15,7 +15,7 @@ from clients.python import (
     ServerUnreachable,
     UnknownUser,
 )
-from clients.python.conversations import Conversations, Pause, ReadOn, Send, Step
+from clients.python.call_flow import Conversations, Pause, ReadOn, Send, Step
 from services.core import wire
 from tests.clients.serving import Reply, ScriptedServer
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from model_training.demo.personas import NUM_PERSONAS
-from services.core.wire import InteractionIn, RecommendResponse
+from services.core.wire.interactions import InteractionIn
+from services.core.wire.recommend import RecommendResponse
 from tests.compose.composed import ROOT
 from tests.compose.stack import Stack
 from tests.processes import PATIENCE_SECONDS

@@ -13,7 +13,7 @@ import pytest
 
 from clients.python import MsrClient
 from model_training.demo.world import write_files
-from services.core.wire import InteractionIn
+from services.core.wire.interactions import InteractionIn
 from services.deployment.assemble import DEMO_WEIGHTS
 from services.state.embedded_redis.server import EmbeddedRedis
 from tests.operations.collector import Collector, collecting

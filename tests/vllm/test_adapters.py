@@ -15,7 +15,7 @@ from clients.python import MsrClient, ProblemError
 from model_training.demo.world import write_files
 from services.core.prompts import Messages
 from services.core.records import UserId
-from services.core.wire import RecommendResponse
+from services.core.wire.recommend import RecommendResponse
 from services.deployment.assemble import DEMO_WEIGHTS
 from services.engines.checkpoints import identify
 from services.engines.local.engine import LocalEngine

@@ -17,7 +17,8 @@ import pytest
 from benchmarks.support.msr_process import digest_tree
 from clients.python import MsrClient
 from model_training.demo.world import write_files
-from services.core.wire import InteractionIn, RecommendResponse
+from services.core.wire.interactions import InteractionIn
+from services.core.wire.recommend import RecommendResponse
 from services.process.announce import wait_until_listening
 from tests.processes import PATIENCE_SECONDS, msr, running
 from tests.vllm.conftest import ADAPTER, ModelServer, StartModelServer

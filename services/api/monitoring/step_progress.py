@@ -1,8 +1,8 @@
 """How far the offline steps are, read from the data folder: manifests, and parts without one."""
 
-from services.core import console_wire as wire
 from services.core.artifacts import MADE_BY, Artifact
 from services.core.errors import ArtifactError
+from services.core.wire import console as wire
 
 # The road from a catalogue to what is served, and what training and evaluation add to it.
 _ARTIFACTS = (

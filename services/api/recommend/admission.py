@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from services.core.wire import Priority
+from services.core.wire.recommend import Priority
 
 # Of the time that a request has left, what the expected wait may fill: the pace is a mean.
 SHARES: dict[Priority, float] = {"interactive": 0.8, "background": 0.4}

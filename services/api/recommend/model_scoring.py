@@ -19,7 +19,7 @@ from services.api.recommend.item_cache import ItemCache, VersionedItem
 from services.core import errors
 from services.core.records import ItemId, ScoredCandidate, UserId
 from services.core.scoring import score_candidates
-from services.core.wire import DegradedReason, Priority
+from services.core.wire.recommend import DegradedReason, Priority
 from services.engines.contract import Scorer
 from services.state.keys import score_key
 from services.state.user_store import Store

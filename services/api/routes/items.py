@@ -12,7 +12,7 @@ from services.api.dependencies import AppParts, Parts
 from services.api.http.etag import is_held
 from services.api.http.problems import INVALID_REQUEST, documented
 from services.api.route_guard import GuardedRoute, needs
-from services.core import console_wire, wire
+from services.core import wire
 from services.core.api_keys import Scope
 from services.core.errors import (
     ImageRefused,
@@ -26,6 +26,7 @@ from services.core.errors import (
 from services.core.images import prepare_image
 from services.core.prompts import MAX_TITLE_CHARS, clean_text
 from services.core.records import Item, ItemId
+from services.core.wire import console
 from services.fetch.download import fetch_image
 from services.state.records import ItemRecord
 from services.telemetry import request_context
@@ -72,7 +73,7 @@ async def put(body: wire.ItemIn, parts: AppParts, response: Response) -> wire.It
 async def find(
     parts: AppParts,
     search: Annotated[
-        console_wire.Search,
+        console.Search,
         Query(description="Beginnings of words of the title, in any order; or of the id."),
     ] = "",
     status: Annotated[wire.ItemStatus | None, Query(description="Only these.")] = None,
@@ -80,13 +81,13 @@ async def find(
         list[wire.Id] | None,
         Query(
             min_length=1,
-            max_length=console_wire.MAX_LISTED_ITEMS,
+            max_length=console.MAX_LISTED_ITEMS,
             description="These, whatever else is asked; unknown ones are left out.",
         ),
     ] = None,
-    offset: Annotated[int, Query(ge=0, le=console_wire.MAX_OFFSET)] = 0,
-    limit: Annotated[int, Query(ge=1, le=console_wire.MAX_LISTED_ITEMS)] = 50,
-) -> console_wire.ItemsResponse:
+    offset: Annotated[int, Query(ge=0, le=console.MAX_OFFSET)] = 0,
+    limit: Annotated[int, Query(ge=1, le=console.MAX_LISTED_ITEMS)] = 50,
+) -> console.ItemsResponse:
     """Items by id, page by page. What was put or deleted is found so within seconds."""
     if item_id is not None:
         named = await parts.listing.load_items([ItemId(each) for each in item_id])
@@ -114,8 +115,8 @@ async def cover(
     item_id: PathItemId,
     parts: AppParts,
     width: Annotated[
-        console_wire.CoverWidth, Query(description="At most, in pixels.")
-    ] = console_wire.CoverWidth.MEDIUM,
+        console.CoverWidth, Query(description="At most, in pixels.")
+    ] = console.CoverWidth.MEDIUM,
     version: Annotated[
         str | None,
         Query(
@@ -206,8 +207,8 @@ def _listed(
     num_by_status: dict[wire.ItemStatus, int],
     *,
     complete: bool,
-) -> console_wire.ItemsResponse:
-    return console_wire.ItemsResponse(
+) -> console.ItemsResponse:
+    return console.ItemsResponse(
         items=[_view(record, has_image=has_image) for record, has_image in loaded],
         num_matching=num_matching,
         num_by_status=num_by_status,

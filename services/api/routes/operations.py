@@ -9,9 +9,10 @@ from services.api.dependencies import AppParts, Parts
 from services.api.http.problems import documented
 from services.api.monitoring.step_progress import read_steps
 from services.api.route_guard import GuardedRoute, needs, open_to_all
-from services.core import console_wire, prompts, wire
+from services.core import prompts, wire
 from services.core.api_keys import Scope
 from services.core.errors import StateError
+from services.core.wire import console
 from services.telemetry.registry import CONTENT_TYPE
 
 router = APIRouter(tags=["operations"], route_class=GuardedRoute)
@@ -69,12 +70,12 @@ async def metrics(parts: AppParts) -> Response:
 
 @router.get("/progress", summary="How far the work is", responses=documented())
 @needs(Scope.READ)
-async def progress(parts: AppParts) -> console_wire.ProgressResponse:
+async def progress(parts: AppParts) -> console.ProgressResponse:
     """The offline steps, by what lies in the data folder, and the folds that wait."""
     folds = parts.backlog.seen
-    return console_wire.ProgressResponse(
+    return console.ProgressResponse(
         steps=await asyncio.to_thread(read_steps, parts.data) if parts.data is not None else [],
-        folds=console_wire.FoldsView(
+        folds=console.FoldsView(
             num_waiting=folds.num_waiting, lag_seconds=folds.lag_seconds, num_dead=folds.num_dead
         ),
     )

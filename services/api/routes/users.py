@@ -11,7 +11,7 @@ from services.api.dependencies import AppParts, Parts
 from services.api.http import event_streams
 from services.api.http.problems import INVALID_REQUEST, documented
 from services.api.route_guard import GuardedRoute, needs
-from services.core import console_wire, wire
+from services.core import wire
 from services.core.api_keys import Scope
 from services.core.errors import (
     PersonasUnreadable,
@@ -22,6 +22,7 @@ from services.core.errors import (
 )
 from services.core.personas import read_personas
 from services.core.records import Interaction, UserId
+from services.core.wire import console
 from services.state.records import UserRecord
 
 router = APIRouter(tags=["users"], route_class=GuardedRoute)
@@ -40,18 +41,18 @@ PathUserId = Annotated[wire.Id, Path(description="The user's id, percent-encoded
 @needs(Scope.READ)
 async def find(
     parts: AppParts,
-    prefix: Annotated[console_wire.Search, Query(description="How their ids begin.")] = "",
-    limit: Annotated[int, Query(ge=1, le=console_wire.MAX_LISTED_USERS)] = 20,
+    prefix: Annotated[console.Search, Query(description="How their ids begin.")] = "",
+    limit: Annotated[int, Query(ge=1, le=console.MAX_LISTED_USERS)] = 20,
     random: Annotated[bool, Query(description="Any of them, not the first.")] = False,
-) -> console_wire.UsersResponse:
+) -> console.UsersResponse:
     """Users by their id's beginning, in order, each with the preference. Who is new is found
     within seconds.
     """
     found = await parts.directory.find_users(prefix, limit=limit, at_random=random)
     records = await parts.store.load_users(found.user_ids)
-    return console_wire.UsersResponse(
+    return console.UsersResponse(
         users=[
-            console_wire.UserEntry(
+            console.UserEntry(
                 user_id=user.user_id,
                 preference=user.preference,
                 history_version=user.version,
@@ -72,7 +73,7 @@ async def find(
     responses=documented(PersonasUnreadable, StateUnavailable, StateError),
 )
 @needs(Scope.READ)
-async def personas(parts: AppParts) -> console_wire.PersonasResponse:
+async def personas(parts: AppParts) -> console.PersonasResponse:
     """Those that `personas.json` in the data folder names, each with what was taken last. Without
     that file there are none, and users who are not known (any more) are left out.
     """
@@ -81,9 +82,9 @@ async def personas(parts: AppParts) -> console_wire.PersonasResponse:
     known = [persona for persona in listed if persona.user_id in users]
     shown = [users[UserId(persona.user_id)] for persona in known]
     latest = await _latest(shown, NUM_TAKEN_BY_A_PERSONA, parts)
-    return console_wire.PersonasResponse(
+    return console.PersonasResponse(
         personas=[
-            console_wire.PersonaView(**persona.model_dump(), last_taken=taken)
+            console.PersonaView(**persona.model_dump(), last_taken=taken)
             for persona, taken in zip(known, latest, strict=True)
         ]
     )
@@ -142,13 +143,13 @@ async def read_history(
     user_id: PathUserId,
     parts: AppParts,
     limit: Annotated[
-        int, Query(ge=1, le=console_wire.MAX_SHOWN_INTERACTIONS, description="The latest.")
+        int, Query(ge=1, le=console.MAX_SHOWN_INTERACTIONS, description="The latest.")
     ] = 100,
-) -> console_wire.HistoryResponse:
+) -> console.HistoryResponse:
     """What the user took, oldest first, with the items' titles."""
     user = await _load(UserId(user_id), parts)
     [shown] = await _latest([user], limit, parts)
-    return console_wire.HistoryResponse(
+    return console.HistoryResponse(
         user_id=user.user_id,
         history_version=user.version,
         num_earlier=user.version - len(shown),
@@ -178,15 +179,15 @@ async def _load(user_id: UserId, parts: Parts) -> UserRecord:
 
 async def _latest(
     users: Sequence[UserRecord], num: int, parts: Parts
-) -> list[list[console_wire.HistoryEntry]]:
+) -> list[list[console.HistoryEntry]]:
     """Of each user the latest interactions, oldest first, with what is known of the items."""
     shown = [user.history[-num:] for user in users]
     loaded = await parts.listing.load_items([each.item_id for taken in shown for each in taken])
     items = {record.item.item_id: (record, has_image) for record, has_image in loaded}
 
-    def entry(each: Interaction) -> console_wire.HistoryEntry:
+    def entry(each: Interaction) -> console.HistoryEntry:
         record, has_image = items.get(each.item_id, (None, False))
-        return console_wire.HistoryEntry(
+        return console.HistoryEntry(
             item_id=each.item_id,
             timestamp_ms=each.timestamp_ms,
             title=record and record.item.title,

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import httpx
 
-from clients.python.conversations import Outcome, Pause, ReadOn, Send, Step, Steps
+from clients.python.call_flow import Outcome, Pause, ReadOn, Send, Step, Steps
 from clients.python.routes import Answer
 
 # A stream may be silent for as long; the server sends comments more often.

@@ -1,7 +1,7 @@
 """Bodies of the HTTP API for people who look at it, in the console or by a program of their own:
 lists of users and items, a user's history, and how far the offline steps are.
 
-As `wire.py`, needs pydantic and the standard library alone. Lists are as of a moment ago.
+Like the other bodies, needs pydantic and the standard library alone. Lists are as of a moment ago.
 """
 
 from enum import IntEnum
@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from services.core.ids import MAX_ID_CHARS
-from services.core.wire import Answer, ItemStatus, ItemView, example
+from services.core.wire.common import Answer, example
+from services.core.wire.items import ItemStatus, ItemView
 
 MAX_LISTED_USERS = 100
 MAX_LISTED_ITEMS = 200

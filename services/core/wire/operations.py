@@ -1,0 +1,96 @@
+"""Bodies of the health and version routes, and of errors (RFC 9457)."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from services.core.wire.common import Answer, example
+from services.core.wire.recommend import ScoredBy
+
+
+class Liveness(Answer):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class PartHealth(Answer):
+    """State of one thing that the service stands on."""
+
+    state: Literal["ok", "degraded", "down"]
+    detail: str
+
+
+class Readiness(Answer):
+    """Whether requests should be sent here, and the state of each part."""
+
+    model_config = example(
+        status="ok",
+        parts={
+            "redis": {"state": "ok", "detail": "answers"},
+            "engine": {"state": "ok", "detail": "answers"},
+            "artifacts": {
+                "state": "ok",
+                "detail": "retrieval 3f2a9c0d1e4b5a67, ranker c0d1e4b5a673f2a9",
+            },
+            "adapters": {"state": "ok", "detail": "spring is active"},
+        },
+    )
+
+    status: Literal["ok", "degraded", "down"]
+    parts: dict[str, PartHealth]
+
+
+class VersionResponse(Answer):
+    """What runs here: code, prompts, weights and artifacts."""
+
+    model_config = example(
+        version="0.1.0",
+        prompts={"summary": "0a1b", "preference": "2c3d", "scoring": "4e5f"},
+        model="1f2e3d4c5b6a7988",
+        adapter="8897a6b5c4d3e2f1",
+        retrieval="3f2a9c0d1e4b5a67",
+        ranker="c0d1e4b5a673f2a9",
+        cheap_order="fusion",
+        final_order="mllm-fusion",
+    )
+
+    version: str
+    prompts: dict[str, str] = Field(description="Fingerprint of each prompt.")
+    model: str
+    adapter: str = Field(description='"" without an adapter.')
+    retrieval: str = Field(description="Fingerprint of the cheap rankers.")
+    ranker: str = Field(description='Fingerprint of the weights of fusion; "" without any.')
+    cheap_order: ScoredBy = Field(
+        description="What orders candidates of a user with a history before the model sees them."
+    )
+    final_order: ScoredBy = Field(description="What orders those that the model has scored.")
+
+
+class FieldError(Answer):
+    """One thing wrong with a request."""
+
+    field: str = Field(description="Where: a dotted path, such as `body.interactions.3.item_id`.")
+    message: str
+
+
+class Problem(Answer):
+    """An error (RFC 9457, application/problem+json)."""
+
+    model_config = example(
+        type="/problems/unknown-user",
+        title="Unknown user",
+        status=404,
+        detail="user 'u404' has no interactions",
+        instance="/users/u404/preference",
+        request_id="5f0c1f4e8a7b4c55",
+        errors=None,
+    )
+
+    type: str = Field(description="Stable; tells the kinds of problems apart.")
+    title: str
+    status: int
+    detail: str
+    instance: str = Field(description="The path that was asked for.")
+    request_id: str
+    errors: list[FieldError] | None = None
