@@ -23,12 +23,12 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
 
 from model_training.finetune import peft_methods
+from model_training.finetune.collation import AnswerCollator, training_row
 from model_training.finetune.config import TrainConfig
 from model_training.finetune.distributed import is_main, local_device, num_processes
+from model_training.finetune.hostile_titles import UNCHANGED, HostileTitles
 from model_training.finetune.published_weights import write_whole_checkpoint
 from model_training.finetune.run_plan import Work, checkpoints
-from model_training.finetune.stages.collation import AnswerCollator, training_row
-from model_training.finetune.stages.hostile_titles import UNCHANGED, HostileTitles
 from model_training.finetune.validation_callback import (
     ValidatesWhileTraining,
     best_checkpoint,

@@ -21,8 +21,8 @@ import torch
 from transformers import Trainer
 from transformers.trainer_callback import ExportableState, TrainerCallback
 
+from model_training.finetune.collation import IGNORED, AnswerCollator, training_row
 from model_training.finetune.distributed import is_main, num_processes, process_index
-from model_training.finetune.stages.collation import IGNORED, AnswerCollator, training_row
 from model_training.scoring import metrics
 from services.core.prompts import scoring_messages
 from services.core.records import Item, ItemId

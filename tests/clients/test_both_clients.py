@@ -21,8 +21,8 @@ from clients.python import (
     UnknownUser,
     client,
 )
+from clients.python.client import ApiMethods
 from clients.python.errors import ProblemError as Root
-from clients.python.methods import ApiMethods
 from services.api.http import problems
 from services.core import wire
 from tests.clients.serving import Reply, ScriptedServer

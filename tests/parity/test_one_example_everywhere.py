@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoProcessor
 
-from model_training.finetune.stages.collation import IGNORED, AnswerCollator
+from model_training.finetune.collation import IGNORED, AnswerCollator
 from model_training.finetune.stages.dpo import PairsWithPictures, PreferenceCollator
 from model_training.finetune.stages.listwise import GroupCollator, GroupsWithPictures
 from model_training.finetune.trainer import RowsWithPictures

@@ -8,7 +8,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import AutoProcessor, PreTrainedTokenizerFast
 
 from model_training.demo.tokenizer import build_processor
-from model_training.finetune.stages.collation import IGNORED, AnswerCollator, training_row
+from model_training.finetune.collation import IGNORED, AnswerCollator, training_row
 from services.core.prompts import Messages
 from services.engines.local.engine import LocalEngine
 from services.engines.rendering import answer_tokens

@@ -3,7 +3,7 @@
 import pytest
 from transformers import AutoProcessor
 
-from model_training.finetune.stages.collation import AnswerCollator
+from model_training.finetune.collation import AnswerCollator
 from model_training.finetune.stages.dpo import PairsWithPictures, PreferenceCollator
 from model_training.finetune.stages.listwise import GroupCollator, GroupsWithPictures
 from model_training.finetune.trainer import RowsWithPictures

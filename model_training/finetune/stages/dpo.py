@@ -19,9 +19,9 @@ import torch
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
+from model_training.finetune.collation import AnswerCollator, training_row
+from model_training.finetune.hostile_titles import UNCHANGED, HostileTitles
 from model_training.finetune.run_plan import Work
-from model_training.finetune.stages.collation import AnswerCollator, training_row
-from model_training.finetune.stages.hostile_titles import UNCHANGED, HostileTitles
 from model_training.finetune.trainer import (
     StopsAtABrokenLoss,
     hostile_titles,

@@ -20,10 +20,10 @@ import torch
 from datasets import Dataset
 from transformers import TrainingArguments
 
+from model_training.finetune.collation import AnswerCollator
 from model_training.finetune.distributed import is_main
+from model_training.finetune.hostile_titles import HostileTitles
 from model_training.finetune.run_plan import Work
-from model_training.finetune.stages.collation import AnswerCollator
-from model_training.finetune.stages.hostile_titles import HostileTitles
 from model_training.finetune.stages.listwise import GroupCollator, prompt_margins
 from model_training.finetune.trainer import (
     StopsAtABrokenLoss,

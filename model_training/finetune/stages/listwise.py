@@ -21,8 +21,8 @@ from datasets import Dataset
 from torch.nn.functional import cross_entropy
 from transformers import TrainingArguments
 
+from model_training.finetune.hostile_titles import UNCHANGED, HostileTitles
 from model_training.finetune.run_plan import Work
-from model_training.finetune.stages.hostile_titles import UNCHANGED, HostileTitles
 from model_training.finetune.trainer import (
     StopsAtABrokenLoss,
     hostile_titles,

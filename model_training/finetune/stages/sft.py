@@ -12,10 +12,10 @@ import torch
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
+from model_training.finetune.collation import AnswerCollator
 from model_training.finetune.distributed import is_main
 from model_training.finetune.peft_methods import new_adapter
 from model_training.finetune.run_plan import Work, checkpoints
-from model_training.finetune.stages.collation import AnswerCollator
 from model_training.finetune.trainer import (
     RowsWithPictures,
     StopsAtABrokenLoss,

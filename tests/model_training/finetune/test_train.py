@@ -8,9 +8,9 @@ from peft import PeftModel
 from transformers import AutoModelForImageTextToText
 
 from model_training.finetune import run_plan, train
+from model_training.finetune.collation import IGNORED
 from model_training.finetune.config import TrainConfig
 from model_training.finetune.stages import sft
-from model_training.finetune.stages.collation import IGNORED
 from model_training.finetune.trainer import load_model
 from services.core.prompts import SCORING_FINGERPRINT
 from services.engines.adapter_manifest import read_adapter_manifest, require_servable

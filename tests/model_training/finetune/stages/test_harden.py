@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from model_training.finetune.collation import AnswerCollator
 from model_training.finetune.config import TrainConfig
+from model_training.finetune.hostile_titles import HostileTitles
 from model_training.finetune.run_plan import Work
 from model_training.finetune.stages import harden
-from model_training.finetune.stages.collation import AnswerCollator
-from model_training.finetune.stages.hostile_titles import HostileTitles
 from model_training.finetune.trainer import hostile_titles, load_model
 from model_training.finetune.validation_callback import row_margins
 from services.core.errors import InputError

@@ -9,10 +9,10 @@ import pytest
 import torch
 from structlog.testing import capture_logs
 
+from model_training.finetune.collation import AnswerCollator
 from model_training.finetune.config import TrainConfig
 from model_training.finetune.run_plan import Work
 from model_training.finetune.stages import listwise
-from model_training.finetune.stages.collation import AnswerCollator
 from model_training.finetune.stages.listwise import group_rows
 from model_training.finetune.trainer import load_model
 from model_training.finetune.validation_callback import METRIC_AFTER_SFT, row_margins

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoProcessor
 
-from model_training.finetune.stages.collation import IGNORED, AnswerCollator, training_row
+from model_training.finetune.collation import IGNORED, AnswerCollator, training_row
 from services.core.errors import AnswerTokenMissing
 from services.core.prompts import scoring_messages
 from services.core.records import Item, ItemId

@@ -1,7 +1,7 @@
 """What training shows of titles that strangers wrote."""
 
 from model_training.demo.sentences import parse_preference
-from model_training.finetune.stages.hostile_titles import UNCHANGED, HostileTitles
+from model_training.finetune.hostile_titles import UNCHANGED, HostileTitles
 from services.core.records import Item, ItemId
 
 PREFERENCES = ("Likes red colors and a calm mood.", "Likes blue colors.")
