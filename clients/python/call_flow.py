@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TypeAlias
 import httpx
 
 from clients.python import routes
-from clients.python.errors import ProblemError, ServerUnreachable, StillFolding, UnknownUser
+from clients.python.errors import ProblemError, ServerUnreachable, StillUpdating, UnknownUser
 from clients.python.event_stream import EventStream
 from clients.python.retries import (
     PUT_OFF,
@@ -71,7 +71,7 @@ class Conversations:
     def wait_for_version(
         self, user_id: str, version: int, timeout_seconds: float
     ) -> Steps[wire.PreferenceResponse]:
-        """Ask for the preference until it covers this version; StillFolding if that takes long."""
+        """Ask for the preference until it covers this version; StillUpdating if that takes long."""
         give_up = time.monotonic() + timeout_seconds
         pause = _FIRST_PAUSE_SECONDS
         while True:
@@ -79,7 +79,7 @@ class Conversations:
             if found.preference_version >= version:
                 return found
             if time.monotonic() + pause > give_up:
-                raise StillFolding(
+                raise StillUpdating(
                     f"the preference of user {user_id!r} covers {found.preference_version} of "
                     f"{version} interactions after {timeout_seconds} s; is a worker running?"
                 )

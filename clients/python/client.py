@@ -163,7 +163,7 @@ class MsrClient(ApiMethods):
     ) -> wire.PreferenceResponse:
         """The preference once it covers `version` interactions, as `interact` returned it.
 
-        Raises StillFolding if that takes longer than `timeout_seconds`.
+        Raises StillUpdating if that takes longer than `timeout_seconds`.
         """
         steps = self._conversations.wait_for_version(user_id, version, timeout_seconds)
         return Line(self._http, sleep).follow(steps)

@@ -2,7 +2,7 @@
 
     ClientError
     ├── ServerUnreachable     no answer came, or one that is not this API's
-    ├── StillFolding          the preference did not reach the version in time
+    ├── StillUpdating          the preference did not reach the version in time
     └── ProblemError          the server answered with a problem document, here as `problem`
         ├── InvalidRequest      the request does not fit the schema
         ├── BodyTooLarge        more bytes than the server takes
@@ -10,7 +10,7 @@
         ├── Forbidden           an API key without the scope that this needs
         ├── RateLimited         more than the key's rate allows
         ├── TooManyStreams      as many preferences are watched as may be
-        ├── BacklogFull         too many interactions wait to be folded
+        ├── BacklogFull         too many interactions wait for an update
         ├── StateUnavailable    the server's Redis is away
         ├── StateConflict       somebody else wrote first
         ├── UnknownUser         a user without interactions
@@ -38,7 +38,7 @@ class ServerUnreachable(ClientError):
     """No answer came, or one that is not this API's."""
 
 
-class StillFolding(ClientError):
+class StillUpdating(ClientError):
     """The preference did not reach the version in time."""
 
 
@@ -102,7 +102,7 @@ class TooManyStreams(ProblemError):
 
 
 class BacklogFull(ProblemError):
-    """Too many interactions wait to be folded; send these again later."""
+    """Too many interactions wait for an update; send these again later."""
 
     type = "/problems/backlog-full"
 

@@ -17,7 +17,7 @@ from clients.python import (
     ProblemError,
     Retries,
     ServerUnreachable,
-    StillFolding,
+    StillUpdating,
     UnknownUser,
     client,
 )
@@ -96,7 +96,7 @@ async def test_the_asynchronous_client_talks_to_the_real_api(base_url: str) -> N
         assert {len(answer.items) for answer in answers} == {2}
         version = (await msr.interact(wire.InteractionIn(user_id="new", item_id="i1"))).versions
         assert version == {"new": 1}
-        with pytest.raises(StillFolding, match="covers 0 of 1"):
+        with pytest.raises(StillUpdating, match="covers 0 of 1"):
             await msr.wait_for_version("new", 1, timeout_seconds=0)
         assert (await msr.wait_for_version("u1", 1)).preference == "likes i1"
         await msr.forget("new")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
-from clients.python import ClientError, MsrClient, ProblemError, ServerUnreachable, StillFolding
+from clients.python import ClientError, MsrClient, ProblemError, ServerUnreachable, StillUpdating
 from services.core import wire
 
 
@@ -147,5 +147,5 @@ def test_waiting_ends_when_the_preference_covers_the_version() -> None:
 
 def test_waiting_in_vain_says_how_far_the_preference_came() -> None:
     client = MsrClient("http://x", transport=a_preference_at([2]))
-    with client, pytest.raises(StillFolding, match="covers 2 of 4"):
+    with client, pytest.raises(StillUpdating, match="covers 2 of 4"):
         client.wait_for_version("u1", 4, timeout_seconds=0, sleep=lambda seconds: None)
