@@ -28,7 +28,7 @@ from services.deployment.settings import Settings
 from services.engines.adapter_folders import AdapterFolders
 from services.engines.checkpoints import identify, is_merged
 from services.engines.contract import AS_SERVED, Engine, EngineIdentity, EngineKind
-from services.engines.instrumented import EngineMetrics, observed
+from services.engines.instrumented import EngineMetrics, instrumented
 from services.engines.open_engine import open_engine
 from services.fetch.rules import FetchRules
 from services.process.announce import announce, is_loopback
@@ -186,7 +186,7 @@ async def serve(
     fit_retrieval.ensure(data)
     tracing.configure("msr-api", endpoint=settings.otlp_endpoint)
     registry = new_registry()
-    engine = observed(await choice.open(), EngineMetrics(registry))
+    engine = instrumented(await choice.open(), EngineMetrics(registry))
     try:
         async with open_store(data, settings) as store:
             adapters = _live_adapters(data, choice, settings, engine, store)
@@ -243,7 +243,7 @@ async def work(data: str, choice: EngineChoice, settings: Settings) -> None:
     tracing.configure("msr-worker", endpoint=settings.otlp_endpoint)
     registry = new_registry()
     with set_by_signals(stop):
-        engine = observed(await choice.open(), EngineMetrics(registry))
+        engine = instrumented(await choice.open(), EngineMetrics(registry))
         try:
             async with open_store(data, settings) as store, _worker_listening(registry, settings):
                 await Worker(store, engine, metrics=WorkerMetrics(registry)).run(stop)

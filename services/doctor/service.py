@@ -16,8 +16,8 @@ from services.deployment.settings import Settings
 from services.doctor.findings import Finding, problem_of
 from services.engines.adapter_manifest import MANIFEST, read_adapter_manifest
 from services.engines.contract import AS_SERVED
-from services.engines.vllm_client.model_list import Served, Weights
-from services.engines.vllm_client.server_http import Dropped, Fault, ServerHttp
+from services.engines.vllm_client.model_list import ModelList, Weights
+from services.engines.vllm_client.server_http import AttemptFailed, ConnectionLost, ServerHttp
 from services.state.embedded_redis.server import server_binary
 from services.state.records import Server
 
@@ -261,11 +261,11 @@ async def _ask(server: _Asked) -> Weights | MsrError:
     except MsrError as error:
         return error
     try:
-        listing = await http.exchange("GET", "/v1/models")
-        return Served(http.url, listing).choose(server.model, server.adapter)
-    except Fault as fault:
+        listing = await http.request_json("GET", "/v1/models")
+        return ModelList(http.url, listing).choose(server.model, server.adapter)
+    except AttemptFailed as fault:
         return fault.error
-    except (Dropped, MsrError) as error:
+    except (ConnectionLost, MsrError) as error:
         return error if isinstance(error, MsrError) else MsrError(f"{http.url}: {error}")
     finally:
         await http.close()

@@ -23,7 +23,7 @@ from services.engines.adapter_manifest import (
 )
 from services.engines.checkpoints import read_adapter
 
-_State = tuple[tuple[str, int, int], ...]
+_FileState = tuple[tuple[str, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,23 +50,23 @@ class AdapterFolders:
         self._given = dict(given)
         self._model = model
         # Weights are hashed once, and again when a file is touched.
-        self._read: dict[str, tuple[_State, FoundAdapter]] = {}
+        self._read: dict[str, tuple[_FileState, FoundAdapter]] = {}
 
     def scan(self) -> dict[str, FoundAdapter]:
         """All of them by name, in its order. Reads files; weights only if they are new."""
         folders = {path.name: str(path) for path in self._folder.glob("*/") if _is_adapter(path)}
-        found = {name: self._look(name, at) for name, at in {**folders, **self._given}.items()}
+        found = {name: self._read_once(name, at) for name, at in {**folders, **self._given}.items()}
         return dict(sorted(found.items()))
 
-    def _look(self, name: str, folder: str) -> FoundAdapter:
-        state = _state(folder)
+    def _read_once(self, name: str, folder: str) -> FoundAdapter:
+        state = _file_state(folder)
         known = self._read.get(folder)
         if known is None or known[0] != state:
-            known = (state, self._judge(name, folder))
+            known = (state, self._examine(name, folder))
             self._read[folder] = known
         return known[1]
 
-    def _judge(self, name: str, folder: str) -> FoundAdapter:
+    def _examine(self, name: str, folder: str) -> FoundAdapter:
         manifest, problem = None, ""
         try:
             manifest = read_adapter_manifest(folder)
@@ -87,7 +87,7 @@ def _is_adapter(path: Path) -> bool:
     )
 
 
-def _state(folder: str) -> _State:
+def _file_state(folder: str) -> _FileState:
     """Changes when a file of the folder does."""
     try:
         files = [(path.name, path.stat()) for path in Path(folder).iterdir()]

@@ -111,7 +111,7 @@ def identify(model: str, adapter: str | None = None) -> EngineIdentity:
     if is_merged(model):
         manifest = manifest_in_use(model, adapter)
         assert manifest is not None
-        return _told_by(manifest, manifest.model, fingerprint_checkpoint(model))
+        return identity_from_manifest(manifest, manifest.model, fingerprint_checkpoint(model))
     if adapter is None:
         return EngineIdentity(identify_model(model), "")
     base, digest = identify_model(model), fingerprint_checkpoint(adapter)
@@ -119,7 +119,7 @@ def identify(model: str, adapter: str | None = None) -> EngineIdentity:
     # which all other callers come, refuses it.
     if not (Path(adapter) / MANIFEST).exists():
         return EngineIdentity(base, digest)
-    return _told_by(read_adapter_manifest(adapter), base, digest)
+    return identity_from_manifest(read_adapter_manifest(adapter), base, digest)
 
 
 def identify_servable(adapter: str, *, model: str) -> EngineIdentity:
@@ -130,10 +130,10 @@ def identify_servable(adapter: str, *, model: str) -> EngineIdentity:
     """
     manifest = read_adapter(adapter)
     require_servable(manifest, model=model)
-    return _told_by(manifest, model, manifest.weights)
+    return identity_from_manifest(manifest, model, manifest.weights)
 
 
-def _told_by(manifest: AdapterManifest, model: str, weights: str) -> EngineIdentity:
+def identity_from_manifest(manifest: AdapterManifest, model: str, weights: str) -> EngineIdentity:
     return EngineIdentity(model, weights, manifest.correction, manifest.score_histogram)
 
 

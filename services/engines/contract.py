@@ -55,7 +55,7 @@ class Scorer(Protocol):
 
 
 class Engine(Scorer, Protocol):
-    """Implemented by `local.LocalEngine`, `vllm.VllmEngine` and `in_process.InProcessEngine`."""
+    """Implemented by `local.LocalEngine`, `vllm.VllmEngine` and `in_process.VllmOfflineEngine`."""
 
     @property
     def num_shortened(self) -> int:

@@ -1,6 +1,6 @@
-"""An engine that is watched: each prompt is counted, timed and traced, whatever engine it is.
+"""An engine that is measured: each prompt is counted, timed and traced, whatever engine it is.
 
-engine = observed(await open_engine(...), EngineMetrics(registry))
+engine = instrumented(await open_engine(...), EngineMetrics(registry))
 """
 
 import asyncio
@@ -55,13 +55,13 @@ class EngineMetrics:
         )
 
 
-def observed(engine: Engine, metrics: EngineMetrics) -> "ObservedEngine":
-    """The engine, watched. It takes adapters if `engine` does; closing it closes `engine`."""
-    kind = ObservedHost if isinstance(engine, AdapterHost) else ObservedEngine
+def instrumented(engine: Engine, metrics: EngineMetrics) -> "InstrumentedEngine":
+    """The engine, measured. It takes adapters if `engine` does; closing it closes `engine`."""
+    kind = InstrumentedHost if isinstance(engine, AdapterHost) else InstrumentedEngine
     return kind(engine, metrics)
 
 
-class ObservedEngine:
+class InstrumentedEngine:
     """Implements `contract.Engine` by another one, and tells what went through it."""
 
     def __init__(self, engine: Engine, metrics: EngineMetrics) -> None:
@@ -82,21 +82,21 @@ class ObservedEngine:
 
     async def generate(self, messages: Messages, limits: GenerationLimits) -> str:
         """See `contract.Engine.generate`."""
-        return await self.watched("generate", self._engine.generate(messages, limits))
+        return await self.measured("generate", self._engine.generate(messages, limits))
 
     async def score(self, messages: Messages) -> AnswerLogprobs:
         """See `contract.Engine.score`."""
-        return await self.watched("score", self._engine.score(messages))
+        return await self.measured("score", self._engine.score(messages))
 
     async def close(self) -> None:
         """See `contract.Engine.close`."""
         await self._engine.close()
 
-    async def watched(self, verb: Verb, call: Awaitable[T]) -> T:
+    async def measured(self, verb: Verb, call: Awaitable[T]) -> T:
         """What `call` gives, counted, timed and traced."""
         started = time.perf_counter()
         outcome = "crashed"
-        with tracing.span(f"engine {verb}", kind="CLIENT") as span, token_usage.counted() as cost:
+        with tracing.span(f"engine {verb}", kind="CLIENT") as span, token_usage.counting() as cost:
             try:
                 answer = await call
                 outcome = "answered"
@@ -120,17 +120,17 @@ class ObservedEngine:
         return answer
 
 
-class ObservedHost(ObservedEngine):
+class InstrumentedHost(InstrumentedEngine):
     """Implements `contract.AdapterHost` too: what its adapters are asked counts as well."""
 
     async def load_adapter(self, folder: str) -> Scorer:
         """See `contract.AdapterHost.load_adapter`."""
-        return _ObservedScorer(self, await self._host.load_adapter(folder))
+        return _InstrumentedScorer(self, await self._host.load_adapter(folder))
 
     async def unload_adapter(self, scorer: Scorer) -> None:
         """See `contract.AdapterHost.unload_adapter`."""
         await self._host.unload_adapter(
-            scorer.behind if isinstance(scorer, _ObservedScorer) else scorer
+            scorer.behind if isinstance(scorer, _InstrumentedScorer) else scorer
         )
 
     @property
@@ -140,10 +140,10 @@ class ObservedHost(ObservedEngine):
 
 
 @dataclass(frozen=True, slots=True)
-class _ObservedScorer:
+class _InstrumentedScorer:
     """Implements `contract.Scorer` by one that an engine gave."""
 
-    engine: ObservedEngine
+    engine: InstrumentedEngine
     behind: Scorer
 
     @property
@@ -151,9 +151,9 @@ class _ObservedScorer:
         return self.behind.identity
 
     async def score(self, messages: Messages) -> AnswerLogprobs:
-        return await self.engine.watched("score", self.behind.score(messages))
+        return await self.engine.measured("score", self.behind.score(messages))
 
 
 def unwrapped(engine: Engine) -> Engine:
     """The engine that is observed, for what it offers beside the contract; or the engine itself."""
-    return engine._engine if isinstance(engine, ObservedEngine) else engine
+    return engine._engine if isinstance(engine, InstrumentedEngine) else engine

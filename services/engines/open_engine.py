@@ -51,9 +51,9 @@ async def open_engine(
 
         engine = LocalEngine.load(model, adapter)
     else:
-        from services.engines.vllm_offline.engine import InProcessEngine
+        from services.engines.vllm_offline.engine import VllmOfflineEngine
 
-        engine = InProcessEngine.load(model, adapter)
+        engine = VllmOfflineEngine.load(model, adapter)
     if manifest is not None:
         try:
             require_servable(manifest, model=engine.identity.model)

@@ -1,6 +1,6 @@
 """What a prompt cost in tokens: engines tell it, whoever wants to know counts around the call.
 
-with usage.counted() as cost:
+with token_usage.counting() as cost:
 await engine.score(messages)
 cost.prompt_tokens
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 
 @dataclass(slots=True)
-class Usage:
+class TokenUsage:
     """Tokens read, those among them that a prefix cache held, and tokens written."""
 
     prompt_tokens: int = 0
@@ -21,33 +21,33 @@ class Usage:
     generated_tokens: int = 0
 
 
-_counted: ContextVar[Usage | None] = ContextVar("usage", default=None)
+_current: ContextVar[TokenUsage | None] = ContextVar("usage", default=None)
 
 
 @contextmanager
-def counted() -> Iterator[Usage]:
+def counting() -> Iterator[TokenUsage]:
     """Counts what engines tell inside, also in tasks that are started there."""
-    usage = Usage()
-    token = _counted.set(usage)
+    usage = TokenUsage()
+    token = _current.set(usage)
     try:
         yield usage
     finally:
-        _counted.reset(token)
+        _current.reset(token)
 
 
-def note(prompt_tokens: int, cached_tokens: int, generated_tokens: int) -> None:
+def record(prompt_tokens: int, cached_tokens: int, generated_tokens: int) -> None:
     """An engine has read and written so many tokens for the prompt in hand."""
-    usage = _counted.get()
+    usage = _current.get()
     if usage is not None:
         usage.prompt_tokens += prompt_tokens
         usage.cached_tokens += cached_tokens
         usage.generated_tokens += generated_tokens
 
 
-def note_answer(answer: Mapping[str, Any]) -> None:
+def record_response(answer: Mapping[str, Any]) -> None:
     """Read them in an OpenAI-compatible server's answer; one that does not tell counts as 0."""
     told = answer.get("usage")
-    note(
+    record(
         _number(told, "prompt_tokens"),
         _number(_field(told, "prompt_tokens_details"), "cached_tokens"),
         _number(told, "completion_tokens"),

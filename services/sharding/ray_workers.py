@@ -68,9 +68,9 @@ class RayWorkers:
         """
         await asyncio.to_thread(_join, address)
         try:
-            slots = divide(_resources_of_nodes(), num_workers, uses_gpu=uses_gpu)
+            slots = divide_nodes(_resources_of_nodes(), num_workers, uses_gpu=uses_gpu)
         except InputError:
-            await asyncio.to_thread(_leave)
+            await asyncio.to_thread(_shut_down)
             raise
         log.info("ray_joined", num_workers=slots.num_workers, gpus_each=slots.num_gpus)
         return cls(open_engine, identity, slots)
@@ -103,12 +103,14 @@ class RayWorkers:
 
     async def close(self) -> None:
         """Leave the cluster, which ends the workers."""
-        await asyncio.to_thread(_leave)
+        await asyncio.to_thread(_shut_down)
 
-    def _reports(self, job: ShardJob, shards: Sequence[int]) -> "Generator[_Report, None, None]":
+    def _reports(
+        self, job: ShardJob, shards: Sequence[int]
+    ) -> "Generator[_ShardReport, None, None]":
         import ray
 
-        sent = ray.cloudpickle.dumps(_Sent(self._open_engine, self._identity, job))
+        sent = ray.cloudpickle.dumps(_WorkerSetup(self._open_engine, self._identity, job))
         rows = ray.data.from_items([{"shard": k} for k in shards], override_num_blocks=len(shards))
         with warnings.catch_warnings():
             # Retries without end are Ray Data's default; its other ways to bound them are to come.
@@ -144,7 +146,7 @@ class Slots:
     num_gpus: int
 
 
-def divide(
+def divide_nodes(
     nodes: Sequence[Mapping[str, float]], num_workers: int | None, *, uses_gpu: bool
 ) -> Slots:
     """Divide nodes, given as their `CPU` and `GPU` counts, among workers.
@@ -168,7 +170,7 @@ def divide(
     return Slots(num_workers, num_cpus=max(1, min(cpus) // workers_a_node), num_gpus=0)
 
 
-def _require_written(job: ShardJob, report: "_Report") -> None:
+def _require_written(job: ShardJob, report: "_ShardReport") -> None:
     """Raise what kept a worker from its shard, or that the shard is not seen here."""
     if report.error is not None:
         raise report.error
@@ -184,7 +186,7 @@ def _require_written(job: ShardJob, report: "_Report") -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sent:
+class _WorkerSetup:
     """What a worker is told."""
 
     open_engine: OpenEngine
@@ -193,7 +195,7 @@ class _Sent:
 
 
 @dataclass(frozen=True, slots=True)
-class _Report:
+class _ShardReport:
     """What a worker says of one shard."""
 
     shard: int
@@ -216,21 +218,21 @@ class _Worker:
         try:
             report = self._runner.run(self._do(shard))
         except MsrError as error:
-            report = _Report(shard, socket.gethostname(), error=error)
+            report = _ShardReport(shard, socket.gethostname(), error=error)
         return {"report": [pickle.dumps(report)]}
 
-    async def _do(self, shard: int) -> _Report:
+    async def _do(self, shard: int) -> _ShardReport:
         if self._opened is None:
             self._opened = await self._open()
         engine, job = self._opened
         done: list[int] = []
         num_shortened = await run_here(engine, job, [shard], done.append)
-        return _Report(shard, socket.gethostname(), sum(done), num_shortened)
+        return _ShardReport(shard, socket.gethostname(), sum(done), num_shortened)
 
     async def _open(self) -> tuple[Engine, ShardJob]:
         node = socket.gethostname()
         try:
-            sent: _Sent = pickle.loads(self._sent)  # noqa: S301  # nosec B301  our own driver's
+            sent: _WorkerSetup = pickle.loads(self._sent)  # noqa: S301  # nosec B301  our own driver's
         except ArtifactMissing as error:  # a job reads what it works on
             raise ArtifactMissing(
                 f"the Ray worker on {node}: {error}; if it has, name a data folder that all nodes "
@@ -261,7 +263,7 @@ def _join(address: str) -> None:
         raise InputError("Ray is not installed here; run `pip install 'msr[ray]'`") from error
     try:
         if ":" in address:
-            _knock(address)
+            _require_listening(address)
         ray.init(address=address or None, logging_level=logging.ERROR, log_to_driver=False)
     except (OSError, ValueError, RuntimeError) as error:
         raise EngineUnavailable(
@@ -275,13 +277,13 @@ def _join(address: str) -> None:
     context.print_on_execution_start = False
 
 
-def _knock(address: str) -> None:
+def _require_listening(address: str) -> None:
     """OSError if nothing listens there: Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     socket.create_connection((host, int(port)), timeout=10).close()
 
 
-def _leave() -> None:
+def _shut_down() -> None:
     import ray
 
     ray.shutdown()

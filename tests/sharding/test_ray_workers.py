@@ -14,7 +14,7 @@ from services.core.errors import (
 )
 from services.core.prompts import SUMMARY_LIMITS, Message
 from services.engines.contract import Engine, EngineIdentity
-from services.sharding.ray_workers import MAX_SHARD_RETRIES, Slots, divide
+from services.sharding.ray_workers import MAX_SHARD_RETRIES, Slots, divide_nodes
 from tests.artifact_builders import EchoEngine
 from tests.ray_engines import NotingEngine, Start, noted
 from tests.ray_engines import start_workers as start_workers
@@ -174,4 +174,4 @@ async def test_more_workers_than_the_cluster_has_cores_are_refused(start_workers
 def test_workers_get_a_gpu_each_or_their_share_of_a_nodes_cores(
     nodes, num_workers, uses_gpu, slots
 ):
-    assert divide(nodes, num_workers, uses_gpu=uses_gpu) == slots
+    assert divide_nodes(nodes, num_workers, uses_gpu=uses_gpu) == slots

@@ -232,5 +232,5 @@ async def test_a_replica_that_is_killed_under_load_costs_no_answer(
         answered = await scoring
     await engine.close()
 
-    assert "replica_left_out" in [log["event"] for log in logs]
+    assert "server_marked_down" in [log["event"] for log in logs]
     assert all(each == pytest.approx(expected, abs=1e-4) for each in answered)

@@ -98,7 +98,7 @@ class _Job:
 
 
 @dataclass(eq=False, slots=True)
-class _Errand:
+class ControlTask:
     """Something else that only the engine's thread may do to the model."""
 
     work: Callable[[], None]
@@ -161,7 +161,7 @@ class LocalEngine:
         self._max_tokens = int(text_config.max_position_embeddings)
         self._scores: deque[_Job] = deque()
         self._generations: deque[_Job] = deque()
-        self._errands: deque[_Errand] = deque()
+        self._control_tasks: deque[ControlTask] = deque()
         self._wake = threading.Condition()
         self._score_run = 0
         self._num_shortened = 0
@@ -239,7 +239,7 @@ class LocalEngine:
                 "base model to change adapters while it runs"
             )
         identity = await asyncio.to_thread(identify_servable, folder, model=self._identity.model)
-        await self._let_thread(lambda: self._put_on(identity.adapter, folder))
+        await self._run_control_task(lambda: self._attach_adapter(identity.adapter, folder))
         log.info("adapter_loaded", model=identity.model, adapter=identity.adapter)
         return _LoadedAdapter(self, identity)
 
@@ -247,7 +247,7 @@ class LocalEngine:
         """See `contract.AdapterHost`."""
         adapter = scorer.identity.adapter
         if adapter != self._identity.adapter:
-            await self._let_thread(lambda: self._take_off(adapter))
+            await self._run_control_task(lambda: self._detach_adapter(adapter))
             log.info("adapter_unloaded", adapter=adapter)
 
     async def close(self) -> None:
@@ -262,14 +262,14 @@ class LocalEngine:
         answer: AnswerLogprobs = await self._submit(self._scores, job)
         return answer
 
-    async def _let_thread(self, work: Callable[[], None]) -> None:
-        errand = _Errand(work)
+    async def _run_control_task(self, work: Callable[[], None]) -> None:
+        control_task = ControlTask(work)
         with self._wake:
             if self._closed:
                 raise EngineUnavailable("the engine is closed")
-            self._errands.append(errand)
+            self._control_tasks.append(control_task)
             self._wake.notify()
-        await asyncio.wrap_future(errand.done)
+        await asyncio.wrap_future(control_task.done)
 
     async def _submit(self, queue: deque[_Job], job: _Job) -> Any:
         with self._wake:
@@ -284,7 +284,7 @@ class LocalEngine:
         # A caller that stops waiting cancels the future, and the thread then skips the job.
         answer = await asyncio.wrap_future(job.answer)
         assert job.encoded is not None
-        token_usage.note(job.encoded.num_tokens, 0, job.num_generated)
+        token_usage.record(job.encoded.num_tokens, 0, job.num_generated)
         return answer
 
     # --- in the engine's thread ------------------------------------------------------------------
@@ -298,20 +298,20 @@ class LocalEngine:
         for job in (*self._scores, *self._generations):
             if job.answer.set_running_or_notify_cancel():
                 job.answer.set_exception(EngineUnavailable("the engine was closed"))
-        for errand in self._errands:
-            if errand.done.set_running_or_notify_cancel():
-                errand.done.set_exception(EngineUnavailable("the engine was closed"))
+        for control_task in self._control_tasks:
+            if control_task.done.set_running_or_notify_cancel():
+                control_task.done.set_exception(EngineUnavailable("the engine was closed"))
 
     def _take_batch(self) -> list[_Job] | None:
         """Wait for work; the next jobs that can run together, or None once closed."""
         with self._wake:
-            while not (self._scores or self._generations or self._errands or self._closed):
+            while not (self._scores or self._generations or self._control_tasks or self._closed):
                 self._wake.wait()
             if self._closed:
                 return None
-            errands = [self._errands.popleft() for _ in range(len(self._errands))]
-        for errand in errands:
-            errand.run()
+            control_tasks = [self._control_tasks.popleft() for _ in range(len(self._control_tasks))]
+        for control_task in control_tasks:
+            control_task.run()
         with self._wake:
             queue = self._next_queue()
             taken = [queue.popleft() for _ in range(min(len(queue), self._max_batch))]
@@ -358,7 +358,7 @@ class LocalEngine:
         limits, adapter = batch[0].limits, batch[0].adapter
         with torch.inference_mode():
             if limits is None:
-                with self._by(adapter):
+                with self._using_adapter(adapter):
                     return self._score_batch(inputs)
             written = self._generate_batch(inputs, limits)
         for job, ids in zip(batch, written, strict=True):
@@ -377,7 +377,7 @@ class LocalEngine:
     ) -> torch.Tensor:
         """The ids written (B, T), padded on the right."""
         # Summaries and preferences are the base model's: the adapter only answers Yes or No.
-        with self._base_alone():
+        with self._base_only():
             output = self._model.generate(
                 **inputs,
                 max_new_tokens=limits.max_new_tokens,
@@ -388,34 +388,34 @@ class LocalEngine:
 
     # --- adapters, in the engine's thread too ----------------------------------------------------
 
-    def _by(self, adapter: str) -> AbstractContextManager[Any]:
+    def _using_adapter(self, adapter: str) -> AbstractContextManager[Any]:
         """Within it the model is the base with this adapter."""
         if adapter not in self._peft_names:
             raise EngineUnavailable(f"the adapter {adapter} was unloaded")
         name = self._peft_names[adapter]
         if name is None:
-            return self._base_alone()
+            return self._base_only()
         if self._model.active_adapter != name:
             self._model.set_adapter(name, inference_mode=True)
         return nullcontext()
 
-    def _base_alone(self) -> AbstractContextManager[Any]:
+    def _base_only(self) -> AbstractContextManager[Any]:
         if not isinstance(self._model, PeftModel):
             return nullcontext()
         alone: AbstractContextManager[Any] = self._model.disable_adapter()
         return alone
 
-    def _put_on(self, adapter: str, folder: str) -> None:
+    def _attach_adapter(self, adapter: str, folder: str) -> None:
         if adapter in self._peft_names:
             return
         # The fingerprint is hexadecimal, so it can be the name of a module.
         try:
-            self._load_beside(adapter, folder)
+            self._add_adapter(adapter, folder)
         except _CANNOT_LOAD as error:
             raise _unusable(folder, error) from error
         self._peft_names[adapter] = adapter
 
-    def _load_beside(self, name: str, folder: str) -> None:
+    def _add_adapter(self, name: str, folder: str) -> None:
         """Put the adapter beside what is there; a failure leaves the model as it was."""
         model, is_first = self._model, not isinstance(self._model, PeftModel)
         if is_first:
@@ -430,7 +430,7 @@ class LocalEngine:
             raise
         self._model = model.eval()
 
-    def _take_off(self, adapter: str) -> None:
+    def _detach_adapter(self, adapter: str) -> None:
         name = self._peft_names.pop(adapter, None)
         if name is None:
             return

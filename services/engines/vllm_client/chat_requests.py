@@ -30,16 +30,17 @@ T = TypeVar("T")
 _QUESTION: Messages = (Message("user", "Yes or No?"),)
 
 
-class Garbage(Exception):
+class InvalidResponse(Exception):
     """An answer that is not one; it says nothing about the prompt."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest(Generic[T]):
-    """A prompt with what is asked about it: where it goes and how the answer is read.
+    """A prompt and the question about it: the route, the options and how to read the response.
 
-    `read` raises Garbage for anything but an answer. All requests are pure: sending one twice does
-    no harm. One that `may_be_hedged` takes so little that it is worth it if the first is late.
+    `read` raises InvalidResponse for anything else than an answer. Requests have no side effects,
+    so each can be sent twice. `may_be_hedged` marks those that are cheap enough to send to a second
+    server when the first is late.
     """
 
     path: str
@@ -65,7 +66,7 @@ def turns(messages: Messages, held: Container[str] = ()) -> list[dict[str, Any]]
     return [{"role": message.role, "content": _parts(message, held)} for message in messages]
 
 
-def about(request: ChatRequest[T], messages: Messages) -> ChatRequest[T]:
+def with_messages(request: ChatRequest[T], messages: Messages) -> ChatRequest[T]:
     """The same question about another prompt."""
     return replace(request, messages=messages)
 
@@ -158,10 +159,10 @@ def _read_text(answer: Any) -> str:
     try:
         text = answer["choices"][0]["message"]["content"]
     except (KeyError, IndexError, TypeError) as error:
-        raise Garbage(f"an answer without a text ({error!r})") from error
+        raise InvalidResponse(f"an answer without a text ({error!r})") from error
     if not isinstance(text, str | None):
-        raise Garbage(f"a text that is {type(text).__name__}")
-    token_usage.note_answer(answer)
+        raise InvalidResponse(f"a text that is {type(text).__name__}")
+    token_usage.record_response(answer)
     return (text or "").strip()
 
 
@@ -170,7 +171,7 @@ def _read_logprobs(answer: Any, answers: AnswerTokens) -> AnswerLogprobs:
         position = answer["choices"][0]["logprobs"]["content"][0]
         logprob_of = {entry["token"]: entry["logprob"] for entry in position["top_logprobs"]}
     except (KeyError, IndexError, TypeError) as error:
-        raise Garbage(f"an answer without log-probabilities ({error!r})") from error
+        raise InvalidResponse(f"an answer without log-probabilities ({error!r})") from error
     found: list[float] = []
     for token in (answers.yes, answers.no):
         logprob = logprob_of.get(f"token_id:{token}", "missing")
@@ -181,9 +182,9 @@ def _read_logprobs(answer: Any, answers: AnswerTokens) -> AnswerLogprobs:
                 "processed_logprobs`"
             )
         if not isinstance(logprob, float | int) or not math.isfinite(logprob):
-            raise Garbage(f"the log-probability {logprob!r} for token {token}")
+            raise InvalidResponse(f"the log-probability {logprob!r} for token {token}")
         found.append(float(logprob))
-    token_usage.note_answer(answer)
+    token_usage.record_response(answer)
     return AnswerLogprobs(yes=found[0], no=found[1])
 
 
@@ -191,4 +192,4 @@ def _read_tokens(answer: Any) -> list[int]:
     try:
         return [int(token) for token in answer["tokens"]]
     except (KeyError, TypeError, ValueError) as error:
-        raise Garbage(f"an answer without tokens ({error!r})") from error
+        raise InvalidResponse(f"an answer without tokens ({error!r})") from error

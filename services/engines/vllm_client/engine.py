@@ -2,7 +2,7 @@
 
 The servers batch, cache prefixes and hold the weights; an adapter is chosen by its model name, and
 one that they do not serve yet is loaded by all of them, from a folder that they see too. What is
-asked is in `chat.py`, what a server says of itself in `served.py`, one server in `replicas.py`,
+asked is in `chat.py`, what a server says of itself in `served.py`, one server in `pool.py`,
 which one takes a prompt in `affinity.py`, and what happens when it fails in `failover.py`.
 
 A score costs 0.9 ms of CPU on our side, 1.0 ms with a picture of 30 kB to send, with 100 or 250 in
@@ -25,20 +25,20 @@ from services.engines.prompt_fitting import shorten_to_fit_remotely
 from services.engines.vllm_client import hedging
 from services.engines.vllm_client.chat_requests import (
     ChatRequest,
-    about,
     score_request,
     text_request,
     tokens_request,
+    with_messages,
 )
 from services.engines.vllm_client.server import Bounds, RuntimeAdapter
 from services.engines.vllm_client.server_http import PromptTooLong
-from services.engines.vllm_client.server_pool import Replicas
+from services.engines.vllm_client.server_pool import ServerPool
 
 T = TypeVar("T")
 
 _BY_WEIGHT: tuple[BreakerState, ...] = ("closed", "half-open", "open")
 
-OpenAdapter = Callable[[RuntimeAdapter], Coroutine[Any, Any, Replicas]]
+OpenAdapter = Callable[[RuntimeAdapter], Coroutine[Any, Any, ServerPool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +46,21 @@ class _LoadedAdapter:
     """Implements `contract.Scorer`: the same servers, asked for another adapter."""
 
     engine: "VllmEngine"
-    replicas: Replicas
+    pool: ServerPool
 
     @property
     def identity(self) -> EngineIdentity:
-        return self.replicas.checked.weights.identity
+        return self.pool.verified.weights.identity
 
     async def score(self, messages: Messages) -> AnswerLogprobs:
-        return await self.engine._score_by(self.replicas, messages)
+        return await self.engine._score_by(self.pool, messages)
 
 
 class VllmEngine:
     """Implements `contract.Engine`, `Replicated` and `AdapterHost`. Open it with `connect`."""
 
     def __init__(
-        self, writers: Replicas | None, scorers: Replicas, open_adapter: OpenAdapter
+        self, writers: ServerPool | None, scorers: ServerPool, open_adapter: OpenAdapter
     ) -> None:
         """Use `connect`. The base model writes, the recommender scores: often the same servers.
         `open_adapter` asks these for another adapter.
@@ -68,7 +68,7 @@ class VllmEngine:
         self._writers = writers
         self._scorers = scorers
         self._open_adapter = open_adapter
-        self._loaded: set[Replicas] = set()
+        self._loaded: set[ServerPool] = set()
         # Also those of adapters that were unloaded: counts never fall.
         self._hedging = [scorers.hedging]
         self._identity = _identity(writers, scorers)
@@ -104,23 +104,23 @@ class VllmEngine:
         """
         bounds = Bounds(timeout_seconds, patience_seconds, max_in_flight, hedge_share)
 
-        async def open_replicas(
+        async def open_pool(
             urls: Sequence[str], model: str, adapter: str | RuntimeAdapter | None
-        ) -> Replicas:
-            return await Replicas.connect(
+        ) -> ServerPool:
+            return await ServerPool.connect(
                 urls, bounds, model=model, adapter=adapter, transport=transport
             )
 
-        async def open_adapter(adapter: RuntimeAdapter) -> Replicas:
-            return await open_replicas(urls, model, adapter)
+        async def open_adapter(adapter: RuntimeAdapter) -> ServerPool:
+            return await open_pool(urls, model, adapter)
 
         if not recommender_urls:
-            both = await open_replicas(urls, model, adapter)
+            both = await open_pool(urls, model, adapter)
             return cls(both, both, open_adapter)
-        scorers = await open_replicas(recommender_urls, recommender or AS_SERVED, None)
+        scorers = await open_pool(recommender_urls, recommender or AS_SERVED, None)
         writers = None
         try:
-            writers = await open_replicas(urls, model, None) if urls else None
+            writers = await open_pool(urls, model, None) if urls else None
             return cls(writers, scorers, open_adapter)
         except BaseException:
             await scorers.close()
@@ -143,8 +143,8 @@ class VllmEngine:
         """See `contract.Replicated.breaker_states`."""
         # Each adapter that was loaded finds out for itself; what is told is the worst.
         states: dict[str, BreakerState] = {}
-        for replicas in self._every():
-            for url, state in replicas.breaker_states.items():
+        for pool in self._every():
+            for url, state in pool.breaker_states.items():
                 states[url] = max(states.get(url, state), state, key=_BY_WEIGHT.index)
         return states
 
@@ -160,7 +160,7 @@ class VllmEngine:
             raise ModelUnusable(
                 "no server writes texts: give the address of one that serves the base model"
             )
-        weights = self._writers.checked.weights
+        weights = self._writers.verified.weights
         if weights.is_merged:
             raise only_scores(weights.model)
         return await self._ask(self._writers, text_request(weights.model, messages, limits))
@@ -173,71 +173,71 @@ class VllmEngine:
         """See `contract.AdapterHost`. A server that comes back without the adapter loads it again;
         while it does, the others answer.
         """
-        if self._scorers is not self._writers or self._scorers.checked.weights.is_merged:
+        if self._scorers is not self._writers or self._scorers.verified.weights.is_merged:
             raise AdapterRefused(
                 "scores come from a merged checkpoint, which takes no adapter; serve the base "
                 "model with adapters to change them while it runs"
             )
         identity = await asyncio.to_thread(identify_servable, folder, model=self._identity.model)
-        replicas = await self._open_adapter(RuntimeAdapter(folder, identity))
-        self._loaded.add(replicas)
-        self._hedging.append(replicas.hedging)
-        return _LoadedAdapter(self, replicas)
+        pool = await self._open_adapter(RuntimeAdapter(folder, identity))
+        self._loaded.add(pool)
+        self._hedging.append(pool.hedging)
+        return _LoadedAdapter(self, pool)
 
     async def unload_adapter(self, scorer: Scorer) -> None:
         """See `contract.AdapterHost`. The servers give up what they were told to load: whatever
         other process still asks for it makes them load it again.
         """
         if isinstance(scorer, _LoadedAdapter):
-            self._loaded.discard(scorer.replicas)
-            await scorer.replicas.unload_adapter()
-            await scorer.replicas.close()
+            self._loaded.discard(scorer.pool)
+            await scorer.pool.unload_adapter()
+            await scorer.pool.close()
 
     async def close(self) -> None:
         """Close the connections; prompts in flight get EngineUnavailable."""
-        await asyncio.gather(*(replicas.close() for replicas in self._every()))
+        await asyncio.gather(*(pool.close() for pool in self._every()))
 
-    def _every(self) -> set[Replicas]:
+    def _every(self) -> set[ServerPool]:
         return {self._scorers, self._writers or self._scorers, *self._loaded}
 
-    async def _score_by(self, replicas: Replicas, messages: Messages) -> AnswerLogprobs:
-        checked = replicas.checked
-        request = score_request(checked.weights.scorer, messages, checked.answers)
-        return await self._ask(replicas, request)
+    async def _score_by(self, pool: ServerPool, messages: Messages) -> AnswerLogprobs:
+        verified = pool.verified
+        request = score_request(verified.weights.scorer, messages, verified.answers)
+        return await self._ask(pool, request)
 
-    async def _ask(self, replicas: Replicas, request: ChatRequest[T]) -> T:
+    async def _ask(self, pool: ServerPool, request: ChatRequest[T]) -> T:
         try:
-            return await replicas.ask(request)
+            return await pool.ask(request)
         except PromptTooLong as error:
-            shorter = await self._shorten(replicas, request)
+            shorter = await self._shorten(pool, request)
             if shorter is None:
                 raise EngineRefused(
                     f"{error}; nothing of the prompt can be cut: use a smaller picture, or start "
                     "the server with a larger --max-model-len"
                 ) from error
         try:
-            answer = await replicas.ask(about(request, shorter))
+            answer = await pool.ask(with_messages(request, shorter))
         except PromptTooLong as error:
             raise EngineRefused(f"{error}; it was shortened already") from error
         self._num_shortened += 1
         return answer
 
-    async def _shorten(self, replicas: Replicas, request: ChatRequest[T]) -> Messages | None:
-        room = replicas.checked.weights.max_tokens - request.max_new_tokens
+    async def _shorten(self, pool: ServerPool, request: ChatRequest[T]) -> Messages | None:
+        room = pool.verified.weights.max_tokens - request.max_new_tokens
         model = request.options["model"]
 
         async def fits(messages: Messages) -> bool:
-            tokens = await replicas.ask(tokens_request(model, messages))
+            tokens = await pool.ask(tokens_request(model, messages))
             return len(tokens) <= room
 
         return await shorten_to_fit_remotely(request.messages, fits)
 
 
-def _identity(writers: Replicas | None, scorers: Replicas) -> EngineIdentity:
-    scoring = scorers.checked.weights.identity
+def _identity(writers: ServerPool | None, scorers: ServerPool) -> EngineIdentity:
+    scoring = scorers.verified.weights.identity
     if writers is None or writers is scorers:
         return scoring
-    model = writers.checked.weights.identity.model
+    model = writers.verified.weights.identity.model
     if not scoring.adapter:  # a server that does not say what its checkpoint was merged from
         return replace(scoring, model=model, adapter=scoring.model)
     if scoring.model != model:

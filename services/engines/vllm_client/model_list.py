@@ -103,7 +103,7 @@ class Weights:
         return self.adapter is None and bool(self.identity.adapter)
 
 
-class Served:
+class ModelList:
     """One server's `/v1/models`, read."""
 
     def __init__(self, url: str, listing: Any) -> None:

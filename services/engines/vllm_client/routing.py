@@ -18,7 +18,7 @@ from collections.abc import Mapping
 LOAD_FACTOR = 1.25
 
 
-def choose_replica(key: str | None, loads: Mapping[str, int]) -> str:
+def choose_server(key: str | None, loads: Mapping[str, int]) -> str:
     """The replica for a prompt about `key`; for one about nothing shared (None) the least loaded.
 
     `loads` has the prompts that wait or run at each replica in use; at least one.

@@ -1,6 +1,6 @@
 """One vLLM server as we see it: what it serves, whether it is in use, which pictures it holds.
 
-A replica never decides where a prompt goes next; it says what went wrong, as a Fault, and
+A server never decides where a prompt goes next; it says what went wrong, as an AttemptFailed, and
 `failover.py` decides.
 """
 
@@ -31,21 +31,21 @@ from services.engines.contract import EngineIdentity
 from services.engines.vllm_client import hedging
 from services.engines.vllm_client.chat_requests import (
     ChatRequest,
-    Garbage,
+    InvalidResponse,
     answer_tokens,
     probe_prompts,
     score_request,
     tokens_request,
 )
-from services.engines.vllm_client.circuit_breaker import Breaker
-from services.engines.vllm_client.model_list import Served, Weights, runtime_name
+from services.engines.vllm_client.circuit_breaker import CircuitBreaker
+from services.engines.vllm_client.model_list import ModelList, Weights, runtime_name
 from services.engines.vllm_client.server_http import (
+    AttemptFailed,
     CacheMiss,
-    Dropped,
-    Fault,
+    ConnectionLost,
     PromptTooLong,
     ServerHttp,
-    misbehaved,
+    invalid_response,
     unreachable,
 )
 
@@ -55,7 +55,7 @@ T = TypeVar("T")
 MAX_HELD_PICTURES = 65_536
 # A check asks for one generated token, behind whatever else the server computes.
 CHECK_SECONDS = 30.0
-# So long a server may be silent before it is asked for its health, and so long it may take to tell.
+# After this silence a server is asked for its health, and has this long to answer.
 SILENT_SECONDS = 1.0
 HEALTH_SECONDS = 3.0
 # vLLM's routes, there only where it may load adapters; else the framework says that it has none.
@@ -66,14 +66,14 @@ IDLE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
-    """What a server turned out to serve. Replicas must agree, but for how they describe it."""
+class VerifiedServer:
+    """What a server turned out to serve. ServerPool must agree, but for how they describe it."""
 
     weights: Weights
     answers: AnswerTokens
     description: str = field(compare=False)
 
-    def difference(self, other: "Checked") -> str:
+    def difference(self, other: "VerifiedServer") -> str:
         """What differs: `the name in this one, not in the other`."""
         return ", ".join(
             f"{name} {mine!r}, not {theirs!r}"
@@ -122,8 +122,8 @@ class Bounds:
     hedge_share: float = hedging.SHARE
 
 
-class Replica:
-    """One server. It starts left out; `check` and `take_in` bring it into use."""
+class Server:
+    """One server. It starts left out; `check` and `mark_up` bring it into use."""
 
     def __init__(
         self, url: str, bounds: Bounds, transport: httpx.AsyncBaseTransport | None = None
@@ -131,21 +131,21 @@ class Replica:
         """`transport` replaces the network."""
         self._http = ServerHttp(url, transport)
         self.url = self._http.url
-        self.problem: EngineError | None = EngineUnavailable(f"{self.url} is not checked yet")
+        self.problem: EngineError | None = EngineUnavailable(f"{self.url} is not verified yet")
         self.num_answered = 0
         self.num_broken_in_a_row = 0
         self.busy_until = -math.inf
-        self.breaker = Breaker()
+        self.breaker = CircuitBreaker()
         self._timeout_seconds = bounds.timeout_seconds
-        self._on_silence: Callable[[Replica, EngineError], None] = Replica.leave_out
+        self._on_unresponsive: Callable[[Server, EngineError], None] = Server.mark_down
         self._slots = asyncio.Semaphore(bounds.max_in_flight)
         # Prompts that wait or run here, each with the problem for which it has to leave.
         self._attempts: dict[asyncio.Timeout, EngineError | None] = {}
         self._held: OrderedDict[str, None] = OrderedDict()
-        self._checked: Checked | None = None
+        self._verified: VerifiedServer | None = None
         self._verifying = asyncio.Lock()
-        self._watch: asyncio.TimerHandle | None = None
-        self._looking: asyncio.Task[None] | None = None
+        self._silence_timer: asyncio.TimerHandle | None = None
+        self._health_check: asyncio.Task[None] | None = None
 
     @property
     def load(self) -> int:
@@ -173,11 +173,11 @@ class Replica:
         """The answer by `deadline` (the loop's clock; it counts the wait for a slot), or within
         `timeout_seconds` after a slot is free if it is None.
 
-        Raises Fault, PromptTooLong, or EngineRefused and AnswerTokenMissing, which no other replica
-        would make good.
+        Raises AttemptFailed and PromptTooLong; EngineRefused and AnswerTokenMissing if another
+        server would fail as well.
         """
-        attempt, asked_at = asyncio.timeout_at(deadline), _now()
-        given_up = False
+        attempt, sent_at = asyncio.timeout_at(deadline), _now()
+        abandoned = False
         self._attempts[attempt] = None
         self._watch_silence()
         try:
@@ -187,32 +187,32 @@ class Replica:
                 return await self._ask(request)
         except TimeoutError as error:
             if (problem := self._attempts[attempt]) is not None:
-                raise Fault("left", told_again(problem)) from error
-            given_up = True
+                raise AttemptFailed("left", copy_error(problem)) from error
+            abandoned = True
             late = f"{self.url} gave no answer in {self._timeout_seconds:g} s; is it overloaded?"
-            raise Fault("late", EngineTimeout(late)) from error
+            raise AttemptFailed("late", EngineTimeout(late)) from error
         except asyncio.CancelledError:  # whoever asked has no more time
-            given_up = True
+            abandoned = True
             raise
         finally:
             del self._attempts[attempt]
-            if given_up:
-                self._note_given_up(asked_at)
+            if abandoned:
+                self._record_abandoned(sent_at)
 
-    def take_in(
-        self, checked: Checked, *, on_silence: Callable[["Replica", EngineError], None]
+    def mark_up(
+        self, verified: VerifiedServer, *, on_unresponsive: Callable[["Server", EngineError], None]
     ) -> None:
         """Use the server from now on: it passed its checks.
 
-        `on_silence` hears of it when it neither answers prompts nor tells its health.
+        `on_unresponsive` hears of it when it neither answers prompts nor tells its health.
         """
-        self._on_silence = on_silence
-        self._checked = checked
+        self._on_unresponsive = on_unresponsive
+        self._verified = verified
         self.problem = None
         self.num_broken_in_a_row = 0
         self.breaker.admit()
 
-    def leave_out(self, problem: EngineError, *, abandon: bool = True) -> None:
+    def mark_down(self, problem: EngineError, *, abandon: bool = True) -> None:
         """Use it no more until it is taken in; `abandon` also what waits or runs there."""
         self.problem = problem
         self.breaker.open()
@@ -224,25 +224,25 @@ class Replica:
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._watch is not None:
-            self._watch.cancel()
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
+        if self._silence_timer is not None:
+            self._silence_timer.cancel()
+        if self._health_check is not None:
+            self._health_check.cancel()
+            await asyncio.gather(self._health_check, return_exceptions=True)
         await self._http.close()
 
     async def _ask(self, request: ChatRequest[T]) -> T:
         await self._verify()
         try:
             return await self._send(request)
-        except Dropped:
+        except ConnectionLost:
             # The server may have closed a kept connection just then. It may also be another one.
-            self._http.heard_at = -math.inf
+            self._http.received_at = -math.inf
             await self._verify()
             try:
                 return await self._send(request)
-            except Dropped as error:
-                raise Fault("gone", unreachable(self.url, error)) from error
+            except ConnectionLost as error:
+                raise AttemptFailed("gone", unreachable(self.url, error)) from error
 
     async def _send(self, request: ChatRequest[T]) -> T:
         """Without the pictures that the server holds, and with them if it holds them no more."""
@@ -255,7 +255,7 @@ class Replica:
             try:
                 answer = await self._post(request, held=False)
             except CacheMiss as error:
-                raise Fault("broken", misbehaved(self.url, error)) from error
+                raise AttemptFailed("broken", invalid_response(self.url, error)) from error
         # Only now: a request that was sent before may still be on its way with the picture.
         for each in picture_ids:
             self._held[each] = None
@@ -264,16 +264,16 @@ class Replica:
             self._held.popitem(last=False)
         self.num_answered += 1
         self.num_broken_in_a_row = 0
-        self.breaker.note_answer(_now())
+        self.breaker.record_answer(_now())
         return answer
 
     async def _post(self, request: ChatRequest[T], *, held: bool) -> T:
         body = request.body(self._held if held else ())
-        answer = await self._http.exchange("POST", request.path, body)
+        answer = await self._http.request_json("POST", request.path, body)
         try:
             return request.read(answer)
-        except Garbage as error:
-            raise Fault("broken", misbehaved(self.url, error)) from error
+        except InvalidResponse as error:
+            raise AttemptFailed("broken", invalid_response(self.url, error)) from error
         except AnswerTokenMissing as error:
             raise AnswerTokenMissing(f"{self.url}: {error}") from error
 
@@ -285,12 +285,12 @@ class Replica:
         adapter: str | RuntimeAdapter | None,
         *,
         within_seconds: float = CHECK_SECONDS,
-    ) -> Checked:
+    ) -> VerifiedServer:
         """What it serves under these names, found by asking, one answer to a prompt included.
 
-        Raises EngineUnavailable, EngineOverloaded or EngineTimeout if it cannot tell, ModelUnusable
-        and ArtifactMismatch if it has other models, AnswerTokenMissing if they have no Yes and No,
-        AdapterRefused if it loads no adapters.
+        Raises EngineUnavailable, EngineOverloaded or EngineTimeout if it gives no answer,
+        ModelUnusable and ArtifactMismatch if it has other models, AnswerTokenMissing if they have
+        no Yes and No, AdapterRefused if it loads no adapters.
         """
         wanted = adapter.identity if isinstance(adapter, RuntimeAdapter) else None
         try:
@@ -307,9 +307,9 @@ class Replica:
                 }
                 answers = answer_tokens(tokens)
                 await self._post(score_request(weights.scorer, prompts[None], answers), held=False)
-        except Fault as fault:
-            raise fault.error from fault
-        except Dropped as error:
+        except AttemptFailed as failure:
+            raise failure.error from failure
+        except ConnectionLost as error:
             raise unreachable(self.url, error) from error
         except (PromptTooLong, EngineRefused) as error:
             remedy = "start vLLM 0.32 or newer there, with room for a prompt in --max-model-len"
@@ -324,16 +324,18 @@ class Replica:
                 f"{self.url} serves {weights.identity} as {adapter!r}, here lies {wanted}; let "
                 "both see the same folder, and never write other weights into one that is in use"
             )
-        return Checked(weights, answers, served.describe(weights))
+        return VerifiedServer(weights, answers, served.describe(weights))
 
-    async def _with_adapter(self, served: Served, adapter: RuntimeAdapter) -> tuple[Served, str]:
+    async def _with_adapter(
+        self, served: ModelList, adapter: RuntimeAdapter
+    ) -> tuple[ModelList, str]:
         """What it serves once it has the adapter, and under which name."""
         if (name := served.name_of(adapter.identity.adapter)) is not None:
             return served, name
         if served.names_adapter(adapter.name):
             return served, adapter.name
         body = {"lora_name": adapter.name, "lora_path": adapter.folder}
-        done, said = await self._http.tell(LOAD_ADAPTER, json.dumps(body).encode())
+        done, said = await self._http.post_command(LOAD_ADAPTER, json.dumps(body).encode())
         served = await self._read_served()
         # Another process may have told it in the same moment: what it lists now counts.
         if served.names_adapter(adapter.name):
@@ -349,50 +351,56 @@ class Replica:
 
     async def unload(self, name: str) -> None:
         """Tell the server to give up an adapter that it loaded; if it is away, it has none."""
-        with contextlib.suppress(Fault, Dropped, TimeoutError):
+        with contextlib.suppress(AttemptFailed, ConnectionLost, TimeoutError):
             async with asyncio.timeout(min(CHECK_SECONDS, self._timeout_seconds)):
-                await self._http.tell(UNLOAD_ADAPTER, json.dumps({"lora_name": name}).encode())
+                await self._http.post_command(
+                    UNLOAD_ADAPTER, json.dumps({"lora_name": name}).encode()
+                )
 
     async def _verify(self) -> None:
-        """After a silence, see whether it still describes itself as when it was checked."""
+        """After a silence, see whether it still describes itself as when it was verified."""
         async with self._verifying if self._is_idle() else contextlib.nullcontext():
             if not self._is_idle():
                 return
             try:
                 served = await self._read_served()
-            except Dropped as error:
-                raise Fault("gone", unreachable(self.url, error)) from error
+            except ConnectionLost as error:
+                raise AttemptFailed("gone", unreachable(self.url, error)) from error
             except EngineUnavailable as error:
-                raise Fault("gone", error) from error
-            assert self._checked is not None
-            if served.describe(self._checked.weights) != self._checked.description:
+                raise AttemptFailed("gone", error) from error
+            assert self._verified is not None
+            if served.describe(self._verified.weights) != self._verified.description:
                 changed = f"{self.url} lists other models or weights than when it was connected to"
-                raise Fault("gone", ModelUnusable(f"{changed}; start what was there, or reconnect"))
+                raise AttemptFailed(
+                    "gone", ModelUnusable(f"{changed}; start what was there, or reconnect")
+                )
 
-    async def _read_served(self) -> Served:
-        return Served(self.url, await self._http.exchange("GET", "/v1/models"))
+    async def _read_served(self) -> ModelList:
+        return ModelList(self.url, await self._http.request_json("GET", "/v1/models"))
 
     def _is_idle(self) -> bool:
-        return _now() - self._http.heard_at > IDLE_SECONDS
+        return _now() - self._http.received_at > IDLE_SECONDS
 
     # --- silence ---------------------------------------------------------------------------------
 
-    def _note_given_up(self, asked_at: float) -> None:
-        if self.problem is None and self.breaker.note_given_up(asked_at, _now()):
+    def _record_abandoned(self, sent_at: float) -> None:
+        if self.problem is None and self.breaker.record_abandoned(sent_at, _now()):
             silent = f"{self.url} answers no prompt in the time that requests have"
-            self._on_silence(self, EngineTimeout(f"{silent}; see its load, or restart it"))
+            self._on_unresponsive(self, EngineTimeout(f"{silent}; see its load, or restart it"))
 
     def _watch_silence(self) -> None:
-        if self._watch is None:
+        if self._silence_timer is None:
             wait = min(SILENT_SECONDS, self._timeout_seconds / 4)
-            self._watch = asyncio.get_running_loop().call_later(wait, self._look, wait)
+            self._silence_timer = asyncio.get_running_loop().call_later(
+                wait, self._check_silence, wait
+            )
 
-    def _look(self, wait: float) -> None:
-        self._watch = None
+    def _check_silence(self, wait: float) -> None:
+        self._silence_timer = None
         http = self._http
-        silent = http.asked_at > http.heard_at and _now() - http.heard_at > wait
-        if self.problem is None and silent and self._looking is None:
-            self._looking = asyncio.create_task(self._ask_for_health())
+        silent = http.sent_at > http.received_at and _now() - http.received_at > wait
+        if self.problem is None and silent and self._health_check is None:
+            self._health_check = asyncio.create_task(self._ask_for_health())
         elif self._attempts:
             self._watch_silence()
 
@@ -400,13 +408,13 @@ class Replica:
         wait = min(HEALTH_SECONDS, self._timeout_seconds / 4)
         if not await self._http.is_healthy(wait):
             hangs = f"{self.url} accepts prompts and does not answer; restart the server there"
-            self._on_silence(self, EngineTimeout(hangs))
-        self._looking = None
+            self._on_unresponsive(self, EngineTimeout(hangs))
+        self._health_check = None
         if self._attempts:
             self._watch_silence()
 
 
-def told_again(error: EngineError) -> EngineError:
+def copy_error(error: EngineError) -> EngineError:
     """The same for another prompt; one object raised again and again would gather tracebacks."""
     return type(error)(str(error))
 

@@ -1,7 +1,7 @@
-"""One exchange with a vLLM server, and what each way of failing means.
+"""HTTP requests to one vLLM server, and the error that each kind of failure becomes.
 
-A failure is told as a Fault where another server or a later try may do better, as a typed error
-where the prompt itself is refused.
+AttemptFailed means that another server or a later attempt may succeed. A prompt that every server
+would refuse gets a typed error.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ _BUSY = (429, 503)
 _CACHE_MISS = "Cache miss for image"
 
 
-class Fault(Exception):
+class AttemptFailed(Exception):
     """A failed attempt that another replica, or a later try, may make good.
 
     gone: the server must pass its checks before it is asked again. left: it was found gone by
@@ -62,12 +62,12 @@ class CacheMiss(Exception):
     """The server does not hold a picture that was left out."""
 
 
-class Dropped(Exception):
-    """The connection ended in the middle of an exchange."""
+class ConnectionLost(Exception):
+    """The connection ended in the middle of an request_json."""
 
 
 class ServerHttp:
-    """JSON to and from one server; `asked_at` and `heard_at` are of the event loop's clock."""
+    """JSON to and from one server; `sent_at` and `received_at` are of the event loop's clock."""
 
     def __init__(self, url: str, transport: httpx.AsyncBaseTransport | None) -> None:
         """`transport` replaces the network. Raises InputError for what is no address."""
@@ -79,23 +79,23 @@ class ServerHttp:
             timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
             transport=transport or FreeConnections(),
         )
-        self.asked_at = self.heard_at = -math.inf
+        self.sent_at = self.received_at = -math.inf
 
-    async def exchange(self, method: str, path: str, body: bytes | None = None) -> Any:
+    async def request_json(self, method: str, path: str, body: bytes | None = None) -> Any:
         """What the server answers.
 
-        Raises Fault, PromptTooLong, CacheMiss, Dropped or EngineRefused.
+        Raises AttemptFailed, PromptTooLong, CacheMiss, ConnectionLost or EngineRefused.
         """
         response = await self._request(method, path, body)
         if response.is_success:
             try:
                 return response.json()
             except ValueError as error:
-                raise Fault("broken", misbehaved(self.url, error)) from error
+                raise AttemptFailed("broken", invalid_response(self.url, error)) from error
         raise self._failure(path, response)
 
-    async def tell(self, path: str, body: bytes) -> tuple[bool, str]:
-        """Whether the server did what it was told, and its words. Raises Fault or Dropped."""
+    async def post_command(self, path: str, body: bytes) -> tuple[bool, str]:
+        """Whether the server did it, and its message. Raises AttemptFailed or ConnectionLost."""
         response = await self._request("POST", path, body)
         return response.is_success, _read_error(response)[0]
 
@@ -106,7 +106,7 @@ class ServerHttp:
                 await self._http.get("/health")
         except (TimeoutError, httpx.HTTPError):
             return False
-        self.heard_at = asyncio.get_running_loop().time()
+        self.received_at = asyncio.get_running_loop().time()
         return True
 
     async def close(self) -> None:
@@ -115,17 +115,17 @@ class ServerHttp:
 
     async def _request(self, method: str, path: str, body: bytes | None) -> httpx.Response:
         now = asyncio.get_running_loop().time
-        self.asked_at = now()
+        self.sent_at = now()
         headers = {}
         if body is not None:
             headers = {"content-type": "application/json", **request_context.headers()}
         try:
             response = await self._http.request(method, path, content=body, headers=headers)
         except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError) as error:
-            raise Dropped(str(error) or type(error).__name__) from error
+            raise ConnectionLost(str(error) or type(error).__name__) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise Fault("gone", unreachable(self.url, error)) from error
-        self.heard_at = now()
+            raise AttemptFailed("gone", unreachable(self.url, error)) from error
+        self.received_at = now()
         return response
 
     def _failure(self, path: str, response: httpx.Response) -> Exception:
@@ -138,13 +138,13 @@ class ServerHttp:
             return CacheMiss(detail)
         if status in _NOT_OURS:
             remedy = "no vLLM server with this model answers there; see what was started"
-            return Fault("gone", ModelUnusable(f"{detail}; {remedy}"))
+            return AttemptFailed("gone", ModelUnusable(f"{detail}; {remedy}"))
         if status in _BUSY:
             overloaded = EngineOverloaded(f"{detail}; ask less at once, or add a server")
-            return Fault("busy", overloaded, retry_after_seconds=_retry_after(response))
+            return AttemptFailed("busy", overloaded, retry_after_seconds=_retry_after(response))
         if response.is_client_error:
             return EngineRefused(detail)
-        return Fault("broken", EngineUnavailable(f"{detail}; see the log of that server"))
+        return AttemptFailed("broken", EngineUnavailable(f"{detail}; see the log of that server"))
 
 
 def unreachable(url: str, error: Exception) -> EngineUnavailable:
@@ -153,7 +153,7 @@ def unreachable(url: str, error: Exception) -> EngineUnavailable:
     return EngineUnavailable(f"{url} cannot be reached ({told}); is the vLLM server running?")
 
 
-def misbehaved(url: str, error: Exception) -> EngineUnavailable:
+def invalid_response(url: str, error: Exception) -> EngineUnavailable:
     """Somebody answers, but not as vLLM does."""
     return EngineUnavailable(
         f"{url} did not answer as a vLLM server does ({error}); see what runs there, and its log"

@@ -42,8 +42,8 @@ class _Job:
             self.answer.set_result(answer)
 
 
-class InProcessEngine:
-    """Implements `contract.Engine`. Open it with `InProcessEngine.load`, close it with `close`."""
+class VllmOfflineEngine:
+    """Implements `contract.Engine`. Open it with `load`, close it with `close`."""
 
     def __init__(
         self, open_core: Callable[[], VllmCore], identity: EngineIdentity, *, merged: bool = False
@@ -70,7 +70,7 @@ class InProcessEngine:
         self._room = asyncio.Semaphore(self._core.max_in_hand)
 
     @classmethod
-    def load(cls, model: str, adapter: str | None = None) -> "InProcessEngine":
+    def load(cls, model: str, adapter: str | None = None) -> "VllmOfflineEngine":
         """Load a checkpoint (folder, merged or not, or hub name) and an adapter folder.
 
         float32 on a CPU, bfloat16 on a GPU. Raises what `VllmCore` raises.

@@ -23,10 +23,10 @@ from services.engines.vllm_client.model_list import adapter_labels
 
 log = structlog.get_logger(__name__)
 
-MIDDLEWARE = f"{__name__}.CheckedAdapters"
+MIDDLEWARE = f"{__name__}.AdapterMiddleware"
 _FOLDER, _MODEL = "MSR_LOAD_ADAPTERS_FROM", "MSR_LOAD_ADAPTERS_ONTO"
 # vLLM answers to another program's names of the same routes as well.
-_OTHER_WAY_IN = "/adapters"
+_ALIAS_ROUTES = "/adapters"
 _MAX_BODY_BYTES = 64 * 1024
 
 Message = MutableMapping[str, Any]
@@ -50,7 +50,7 @@ def folders_in(folder: str) -> list[str]:
     return sorted(str(each.parent) for each in Path(folder).glob("*/adapter_config.json"))
 
 
-class CheckedAdapters:
+class AdapterMiddleware:
     """ASGI middleware of a vLLM server."""
 
     def __init__(self, app: App) -> None:
@@ -62,13 +62,13 @@ class CheckedAdapters:
         self._routes: dict[tuple[str, str], App] = {
             ("POST", "/v1/load_lora_adapter"): self._load,
             ("POST", "/v1/unload_lora_adapter"): self._unload,
-            ("GET", "/v1/models"): self._tell,
+            ("GET", "/v1/models"): self._list_models,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on everything but loads that are refused."""
         asked = (scope["method"], scope["path"]) if scope["type"] == "http" else ("", "")
-        if asked[1].startswith(_OTHER_WAY_IN):
+        if asked[1].startswith(_ALIAS_ROUTES):
             await _answer(send, 404, {"error": {"message": "not served here"}})
             return
         await self._routes.get(asked, self._app)(scope, receive, send)
@@ -81,21 +81,21 @@ class CheckedAdapters:
             log.warning("adapter_not_loaded", error=str(error))
             await _answer(send, 400, {"error": {"message": f"adapter refused: {error}"}})
             return
-        status, answer = await self._ask(scope, body)
+        status, answer = await self._call_vllm(scope, body)
         if status == 200:
             self._loaded[name] = identity
             log.info("adapter_loaded", name=name, adapter=identity.adapter)
-        await _pass_on(send, status, answer)
+        await _send(send, status, answer)
 
     async def _unload(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await _read(receive)
-        status, answer = await self._ask(scope, body)
+        status, answer = await self._call_vllm(scope, body)
         if status == 200:
             self._loaded.pop(str(json.loads(body)["lora_name"]), None)
-        await _pass_on(send, status, answer)
+        await _send(send, status, answer)
 
-    async def _tell(self, scope: Scope, receive: Receive, send: Send) -> None:
-        status, answer = await self._ask(scope, b"")
+    async def _list_models(self, scope: Scope, receive: Receive, send: Send) -> None:
+        status, answer = await self._call_vllm(scope, b"")
         if status == 200:
             listing = json.loads(answer)
             served = {entry["id"] for entry in listing["data"]}
@@ -106,7 +106,7 @@ class CheckedAdapters:
                 for label in adapter_labels(name, identity)
             ]
             answer = json.dumps(listing).encode()
-        await _pass_on(send, status, answer)
+        await _send(send, status, answer)
 
     def _check(self, body: bytes) -> tuple[str, EngineIdentity]:
         asked = json.loads(body)
@@ -117,7 +117,7 @@ class CheckedAdapters:
             )
         return str(asked["lora_name"]), identify_servable(str(folder), model=self._model)
 
-    async def _ask(self, scope: Scope, body: bytes) -> tuple[int, bytes]:
+    async def _call_vllm(self, scope: Scope, body: bytes) -> tuple[int, bytes]:
         """What vLLM itself answers."""
         status, parts = 500, list[bytes]()
 
@@ -146,10 +146,10 @@ async def _read(receive: Receive) -> bytes:
 
 
 async def _answer(send: Send, status: int, document: Any) -> None:
-    await _pass_on(send, status, json.dumps(document).encode())
+    await _send(send, status, json.dumps(document).encode())
 
 
-async def _pass_on(send: Send, status: int, body: bytes) -> None:
+async def _send(send: Send, status: int, body: bytes) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

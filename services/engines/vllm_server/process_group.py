@@ -89,7 +89,7 @@ class ProcessGroup:
         await self._leader.wait()
         await self._copying
 
-    def last_words(self) -> str:
+    def failure_reason(self) -> str:
         """Why it ended, by its own output: the first error it told of, else its last line.
 
         Complete after `end`.

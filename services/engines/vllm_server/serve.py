@@ -80,12 +80,13 @@ async def _serve(
     try:
         ended = asyncio.create_task(group.wait())
         stopped = asyncio.create_task(told.get())
-        up = asyncio.create_task(_come_up(options))
+        up = asyncio.create_task(_wait_until_ready(options))
         await asyncio.wait((ended, stopped, up), return_when=asyncio.FIRST_COMPLETED)
         if ended.done():
             await group.end()
             raise EngineUnavailable(
-                f"vLLM ended with status {ended.result()} before it answered: {group.last_words()}"
+                f"vLLM ended with status {ended.result()} before it answered: "
+                f"{group.failure_reason()}"
             )
         if stopped.done():
             # Loading, vLLM heeds no signal, perhaps for minutes; and nobody is being answered.
@@ -98,7 +99,7 @@ async def _serve(
             return 0 if ended.done() else 128 + signal.SIGKILL
         await group.end()
         # vLLM ends with 0 when its engine has died; whoever restarts servers must see a failure.
-        log.error("model_server_died", status=ended.result(), reason=group.last_words())
+        log.error("model_server_died", status=ended.result(), reason=group.failure_reason())
         return ended.result() or 1
     finally:
         await group.end()
@@ -118,7 +119,7 @@ async def _end(
         log.warning("model_server_killed", reason="it did not end when told to")
 
 
-async def _come_up(options: ServeOptions) -> None:
+async def _wait_until_ready(options: ServeOptions) -> None:
     """Wait until the server is there and each model it serves has answered."""
     url = _url(options.host, options.port)
     async with httpx.AsyncClient(base_url=url) as http:

@@ -139,7 +139,7 @@ async def test_a_dead_server_is_left_out_as_long_as_another_answers_and_comes_ba
 
     with capture_logs() as logs:
         dead.down = False
-        await until(has_logged(logs, "replica_came_back"))
+        await until(has_logged(logs, "server_marked_up"))
     alive.down = True
     await engine.score(a_prompt())
     assert len(dead.bodies) == 1

@@ -11,7 +11,7 @@ from services.core.scoring import NOT_CALIBRATED, Calibration
 from services.deployment.assemble import DEMO_WEIGHTS
 from services.engines.checkpoints import identify
 from services.engines.contract import AS_SERVED, EngineIdentity
-from services.engines.vllm_client.model_list import Served, labels
+from services.engines.vllm_client.model_list import ModelList, labels
 
 AN_ADAPTER = EngineIdentity("m1", "a1", Calibration(slope=1 / 3, intercept=-2.0))
 BASE, ADAPTER = str(DEMO_WEIGHTS / "base"), str(DEMO_WEIGHTS / "adapter")
@@ -29,8 +29,8 @@ def a_listing(
     return {"object": "list", "data": bases + loras}
 
 
-def served(*args: Any, **options: Any) -> Served:
-    return Served("http://a", a_listing(*args, **options))
+def served(*args: Any, **options: Any) -> ModelList:
+    return ModelList("http://a", a_listing(*args, **options))
 
 
 def test_labels_give_the_identity_that_the_local_engine_has_on_the_folders():
@@ -71,7 +71,7 @@ def test_a_calibration_that_cannot_be_read_is_refused():
 
 
 def test_a_description_changes_with_the_calibration_in_use_alone():
-    def listing(slope: float, other: float) -> Served:
+    def listing(slope: float, other: float) -> ModelList:
         names = ["demo", *(f"msr:calibration:{k}:0.0:None" for k in (f"x:{slope}", f"y:{other}"))]
         return served(names, adapters={"x": "/x", "y": "/y"})
 
@@ -129,7 +129,7 @@ def test_a_description_changes_with_the_weights_in_use_alone():
 @pytest.mark.parametrize("listing", [None, [], {}, {"data": []}, {"data": [{"id": "x"}]}])
 def test_what_is_no_listing_is_told_with_the_address(listing: Any):
     with pytest.raises(EngineUnavailable, match="http://a/v1/models"):
-        Served("http://a", listing)
+        ModelList("http://a", listing)
 
 
 def test_a_server_tells_how_scores_were_spread_over_validation_users():

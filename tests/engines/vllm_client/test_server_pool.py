@@ -155,7 +155,7 @@ async def test_who_is_patient_gets_the_answer_of_a_server_that_came_back():
     server.down = True
     asking = asyncio.create_task(score_many(engine, 3))
     with capture_logs() as logs:
-        await until(has_logged(logs, "replica_left_out"))
+        await until(has_logged(logs, "server_marked_down"))
     server.down = False
 
     assert len(await asking) == 3
@@ -238,7 +238,7 @@ async def test_a_server_that_comes_back_is_presumed_to_hold_no_pictures():
     server.down = True
     asking = asyncio.create_task(engine.score(a_prompt()))
     with capture_logs() as logs:
-        await until(has_logged(logs, "replica_left_out"))
+        await until(has_logged(logs, "server_marked_down"))
     server.down = False
 
     await asking
@@ -252,7 +252,7 @@ async def test_a_server_that_was_restarted_with_another_model_stays_out():
     a.roots = {"base": "other weights", "lora": "other weights"}
     with capture_logs() as logs:
         assert await score_many(engine) == [ANSWER] * 20
-        await until(has_logged(logs, "replica_still_left_out"))
+        await until(has_logged(logs, "server_still_down"))
 
     assert "other weights" in str(logs)
     a.complete = lambda _: a_completion(_70=-9.0, _71=-9.0)
@@ -306,7 +306,7 @@ async def test_a_server_that_thaws_is_back_by_itself_and_trusted_after_one_answe
         await give_up(engine)
     with capture_logs() as logs:
         server.frozen = False
-        await until(has_logged(logs, "replica_came_back"))
+        await until(has_logged(logs, "server_marked_up"))
 
     assert engine.breaker_states == {"http://a": "half-open"}
     assert await engine.score(a_prompt()) == ANSWER

@@ -14,7 +14,7 @@ from services.core.errors import EngineRefused, EngineUnavailable, ModelUnusable
 from services.core.prompts import SUMMARY_LIMITS, GenerationLimits, Message, Messages
 from services.engines.contract import EngineIdentity
 from services.engines.vllm_offline.core import Answer, PreparedPrompt
-from services.engines.vllm_offline.engine import InProcessEngine
+from services.engines.vllm_offline.engine import VllmOfflineEngine
 
 IDENTITY = EngineIdentity("m", "a")
 
@@ -66,13 +66,13 @@ def core() -> FakeCore:
 
 
 @pytest.fixture
-async def engine(core: FakeCore) -> AsyncIterator[InProcessEngine]:
-    engine = InProcessEngine(lambda: core, IDENTITY)
+async def engine(core: FakeCore) -> AsyncIterator[VllmOfflineEngine]:
+    engine = VllmOfflineEngine(lambda: core, IDENTITY)
     yield engine
     await engine.close()
 
 
-async def answers(engine: InProcessEngine, *texts: str) -> list[str | BaseException]:
+async def answers(engine: VllmOfflineEngine, *texts: str) -> list[str | BaseException]:
     asked = (engine.generate((Message("user", text),), SUMMARY_LIMITS) for text in texts)
     return await asyncio.gather(*asked, return_exceptions=True)
 
@@ -82,28 +82,28 @@ async def until(holds: Callable[[], bool]) -> None:
         await asyncio.sleep(0)
 
 
-async def test_everybody_gets_their_own_answer_however_many_wait(engine: InProcessEngine):
+async def test_everybody_gets_their_own_answer_however_many_wait(engine: VllmOfflineEngine):
     texts = [f"text {n}" for n in range(20)]
 
     assert await answers(engine, *texts) == texts
 
 
 @pytest.mark.parametrize("bad", ["unreadable", "refuse"])
-async def test_a_prompt_that_is_not_taken_spoils_no_other(engine: InProcessEngine, bad: str):
+async def test_a_prompt_that_is_not_taken_spoils_no_other(engine: VllmOfflineEngine, bad: str):
     first, refused, last = await answers(engine, "first", bad, "last")
 
     assert (first, last) == ("first", "last")
     assert isinstance(refused, EngineRefused)
 
 
-async def test_shortened_prompts_are_counted(engine: InProcessEngine):
+async def test_shortened_prompts_are_counted(engine: VllmOfflineEngine):
     await answers(engine, "short", "long", "long")
 
     assert engine.num_shortened == 2
 
 
 async def test_after_a_step_that_failed_everybody_hears_why(
-    engine: InProcessEngine, core: FakeCore
+    engine: VllmOfflineEngine, core: FakeCore
 ):
     core.may_step.clear()
     asked = asyncio.create_task(answers(engine, "fail", "b", "c", "d", "e", "f"))
@@ -118,7 +118,7 @@ async def test_after_a_step_that_failed_everybody_hears_why(
 
 
 async def test_closing_answers_those_who_still_wait(core: FakeCore):
-    engine = InProcessEngine(lambda: core, IDENTITY)
+    engine = VllmOfflineEngine(lambda: core, IDENTITY)
     core.may_step.clear()
     asked = asyncio.create_task(answers(engine, "a", "b", "c", "d", "e", "f"))
     await until(lambda: bool(core.in_hand))
@@ -134,7 +134,7 @@ async def test_closing_answers_those_who_still_wait(core: FakeCore):
 
 
 async def test_a_prompt_nobody_waits_for_any_more_is_dropped(
-    engine: InProcessEngine, core: FakeCore
+    engine: VllmOfflineEngine, core: FakeCore
 ):
     core.may_step.clear()
     first = asyncio.create_task(answers(engine, "a"))
@@ -151,7 +151,7 @@ async def test_a_prompt_nobody_waits_for_any_more_is_dropped(
 
 
 async def test_a_merged_model_writes_no_texts(core: FakeCore):
-    engine = InProcessEngine(lambda: core, IDENTITY, merged=True)
+    engine = VllmOfflineEngine(lambda: core, IDENTITY, merged=True)
 
     with pytest.raises(ModelUnusable, match="merged"):
         await engine.generate((Message("user", "a"),), SUMMARY_LIMITS)
@@ -163,4 +163,4 @@ def test_what_keeps_vllm_from_starting_is_raised():
         raise ModelUnusable("no weights; name a checkpoint folder")
 
     with pytest.raises(ModelUnusable, match="no weights"):
-        InProcessEngine(fail, IDENTITY)
+        VllmOfflineEngine(fail, IDENTITY)

@@ -11,9 +11,9 @@ import pytest
 
 from services.deployment.assemble import DEMO_WEIGHTS
 from services.engines.checkpoints import identify
-from services.engines.vllm_client.model_list import Served
+from services.engines.vllm_client.model_list import ModelList
 from services.engines.vllm_server import adapter_middleware
-from services.engines.vllm_server.adapter_middleware import CheckedAdapters
+from services.engines.vllm_server.adapter_middleware import AdapterMiddleware
 
 BASE, SFT = str(DEMO_WEIGHTS / "base"), DEMO_WEIGHTS / "adapter-sft"
 IDENTITY = identify(BASE, str(SFT))
@@ -62,7 +62,7 @@ def client(
 ) -> Callable[[], httpx.AsyncClient]:
     for name, value in adapter_middleware.environment(str(folder), model=IDENTITY.model).items():
         monkeypatch.setenv(name, value)
-    app = CheckedAdapters(vllm)
+    app = AdapterMiddleware(vllm)
     return lambda: httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://v")
 
 
@@ -76,7 +76,7 @@ async def test_what_was_loaded_is_told_as_if_it_had_been_served_from_the_start(
 ):
     async with client() as http:
         assert (await load(http, folder / "sft")).status_code == 200
-        served = Served("http://v", (await http.get("/v1/models")).json())
+        served = ModelList("http://v", (await http.get("/v1/models")).json())
         assert served.name_of(IDENTITY.adapter) == "x"
         assert served.choose("demo", "x").identity == IDENTITY
         await http.post("/v1/unload_lora_adapter", json={"lora_name": "x"})

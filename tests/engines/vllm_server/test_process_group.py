@@ -29,7 +29,7 @@ async def a_finished_group(program: str) -> tuple[int, str]:
     group = await ProcessGroup.start([sys.executable, "-c", program], {})
     status = await group.wait()
     await group.end()
-    return status, group.last_words()
+    return status, group.failure_reason()
 
 
 async def test_the_status_is_the_programs_own_or_tells_the_signal():

@@ -110,7 +110,7 @@ def test_a_server_that_loads_adapters_has_room_for_them_and_looks_at_each(
     assert values(command.arguments, "--max-loras") == ["4"]
     assert values(command.arguments, "--max-lora-rank") == ["64"]
     [middleware] = values(command.arguments, "--middleware")
-    assert middleware == "services.engines.vllm_server.adapter_middleware.CheckedAdapters"
+    assert middleware == "services.engines.vllm_server.adapter_middleware.AdapterMiddleware"
 
 
 def test_without_adapters_yet_a_server_can_be_told_to_load_them(tmp_path: Path):

@@ -22,7 +22,7 @@ from services.core.records import Item, ItemId
 from services.core.scoring import AnswerLogprobs, answer_margin
 from services.engines.contract import Engine
 from services.engines.local.engine import LocalEngine
-from services.engines.vllm_offline.engine import InProcessEngine
+from services.engines.vllm_offline.engine import VllmOfflineEngine
 from tests.model_training.builders import COLORS, a_cover
 from tests.vllm.conftest import ADAPTER, BASE
 
@@ -34,10 +34,10 @@ ITEMS.append(Item(ItemId("plain"), "no picture at all"))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def in_process() -> AsyncIterator[InProcessEngine]:
+async def in_process() -> AsyncIterator[VllmOfflineEngine]:
     # vLLM leaves variables in its process that servers started by later tests must not inherit.
     environment = dict(os.environ)
-    engine = InProcessEngine.load(BASE, ADAPTER)
+    engine = VllmOfflineEngine.load(BASE, ADAPTER)
     yield engine
     await engine.close()
     os.environ.clear()
@@ -57,7 +57,7 @@ async def margins(engine: Engine, prompts: Sequence[Messages]) -> list[float]:
 
 
 async def test_margins_are_those_of_the_local_engine(
-    in_process: InProcessEngine, local: LocalEngine, scoring_prompts: list[Messages]
+    in_process: VllmOfflineEngine, local: LocalEngine, scoring_prompts: list[Messages]
 ):
     expected = await margins(local, scoring_prompts)
 
@@ -65,7 +65,9 @@ async def test_margins_are_those_of_the_local_engine(
     assert in_process.identity == local.identity
 
 
-async def test_texts_are_those_of_the_local_engine(in_process: InProcessEngine, local: LocalEngine):
+async def test_texts_are_those_of_the_local_engine(
+    in_process: VllmOfflineEngine, local: LocalEngine
+):
     block = [HistoryItem("a fox", "A red fox."), HistoryItem("a boat", "")]
     prompts = [(summary_messages(item), SUMMARY_LIMITS) for item in ITEMS]
     prompts.append((preference_messages("Likes foxes.", block), PREFERENCE_LIMITS))
@@ -76,7 +78,7 @@ async def test_texts_are_those_of_the_local_engine(in_process: InProcessEngine, 
 
 
 async def test_a_picture_that_is_none_is_refused_alone(
-    in_process: InProcessEngine, scoring_prompts: list[Messages]
+    in_process: VllmOfflineEngine, scoring_prompts: list[Messages]
 ):
     broken = (Message("user", "Yes or No?", Picture(ItemId("i"), "1", b"no picture")),)
 
@@ -92,7 +94,7 @@ async def test_a_picture_that_is_none_is_refused_alone(
 
 
 async def test_a_history_that_is_too_long_is_shortened_as_the_local_engine_does(
-    in_process: InProcessEngine, local: LocalEngine
+    in_process: VllmOfflineEngine, local: LocalEngine
 ):
     summary = " ".join(f"A red fox {number}." for number in range(50))
     history = [HistoryItem(f"a fox and a boat {n}", summary) for n in range(60)]
@@ -105,7 +107,7 @@ async def test_a_history_that_is_too_long_is_shortened_as_the_local_engine_does(
     assert in_process.num_shortened == before + 1
 
 
-async def test_what_cannot_be_shortened_is_refused(in_process: InProcessEngine):
+async def test_what_cannot_be_shortened_is_refused(in_process: VllmOfflineEngine):
     with pytest.raises(EngineRefused, match="tokens"):
         await in_process.generate((Message("user", "fox " * 20_000),), SUMMARY_LIMITS)
 
@@ -113,7 +115,7 @@ async def test_what_cannot_be_shortened_is_refused(in_process: InProcessEngine):
 async def test_a_merged_checkpoint_scores_as_base_and_adapter_do(
     merged: str, local: LocalEngine, scoring_prompts: list[Messages]
 ):
-    engine = InProcessEngine.load(merged)
+    engine = VllmOfflineEngine.load(merged)
     prompts = scoring_prompts[::10]
 
     assert await margins(engine, prompts) == pytest.approx(await margins(local, prompts), abs=1e-4)
