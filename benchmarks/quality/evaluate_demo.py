@@ -26,7 +26,7 @@ from typing import Any
 from benchmarks.support.protocol_tables import Check, checks_table, metrics_table
 from model_training.demo.world import DEMO_SEED, IMAGE_SIZE, NUM_ITEMS, write_files
 from model_training.evaluation import evaluate, report
-from model_training.evaluation.results import Evaluation, ModelOutcome
+from model_training.evaluation.results import Evaluation, ModelResult
 from model_training.evaluation.write_report import name_of
 from model_training.scoring.bootstrap import Bootstrap
 from model_training.scoring.metrics import Ranking
@@ -107,13 +107,13 @@ async def _evaluate_all(data: str) -> _Found:
 
 
 def _figures(found: _Found) -> dict[str, Any]:
-    outcomes = {**found.shipped.outcomes, AFTER_SFT: found.after_sft.outcomes["mllm"]}
-    figures: dict[str, Any] = {name: dict(outcome.metrics) for name, outcome in outcomes.items()}
+    results = {**found.shipped.models, AFTER_SFT: found.after_sft.models["mllm"]}
+    figures: dict[str, Any] = {name: dict(result.metrics) for name, result in results.items()}
     for name, calibration in found.shipped.calibration.items():
         figures[name] |= {key: calibration[key] for key in ("ece_before", "ece_after")}
     bootstrap = Bootstrap(len(found.shipped.users))
     for better, worse in GAINS:
-        gain = bootstrap.compare(_per_user(outcomes[better]), _per_user(outcomes[worse]))
+        gain = bootstrap.compare(_per_user(results[better]), _per_user(results[worse]))
         name = f"gain_over_{worse}"
         figures[better] |= {
             name: gain.difference,
@@ -121,12 +121,12 @@ def _figures(found: _Found) -> dict[str, Any]:
             f"{name}_high": gain.high,
             f"{name}_p_value": gain.p_value,
         }
-    ablated = {name_of(each): {"mllm": each.outcomes["mllm"].metrics} for each in found.ablated}
+    ablated = {name_of(each): {"mllm": each.models["mllm"].metrics} for each in found.ablated}
     return {PROTOCOL: figures, **ablated}
 
 
-def _per_user(outcome: ModelOutcome) -> Any:
-    return Ranking(outcome.ranks, outcome.num_candidates).per_user()[METRIC]
+def _per_user(result: ModelResult) -> Any:
+    return Ranking(result.ranks, result.num_candidates).per_user()[METRIC]
 
 
 def _check_bars(models: dict[str, Any]) -> list[Check]:

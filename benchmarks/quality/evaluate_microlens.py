@@ -57,7 +57,7 @@ async def run(arguments: Sequence[str]) -> dict[str, Any]:
         report.write_collected(evaluations, Path(data) / "reports")
     figures: dict[str, Any] = {
         evaluation.protocol: {
-            name: dict(found.metrics) for name, found in evaluation.outcomes.items()
+            name: dict(found.metrics) for name, found in evaluation.models.items()
         }
         for evaluation in evaluations
     }

@@ -13,7 +13,7 @@ model could learn from what is never wrong which items are targets.
 from collections.abc import Sequence
 
 from model_training.data.inputs import require_same_inputs
-from model_training.data.negative_sampling import own_generator
+from model_training.data.negative_sampling import user_generator
 from services.core.artifacts import Artifact
 from services.core.errors import RowRefused
 from services.core.records import ItemId, UserId
@@ -57,5 +57,5 @@ class HardNegatives:
                 f"the cheap rankers find {len(found)} items that user {user_id!r} did not take, "
                 f"fewer than {num_negatives} hard negatives"
             )
-        drawn = own_generator(user_id, "hard", self._seed).permutation(len(found))[:num_negatives]
+        drawn = user_generator(user_id, "hard", self._seed).permutation(len(found))[:num_negatives]
         return [found[place].item_id for place in drawn.tolist()]

@@ -40,7 +40,7 @@ def draw_uniform(
             f"user {user_id!r} took {len(taken)} of {num_items} items, which leaves fewer than "
             f"{num_negatives} negative samples"
         )
-    rng = own_generator(user_id, purpose, seed)
+    rng = user_generator(user_id, purpose, seed)
     # Of this many distinct items at most len(taken) fall out, so enough remain; and removing some
     # from a random order leaves the others in random order.
     drawn = rng.choice(num_items, num_negatives + len(taken), replace=False)
@@ -71,7 +71,7 @@ def draw_weighted(
         )
     # The earliest of exponential clocks that tick at these rates is drawn first: the same
     # distribution as drawing without replacement (Efraimidis and Spirakis, 2006).
-    clocks = own_generator(user_id, purpose, seed).standard_exponential(len(possible))
+    clocks = user_generator(user_id, purpose, seed).standard_exponential(len(possible))
     with np.errstate(divide="ignore"):
         clocks /= possible
     first = np.argpartition(clocks, num_negatives - 1)[:num_negatives]
@@ -103,14 +103,14 @@ def draw_near_era(
             f"{num_negatives} negative samples"
         )
     num_near = min(max(round(ERA_SHARE * len(eras)), MIN_ERA_ITEMS), len(possible))
-    rng = own_generator(user_id, purpose, seed)
+    rng = user_generator(user_id, purpose, seed)
     lots = rng.random(len(possible))  # which of equally near ones are among the nearest
     near = possible[np.lexsort((lots, distances[possible]))[:num_near]]
     drawn = rng.choice(near, num_negatives, replace=False)
     return np.asarray(drawn, np.int64)
 
 
-def own_generator(user_id: UserId, purpose: str, seed: int) -> np.random.Generator:
+def user_generator(user_id: UserId, purpose: str, seed: int) -> np.random.Generator:
     """The user's own random numbers for a purpose, whoever else is drawn for."""
     digest = hashlib.sha256(f"{seed}:{purpose}:{user_id}".encode()).digest()
     return np.random.default_rng(list(digest))

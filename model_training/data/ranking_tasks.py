@@ -25,7 +25,7 @@ from model_training.data.negative_sampling import (
     draw_weighted,
 )
 from model_training.data.protocols import Protocol, find_protocol
-from model_training.data.visible_items import SeenItems
+from model_training.data.visible_items import VisibleItems
 from services.core.artifacts import Artifact, QuarantinedRow, Recipe
 from services.core.errors import ArtifactMismatch, EmptyDataset, InputError
 from services.core.records import ItemId, UserId
@@ -34,7 +34,7 @@ from services.core.splits import SPLIT_SEED, hold_out, split_users, training_pop
 NUM_EVALUATION_NEGATIVES = 20
 EVALUATION_SEED = 2025
 
-Part = Literal["test", "validation"]
+EvaluatedSplit = Literal["test", "validation"]
 
 _SCHEMA = pa.schema(
     [("user_id", pa.string()), ("target", pa.string()), ("negatives", pa.list_(pa.string()))]
@@ -43,7 +43,7 @@ _DELETE = "delete the folder of the negatives to draw them again"
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class RankingTask:
     """One user's ranking task: the target item among negative samples.
 
     Without negatives (protocol `full`) the target is ranked among all items outside the history.
@@ -61,17 +61,17 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Trials:
+class FrozenTasks:
     """All ranking tasks of the users of one part, by user id, and the fingerprint of what was
     frozen. `num_refused` users of the part could not be given one.
     """
 
-    trials: tuple[Trial, ...]
+    tasks: tuple[RankingTask, ...]
     fingerprint: str
     num_refused: int = 0
 
 
-def load_trials(data: str, protocol: str, part: Part = "test") -> Trials:
+def load_ranking_tasks(data: str, protocol: str, part: EvaluatedSplit = "test") -> FrozenTasks:
     """The frozen ranking tasks of a protocol; drawn and stored first if they are not there.
 
     Raises InputError for an unknown protocol, EmptyDataset if the part has no user that can be
@@ -92,14 +92,14 @@ def load_trials(data: str, protocol: str, part: Part = "test") -> Trials:
             f"the rows of {artifact.location} are not those that were frozen; delete the folder to "
             "draw them again"
         )
-    trials = _read_trials(rows, histories.by_user, rules, part)
-    return Trials(trials, manifest.fingerprint, manifest.num_quarantined)
+    tasks = _read_tasks(rows, histories.by_user, rules, part)
+    return FrozenTasks(tasks, manifest.fingerprint, manifest.num_quarantined)
 
 
 # --- freezing ------------------------------------------------------------------------------------
 
 
-def _recipe(data: str, histories: Histories, rules: Protocol, part: Part) -> Recipe:
+def _recipe(data: str, histories: Histories, rules: Protocol, part: EvaluatedSplit) -> Recipe:
     """All that decides what is drawn; the hash of the rows joins it when they are frozen."""
     definition: dict[str, Any] = {
         "protocol": rules.name,
@@ -130,7 +130,7 @@ def _freeze(
     data: str,
     histories: Histories,
     rules: Protocol,
-    part: Part,
+    part: EvaluatedSplit,
 ) -> None:
     sampler = _Sampler(data, histories, rules)
     rows, refused = [], []
@@ -158,7 +158,7 @@ class _Sampler:
     def __init__(self, data: str, histories: Histories, rules: Protocol) -> None:
         self._rules = rules
         self._by_user = histories.by_user
-        self._items = SeenItems(data, histories, rules.cut)
+        self._items = VisibleItems(data, histories, rules.cut)
         self._popularity = training_popularity(histories.by_user)
 
     def row(self, user_id: UserId) -> dict[str, Any]:
@@ -204,16 +204,16 @@ class _Sampler:
 # --- reading -------------------------------------------------------------------------------------
 
 
-def _read_trials(
+def _read_tasks(
     rows: Sequence[Mapping[str, Any]],
     by_user: Mapping[UserId, Sequence[ItemId]],
     rules: Protocol,
-    part: Part,
-) -> tuple[Trial, ...]:
+    part: EvaluatedSplit,
+) -> tuple[RankingTask, ...]:
     split = split_users(list(by_user))
     popularity = training_popularity(by_user)
     width = 0 if rules.whole_catalogue else NUM_EVALUATION_NEGATIVES
-    trials = []
+    tasks = []
     for row in rows:
         user_id = row["user_id"]
         if split.get(user_id) != part:
@@ -222,20 +222,20 @@ def _read_trials(
             )
         interactions = by_user[user_id]
         history, target = hold_out(interactions, rules.cut, popularity)
-        trial = Trial(user_id, tuple(history), row["target"], tuple(row["negatives"]))
-        if trial.target != target or set(trial.negatives) & set(interactions):
+        task = RankingTask(user_id, tuple(history), row["target"], tuple(row["negatives"]))
+        if task.target != target or set(task.negatives) & set(interactions):
             raise ArtifactMismatch(
                 f"the frozen candidates of user {user_id!r} do not fit the interactions; {_DELETE}"
             )
-        if not len(set(trial.negatives)) == len(trial.negatives) == width:
+        if not len(set(task.negatives)) == len(task.negatives) == width:
             raise ArtifactMismatch(
-                f"user {user_id!r} has {len(trial.negatives)} frozen negatives, some of them twice "
+                f"user {user_id!r} has {len(task.negatives)} frozen negatives, some of them twice "
                 f"or not {width}; {_DELETE}"
             )
-        trials.append(trial)
-    if len({trial.user_id for trial in trials}) != len(trials):
+        tasks.append(task)
+    if len({task.user_id for task in tasks}) != len(tasks):
         raise ArtifactMismatch(f"the frozen negatives have a user twice; {_DELETE}")
-    return tuple(trials)
+    return tuple(tasks)
 
 
 def _digest(rows: Sequence[Mapping[str, Any]]) -> str:

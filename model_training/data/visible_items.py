@@ -19,7 +19,7 @@ from services.core.records import ItemId
 from services.core.splits import Cut
 
 
-class SeenItems:
+class VisibleItems:
     """The catalogue, by item index, as what is visible under a cut shows it."""
 
     def __init__(self, data: str, histories: Histories, cut: Cut) -> None:

@@ -2,7 +2,7 @@
 
     python -m model_training.demo.train_base --out model_training/demo/weights/base
 
-About 30 minutes on 2 cores. Every step draws fresh lessons (`lessons.py`), renders them through the
+About 30 minutes on 2 cores. Every step draws fresh chats (`chats.py`), renders them through the
 processor's chat template, as serving does, and takes the loss on answers alone: the tokens between
 [/INST] and the end token, that one included.
 """
@@ -23,6 +23,15 @@ from PIL import Image
 from transformers import LlavaNextForConditionalGeneration, LlavaNextProcessor
 
 from model_training.demo.attributes import VALUES
+from model_training.demo.chats import (
+    Chat,
+    Mix,
+    PooledCover,
+    direct_chat,
+    preference_chat,
+    question_chat,
+    summary_chat,
+)
 from model_training.demo.checkpoint import (
     WEIGHTS_FILE,
     build_config,
@@ -30,15 +39,6 @@ from model_training.demo.checkpoint import (
     save_checkpoint,
 )
 from model_training.demo.covers import draw_cover
-from model_training.demo.lessons import (
-    Lesson,
-    Mix,
-    PooledCover,
-    direct_lesson,
-    preference_lesson,
-    question_lesson,
-    summary_lesson,
-)
 from model_training.demo.tokenizer import build_processor, build_tokenizer
 from model_training.demo.world import IMAGE_SIZE
 from services.core.images import prepare_image
@@ -150,8 +150,8 @@ def _fit(
     progress: dict[str, list[float]] = defaultdict(list)
     model.train()
     for step in range(1, stage.num_steps + 1):
-        for lessons in _draw_lessons(stage, step, pool, rng):
-            _loss(model, processor, lessons, pixels, progress).backward()
+        for chats in _draw_chats(stage, step, pool, rng):
+            _loss(model, processor, chats, pixels, progress).backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -167,9 +167,9 @@ def _fit(
             progress.clear()
 
 
-def _draw_lessons(
+def _draw_chats(
     stage: Stage, step: int, pool: Sequence[PooledCover], rng: Random
-) -> list[list[Lesson]]:
+) -> list[list[Chat]]:
     """The rows of one step: those with a cover, those from titles, and histories."""
     passes = []
     for with_cover, num_summaries, num_questions in (
@@ -177,26 +177,26 @@ def _draw_lessons(
         (False, stage.num_title_summaries, stage.num_title_questions),
     ):
         rows = [
-            summary_lesson(pool, rng, with_cover=with_cover, mix=stage.mix)
+            summary_chat(pool, rng, with_cover=with_cover, mix=stage.mix)
             for _ in range(num_summaries)
         ]
-        rows += [question_lesson(pool, rng, with_cover=with_cover) for _ in range(num_questions)]
+        rows += [question_chat(pool, rng, with_cover=with_cover) for _ in range(num_questions)]
         passes.append(rows)
     if step % DIRECT_EVERY == 0:
-        passes.append([direct_lesson(rng, stage.mix) for _ in range(stage.num_direct)])
+        passes.append([direct_chat(rng, stage.mix) for _ in range(stage.num_direct)])
     else:
-        passes.append([preference_lesson(rng, stage.mix) for _ in range(stage.num_preferences)])
+        passes.append([preference_chat(rng, stage.mix) for _ in range(stage.num_preferences)])
     return passes
 
 
-def render(processor: LlavaNextProcessor, lesson: Lesson) -> str:
-    """A lesson as text, through the chat template, with as many image tokens as a cover takes."""
-    chat = []
-    for number, (asked, answer) in enumerate(lesson.turns):
-        parts = [{"type": "image"}] if number == 0 and lesson.cover is not None else []
-        chat.append({"role": "user", "content": [*parts, {"type": "text", "text": asked}]})
-        chat.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
-    text: str = processor.apply_chat_template(chat, tokenize=False)
+def render(processor: LlavaNextProcessor, chat: Chat) -> str:
+    """A chat as the template writes it, with as many image tokens as an image takes."""
+    messages = []
+    for number, (asked, answer) in enumerate(chat.turns):
+        parts = [{"type": "image"}] if number == 0 and chat.cover is not None else []
+        messages.append({"role": "user", "content": [*parts, {"type": "text", "text": asked}]})
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+    text: str = processor.apply_chat_template(messages, tokenize=False)
     return text.replace(processor.image_token, processor.image_token * num_image_tokens(processor))
 
 
@@ -219,7 +219,7 @@ def answer_mask(input_ids: torch.Tensor, *, opens: int, closes: int) -> torch.Te
 def _loss(
     model: LlavaNextForConditionalGeneration,
     processor: LlavaNextProcessor,
-    lessons: list[Lesson],
+    chats: list[Chat],
     pixels: torch.Tensor,
     progress: dict[str, list[float]],
 ) -> torch.Tensor:
@@ -228,12 +228,12 @@ def _loss(
     Rows are padded at the end, where causal attention lets no real token see the padding.
     """
     tokenizer = processor.tokenizer
-    texts = [render(processor, lesson) for lesson in lessons]
+    texts = [render(processor, chat) for chat in chats]
     batch = tokenizer(
         texts, padding=True, padding_side="right", add_special_tokens=False, return_tensors="pt"
     )
     input_ids = batch["input_ids"]
-    covers = [lesson.cover for lesson in lessons if lesson.cover is not None]
+    covers = [chat.cover for chat in chats if chat.cover is not None]
     images = {}
     if covers:
         tile = pixels[covers].float()
@@ -248,25 +248,25 @@ def _loss(
     logits = model.lm_head(hidden[:, :-1][taught])
     targets = input_ids[:, 1:][taught]
     losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
-    _record(progress, lessons, taught, losses.detach(), logits.detach().argmax(-1) == targets)
+    _record(progress, chats, taught, losses.detach(), logits.detach().argmax(-1) == targets)
     return losses.mean()
 
 
 def _record(
     progress: dict[str, list[float]],
-    lessons: list[Lesson],
+    chats: list[Chat],
     taught: torch.Tensor,
     losses: torch.Tensor,
     right: torch.Tensor,
 ) -> None:
     """Keep loss and share of right answers (whole sentences; for questions single words)."""
     rows = taught.nonzero()[:, 0]
-    for number, lesson in enumerate(lessons):
+    for number, chat in enumerate(chats):
         of_row = rows == number
-        from_title = lesson.cover is None and lesson.kind in ("summary", "question")
-        kind = f"title_{lesson.kind}" if from_title else lesson.kind
+        from_title = chat.cover is None and chat.kind in ("summary", "question")
+        kind = f"title_{chat.kind}" if from_title else chat.kind
         progress[f"{kind}_loss"].append(float(losses[of_row].mean()))
-        if lesson.kind == "question":
+        if chat.kind == "question":
             words = right[of_row][::2]  # each answer is one word and the end token
             progress[f"{kind}_right"].extend(words.float().tolist())
         else:

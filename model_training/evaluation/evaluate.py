@@ -3,7 +3,7 @@
 Every test user gives one ranking task of a protocol (`protocols.py`): the target and frozen
 negatives, or the whole catalogue. The multimodal model scores them through the engine and the
 function that serve, from the preference written before the target; the cheap rankers, their fusion
-and chance stand beside it on the same tasks. Ablations (`score_trials.py`) take one thing from the
+and chance stand beside it on the same tasks. Ablations (`score_tasks.py`) take one thing from the
 multimodal model, to see what it relies on.
 
 What is missing is made if that costs minutes (cheap rankers, fusion). What would cost more is left
@@ -19,16 +19,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_training.data.protocols import Protocol, find_protocol
-from model_training.data.ranking_tasks import NUM_EVALUATION_NEGATIVES, Trial, load_trials
+from model_training.data.ranking_tasks import (
+    NUM_EVALUATION_NEGATIVES,
+    RankingTask,
+    load_ranking_tasks,
+)
 from model_training.evaluation.measure import (
     calibration_of_fusion,
     compare_with_baselines,
     measure_calibration,
-    outcome_in_catalogue,
-    outcome_of_scores,
+    result_in_catalogue,
+    result_of_scores,
     with_probabilities,
 )
-from model_training.evaluation.results import MODELS, NEED_ENGINE, Evaluation, ModelOutcome
+from model_training.evaluation.results import MODELS, NEED_ENGINE, Evaluation, ModelResult
 from model_training.evaluation.score_with_rankers import (
     FEATURE_OF,
     RANDOM,
@@ -48,7 +52,7 @@ from model_training.scoring.score_tasks import (
     Ablation,
     ScoringRequest,
     plan_scoring,
-    score_trials,
+    score_tasks,
 )
 from model_training.scoring.score_users import DEFAULT_CONCURRENCY
 from services.core.artifacts import MADE_BY, Artifact, absolute_root
@@ -72,7 +76,7 @@ class _Run:
     models: list[str]
     required: bool
     left_out: dict[str, str]
-    trials: Sequence[Trial] = ()
+    tasks: Sequence[RankingTask] = ()
     scores: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
     num_shortened: int = 0
@@ -107,8 +111,8 @@ async def run(
     """
     started = time.perf_counter()
     found = choose_models(data, protocol, models, ablate=ablate, has_engine=engine is not None)
-    tasks = load_trials(data, protocol)
-    work = _Run(data, find_protocol(protocol), found[0], models is not None, found[1], tasks.trials)
+    frozen = load_ranking_tasks(data, protocol)
+    work = _Run(data, find_protocol(protocol), found[0], models is not None, found[1], frozen.tasks)
     _leave_out_unfitted(work)
     if engine is not None and work.wants(*NEED_ENGINE):
         try:
@@ -119,23 +123,23 @@ async def run(
             for model in NEED_ENGINE:
                 if work.wants(model):
                     work.leave_out(model, error)
-    _require_one_user_a_row(work.trials)
-    bootstrap = Bootstrap(len(work.trials))
-    outcomes = await _measure_cheaply(work, engine, bootstrap)
-    outcomes, calibration = _calibrate(work, outcomes, engine)
+    _require_one_user_a_row(work.tasks)
+    bootstrap = Bootstrap(len(work.tasks))
+    results = await _measure_cheaply(work, engine, bootstrap)
+    results, calibration = _calibrate(work, results, engine)
     return Evaluation(
         protocol=protocol,
-        users=tuple(trial.user_id for trial in work.trials),
-        negatives=tasks.fingerprint,
+        users=tuple(task.user_id for task in work.tasks),
+        negatives=frozen.fingerprint,
         ablate=ablate,
-        outcomes=outcomes,
-        slices=slice_users(data, work.rules, work.trials),
-        comparisons=compare_with_baselines(outcomes, bootstrap),
+        models=results,
+        slices=slice_users(data, work.rules, work.tasks),
+        comparisons=compare_with_baselines(results, bootstrap),
         calibration=calibration,
         facts={
             "left_out": work.left_out,
-            "users_without_task": tasks.num_refused,
-            "users_without_preference": len(tasks.trials) - len(work.trials),
+            "users_without_task": frozen.num_refused,
+            "users_without_preference": len(frozen.tasks) - len(work.tasks),
             "shortened": work.num_shortened,
             "data": _count_data(data),
             "fingerprints": work.fingerprints | _identify(data, engine),
@@ -225,8 +229,8 @@ async def _ask_model(
             concurrency=concurrency,
         )
     )
-    work.trials = plan.trials
-    work.scores[MLLM], work.num_shortened = await score_trials(plan, engine)
+    work.tasks = plan.tasks
+    work.scores[MLLM], work.num_shortened = await score_tasks(plan, engine)
 
 
 # --- the cheap rankers and fusion ----------------------------------------------------------------
@@ -234,7 +238,7 @@ async def _ask_model(
 
 async def _measure_cheaply(
     work: _Run, engine: Engine | RayWorkers | None, bootstrap: Bootstrap
-) -> dict[str, ModelOutcome]:
+) -> dict[str, ModelResult]:
     """Outcomes of all models, in the order of tables; of the multimodal one by its margins."""
     scorers: dict[str, ScoreFeatures] = {
         name: scorer_of(name) for name in work.models if name in FEATURE_OF
@@ -248,18 +252,18 @@ async def _measure_cheaply(
     if work.rules.whole_catalogue:
         if rankers is None:
             rankers = _load_rankers(work)
-        found = rank_in_catalogue(rankers, work.trials, scorers)
-        return {name: outcome_in_catalogue(*found[name], bootstrap) for name in work.models}
+        found = rank_in_catalogue(rankers, work.tasks, scorers)
+        return {name: result_in_catalogue(*found[name], bootstrap) for name in work.models}
     if rankers is not None:
-        values = read_features(rankers, work.trials)
+        values = read_features(rankers, work.tasks)
         work.scores |= score_features(values, scorers)
         if ranker is not None and work.wants(WITH_MARGIN):
             assert ranker.with_margin is not None  # fitted with this engine's margins
             together = np.concatenate([values, work.scores[MLLM][:, :, None]], axis=2)
             logits = ranker.with_margin.logits
             work.scores |= score_features(together, {WITH_MARGIN: logits})
-    work.scores[RANDOM] = score_at_random(len(work.trials), len(work.trials[0].candidates))
-    return {name: outcome_of_scores(work.scores[name], bootstrap) for name in work.models}
+    work.scores[RANDOM] = score_at_random(len(work.tasks), len(work.tasks[0].candidates))
+    return {name: result_of_scores(work.scores[name], bootstrap) for name in work.models}
 
 
 def _leave_out_unfitted(work: _Run) -> None:
@@ -267,13 +271,13 @@ def _leave_out_unfitted(work: _Run) -> None:
     if not work.wants(CHEAP, WITH_MARGIN):
         return
     try:
-        tasks = fit_ranker.load_tasks(work.data, work.rules)
+        frozen = fit_ranker.load_tasks(work.data, work.rules)
     except EmptyDataset as error:
         for model in (CHEAP, WITH_MARGIN):
             if work.wants(model):
                 work.leave_out(model, error)
         return
-    reason = fit_ranker.why_no_margin(work.data, work.rules, tasks.trials)
+    reason = fit_ranker.why_no_margin(work.data, work.rules, frozen.tasks)
     if work.wants(WITH_MARGIN) and reason is not None:
         work.leave_out(
             WITH_MARGIN,
@@ -336,9 +340,9 @@ def _is_current(
 
 
 def _calibrate(
-    work: _Run, outcomes: Mapping[str, ModelOutcome], engine: Engine | RayWorkers | None
-) -> tuple[dict[str, ModelOutcome], dict[str, dict[str, float]]]:
-    """The outcomes with probabilities, where a model has some, and how well these come true."""
+    work: _Run, results: Mapping[str, ModelResult], engine: Engine | RayWorkers | None
+) -> tuple[dict[str, ModelResult], dict[str, dict[str, float]]]:
+    """The results with probabilities, where a model has some, and how well these come true."""
     calibrations: dict[str, Calibration] = {}
     if not work.rules.whole_catalogue:
         calibrations |= dict.fromkeys(
@@ -346,12 +350,12 @@ def _calibrate(
         )
         if engine is not None:
             calibrations[MLLM] = engine.identity.calibration
-    enriched, measured = dict(outcomes), {}
-    for name, outcome in outcomes.items():
+    enriched, measured = dict(results), {}
+    for name, result in results.items():
         if name in calibrations:
             # One target among the negatives, unless the adapter was calibrated to another share.
             prior = calibrations[name].prior or 1 / (1 + NUM_EVALUATION_NEGATIVES)
-            enriched[name] = with_probabilities(outcome, calibrations[name])
+            enriched[name] = with_probabilities(result, calibrations[name])
             measured[name] = measure_calibration(enriched[name], calibrations[name], prior)
     return enriched, measured
 
@@ -376,12 +380,12 @@ def _identify(data: str, engine: Engine | RayWorkers | None) -> dict[str, str]:
     return found | {"model": engine.identity.model, "adapter": engine.identity.adapter}
 
 
-def _require_one_user_a_row(trials: Sequence[Trial]) -> None:
+def _require_one_user_a_row(tasks: Sequence[RankingTask]) -> None:
     """Each row of scores is one user's, with the target once and first."""
-    users = {trial.user_id for trial in trials}
-    widths = {len(trial.candidates) for trial in trials}
-    distinct = all(len(set(trial.candidates)) == len(trial.candidates) for trial in trials)
-    if len(users) != len(trials) or len(widths) != 1 or not distinct:
+    users = {task.user_id for task in tasks}
+    widths = {len(task.candidates) for task in tasks}
+    distinct = all(len(set(task.candidates)) == len(task.candidates) for task in tasks)
+    if len(users) != len(tasks) or len(widths) != 1 or not distinct:
         raise ArtifactMismatch(
             "the frozen negatives give a user two rows, rows of several lengths or a candidate "
             "twice; delete the folder of the negatives to draw them again"

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from model_training.evaluation.results import NEED_ENGINE, ModelOutcome
+from model_training.evaluation.results import NEED_ENGINE, ModelResult
 from model_training.scoring import metrics
 from model_training.scoring.bootstrap import Bootstrap
 from model_training.scoring.metrics import Ranking
@@ -27,7 +27,7 @@ COMPARED = "mrr@5"
 ALSO_COMPARED = "auc_user"
 
 
-def outcome_of_ranking(ranking: Ranking, bootstrap: Bootstrap) -> ModelOutcome:
+def result_of_ranking(ranking: Ranking, bootstrap: Bootstrap) -> ModelResult:
     """Metrics that follow from ranks alone: all but the pooled AUC."""
     per_user = ranking.per_user()
     intervals = bootstrap.intervals(per_user)
@@ -35,33 +35,33 @@ def outcome_of_ranking(ranking: Ranking, bootstrap: Bootstrap) -> ModelOutcome:
     for name, values in per_user.items():
         found |= _with_interval(name, float(values.mean()), intervals[name])
     num_candidates = np.broadcast_to(np.asarray(ranking.num_candidates), ranking.ranks.shape)
-    return ModelOutcome(ranking.ranks, num_candidates, found)
+    return ModelResult(ranking.ranks, num_candidates, found)
 
 
-def outcome_in_catalogue(
+def result_in_catalogue(
     ranking: Ranking, sample: NDArray[np.float64], bootstrap: Bootstrap
-) -> ModelOutcome:
+) -> ModelResult:
     """All metrics of ranks in a whole catalogue; the pooled AUC is that of `sample` (U, 1 + S), the
     scores of each target and of some of its rivals.
     """
-    outcome = outcome_of_ranking(ranking, bootstrap)
-    return replace(outcome, metrics=_pooled_auc(sample, bootstrap) | outcome.metrics)
+    result = result_of_ranking(ranking, bootstrap)
+    return replace(result, metrics=_pooled_auc(sample, bootstrap) | result.metrics)
 
 
-def outcome_of_scores(scores: NDArray[np.float64], bootstrap: Bootstrap) -> ModelOutcome:
+def result_of_scores(scores: NDArray[np.float64], bootstrap: Bootstrap) -> ModelResult:
     """All metrics of scores (U, C), the target in the first column."""
-    outcome = outcome_of_ranking(metrics.rank_targets(scores, _labels(scores)), bootstrap)
+    result = result_of_ranking(metrics.rank_targets(scores, _labels(scores)), bootstrap)
     pooled = _pooled_auc(scores, bootstrap)
-    return replace(outcome, metrics=pooled | outcome.metrics, scores=scores)
+    return replace(result, metrics=pooled | result.metrics, scores=scores)
 
 
-def with_probabilities(outcome: ModelOutcome, calibration: Calibration) -> ModelOutcome:
-    """The outcome of log-odds, with what they say before and after calibration."""
-    assert outcome.scores is not None
+def with_probabilities(result: ModelResult, calibration: Calibration) -> ModelResult:
+    """The result of log-odds, with what they say before and after calibration."""
+    assert result.scores is not None
     return replace(
-        outcome,
-        raw_probabilities=expit(outcome.scores),
-        probabilities=expit(calibration.slope * outcome.scores + calibration.intercept),
+        result,
+        raw_probabilities=expit(result.scores),
+        probabilities=expit(calibration.slope * result.scores + calibration.intercept),
     )
 
 
@@ -71,19 +71,19 @@ def calibration_of_fusion(num_negatives: int) -> Calibration:
 
 
 def measure_calibration(
-    outcome: ModelOutcome, calibration: Calibration, prior: float
+    result: ModelResult, calibration: Calibration, prior: float
 ) -> dict[str, float]:
     """Expected calibration error before and after, where `prior` of what is asked are targets."""
-    assert outcome.probabilities is not None
-    assert outcome.raw_probabilities is not None
-    labels = _labels(outcome.probabilities)
+    assert result.probabilities is not None
+    assert result.raw_probabilities is not None
+    labels = _labels(result.probabilities)
 
     def error(probabilities: NDArray[np.float64]) -> float:
         return metrics.expected_calibration_error(probabilities, labels, prior=prior)
 
     return {
-        "ece_before": error(outcome.raw_probabilities),
-        "ece_after": error(outcome.probabilities),
+        "ece_before": error(result.raw_probabilities),
+        "ece_after": error(result.probabilities),
         "slope": calibration.slope,
         "intercept": calibration.intercept,
         "prior": prior,
@@ -91,7 +91,7 @@ def measure_calibration(
 
 
 def compare_with_baselines(
-    outcomes: Mapping[str, ModelOutcome], bootstrap: Bootstrap
+    results: Mapping[str, ModelResult], bootstrap: Bootstrap
 ) -> dict[str, dict[str, float | str]]:
     """Each model against the best of the others that need no engine, by MRR@5, user by user.
 
@@ -99,15 +99,15 @@ def compare_with_baselines(
     models has them too, behind its name. A model without another to compare with is left out.
     """
     per_user = {
-        name: Ranking(outcome.ranks, outcome.num_candidates).per_user()
-        for name, outcome in outcomes.items()
+        name: Ranking(result.ranks, result.num_candidates).per_user()
+        for name, result in results.items()
     }
     found: dict[str, dict[str, float | str]] = {}
     for name, ours in per_user.items():
-        others = [other for other in outcomes if other != name and other not in NEED_ENGINE]
+        others = [other for other in results if other != name and other not in NEED_ENGINE]
         if not others:
             continue
-        baseline = max(others, key=lambda other: outcomes[other].metrics[COMPARED])
+        baseline = max(others, key=lambda other: results[other].metrics[COMPARED])
         theirs = per_user[baseline]
         first = bootstrap.compare(ours[COMPARED], theirs[COMPARED])
         second = bootstrap.compare(ours[ALSO_COMPARED], theirs[ALSO_COMPARED])

@@ -33,7 +33,7 @@ Slice = tuple[str, NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
-class ModelOutcome:
+class ModelResult:
     """How one model ranked every user's target.
 
     `ranks` and `num_candidates` are (U,); rank 0 is the top, ties broken at random by the seed.
@@ -67,7 +67,7 @@ class Evaluation:
     users: tuple[UserId, ...]
     negatives: str
     ablate: str | None
-    outcomes: Mapping[str, ModelOutcome]
+    models: Mapping[str, ModelResult]
     slices: Mapping[str, Sequence[Slice]] = field(default_factory=dict)
     comparisons: Mapping[str, Mapping[str, float | str]] = field(default_factory=dict)
     calibration: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class Evaluation:
     @property
     def num_candidates(self) -> int:
         """Candidates of a user; in `full`, where users differ, their mean, rounded."""
-        counts = [outcome.num_candidates.mean() for outcome in self.outcomes.values()]
+        counts = [result.num_candidates.mean() for result in self.models.values()]
         return round(float(np.mean(counts)))
 
     def to_json_dict(self) -> dict[str, Any]:
@@ -86,7 +86,7 @@ class Evaluation:
         have four digits: users are too few for more.
         """
         return {
-            **{name: _rounded(outcome.metrics) for name, outcome in self.outcomes.items()},
+            **{name: _rounded(result.metrics) for name, result in self.models.items()},
             "protocol": self.protocol,
             "users": len(self.users),
             "candidates": self.num_candidates,

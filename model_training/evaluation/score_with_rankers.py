@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from model_training.data.ranking_tasks import Trial
+from model_training.data.ranking_tasks import RankingTask
 from model_training.scoring.metrics import Ranking
 from services.core.errors import ArtifactMismatch
 from services.core.records import ItemId
@@ -33,15 +33,15 @@ SEED = 2025
 ScoreFeatures = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
-def read_features(rankers: CheapRankers, trials: Sequence[Trial]) -> NDArray[np.float64]:
+def read_features(rankers: CheapRankers, tasks: Sequence[RankingTask]) -> NDArray[np.float64]:
     """The features of every user's candidates, the target first: (U, C, F).
 
     ArtifactMismatch if one is not a finite number.
     """
-    rows = [rankers.features(trial.history, trial.candidates) for trial in trials]
+    rows = [rankers.features(task.history, task.candidates) for task in tasks]
     values = np.stack(rows).astype(np.float64)
-    for row, trial in zip(values, trials, strict=True):
-        _require_finite(row, trial)
+    for row, task in zip(values, tasks, strict=True):
+        _require_finite(row, task)
     return values
 
 
@@ -67,7 +67,7 @@ def scorer_of(model: str) -> ScoreFeatures:
 
 
 def rank_in_catalogue(
-    rankers: CheapRankers, trials: Sequence[Trial], scorers: Mapping[str, ScoreFeatures]
+    rankers: CheapRankers, tasks: Sequence[RankingTask], scorers: Mapping[str, ScoreFeatures]
 ) -> dict[str, tuple[Ranking, NDArray[np.float64]]]:
     """Where each target comes out among all items that the user did not take before it, and a
     sample of the scores (U, 1 + S): the target's, and those of S rivals drawn uniformly.
@@ -75,25 +75,25 @@ def rank_in_catalogue(
     Ties are broken at random. One user's features of all items are held at a time.
     """
     models = [*scorers, RANDOM]
-    ranks = {name: np.zeros(len(trials), np.int64) for name in models}
-    num_candidates = np.zeros(len(trials), np.int64)
-    longest = max(len(trial.history) for trial in trials)
+    ranks = {name: np.zeros(len(tasks), np.int64) for name in models}
+    num_candidates = np.zeros(len(tasks), np.int64)
+    longest = max(len(task.history) for task in tasks)
     num_sampled = min(NUM_SAMPLED_RIVALS, rankers.num_items - longest - 1)
-    samples = {name: np.zeros((len(trials), 1 + num_sampled)) for name in models}
+    samples = {name: np.zeros((len(tasks), 1 + num_sampled)) for name in models}
     samples[RANDOM] = score_at_random(*samples[RANDOM].shape)
     rng = np.random.default_rng(SEED)
-    for row, trial in enumerate(trials):
-        target = _index_of(rankers, trial.target)
+    for row, task in enumerate(tasks):
+        target = _index_of(rankers, task.target)
         rivals = np.ones(rankers.num_items, bool)
-        rivals[[_index_of(rankers, item_id) for item_id in trial.history]] = False
+        rivals[[_index_of(rankers, item_id) for item_id in task.history]] = False
         rivals[target] = False
         num_candidates[row] = rivals.sum() + 1
         ranks[RANDOM][row] = rng.integers(num_candidates[row])
         if not scorers:
             continue
         sampled = rng.choice(np.flatnonzero(rivals), num_sampled, replace=False)
-        values = rankers.features_of_all(trial.history).astype(np.float64)
-        _require_finite(values, trial)
+        values = rankers.features_of_all(task.history).astype(np.float64)
+        _require_finite(values, task)
         for name, score in scorers.items():
             scores = score(values)
             above = int((scores[rivals] > scores[target]).sum())
@@ -112,10 +112,10 @@ def _index_of(rankers: CheapRankers, item_id: ItemId) -> int:
     return index
 
 
-def _require_finite(values: NDArray[np.float64], trial: Trial) -> None:
+def _require_finite(values: NDArray[np.float64], task: RankingTask) -> None:
     if not np.isfinite(values).all():
         candidate, feature = np.argwhere(~np.isfinite(values))[0]
         raise ArtifactMismatch(
-            f"feature {FEATURES[feature]} of candidate {candidate} of user {trial.user_id!r} is "
+            f"feature {FEATURES[feature]} of candidate {candidate} of user {task.user_id!r} is "
             f"{values[candidate, feature]}; run `msr fit-retrieval` again"
         )

@@ -5,7 +5,7 @@
     item age              era of the target among all items, in thirds
     cold targets          targets that hardly anybody is seen to take
 
-Popularity and age are those that a ranker may know of (`seen_items`).
+Popularity and age are those that a ranker may know of (`visible_items`).
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from model_training.data.inputs import read_histories
 from model_training.data.protocols import Protocol
-from model_training.data.ranking_tasks import Trial
-from model_training.data.visible_items import SeenItems
+from model_training.data.ranking_tasks import RankingTask
+from model_training.data.visible_items import VisibleItems
 from model_training.evaluation.results import Slice
 
 # Lower ends of the groups; each goes up to the next.
@@ -27,12 +27,12 @@ COLD_BELOW = 5
 
 
 def slice_users(
-    data: str, protocol: Protocol, trials: Sequence[Trial]
+    data: str, protocol: Protocol, tasks: Sequence[RankingTask]
 ) -> dict[str, tuple[Slice, ...]]:
-    """The groups of the users of these trials, by property; those without users are left out."""
-    items = SeenItems(data, read_histories(data), protocol.cut)
-    targets = items.indices([trial.target for trial in trials])
-    lengths = np.array([len(trial.history) for trial in trials])
+    """The groups of the users of these tasks, by property; those without users are left out."""
+    items = VisibleItems(data, read_histories(data), protocol.cut)
+    targets = items.indices([task.target for task in tasks])
+    lengths = np.array([len(task.history) for task in tasks])
     popularity, age = items.takers[targets], items.eras[targets]
     found = {
         "history length": _ranges(lengths, HISTORY_LENGTHS),

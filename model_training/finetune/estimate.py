@@ -14,7 +14,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from model_training.finetune.run_plan import Work
+from model_training.finetune.run_plan import RunPlan
 from model_training.finetune.trainer import rows_per_step
 
 # The first step also warms the machine up, so it is not counted.
@@ -43,22 +43,22 @@ class _StepTimes(TrainerCallback):  # type: ignore[misc]  # transformers is unty
             raise _Measured
 
 
-def run(work: Work, fit: Callable[[Work, Path, Path], None]) -> dict[str, Any]:
+def run(plan: RunPlan, fit: Callable[[RunPlan, Path, Path], None]) -> dict[str, Any]:
     """`rows`, `rows_per_step`, `steps`, `seconds_per_step` and `estimated_seconds` of training.
 
     Runs the stage's own `fit` for a few steps in a folder that is then removed; validation is not
     counted. The errors are those of `fit`.
     """
     times = _StepTimes()
-    silent = replace(work.config, trackers=(), evaluate_steps=0, patience=0)
+    silent = replace(plan.config, trackers=(), evaluate_steps=0, patience=0)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         with suppress(_Measured):
-            fit(replace(work, config=silent, callbacks=(times,)), scratch, scratch / "trained")
+            fit(replace(plan, config=silent, callbacks=(times,)), scratch, scratch / "trained")
     seconds = median(times.seconds[1:] or times.seconds)
     return {
-        "rows": work.rows.num_rows,
-        "rows_per_step": rows_per_step(work.config),
+        "rows": plan.rows.num_rows,
+        "rows_per_step": rows_per_step(plan.config),
         "steps": times.num_steps,
         "seconds_per_step": round(seconds, 4),
         "estimated_seconds": round(seconds * times.num_steps, 1),

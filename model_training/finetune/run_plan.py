@@ -1,7 +1,7 @@
 """A training run before it starts: what it works on, and everything that is refused in advance.
 
-`prepare` reads and checks; no weight is loaded here, so a mistake costs seconds and not hours.
-The stages (`sft`, `dpo`, `rank`, `harden`) take the `Work` that comes of it.
+`plan_run` reads and checks; no weight is loaded here, so a mistake costs seconds and not hours.
+The stages (`sft`, `dpo`, `rank`, `harden`) take the `RunPlan` that comes of it.
 """
 
 import json
@@ -31,7 +31,7 @@ Stage = Literal["sft", "dpo", "rank", "harden"]
 
 
 @dataclass(frozen=True)
-class Work:
+class RunPlan:
     """A training run before it starts: everything refused by now has been refused.
 
     `rows` and `validation` are rows of the examples; within a user the positive comes first, then
@@ -80,14 +80,14 @@ class Work:
         return {**self.config.as_dict(), "base_model": self.model_name}
 
 
-def prepare(
+def plan_run(
     data: str,
     config: TrainConfig,
     model: str,
     *,
     stage: Stage = "sft",
     start_adapter: str | None = None,
-) -> Work:
+) -> RunPlan:
     """Read and check everything that a run needs; the errors are those of `train.run`."""
     peft_methods.require_hardware(config, has_cuda=torch.cuda.is_available())
     examples = Artifact(data, "examples")
@@ -116,7 +116,7 @@ def prepare(
             "for more users, or raise max_validation_users"
         )
     used = {*rows["item_id"].to_pylist(), *validation["item_id"].to_pylist()}
-    return Work(
+    return RunPlan(
         stage=stage,
         config=config,
         model=model,
@@ -132,9 +132,9 @@ def prepare(
     )
 
 
-def scratch_folder(work: Work, root: Path) -> Path:
+def scratch_folder(plan: RunPlan, root: Path) -> Path:
     """Where the checkpoints and logs of a run lie, under the data folder."""
-    return root / "training" / work.fingerprint
+    return root / "training" / plan.fingerprint
 
 
 def checkpoints(scratch: Path) -> list[Path]:

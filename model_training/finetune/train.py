@@ -4,7 +4,7 @@
     accelerate launch --num_processes 8 -m services.cli train --data D --config FILE
 
 Reads `examples` and `items`; writes an adapter folder: PEFT's files and `manifest.json` (method
-`full`: a merged checkpoint). Every run is prepared and checked (`training_run`), trained by its
+`full`: a merged checkpoint). Every run is prepared and checked (`run_plan`), trained by its
 stage (`sft`, `dpo`, `rank`, `harden`), validated and calibrated by the engine that serves, and
 published whole. A killed run resumes from its last checkpoint; a finished one is not repeated.
 TensorBoard logs lie in `training/FINGERPRINT/runs` of the data folder.
@@ -30,9 +30,9 @@ from transformers import AutoProcessor
 from model_training.finetune import calibrate, estimate, tracking
 from model_training.finetune.config import TrainConfig
 from model_training.finetune.distributed import is_main
-from model_training.finetune.run_plan import Stage, Work, checkpoints, prepare, scratch_folder
+from model_training.finetune.run_plan import RunPlan, Stage, checkpoints, plan_run, scratch_folder
 from model_training.scoring import metrics
-from model_training.scoring.score_users import ScoringGroup, score_groups
+from model_training.scoring.score_users import UserCandidates, score_users
 from services.core.drift import ScoreHistogram
 from services.core.errors import InputError, ModelUnusable
 from services.core.records import UserId
@@ -50,7 +50,7 @@ from services.engines.rendering import answer_tokens
 
 log = structlog.get_logger(__name__)
 
-# A stage's module has `fit(work, scratch, trained)`; it is imported when it runs.
+# A stage's module has `fit(plan, scratch, trained)`; it is imported when it runs.
 STAGES: Mapping[Stage, str] = {
     "sft": "model_training.finetune.stages.sft",
     "dpo": "model_training.finetune.stages.dpo",
@@ -99,17 +99,17 @@ def run(
     if config.push_to_hub and upload is tracking.upload_to_hub:
         tracking.require_token()
     _require_replaceable(folder)
-    work = prepare(
+    plan = plan_run(
         data, config, model or config.base_model, stage=stage, start_adapter=start_adapter
     )
-    fit: Callable[[Work, Path, Path], None] = import_module(STAGES[stage]).fit
+    fit: Callable[[RunPlan, Path, Path], None] = import_module(STAGES[stage]).fit
     if only_estimate:
-        return estimate.run(work, fit)
+        return estimate.run(plan, fit)
 
     finished = _finished(folder)
-    scratch = scratch_folder(work, folder.parent if "://" in data else Path(data))
+    scratch = scratch_folder(plan, folder.parent if "://" in data else Path(data))
     trained = scratch / "trained"
-    if finished is not None and finished.fingerprint == work.fingerprint:
+    if finished is not None and finished.fingerprint == plan.fingerprint:
         log.info("training_found_finished", folder=str(folder))
         if not is_main():
             return {}
@@ -118,12 +118,12 @@ def run(
 
     scratch.mkdir(parents=True, exist_ok=True)
     if not trained.exists():  # else a run was killed while it validated
-        fit(work, scratch, trained)
+        fit(plan, scratch, trained)
         gc.collect()  # the trainer's cycles hold its model; validation loads another
         torch.cuda.empty_cache()
     if not is_main():
         return {}
-    manifest = _manifest(work, trained)
+    manifest = _manifest(plan, trained)
     (trained / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     _publish(trained, folder)
     _clean_up(scratch, trained)
@@ -210,32 +210,32 @@ class _Validation:
     user_ids: list[UserId]
 
 
-def _manifest(work: Work, trained: Path) -> AdapterManifest:
-    if work.config.method == "full":
+def _manifest(plan: RunPlan, trained: Path) -> AdapterManifest:
+    if plan.config.method == "full":
         engine = LocalEngine.load(str(trained))
     else:
-        engine = LocalEngine.load(work.model, str(trained))
-    validation = asyncio.run(_validate(engine, work))
+        engine = LocalEngine.load(plan.model, str(trained))
+    validation = asyncio.run(_validate(engine, plan))
     calibration = _calibration(validation)
-    answers = answer_tokens(AutoProcessor.from_pretrained(work.model))
-    labels = work.rows["label"].to_pylist()
+    answers = answer_tokens(AutoProcessor.from_pretrained(plan.model))
+    labels = plan.rows["label"].to_pylist()
     return AdapterManifest(
-        fingerprint=work.fingerprint,
+        fingerprint=plan.fingerprint,
         weights=fingerprint_checkpoint(trained),
-        stage=work.stage,
-        parent=work.parent,
+        stage=plan.stage,
+        parent=plan.parent,
         protocol=PROTOCOL,
         definition=current_definition(),
-        model=work.model_fingerprint,
-        model_name=work.model_name,
-        image_size=work.image_size,
+        model=plan.model_fingerprint,
+        model_name=plan.model_name,
+        image_size=plan.image_size,
         answer_tokens={"yes": answers.yes, "no": answers.no},
-        inputs=dict(work.inputs),
-        config=work.recorded_config,
+        inputs=dict(plan.inputs),
+        config=plan.recorded_config,
         counts={
             "training_rows": len(labels),
             "training_positives": sum(labels),
-            "validation_rows": work.validation.num_rows,
+            "validation_rows": plan.validation.num_rows,
         },
         validation=_metrics(validation),
         calibration=calibration,
@@ -244,19 +244,21 @@ def _manifest(work: Work, trained: Path) -> AdapterManifest:
     )
 
 
-async def _validate(engine: Engine, work: Work) -> _Validation:
+async def _validate(engine: Engine, plan: RunPlan) -> _Validation:
     """Validation users' margins by the engine and the score that serve."""
     by_user: dict[UserId, list[dict[str, Any]]] = {}
-    for row in work.validation.to_pylist():
+    for row in plan.validation.to_pylist():
         by_user.setdefault(row["user_id"], []).append(row)
     groups = [
-        ScoringGroup(user_id, rows[0]["preference"], tuple(work.items[r["item_id"]] for r in rows))
+        UserCandidates(
+            user_id, rows[0]["preference"], tuple(plan.items[r["item_id"]] for r in rows)
+        )
         for user_id, rows in by_user.items()
     ]
     margins: list[float] = []
     try:
         bar = tqdm(total=len(groups), desc="validating", unit="user")
-        async for _, scored in score_groups(engine, groups):
+        async for _, scored in score_users(engine, groups):
             margins += [candidate.margin for candidate in scored]
             bar.update()
         bar.close()

@@ -1,6 +1,6 @@
 """What the trainers of all stages share: loading, arguments, rows, callbacks, resuming, saving.
 
-A stage is a function `fit(work, scratch, trained)`: it trains with checkpoints in `scratch` and
+A stage is a function `fit(plan, scratch, trained)`: it trains with checkpoints in `scratch` and
 leaves the adapter's files (or for method `full` the model's) in `trained`, at once and whole.
 
 A run that was killed and resumed ends with the bytes of an undisturbed one. transformers restores
@@ -28,7 +28,7 @@ from model_training.finetune.config import TrainConfig
 from model_training.finetune.distributed import is_main, local_device, num_processes
 from model_training.finetune.hostile_titles import UNCHANGED, HostileTitles
 from model_training.finetune.published_weights import write_whole_checkpoint
-from model_training.finetune.run_plan import Work, checkpoints
+from model_training.finetune.run_plan import RunPlan, checkpoints
 from model_training.finetune.validation_callback import (
     ValidatesWhileTraining,
     best_checkpoint,
@@ -44,7 +44,7 @@ _ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _ADAPTER_CONFIG = "adapter_config.json"
 
 
-class RowsWithPictures:
+class RowsWithImages:
     """Gives the trainer's rows their prompts and pictures, when they are used."""
 
     def __init__(self, items: Mapping[ItemId, Item], titles: HostileTitles = UNCHANGED) -> None:
@@ -66,18 +66,18 @@ class RowsWithPictures:
         return {name: [row[name] for row in rows] for name in ("images", "prompt", "completion")}
 
 
-def hostile_titles(work: Work) -> HostileTitles:
+def hostile_titles(plan: RunPlan) -> HostileTitles:
     """What the run's prompts show of its items."""
-    if not work.config.hostile_titles:
+    if not plan.config.hostile_titles:
         return UNCHANGED
-    preferences = sorted(set(work.rows["preference"].to_pylist()))
-    return HostileTitles(work.config.hostile_titles, preferences, work.config.seed)
+    preferences = sorted(set(plan.rows["preference"].to_pylist()))
+    return HostileTitles(plan.config.hostile_titles, preferences, plan.config.seed)
 
 
 # --- what watches a run --------------------------------------------------------------------------
 
 
-class StopsAtABrokenLoss(Trainer):  # type: ignore[misc]  # transformers is untyped
+class NonFiniteLossGuard(Trainer):  # type: ignore[misc]  # transformers is untyped
     """Mixed into a stage's trainer: looks at every loss before anything is learned from it."""
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -127,29 +127,29 @@ def _broken(name: str, value: float, step: int, arguments: Any) -> ModelUnusable
 # --- before --------------------------------------------------------------------------------------
 
 
-def load_model(work: Work) -> tuple[Any, Any]:
+def load_model(plan: RunPlan) -> tuple[Any, Any]:
     """The base model, with the start adapter ready for training if there is one; its processor.
 
     For method `full` all but the language model is frozen. Raises ModelUnusable with what is wrong
     and where.
     """
-    config = work.config
+    config = plan.config
     try:
-        processor = AutoProcessor.from_pretrained(work.model)
+        processor = AutoProcessor.from_pretrained(plan.model)
         model = AutoModelForImageTextToText.from_pretrained(
-            work.model, **peft_methods.loading(config, device=local_device())
+            plan.model, **peft_methods.loading(config, device=local_device())
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelUnusable(
-            f"cannot load the base model {work.model!r} ({error}); name a checkpoint folder or a "
+            f"cannot load the base model {plan.model!r} ({error}); name a checkpoint folder or a "
             "hub name that this machine can reach with --model or base_model"
         ) from error
     if config.method == "full":
         peft_methods.freeze_all_but_language_model(model)
-    elif work.start_adapter is None:
+    elif plan.start_adapter is None:
         peft_methods.require_layers(model, config)
     else:
-        model = _with_start_adapter(model, work.start_adapter)
+        model = _with_start_adapter(model, plan.start_adapter)
     return model, processor
 
 
@@ -194,30 +194,30 @@ def trainer_arguments(config: TrainConfig, scratch: Path) -> dict[str, Any]:
     }
 
 
-def use_our_callbacks(trainer: Any, work: Work) -> None:
+def add_callbacks(trainer: Any, plan: RunPlan) -> None:
     """Progress, broken losses, validation and an early end: the same for every stage's trainer."""
     for callback in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(callback)
-    if work.config.evaluate_steps:
+    if plan.config.evaluate_steps:
         # A processor of its own: the trainer's may be set up otherwise.
-        collate = AnswerCollator(AutoProcessor.from_pretrained(work.model))
-        trainer.add_callback(ValidatesWhileTraining(trainer, collate, work))
+        collate = AnswerCollator(AutoProcessor.from_pretrained(plan.model))
+        trainer.add_callback(ValidatesWhileTraining(trainer, collate, plan))
     trainer.add_callback(LogsWithEveryCheckpoint())
     trainer.add_callback(ProgressOnStderr())
-    for callback in work.callbacks:
+    for callback in plan.callbacks:
         trainer.add_callback(callback)
 
 
 # --- the run -------------------------------------------------------------------------------------
 
 
-def train_and_save(trainer: Any, work: Work, scratch: Path, trained: Path) -> None:
+def train_and_save(trainer: Any, plan: RunPlan, scratch: Path, trained: Path) -> None:
     """Train, from the last checkpoint if there is one, and put the best one's files in `trained`.
 
     The best is by validation AUC if the run was validated on its way, else the last.
     """
     found = checkpoints(scratch)
-    if not (found and has_ended(found[-1], work.config.patience)):
+    if not (found and has_ended(found[-1], plan.config.patience)):
         trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
     if not is_main():
         return
@@ -225,10 +225,10 @@ def train_and_save(trainer: Any, work: Work, scratch: Path, trained: Path) -> No
     saving = scratch / "saving"
     shutil.rmtree(saving, ignore_errors=True)
     saving.mkdir()
-    if work.config.method == "full":
-        _save_model(work, best, saving)
+    if plan.config.method == "full":
+        _save_model(plan, best, saving)
     else:
-        _save_adapter(work, best, saving)
+        _save_adapter(plan, best, saving)
     log.info("training_ended", published=best.name)
     saving.rename(trained)
 
@@ -238,16 +238,16 @@ def rows_per_step(config: TrainConfig) -> int:
     return config.batch_size * config.gradient_accumulation * num_processes()
 
 
-def _save_adapter(work: Work, checkpoint: Path, folder: Path) -> None:
+def _save_adapter(plan: RunPlan, checkpoint: Path, folder: Path) -> None:
     shutil.copyfile(checkpoint / _ADAPTER_WEIGHTS, folder / _ADAPTER_WEIGHTS)
     config = json.loads((checkpoint / _ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = work.model_name  # no path of this machine is published
+    config["base_model_name_or_path"] = plan.model_name  # no path of this machine is published
     text = json.dumps(config, indent=2, sort_keys=True)
     (folder / _ADAPTER_CONFIG).write_text(text, encoding="utf-8")
 
 
-def _save_model(work: Work, checkpoint: Path, folder: Path) -> None:
+def _save_model(plan: RunPlan, checkpoint: Path, folder: Path) -> None:
     """A checkpoint as `msr merge-adapter` writes it, under the published names."""
-    dtype = torch.float32 if work.config.precision == "float32" else torch.bfloat16
+    dtype = torch.float32 if plan.config.precision == "float32" else torch.bfloat16
     model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
-    write_whole_checkpoint(model.state_dict(), base=work.model, folder=folder, dtype=dtype)
+    write_whole_checkpoint(model.state_dict(), base=plan.model, folder=folder, dtype=dtype)

@@ -93,13 +93,13 @@ class ValidatesWhileTraining(TrainerCallback, ExportableState):  # type: ignore[
     Its name and attributes stand in the trainer's own state file.
     """
 
-    def __init__(self, trainer: Any, collate: AnswerCollator, work: Any) -> None:
-        """`trainer` gets the metric in its logs; `work` is the `training_run.Work`."""
-        users = list(dict.fromkeys(work.validation["user_id"].to_pylist()))
-        asked = set(users[: work.config.evaluate_users])
-        self._rows = [row for row in work.validation.to_pylist() if row["user_id"] in asked]
-        self._trainer, self._collate, self._work = trainer, collate, work
-        self._metric = METRIC if work.stage == "sft" else METRIC_AFTER_SFT
+    def __init__(self, trainer: Any, collate: AnswerCollator, plan: Any) -> None:
+        """`trainer` gets the metric in its logs; `plan` is the run."""
+        users = list(dict.fromkeys(plan.validation["user_id"].to_pylist()))
+        asked = set(users[: plan.config.evaluate_users])
+        self._rows = [row for row in plan.validation.to_pylist() if row["user_id"] in asked]
+        self._trainer, self._collate, self._plan = trainer, collate, plan
+        self._metric = METRIC if plan.stage == "sft" else METRIC_AFTER_SFT
         self.evaluations_without_gain = 0
         self.at_the_start: float | None = None
 
@@ -108,7 +108,7 @@ class ValidatesWhileTraining(TrainerCallback, ExportableState):  # type: ignore[
         kept = state.stateful_callbacks[type(self).__name__]["attributes"]
         self.evaluations_without_gain = kept["evaluations_without_gain"]
         self.at_the_start = kept["at_the_start"]
-        if self._work.start_adapter is not None and self.at_the_start is None:
+        if self._plan.start_adapter is not None and self.at_the_start is None:
             self.at_the_start = self._measure(kwargs["model"])
             Trainer.log(self._trainer, {f"eval_{self._metric}": self.at_the_start})
 
@@ -126,7 +126,7 @@ class ValidatesWhileTraining(TrainerCallback, ExportableState):  # type: ignore[
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Evaluate when it is time, and after the last step; end the run if nothing gets better."""
-        config = self._work.config
+        config = self._plan.config
         if state.global_step % config.evaluate_steps and state.global_step < state.max_steps:
             return
         found = self._measure(kwargs["model"])
@@ -154,8 +154,8 @@ class ValidatesWhileTraining(TrainerCallback, ExportableState):  # type: ignore[
             model,
             self._collate,
             self._rows,
-            self._work.items,
-            batch_size=self._work.config.batch_size,
+            self._plan.items,
+            batch_size=self._plan.config.batch_size,
         )
         labels = [row["label"] for row in self._rows]
         if self._metric == METRIC:

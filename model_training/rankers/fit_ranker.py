@@ -23,14 +23,14 @@ from sklearn.linear_model import LogisticRegression
 
 from model_training.data.inputs import require_same_inputs
 from model_training.data.protocols import Protocol, find_protocol
-from model_training.data.ranking_tasks import Trial, Trials, load_trials
+from model_training.data.ranking_tasks import FrozenTasks, RankingTask, load_ranking_tasks
 from model_training.rankers import fit_retrieval
 from model_training.scoring import metrics
 from model_training.scoring.score_tasks import (
     ScoringPlan,
     ScoringRequest,
     plan_scoring,
-    score_trials,
+    score_tasks,
 )
 from services.core.artifacts import Artifact, Recipe, absolute_root
 from services.core.errors import ArtifactMismatch, EmptyDataset
@@ -79,8 +79,8 @@ async def run(
     found = find_protocol(protocol)
     retrieval = retrieval or found.retrieval
     rankers = _load_rankers(data, retrieval, found)
-    tasks = load_tasks(data, found)
-    plan, margin = _plan_margins(data, engine, found, tasks.trials)
+    frozen = load_tasks(data, found)
+    plan, margin = _plan_margins(data, engine, found, frozen.tasks)
     scores = {plan.request.artifact_name: plan.writer.recipe.fingerprint} if plan else {}
     recipe = Recipe(
         step="fit-ranker",
@@ -96,18 +96,18 @@ async def run(
             "margin": margin,
         },
         model=plan.request.identity.model if plan else "",
-        inputs={retrieval: rankers.fingerprint, "negatives": tasks.fingerprint, **scores},
+        inputs={retrieval: rankers.fingerprint, "negatives": frozen.fingerprint, **scores},
     )
     artifact = Artifact(data, name or found.ranker)
     writer = artifact.write(recipe)
     if not writer.finished:
-        rows = _fit_all(rankers, tasks.trials)
+        rows = _fit_all(rankers, frozen.tasks)
         if plan is not None:
             assert engine is not None
-            margins, _ = await score_trials(plan, engine)
-            rows += _fit_all(rankers, plan.trials, margins)
+            margins, _ = await score_tasks(plan, engine)
+            rows += _fit_all(rankers, plan.tasks, margins)
         writer.write_shard(0, pa.Table.from_pylist(rows, _SCHEMA))
-        counts = {"users": len(tasks.trials), "users_with_margins": len(plan.trials) if plan else 0}
+        counts = {"users": len(frozen.tasks), "users_with_margins": len(plan.tasks) if plan else 0}
         writer.finish(1, counts)
     return _told(artifact)
 
@@ -151,7 +151,7 @@ def _is_current(data: str, protocol: Protocol, serving: EngineIdentity | None) -
 def can_weigh_margins(data: str, protocol: str = "chrono-uniform") -> bool:
     """Whether an engine is of use: there are preferences of enough validation users."""
     found = find_protocol(protocol)
-    return why_no_margin(data, found, load_tasks(data, found).trials) is None
+    return why_no_margin(data, found, load_tasks(data, found).tasks) is None
 
 
 # --- what is read --------------------------------------------------------------------------------
@@ -171,25 +171,25 @@ def _load_rankers(data: str, name: str, protocol: Protocol) -> CheapRankers:
     return CheapRankers.load(data, name)
 
 
-def load_tasks(data: str, protocol: Protocol) -> Trials:
+def load_tasks(data: str, protocol: Protocol) -> FrozenTasks:
     """The validation users' ranking tasks; EmptyDataset if fusion cannot learn from them."""
     # Among all items, too, most rivals of a target are any items: uniform negatives stand for them.
     name = "chrono-uniform" if protocol.whole_catalogue else protocol.name
-    tasks = load_trials(data, name, part="validation")
-    if len(tasks.trials) < MIN_USERS:
+    frozen = load_ranking_tasks(data, name, part="validation")
+    if len(frozen.tasks) < MIN_USERS:
         raise EmptyDataset(
-            f"{data} has {len(tasks.trials)} validation user(s) with a ranking task; fusion learns "
+            f"{data} has {len(frozen.tasks)} validation user(s) with a ranking task; fusion learns "
             f"from {MIN_USERS} at least: prepare more users"
         )
-    if not all(trial.negatives for trial in tasks.trials):
+    if not all(task.negatives for task in frozen.tasks):
         raise EmptyDataset(
             f"protocol {protocol.name} gives a validation user no negative samples: one class "
             "never appears; prepare a larger catalogue"
         )
-    return tasks
+    return frozen
 
 
-def why_no_margin(data: str, protocol: Protocol, trials: Sequence[Trial]) -> str | None:
+def why_no_margin(data: str, protocol: Protocol, tasks: Sequence[RankingTask]) -> str | None:
     """Why margins of these validation users cannot be had; None if they can."""
     if protocol.whole_catalogue:
         return "no margins of a whole catalogue"
@@ -197,18 +197,18 @@ def why_no_margin(data: str, protocol: Protocol, trials: Sequence[Trial]) -> str
     if not preferences.exists():
         return "no preferences"
     written = set(preferences.read(["user_id"])["user_id"].to_pylist())
-    if sum(trial.user_id in written for trial in trials) < MIN_USERS:
+    if sum(task.user_id in written for task in tasks) < MIN_USERS:
         return f"preferences of fewer than {MIN_USERS} validation users"
     return None
 
 
 def _plan_margins(
-    data: str, engine: Engine | RayWorkers | None, protocol: Protocol, trials: Sequence[Trial]
+    data: str, engine: Engine | RayWorkers | None, protocol: Protocol, tasks: Sequence[RankingTask]
 ) -> tuple[ScoringPlan | None, str]:
     """How margins are to be got, and in words whether they are weighed."""
     if engine is None:
-        return None, why_no_margin(data, protocol, trials) or "no model"
-    missing = why_no_margin(data, protocol, trials)
+        return None, why_no_margin(data, protocol, tasks) or "no model"
+    missing = why_no_margin(data, protocol, tasks)
     if missing is not None:
         return None, missing
     return plan_scoring(_request(data, protocol, engine.identity)), WEIGHED
@@ -218,16 +218,16 @@ def _request(data: str, protocol: Protocol, identity: EngineIdentity) -> Scoring
     return ScoringRequest(absolute_root(data), identity, protocol.name, part="validation")
 
 
-def _read_features(rankers: CheapRankers, trials: Sequence[Trial]) -> NDArray[np.float64]:
-    """All trials' features (U, C, F), the target's row first; refuses what is no number."""
+def _read_features(rankers: CheapRankers, tasks: Sequence[RankingTask]) -> NDArray[np.float64]:
+    """All tasks' features (U, C, F), the target's row first; refuses what is no number."""
     rows = []
-    for trial in trials:
-        values = np.asarray(rankers.features(trial.history, trial.candidates), np.float64)
+    for task in tasks:
+        values = np.asarray(rankers.features(task.history, task.candidates), np.float64)
         if not np.isfinite(values).all():
             candidate, feature = np.argwhere(~np.isfinite(values))[0]
             raise ArtifactMismatch(
-                f"feature {FEATURES[feature]} of item {trial.candidates[candidate]!r} for user "
-                f"{trial.user_id!r} is {values[candidate, feature]}; run `msr fit-retrieval` again"
+                f"feature {FEATURES[feature]} of item {task.candidates[candidate]!r} for user "
+                f"{task.user_id!r} is {values[candidate, feature]}; run `msr fit-retrieval` again"
             )
         rows.append(values)
     return np.stack(rows)
@@ -237,13 +237,13 @@ def _read_features(rankers: CheapRankers, trials: Sequence[Trial]) -> NDArray[np
 
 
 def _fit_all(
-    rankers: CheapRankers, trials: Sequence[Trial], margins: NDArray[np.float64] | None = None
+    rankers: CheapRankers, tasks: Sequence[RankingTask], margins: NDArray[np.float64] | None = None
 ) -> list[dict[str, Any]]:
     """Rows of the artifact: fusion, and beside it each feature alone on the same users.
 
     With margins (U, C): the fusion with the margin, and the margin alone.
     """
-    values = _read_features(rankers, trials)
+    values = _read_features(rankers, tasks)
     features: tuple[str, ...]
     if margins is None:
         alone = {feature: values[:, :, column] for column, feature in enumerate(FEATURES)}

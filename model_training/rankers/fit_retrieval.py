@@ -31,7 +31,7 @@ from model_training.data.inputs import Histories, read_histories, read_timestamp
 from model_training.data.item_eras import item_eras
 from model_training.data.protocols import visible_histories
 from model_training.rankers import fit_sasrec
-from model_training.rankers.fit_sasrec import SequentialConfig, title_features
+from model_training.rankers.fit_sasrec import SasRecConfig, title_features
 from services.core.artifacts import Artifact, Recipe
 from services.core.errors import ArtifactMismatch, EmptyDataset, HistoryTooShort, InputError
 from services.core.records import ItemId, UserId
@@ -79,7 +79,7 @@ def run(
     """
     if num_neighbors < 1 or (epochs is not None and epochs < 1):
         raise InputError("num_neighbors and epochs must be at least 1; raise them")
-    config = SequentialConfig() if epochs is None else SequentialConfig(num_epochs=epochs)
+    config = SasRecConfig() if epochs is None else SasRecConfig(num_epochs=epochs)
     histories = read_histories(data)
     name = ARTIFACTS[cut]
     recipe = Recipe(
@@ -203,7 +203,7 @@ def _index_all(histories: Histories, index: Mapping[ItemId, int]) -> dict[UserId
 # --- fitting -------------------------------------------------------------------------------------
 
 
-def _make(data: str, name: str, recipe: Recipe, seen: _Seen, config: SequentialConfig) -> None:
+def _make(data: str, name: str, recipe: Recipe, seen: _Seen, config: SasRecConfig) -> None:
     checkpoint = _checkpoint(data, name, recipe)
     fitted = _fit(seen, recipe.definition["num_neighbors"], config, checkpoint)
     counts = {
@@ -217,9 +217,7 @@ def _make(data: str, name: str, recipe: Recipe, seen: _Seen, config: SequentialC
             finished.unlink()
 
 
-def _fit(
-    seen: _Seen, num_neighbors: int, config: SequentialConfig, checkpoint: Path | None
-) -> Fitted:
+def _fit(seen: _Seen, num_neighbors: int, config: SasRecConfig, checkpoint: Path | None) -> Fitted:
     num_items = len(seen.item_ids)
     chosen = [number for number, is_whole in enumerate(seen.is_whole) if is_whole]
     counted = [seen.visible[number] for number in chosen]

@@ -51,7 +51,7 @@ MIN_SCHEDULED_STEPS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class SequentialConfig:
+class SasRecConfig:
     """How SASRec is trained; measured on MicroLens-50k validation users."""
 
     shape: SasRecShape = field(default_factory=SasRecShape)
@@ -73,7 +73,7 @@ def fit(
     validation: Sequence[tuple[Sequence[int], int]],
     checkpoint: Path | None = None,
     seed: int = DEFAULT_SEED,
-    config: SequentialConfig | None = None,
+    config: SasRecConfig | None = None,
     item_features: NDArray[np.float32] | None = None,
 ) -> Sequential:
     """Train on histories of item indices, oldest first; those of one item teach nothing.
@@ -88,7 +88,7 @@ def fit(
     features = item_features
 
     def start() -> _Training:
-        return _Training(visible, features, validation, seed, config or SequentialConfig())
+        return _Training(visible, features, validation, seed, config or SasRecConfig())
 
     training = start()
     if checkpoint is not None and checkpoint.exists() and not _resume(training, checkpoint):
@@ -166,7 +166,7 @@ class _Training:
         item_features: NDArray[np.float32],
         validation: Sequence[tuple[Sequence[int], int]],
         seed: int,
-        config: SequentialConfig,
+        config: SasRecConfig,
     ) -> None:
         num_items = len(item_features)
         # One item more than is looked at: the last one is only predicted.

@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 from model_training.data.inputs import read_histories, read_items, read_preferences
 from model_training.data.protocols import find_protocol
-from model_training.data.ranking_tasks import Part, Trial, load_trials
-from model_training.scoring.score_users import DEFAULT_CONCURRENCY, ScoringGroup, score_groups
+from model_training.data.ranking_tasks import EvaluatedSplit, RankingTask, load_ranking_tasks
+from model_training.scoring.score_users import DEFAULT_CONCURRENCY, UserCandidates, score_users
 from services.core.artifacts import Artifact, ArtifactWriter, Recipe, preferences_name
 from services.core.errors import ArtifactMismatch, EmptyDataset, InputError
 from services.core.images import blank_image
@@ -52,7 +52,7 @@ class ScoringRequest:
     data: str
     identity: EngineIdentity
     protocol: str
-    part: Part = "test"
+    part: EvaluatedSplit = "test"
     ablate: Ablation | None = None
     users_per_shard: int = USERS_PER_SHARD
     concurrency: int = DEFAULT_CONCURRENCY
@@ -81,7 +81,7 @@ class ScoringPlan:
 
     request: ScoringRequest
     writer: ArtifactWriter
-    trials: Sequence[Trial]
+    tasks: Sequence[RankingTask]
     texts: Mapping[UserId, str] = field(repr=False)
     blank: bytes | None = field(repr=False)
 
@@ -93,38 +93,38 @@ class ScoringPlan:
 
     @property
     def num_shards(self) -> int:
-        return -(-len(self.trials) // self.request.users_per_shard)
+        return -(-len(self.tasks) // self.request.users_per_shard)
 
-    def trials_of(self, shard: int) -> Sequence[Trial]:
+    def tasks_of(self, shard: int) -> Sequence[RankingTask]:
         size = self.request.users_per_shard
-        return self.trials[shard * size : (shard + 1) * size]
+        return self.tasks[shard * size : (shard + 1) * size]
 
     def has_shard(self, shard: int) -> bool:
         return self.writer.has_shard(shard)
 
     async def run_shard(self, engine: Engine, shard: int, advance: Advance) -> None:
         """Score the candidates of a shard of users, and write the margins."""
-        trials = self.trials_of(shard)
-        items = self._shown_items(trials)
-        groups = (
-            ScoringGroup(
-                trial.user_id,
-                self.texts[trial.user_id],
-                tuple(items[item_id] for item_id in trial.candidates),
+        tasks = self.tasks_of(shard)
+        items = self._shown_items(tasks)
+        users = (
+            UserCandidates(
+                task.user_id,
+                self.texts[task.user_id],
+                tuple(items[item_id] for item_id in task.candidates),
             )
-            for trial in trials
+            for task in tasks
         )
         rows = []
         concurrency = self.request.concurrency
-        async for user_id, scored in score_groups(engine, groups, concurrency=concurrency):
+        async for user_id, scored in score_users(engine, users, concurrency=concurrency):
             margins = [candidate.margin for candidate in scored]
             rows.append({"user_id": user_id, "margins": margins})
             advance(1)
         self.writer.write_shard(shard, pa.Table.from_pylist(rows, _SCHEMA))
 
-    def _shown_items(self, trials: Sequence[Trial]) -> dict[ItemId, Item]:
+    def _shown_items(self, tasks: Sequence[RankingTask]) -> dict[ItemId, Item]:
         """The candidates, their covers blanked if asked for; text-only items stay text-only."""
-        wanted = {item_id for trial in trials for item_id in trial.candidates}
+        wanted = {item_id for task in tasks for item_id in task.candidates}
         items = read_items(self.request.data, wanted)
         if self.blank is None:
             return items
@@ -151,10 +151,10 @@ def plan_scoring(request: ScoringRequest) -> ScoringPlan:
         raise InputError(
             f"there is no ablation {request.ablate!r}; choose from {', '.join(ABLATIONS)}"
         )
-    tasks = load_trials(data, rules.name, request.part)
+    frozen = load_ranking_tasks(data, rules.name, request.part)
     written = read_preferences(data, read_histories(data), request.preferences, cut=rules.cut)
-    trials = tuple(trial for trial in tasks.trials if trial.user_id in written.by_user)
-    if not trials:
+    tasks = tuple(task for task in frozen.tasks if task.user_id in written.by_user)
+    if not tasks:
         raise EmptyDataset(
             f"none of the {len(written.by_user)} users with a preference is a {request.part} user; "
             "build preferences for more users"
@@ -168,43 +168,43 @@ def plan_scoring(request: ScoringRequest) -> ScoringPlan:
             "ablate": request.ablate,
             "seed": SEED,
             "users_per_shard": request.users_per_shard,
-            "num_users": len(trials),
+            "num_users": len(tasks),
         },
         model=request.identity.model,
         inputs={
             "items": items.fingerprint,
-            "negatives": tasks.fingerprint,
+            "negatives": frozen.fingerprint,
             request.preferences: written.manifest.fingerprint,
         },
     )
     texts = written.by_user
     if request.ablate == "user":
-        texts = _derange([trial.user_id for trial in trials], texts)
+        texts = _derange([task.user_id for task in tasks], texts)
     elif request.ablate == "preference":
         texts = dict.fromkeys(texts, "")
     return ScoringPlan(
         request=request,
         writer=Artifact(data, request.artifact_name).write(recipe),
-        trials=trials,
+        tasks=tasks,
         texts=texts,
         blank=blank_image(items.definition["image_size"]) if request.ablate == "cover" else None,
     )
 
 
-async def score_trials(
+async def score_tasks(
     plan: ScoringPlan, engine: Engine | RayWorkers
 ) -> tuple[NDArray[np.float64], int]:
-    """Margins (U, C) of the plan's trials, target first; how many prompts were shortened by the run
+    """Margins (U, C) of the plan's tasks, target first; how many prompts were shortened by the run
     that finished them.
 
     Shards of an earlier run are taken over. Raises the engine's own errors.
     """
     artifact, finished = plan.writer.artifact, plan.writer.finished
     left = [shard for shard in range(plan.num_shards) if not plan.has_shard(shard)]
-    num_left = sum(len(plan.trials_of(shard)) for shard in left)
+    num_left = sum(len(plan.tasks_of(shard)) for shard in left)
     with tqdm(
-        total=len(plan.trials),
-        initial=len(plan.trials) - num_left,
+        total=len(plan.tasks),
+        initial=len(plan.tasks) - num_left,
         desc=plan.request.artifact_name,
         unit="user",
     ) as progress:
@@ -212,10 +212,10 @@ async def score_trials(
     if finished and not left:
         num_shortened = artifact.manifest().counts["shortened"]
     else:
-        counts = {"users": len(plan.trials), "shortened": num_shortened}
+        counts = {"users": len(plan.tasks), "shortened": num_shortened}
         plan.writer.finish(plan.num_shards, counts)
     table = artifact.read()
-    if table["user_id"].to_pylist() != [trial.user_id for trial in plan.trials]:
+    if table["user_id"].to_pylist() != [task.user_id for task in plan.tasks]:
         raise ArtifactMismatch(f"{artifact.location} mixes users; delete the folder")
     return np.array(table["margins"].to_pylist()), num_shortened
 

@@ -13,7 +13,7 @@ DEFAULT_CONCURRENCY = 8
 
 
 @dataclass(frozen=True, slots=True)
-class ScoringGroup:
+class UserCandidates:
     """One user's candidates and the preference to judge them by."""
 
     user_id: UserId
@@ -21,23 +21,23 @@ class ScoringGroup:
     candidates: tuple[Item, ...]
 
 
-async def score_groups(
-    engine: Engine, groups: Iterable[ScoringGroup], *, concurrency: int = DEFAULT_CONCURRENCY
+async def score_users(
+    engine: Engine, users: Iterable[UserCandidates], *, concurrency: int = DEFAULT_CONCURRENCY
 ) -> AsyncIterator[tuple[UserId, list[ScoredCandidate]]]:
-    """Each group's scores in the order of `groups`; at most `concurrency` groups are in flight.
+    """Each user's scores in the order of `users`; at most `concurrency` users are in flight.
 
     The first error of the engine is raised: a missing score is never a default score.
     """
     waiting: list[tuple[UserId, asyncio.Task[list[ScoredCandidate]]]] = []
     try:
-        for group in groups:
+        for user in users:
             if len(waiting) == concurrency:
                 user_id, task = waiting.pop(0)
                 yield user_id, await task
             scoring = score_candidates(
-                engine.score, group.preference, group.candidates, engine.identity.calibration
+                engine.score, user.preference, user.candidates, engine.identity.calibration
             )
-            waiting.append((group.user_id, asyncio.create_task(scoring)))
+            waiting.append((user.user_id, asyncio.create_task(scoring)))
         while waiting:
             user_id, task = waiting.pop(0)
             yield user_id, await task

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks.quality import evaluate_demo, evaluate_microlens
-from model_training.evaluation.measure import outcome_of_ranking
-from model_training.evaluation.results import Evaluation, ModelOutcome
+from model_training.evaluation.measure import result_of_ranking
+from model_training.evaluation.results import Evaluation, ModelResult
 from model_training.scoring.bootstrap import Bootstrap
 from model_training.scoring.metrics import Ranking
 from services.core.records import UserId
@@ -31,12 +31,12 @@ def uniform_figures(**fusion: float) -> dict[str, Any]:
     return {"chrono-uniform": models}
 
 
-def outcome(*ranks: int) -> ModelOutcome:
-    return outcome_of_ranking(Ranking(np.array(ranks), 21), Bootstrap(len(ranks)))
+def result(*ranks: int) -> ModelResult:
+    return result_of_ranking(Ranking(np.array(ranks), 21), Bootstrap(len(ranks)))
 
 
-def evaluation(ablate: str | None = None, **outcomes: ModelOutcome) -> Evaluation:
-    named = {name.replace("_", "-"): found for name, found in outcomes.items()}
+def evaluation(ablate: str | None = None, **results: ModelResult) -> Evaluation:
+    named = {name.replace("_", "-"): found for name, found in results.items()}
     users = tuple(UserId(f"u{number}") for number in range(4))
     calibration = {"mllm": {"ece_before": 0.2, "ece_after": 0.01}}
     return Evaluation("chrono-uniform", users, "frozen", ablate, named, calibration=calibration)
@@ -45,12 +45,12 @@ def evaluation(ablate: str | None = None, **outcomes: ModelOutcome) -> Evaluatio
 @pytest.fixture
 def found() -> evaluate_demo._Found:
     shipped = evaluation(
-        fusion=outcome(3, 2, 2, 1), mllm=outcome(1, 1, 0, 0), mllm_fusion=outcome(0, 0, 0, 0)
+        fusion=result(3, 2, 2, 1), mllm=result(1, 1, 0, 0), mllm_fusion=result(0, 0, 0, 0)
     )
     return evaluate_demo._Found(
-        after_sft=evaluation(mllm=outcome(1, 2, 1, 0)),
+        after_sft=evaluation(mllm=result(1, 2, 1, 0)),
         shipped=shipped,
-        ablated=(evaluation("cover", mllm=outcome(9, 9, 9, 9)),),
+        ablated=(evaluation("cover", mllm=result(9, 9, 9, 9)),),
     )
 
 

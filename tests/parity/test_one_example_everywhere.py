@@ -12,10 +12,10 @@ import torch
 from transformers import AutoProcessor
 
 from model_training.finetune.collation import IGNORED, AnswerCollator
-from model_training.finetune.stages.dpo import PairsWithPictures, PreferenceCollator
-from model_training.finetune.stages.listwise import GroupCollator, GroupsWithPictures
-from model_training.finetune.trainer import RowsWithPictures
-from model_training.scoring.score_users import ScoringGroup, score_groups
+from model_training.finetune.stages.dpo import PairsWithImages, PreferenceCollator
+from model_training.finetune.stages.listwise import GroupCollator, GroupsWithImages
+from model_training.finetune.trainer import RowsWithImages
+from model_training.scoring.score_users import UserCandidates, score_users
 from services.core.prompts import Messages
 from services.core.records import Item, ItemId, UserId
 from services.core.scoring import AnswerLogprobs, Calibration
@@ -58,8 +58,8 @@ async def engine(checkpoint: Path, adapter: Path, tmp_path: Path) -> AsyncIterat
 @pytest.fixture
 async def evaluated(engine: ListeningEngine) -> list[list[int]]:
     """The token ids of each item's prompt as evaluation asks it."""
-    group = ScoringGroup(UserId("u1"), PREFERENCE, tuple(ITEMS.values()))
-    async for _ in score_groups(engine, [group]):
+    group = UserCandidates(UserId("u1"), PREFERENCE, tuple(ITEMS.values()))
+    async for _ in score_users(engine, [group]):
         pass
     return list(engine.heard)
 
@@ -89,7 +89,7 @@ def as_rows(transformed: dict[str, list[object]]) -> list[dict[str, object]]:
 
 async def test_sft_learns_from_the_tokens_that_evaluation_asks(checkpoint, evaluated):
     collate = AnswerCollator(AutoProcessor.from_pretrained(checkpoint))
-    batch = collate(as_rows(RowsWithPictures(ITEMS)(columns())))
+    batch = collate(as_rows(RowsWithImages(ITEMS)(columns())))
 
     assert len({int((labels != IGNORED).sum()) for labels in batch["labels"]}) == 1
     assert prompts_of(batch, num_answer_tokens=2) == evaluated  # Yes and the end of its turn
@@ -97,7 +97,7 @@ async def test_sft_learns_from_the_tokens_that_evaluation_asks(checkpoint, evalu
 
 async def test_dpo_learns_from_the_tokens_that_evaluation_asks(checkpoint, evaluated):
     collate = PreferenceCollator(AutoProcessor.from_pretrained(checkpoint))
-    batch = collate(as_rows(PairsWithPictures(ITEMS)(columns())))
+    batch = collate(as_rows(PairsWithImages(ITEMS)(columns())))
 
     assert prompts_of(batch, num_answer_tokens=2) == evaluated * 2  # chosen, then rejected
     first_answers = batch["completion_mask"].argmax(dim=1)
@@ -108,19 +108,19 @@ async def test_rank_learns_from_the_tokens_that_evaluation_asks(checkpoint, eval
     collate = GroupCollator(AutoProcessor.from_pretrained(checkpoint))
     group = {"preference": [PREFERENCE], "item_ids": [list(ITEMS)]}
 
-    assert prompts_of(collate(as_rows(GroupsWithPictures(ITEMS)(group)))) == evaluated
+    assert prompts_of(collate(as_rows(GroupsWithImages(ITEMS)(group)))) == evaluated
 
 
 async def test_rank_learns_from_the_margins_that_evaluation_measures(checkpoint, engine):
     collate = GroupCollator(AutoProcessor.from_pretrained(checkpoint))
     batch = collate(
-        as_rows(GroupsWithPictures(ITEMS)({"preference": [PREFERENCE], "item_ids": [list(ITEMS)]}))
+        as_rows(GroupsWithImages(ITEMS)({"preference": [PREFERENCE], "item_ids": [list(ITEMS)]}))
     )
     with torch.inference_mode():
         logits = engine._model(**batch, logits_to_keep=1).logits[:, -1]
     trained = (logits[:, engine._answers.yes] - logits[:, engine._answers.no]).tolist()
-    group = ScoringGroup(UserId("u1"), PREFERENCE, tuple(ITEMS.values()))
-    [measured] = [scored async for _, scored in score_groups(engine, [group])]
+    group = UserCandidates(UserId("u1"), PREFERENCE, tuple(ITEMS.values()))
+    [measured] = [scored async for _, scored in score_users(engine, [group])]
 
     assert [each.margin for each in measured] == pytest.approx(trained, abs=1e-4)
 
@@ -128,8 +128,8 @@ async def test_rank_learns_from_the_margins_that_evaluation_measures(checkpoint,
 async def test_the_service_asks_the_tokens_and_gives_the_probabilities_of_evaluation(
     store: Store, engine: ListeningEngine, evaluated: list[list[int]]
 ):
-    group = ScoringGroup(UserId("u1"), PREFERENCE, tuple(ITEMS.values()))
-    [measured] = [scored async for _, scored in score_groups(engine, [group])]
+    group = UserCandidates(UserId("u1"), PREFERENCE, tuple(ITEMS.values()))
+    [measured] = [scored async for _, scored in score_users(engine, [group])]
     for item in ITEMS.values():
         await store.put_item(item, summary="a picture")
     await put_user(store, "u1", ["i1"] * 3, preference=PREFERENCE)

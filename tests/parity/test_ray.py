@@ -100,7 +100,7 @@ async def test_scores_of_test_users_are_the_same_bytes(
     expected = await evaluate.run(here, EchoEngine(), models=["mllm"], users_per_shard=1)
     result = await evaluate.run(on_ray, workers, models=["mllm"], users_per_shard=1)
 
-    assert result.outcomes["mllm"].metrics == expected.outcomes["mllm"].metrics
+    assert result.models["mllm"].metrics == expected.models["mllm"].metrics
     artifact = "scores-chrono-uniform-base"
     assert files(on_ray, artifact) == files(here, artifact)
     assert len(noted(notes)) == 2

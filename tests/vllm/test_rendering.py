@@ -4,9 +4,9 @@ import pytest
 from transformers import AutoProcessor
 
 from model_training.finetune.collation import AnswerCollator
-from model_training.finetune.stages.dpo import PairsWithPictures, PreferenceCollator
-from model_training.finetune.stages.listwise import GroupCollator, GroupsWithPictures
-from model_training.finetune.trainer import RowsWithPictures
+from model_training.finetune.stages.dpo import PairsWithImages, PreferenceCollator
+from model_training.finetune.stages.listwise import GroupCollator, GroupsWithImages
+from model_training.finetune.trainer import RowsWithImages
 from services.core.prompts import scoring_messages
 from services.core.records import Item, ItemId
 from tests.parity.test_one_example_everywhere import as_rows, prompts_of
@@ -37,8 +37,8 @@ def test_sft_and_dpo_learn_from_the_tokens_that_vllm_is_asked(served: list[list[
         "preference": [PREFERENCE] * len(ITEMS),
         "label": [True] * len(ITEMS),
     }
-    answered = AnswerCollator(processor)(as_rows(RowsWithPictures(ITEMS)(columns)))
-    preferred = PreferenceCollator(processor)(as_rows(PairsWithPictures(ITEMS)(columns)))
+    answered = AnswerCollator(processor)(as_rows(RowsWithImages(ITEMS)(columns)))
+    preferred = PreferenceCollator(processor)(as_rows(PairsWithImages(ITEMS)(columns)))
 
     assert prompts_of(answered, NUM_ANSWER_TOKENS) == served
     assert prompts_of(preferred, NUM_ANSWER_TOKENS) == served * 2
@@ -47,7 +47,7 @@ def test_sft_and_dpo_learn_from_the_tokens_that_vllm_is_asked(served: list[list[
 def test_rank_learns_from_the_tokens_that_vllm_is_asked(served: list[list[int]]):
     group = {"preference": [PREFERENCE], "item_ids": [list(ITEMS)]}
     asked = GroupCollator(AutoProcessor.from_pretrained(BASE))(
-        as_rows(GroupsWithPictures(ITEMS)(group))
+        as_rows(GroupsWithImages(ITEMS)(group))
     )
 
     assert prompts_of(asked) == served

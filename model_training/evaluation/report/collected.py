@@ -46,9 +46,9 @@ def write_collected(evaluations: Sequence[Evaluation], folder: Path) -> dict[str
                 (
                     name_of(evaluation),
                     [
-                        (model, outcome)
-                        for model, outcome in evaluation.outcomes.items()
-                        if comparison.metric in outcome.metrics
+                        (model, result)
+                        for model, result in evaluation.models.items()
+                        if comparison.metric in result.metrics
                     ],
                 )
                 for evaluation in evaluations
@@ -93,7 +93,7 @@ def name_of(evaluation: Evaluation) -> str:
 
 def comparisons(evaluations: Sequence[Evaluation]) -> list[Comparison]:
     """The tables, of the metrics that any evaluation has; models in the order of every table."""
-    present = {model for evaluation in evaluations for model in evaluation.outcomes}
+    present = {model for evaluation in evaluations for model in evaluation.models}
     models = [model for model in MODELS if model in present]
     models += sorted(present - set(models))
     found = []

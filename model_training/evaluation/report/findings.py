@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_training.evaluation.report.protocols_explained import EXPLANATIONS
-from model_training.evaluation.results import MODELS, NEED_ENGINE, Evaluation, ModelOutcome
+from model_training.evaluation.results import MODELS, NEED_ENGINE, Evaluation, ModelResult
 
 MAIN_METRICS = ("auc", "auc_user", "hr@5", "mrr@5", "ndcg@5", "hr@10")
 SIGNIFICANT = 0.05
@@ -81,8 +81,8 @@ class SliceRow:
 def metric_names(evaluation: Evaluation) -> list[str]:
     """All metrics that a model has, in the order in which the models list them."""
     names: dict[str, None] = {}
-    for outcome in evaluation.outcomes.values():
-        for name in outcome.metrics:
+    for result in evaluation.models.values():
+        for name in result.metrics:
             if not name.endswith(("_low", "_high")):
                 names[name] = None
     return list(names)
@@ -101,7 +101,7 @@ def metric_title(name: str) -> str:
 def rows(evaluation: Evaluation, metrics: Sequence[str]) -> list[Row]:
     """A row per model; the best value of each metric is marked, ties all of them."""
     best = {
-        name: max(o.metrics[name] for o in evaluation.outcomes.values() if name in o.metrics)
+        name: max(o.metrics[name] for o in evaluation.models.values() if name in o.metrics)
         for name in metrics
     }
     return [
@@ -109,18 +109,18 @@ def rows(evaluation: Evaluation, metrics: Sequence[str]) -> list[Row]:
             model,
             model in NEED_ENGINE,
             model == best_baseline(evaluation),
-            {name: _cell(outcome, name, best[name]) for name in metrics},
+            {name: _cell(result, name, best[name]) for name in metrics},
             comparison(evaluation, model),
         )
-        for model, outcome in evaluation.outcomes.items()
+        for model, result in evaluation.models.items()
     ]
 
 
-def _cell(outcome: ModelOutcome, name: str, best: float) -> Cell | None:
-    if name not in outcome.metrics:
+def _cell(result: ModelResult, name: str, best: float) -> Cell | None:
+    if name not in result.metrics:
         return None
-    value = outcome.metrics[name]
-    low, high = outcome.metrics.get(f"{name}_low"), outcome.metrics.get(f"{name}_high")
+    value = result.metrics[name]
+    low, high = result.metrics.get(f"{name}_low"), result.metrics.get(f"{name}_high")
     return Cell(value, low, high, value == best)
 
 
@@ -136,8 +136,8 @@ def slice_rows(evaluation: Evaluation, name: str) -> list[SliceRow]:
             group,
             int(mask.sum()),
             {
-                model: wilson(outcome.ranks[mask] < cutoff(evaluation))
-                for model, outcome in evaluation.outcomes.items()
+                model: wilson(result.ranks[mask] < cutoff(evaluation))
+                for model, result in evaluation.models.items()
             },
         )
         for group, mask in evaluation.slices[name]
@@ -158,7 +158,7 @@ def wilson(hits: NDArray[np.bool_]) -> Cell:
 
 def subject(evaluation: Evaluation) -> str | None:
     """The model that the report is about: the last that is compared with a baseline."""
-    compared = [model for model in evaluation.outcomes if model in evaluation.comparisons]
+    compared = [model for model in evaluation.models if model in evaluation.comparisons]
     return compared[-1] if compared else None
 
 
@@ -184,7 +184,7 @@ def verdict(evaluation: Evaluation) -> str:
     """The result in one or two sentences, honest about what is only noise."""
     model = subject(evaluation)
     if model is None:
-        names = ", ".join(evaluation.outcomes)
+        names = ", ".join(evaluation.models)
         return (
             f"Evaluated: {names}, with no paired comparison; so no model is shown to be better "
             "than another."
@@ -209,7 +209,7 @@ def verdict(evaluation: Evaluation) -> str:
 
 def trivial_rankers(evaluation: Evaluation) -> str:
     """What rankers that know nothing of the user reach: the floor to read every number from."""
-    known = [model for model in TRIVIAL if model in evaluation.outcomes]
+    known = [model for model in TRIVIAL if model in evaluation.models]
     if not known:
         return "No ranker that ignores the user was evaluated, so the floor is not known."
     metrics = [
@@ -226,7 +226,7 @@ def trivial_rankers(evaluation: Evaluation) -> str:
 
 
 def _worded(evaluation: Evaluation, model: str, metric: str, *, titled: bool = False) -> str:
-    metrics = evaluation.outcomes[model].metrics if model in evaluation.outcomes else {}
+    metrics = evaluation.models[model].metrics if model in evaluation.models else {}
     title = f"{metric_title(metric)} " if titled else ""
     return f"{title}{metrics[metric]:.3f}" if metric in metrics else f"{title}not measured"
 
@@ -250,7 +250,7 @@ def warnings(evaluation: Evaluation) -> list[str]:
     ]
     left_out = dict(evaluation.facts.get("left_out", {}))
     found += [f"{model} was left out: {reason}" for model, reason in left_out.items()]
-    unasked = [name for name in MODELS if name not in {*evaluation.outcomes, *left_out}]
+    unasked = [name for name in MODELS if name not in {*evaluation.models, *left_out}]
     if unasked:
         found.append(f"Not evaluated in this run: {', '.join(unasked)}.")
     if shortened := evaluation.facts.get("shortened"):
@@ -300,7 +300,7 @@ def command(evaluation: Evaluation) -> str:
     if told := evaluation.facts.get("command"):
         return str(told)
     ablate = f" --ablate {evaluation.ablate}" if evaluation.ablate else ""
-    models = ",".join(evaluation.outcomes)
+    models = ",".join(evaluation.models)
     return f"msr evaluate --data DATA --protocol {evaluation.protocol} --models {models}{ablate}"
 
 

@@ -32,7 +32,7 @@ def report_markdown(evaluation: Evaluation, plots: Sequence[Plot]) -> str:
         "## The models",
         table(
             ["model", "what it is"],
-            [[text(name), style_of(name).description] for name in evaluation.outcomes],
+            [[text(name), style_of(name).description] for name in evaluation.models],
         ),
     ]
     for plot in plots:
@@ -68,7 +68,7 @@ def metric_table(evaluation: Evaluation, metrics: Sequence[str]) -> str:
 
 def _slice_table(evaluation: Evaluation, name: str) -> str:
     return table(
-        [name, "users", *evaluation.outcomes],
+        [name, "users", *evaluation.models],
         [
             [
                 text(row.group),

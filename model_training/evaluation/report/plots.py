@@ -28,7 +28,7 @@ from model_training.evaluation.report.findings import (
     wilson,
 )
 from model_training.evaluation.report.models import SOLID, style_of
-from model_training.evaluation.results import Evaluation, ModelOutcome
+from model_training.evaluation.results import Evaluation, ModelResult
 
 INK, MUTED, RULE = "#14171a", "#5c646c", "#d5d9dd"
 WIDTH_INCHES = 5.2
@@ -89,12 +89,12 @@ def plots(evaluation: Evaluation) -> list[Plot]:
     """All figures that the evaluation has data for: no ROC without scores, no P(Yes) without."""
     with drawing():
         found = [_hit_rates(evaluation)]
-        if any(outcome.scores is not None for outcome in evaluation.outcomes.values()):
+        if any(result.scores is not None for result in evaluation.models.values()):
             found.append(_roc(evaluation))
         found += [
-            _reliability(evaluation, model, outcome.probabilities, outcome.raw_probabilities)
-            for model, outcome in evaluation.outcomes.items()
-            if outcome.probabilities is not None
+            _reliability(evaluation, model, result.probabilities, result.raw_probabilities)
+            for model, result in evaluation.models.items()
+            if result.probabilities is not None
         ]
         found += [
             _slices(evaluation, number, name)
@@ -120,8 +120,8 @@ def _hit_rates(evaluation: Evaluation) -> Plot:
     last = min(100 if catalogue else 20, evaluation.num_candidates)
     ks = np.arange(1, last + 1)
     figure, axes = _figure(3.9)
-    for model, outcome in evaluation.outcomes.items():
-        axes.plot(ks, hit_rates(outcome.ranks, last), **_line(model))
+    for model, result in evaluation.models.items():
+        axes.plot(ks, hit_rates(result.ranks, last), **_line(model))
     axes.set(xlabel="k", ylabel="HR@k: target among the first k", xlim=(1, max(last, 2)))
     if catalogue:
         axes.set_xscale("log")
@@ -130,11 +130,11 @@ def _hit_rates(evaluation: Evaluation) -> Plot:
     axes.set_xticks([k for k in marks if k <= last], [str(k) for k in marks if k <= last])
     axes.set_ylim(0, None if catalogue else 1.01)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    _legend(figure, list(evaluation.outcomes))
+    _legend(figure, list(evaluation.models))
     k = min(cutoff(evaluation), last)
     reached = ", ".join(
-        f"{model} {hit_rates(outcome.ranks, last)[k - 1]:.3f}"
-        for model, outcome in evaluation.outcomes.items()
+        f"{model} {hit_rates(result.ranks, last)[k - 1]:.3f}"
+        for model, result in evaluation.models.items()
     )
     return Plot(
         "hit-rates",
@@ -156,12 +156,12 @@ def _roc(evaluation: Evaluation) -> Plot:
     figure, axes = _figure(4.6)
     axes.plot([0, 1], [0, 1], color=RULE, linewidth=1)
     areas = []
-    for model, outcome in evaluation.outcomes.items():
-        if outcome.scores is None:
+    for model, result in evaluation.models.items():
+        if result.scores is None:
             continue
-        false_rate, true_rate = roc(outcome.scores)
+        false_rate, true_rate = roc(result.scores)
         axes.plot(false_rate, true_rate, **_line(model))
-        areas.append((model, outcome.metrics.get("auc")))
+        areas.append((model, result.metrics.get("auc")))
     axes.set(xlabel="share of negatives above the threshold", xlim=(-0.005, 1), ylim=(0, 1.01))
     axes.set(ylabel="share of targets above the threshold")
     _legend(figure, [model for model, _ in areas])
@@ -276,7 +276,7 @@ def reliability(
 def _slices(evaluation: Evaluation, number: int, name: str) -> Plot:
     groups = slice_rows(evaluation, name)
     # What chance gives is the same for everybody; `random` would only take room from the others.
-    models = [model for model in evaluation.outcomes if model != "random"] or ["random"]
+    models = [model for model in evaluation.models if model != "random"] or ["random"]
     height = 1.1 + len(groups) * (0.12 * len(models) + 0.3)
     figure, axes = _figure(height)
     thickness = 0.82 / len(models)
@@ -320,7 +320,7 @@ def _group_label(row: SliceRow) -> str:
 
 
 def forest(
-    panels: Sequence[tuple[str, Sequence[tuple[str, ModelOutcome]]]], metric: str, title: str
+    panels: Sequence[tuple[str, Sequence[tuple[str, ModelResult]]]], metric: str, title: str
 ) -> Figure:
     """One panel per name: each model's metric as a dot with its interval, one under another."""
     with drawing():
@@ -328,10 +328,10 @@ def forest(
         figure = Figure(figsize=(4.4, 0.6 + sum(heights)))
         grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)
         for axes, (name, found) in zip(grid[:, 0], panels, strict=True):
-            for place, (model, outcome) in enumerate(found):
-                value = outcome.metrics[metric]
-                low = outcome.metrics.get(f"{metric}_low", value)
-                high = outcome.metrics.get(f"{metric}_high", value)
+            for place, (model, result) in enumerate(found):
+                value = result.metrics[metric]
+                low = result.metrics.get(f"{metric}_low", value)
+                high = result.metrics.get(f"{metric}_high", value)
                 color = style_of(model).light
                 axes.plot([low, high], [place, place], color=color, linewidth=2.2)
                 axes.plot([value], [place], color=color, marker="o", markersize=5)

@@ -21,29 +21,29 @@ from trl import DPOConfig, DPOTrainer
 
 from model_training.finetune.collation import AnswerCollator, training_row
 from model_training.finetune.hostile_titles import UNCHANGED, HostileTitles
-from model_training.finetune.run_plan import Work
+from model_training.finetune.run_plan import RunPlan
 from model_training.finetune.trainer import (
-    StopsAtABrokenLoss,
+    NonFiniteLossGuard,
+    add_callbacks,
     hostile_titles,
     load_model,
     train_and_save,
     trainer_arguments,
-    use_our_callbacks,
 )
 from services.core.prompts import scoring_messages
 from services.core.records import Item, ItemId
 
 
-def fit(work: Work, scratch: Path, trained: Path) -> None:
-    """Train on preferences from the start adapter; see `stage_trainer`.
+def fit(plan: RunPlan, scratch: Path, trained: Path) -> None:
+    """Train on preferences from the start adapter; see `trainer.py`.
 
     Resumes from the last checkpoint in `scratch`.
     """
-    model, processor = load_model(work)
-    train_and_save(build_trainer(work, model, processor, scratch), work, scratch, trained)
+    model, processor = load_model(plan)
+    train_and_save(build_trainer(plan, model, processor, scratch), plan, scratch, trained)
 
 
-class PreferenceTrainer(StopsAtABrokenLoss, DPOTrainer):  # type: ignore[misc]  # trl is untyped
+class PreferenceTrainer(NonFiniteLossGuard, DPOTrainer):  # type: ignore[misc]  # trl is untyped
     """TRL's trainer; it ends at a loss that is not a number, and it resumes."""
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -53,30 +53,30 @@ class PreferenceTrainer(StopsAtABrokenLoss, DPOTrainer):  # type: ignore[misc]  
         (model or self.model).load_adapter(resume_from_checkpoint, "default", is_trainable=True)
 
 
-def build_trainer(work: Work, model: Any, processor: Any, scratch: Path) -> PreferenceTrainer:
+def build_trainer(plan: RunPlan, model: Any, processor: Any, scratch: Path) -> PreferenceTrainer:
     """TRL's trainer over the rows, checkpointing and logging into `scratch`.
 
     `model` holds the start adapter, of which TRL makes its frozen copy here.
     """
-    columns = {name: work.rows[name].to_pylist() for name in ("item_id", "preference", "label")}
+    columns = {name: plan.rows[name].to_pylist() for name in ("item_id", "preference", "label")}
     trainer = PreferenceTrainer(
         model=model,
         args=DPOConfig(
-            **trainer_arguments(work.config, scratch),
-            beta=work.config.dpo_beta,
+            **trainer_arguments(plan.config, scratch),
+            beta=plan.config.dpo_beta,
             max_length=None,  # truncation would silently cut pictures or the answer
         ),
         data_collator=PreferenceCollator(processor),
         train_dataset=Dataset.from_dict(columns).with_transform(
-            PairsWithPictures(work.items, hostile_titles(work))
+            PairsWithImages(plan.items, hostile_titles(plan))
         ),
         processing_class=processor,
     )
-    use_our_callbacks(trainer, work)
+    add_callbacks(trainer, plan)
     return trainer
 
 
-class PairsWithPictures:
+class PairsWithImages:
     """Gives the trainer's rows their prompts, pictures and answers, when they are used."""
 
     def __init__(self, items: Mapping[ItemId, Item], titles: HostileTitles = UNCHANGED) -> None:
@@ -108,7 +108,7 @@ class PairsWithPictures:
 
 
 class PreferenceCollator:
-    """Batches rows of `PairsWithPictures`, by the tokens of `AnswerCollator`.
+    """Batches rows of `PairsWithImages`, by the tokens of `AnswerCollator`.
 
     TRL's own collator tokenizes prompt and answer apart, which gives other tokens than the engines
     see (see `collation`).

@@ -23,16 +23,16 @@ from transformers import TrainingArguments
 from model_training.finetune.collation import AnswerCollator
 from model_training.finetune.distributed import is_main
 from model_training.finetune.hostile_titles import HostileTitles
-from model_training.finetune.run_plan import Work
+from model_training.finetune.run_plan import RunPlan
 from model_training.finetune.stages.listwise import GroupCollator, prompt_margins
 from model_training.finetune.trainer import (
-    StopsAtABrokenLoss,
+    NonFiniteLossGuard,
+    add_callbacks,
     hostile_titles,
     load_model,
     rows_per_step,
     train_and_save,
     trainer_arguments,
-    use_our_callbacks,
 )
 from model_training.finetune.validation_callback import row_margins
 from services.core.errors import InputError
@@ -46,50 +46,50 @@ log = structlog.get_logger(__name__)
 _KEPT = "kept-margins.json"
 
 
-def fit(work: Work, scratch: Path, trained: Path) -> None:
-    """Train from the start adapter; see `stage_trainer`.
+def fit(plan: RunPlan, scratch: Path, trained: Path) -> None:
+    """Train from the start adapter; see `trainer.py`.
 
     Resumes from the last checkpoint in `scratch`. InputError if no title is to be hostile.
     """
-    if not work.config.hostile_titles:
+    if not plan.config.hostile_titles:
         raise InputError("stage harden needs hostile titles; set hostile_titles, to 0.9 say")
-    model, processor = load_model(work)
-    train_and_save(build_trainer(work, model, processor, scratch), work, scratch, trained)
+    model, processor = load_model(plan)
+    train_and_save(build_trainer(plan, model, processor, scratch), plan, scratch, trained)
 
 
-def build_trainer(work: Work, model: Any, processor: Any, scratch: Path) -> "HardeningTrainer":
+def build_trainer(plan: RunPlan, model: Any, processor: Any, scratch: Path) -> "HardeningTrainer":
     """The trainer over the rows that the run will see, checkpointing and logging into `scratch`."""
-    rows = rows_used(work)
-    kept = _kept_margins(work, rows, model, processor, scratch)
+    rows = rows_used(plan)
+    kept = _kept_margins(plan, rows, model, processor, scratch)
     columns = {name: [row[name] for row in rows] for name in ("item_id", "preference")}
     trainer = HardeningTrainer(
         model=model,
         # No labels: what is kept comes with the prompts.
-        args=TrainingArguments(**trainer_arguments(work.config, scratch), label_names=[]),
-        data_collator=TwoWaysCollator(processor),
+        args=TrainingArguments(**trainer_arguments(plan.config, scratch), label_names=[]),
+        data_collator=PromptPairCollator(processor),
         train_dataset=Dataset.from_dict({**columns, "kept": kept}).with_transform(
-            AskedTwoWays(work.items, hostile_titles(work))
+            PromptPairs(plan.items, hostile_titles(plan))
         ),
         processing_class=processor,
         answers=answer_tokens(processor),
-        hostile_weight=work.config.hostile_weight,
+        hostile_weight=plan.config.hostile_weight,
     )
-    use_our_callbacks(trainer, work)
+    add_callbacks(trainer, plan)
     return trainer
 
 
-def rows_used(work: Work) -> list[dict[str, Any]]:
+def rows_used(plan: RunPlan) -> list[dict[str, Any]]:
     """As many rows as `max_steps` sees, drawn by the seed, or all of them."""
-    rows: list[dict[str, Any]] = work.rows.to_pylist()
-    if work.config.max_steps > 0:
-        num_used = min(len(rows), work.config.max_steps * rows_per_step(work.config))
-        drawn = np.random.default_rng(work.config.seed).permutation(len(rows))[:num_used]
+    rows: list[dict[str, Any]] = plan.rows.to_pylist()
+    if plan.config.max_steps > 0:
+        num_used = min(len(rows), plan.config.max_steps * rows_per_step(plan.config))
+        drawn = np.random.default_rng(plan.config.seed).permutation(len(rows))[:num_used]
         rows = [rows[number] for number in drawn]
     return rows
 
 
 def _kept_margins(
-    work: Work, rows: Sequence[Mapping[str, Any]], model: Any, processor: Any, scratch: Path
+    plan: RunPlan, rows: Sequence[Mapping[str, Any]], model: Any, processor: Any, scratch: Path
 ) -> list[float]:
     """Of the start adapter; a resumed run reads what the first one found."""
     file = scratch / _KEPT
@@ -98,7 +98,7 @@ def _kept_margins(
         return found
     log.info("kept_margins_measuring", rows=len(rows))
     kept = row_margins(
-        model, AnswerCollator(processor), rows, work.items, batch_size=work.config.batch_size
+        model, AnswerCollator(processor), rows, plan.items, batch_size=plan.config.batch_size
     )
     if is_main():
         scratch.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ def _kept_margins(
     return kept
 
 
-class AskedTwoWays:
+class PromptPairs:
     """Gives the trainer's rows their prompts and pictures, when they are used."""
 
     def __init__(self, items: Mapping[ItemId, Item], titles: HostileTitles) -> None:
@@ -129,8 +129,8 @@ class AskedTwoWays:
         return {"prompts": prompts, "kept": list(columns["kept"])}
 
 
-class TwoWaysCollator:
-    """Batches rows of `AskedTwoWays`."""
+class PromptPairCollator:
+    """Batches rows of `PromptPairs`."""
 
     def __init__(self, processor: Any) -> None:
         """`processor` is the base model's."""
@@ -146,7 +146,7 @@ class TwoWaysCollator:
         }
 
 
-class HardeningTrainer(StopsAtABrokenLoss):
+class HardeningTrainer(NonFiniteLossGuard):
     """transformers' trainer with the loss of this stage."""
 
     def __init__(self, *, answers: AnswerTokens, hostile_weight: float, **options: Any) -> None:

@@ -22,14 +22,14 @@ from torch.nn.functional import cross_entropy
 from transformers import TrainingArguments
 
 from model_training.finetune.hostile_titles import UNCHANGED, HostileTitles
-from model_training.finetune.run_plan import Work
+from model_training.finetune.run_plan import RunPlan
 from model_training.finetune.trainer import (
-    StopsAtABrokenLoss,
+    NonFiniteLossGuard,
+    add_callbacks,
     hostile_titles,
     load_model,
     train_and_save,
     trainer_arguments,
-    use_our_callbacks,
 )
 from services.core.errors import ArtifactMismatch
 from services.core.prompts import Messages, scoring_messages
@@ -38,34 +38,34 @@ from services.core.scoring import AnswerTokens
 from services.engines.rendering import answer_tokens, chat_content, pictures, render
 
 
-def fit(work: Work, scratch: Path, trained: Path) -> None:
-    """Train listwise from the start adapter; see `stage_trainer`.
+def fit(plan: RunPlan, scratch: Path, trained: Path) -> None:
+    """Train listwise from the start adapter; see `trainer.py`.
 
     Resumes from the last checkpoint in `scratch`. Raises ArtifactMismatch if the examples hold too
     few negatives for a group.
     """
-    group_rows(work.rows, work.config.rank_negatives)  # refused before a weight is loaded
-    model, processor = load_model(work)
-    train_and_save(build_trainer(work, model, processor, scratch), work, scratch, trained)
+    group_rows(plan.rows, plan.config.rank_negatives)  # refused before a weight is loaded
+    model, processor = load_model(plan)
+    train_and_save(build_trainer(plan, model, processor, scratch), plan, scratch, trained)
 
 
-def build_trainer(work: Work, model: Any, processor: Any, scratch: Path) -> "ListwiseTrainer":
+def build_trainer(plan: RunPlan, model: Any, processor: Any, scratch: Path) -> "ListwiseTrainer":
     """The trainer over the groups, checkpointing and logging into `scratch`."""
-    groups = group_rows(work.rows, work.config.rank_negatives)
+    groups = group_rows(plan.rows, plan.config.rank_negatives)
     trainer = ListwiseTrainer(
         model=model,
         # No labels: the target is the first of its group.
-        args=TrainingArguments(**trainer_arguments(work.config, scratch), label_names=[]),
+        args=TrainingArguments(**trainer_arguments(plan.config, scratch), label_names=[]),
         data_collator=GroupCollator(processor),
         train_dataset=Dataset.from_list(groups).with_transform(
-            GroupsWithPictures(work.items, hostile_titles(work))
+            GroupsWithImages(plan.items, hostile_titles(plan))
         ),
         processing_class=processor,
         answers=answer_tokens(processor),
-        group_size=1 + work.config.rank_negatives,
-        temperature=work.config.rank_temperature,
+        group_size=1 + plan.config.rank_negatives,
+        temperature=plan.config.rank_temperature,
     )
-    use_our_callbacks(trainer, work)
+    add_callbacks(trainer, plan)
     return trainer
 
 
@@ -100,7 +100,7 @@ def group_rows(rows: pa.Table, num_negatives: int) -> list[dict[str, Any]]:
     return groups
 
 
-class GroupsWithPictures:
+class GroupsWithImages:
     """Gives the trainer's groups their prompts and pictures, when they are used."""
 
     def __init__(self, items: Mapping[ItemId, Item], titles: HostileTitles = UNCHANGED) -> None:
@@ -150,7 +150,7 @@ class GroupCollator:
         return dict(batch)
 
 
-class ListwiseTrainer(StopsAtABrokenLoss):
+class ListwiseTrainer(NonFiniteLossGuard):
     """transformers' trainer with the loss of this stage."""
 
     def __init__(

@@ -15,38 +15,38 @@ from trl import SFTConfig, SFTTrainer
 from model_training.finetune.collation import AnswerCollator
 from model_training.finetune.distributed import is_main
 from model_training.finetune.peft_methods import new_adapter
-from model_training.finetune.run_plan import Work, checkpoints
+from model_training.finetune.run_plan import RunPlan, checkpoints
 from model_training.finetune.trainer import (
-    RowsWithPictures,
-    StopsAtABrokenLoss,
+    NonFiniteLossGuard,
+    RowsWithImages,
+    add_callbacks,
     hostile_titles,
     load_model,
     rows_per_step,
     train_and_save,
     trainer_arguments,
-    use_our_callbacks,
 )
 
 log = structlog.get_logger(__name__)
 
 
-def fit(work: Work, scratch: Path, trained: Path) -> None:
-    """Fine-tune; see `stage_trainer`. Resumes from the last checkpoint in `scratch`."""
-    model, processor = load_model(work)
-    trainer = build_trainer(work, model, processor, scratch)
+def fit(plan: RunPlan, scratch: Path, trained: Path) -> None:
+    """Fine-tune; see `trainer.py`. Resumes from the last checkpoint in `scratch`."""
+    model, processor = load_model(plan)
+    trainer = build_trainer(plan, model, processor, scratch)
     if is_main():
         found = checkpoints(scratch)
         log.info(
             "training_started",
-            stage=work.stage,
-            rows=work.rows.num_rows,
-            rows_per_step=rows_per_step(work.config),
+            stage=plan.stage,
+            rows=plan.rows.num_rows,
+            rows_per_step=rows_per_step(plan.config),
             resumed=found[-1].name if found else "",
         )
-    train_and_save(trainer, work, scratch, trained)
+    train_and_save(trainer, plan, scratch, trained)
 
 
-class AnswerTrainer(StopsAtABrokenLoss, SFTTrainer):  # type: ignore[misc]  # trl is untyped
+class AnswerTrainer(NonFiniteLossGuard, SFTTrainer):  # type: ignore[misc]  # trl is untyped
     """TRL's trainer with a loss in which the two answers may count differently."""
 
     def __init__(self, *, yes: int, weights: tuple[float, float], **kwargs: Any) -> None:
@@ -89,25 +89,25 @@ def answer_weights(
     return 1 / mean, positive_weight / mean
 
 
-def build_trainer(work: Work, model: Any, processor: Any, scratch: Path) -> AnswerTrainer:
+def build_trainer(plan: RunPlan, model: Any, processor: Any, scratch: Path) -> AnswerTrainer:
     """The trainer over the rows, checkpointing and logging into `scratch`."""
-    columns = {name: work.rows[name].to_pylist() for name in ("item_id", "preference", "label")}
+    columns = {name: plan.rows[name].to_pylist() for name in ("item_id", "preference", "label")}
     num_positive = sum(columns["label"])
     collate = AnswerCollator(processor)
     trainer = AnswerTrainer(
         yes=collate.answers.yes,
         weights=answer_weights(
-            len(columns["label"]) - num_positive, num_positive, work.config.positive_weight
+            len(columns["label"]) - num_positive, num_positive, plan.config.positive_weight
         ),
         model=model,
         # Truncation would silently cut pictures or the answer.
-        args=SFTConfig(**trainer_arguments(work.config, scratch), max_length=None),
+        args=SFTConfig(**trainer_arguments(plan.config, scratch), max_length=None),
         data_collator=collate,
         train_dataset=Dataset.from_dict(columns).with_transform(
-            RowsWithPictures(work.items, hostile_titles(work))
+            RowsWithImages(plan.items, hostile_titles(plan))
         ),
         processing_class=processor,
-        peft_config=new_adapter(work.config),
+        peft_config=new_adapter(plan.config),
     )
-    use_our_callbacks(trainer, work)
+    add_callbacks(trainer, plan)
     return trainer

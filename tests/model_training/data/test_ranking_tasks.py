@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from model_training.data.protocols import PROTOCOLS
-from model_training.data.ranking_tasks import load_trials
+from model_training.data.ranking_tasks import load_ranking_tasks
 from services.core.artifacts import Artifact
 from services.core.errors import ArtifactMismatch, EmptyDataset, InputError
 from services.core.splits import split_users
@@ -53,18 +53,18 @@ def rewrite(world: str, change, *, honest: bool) -> None:
 @pytest.mark.parametrize("part", ["test", "validation"])
 def test_every_user_of_a_part_gets_one_trial_with_twenty_negatives(world, protocol, part):
     histories = some_histories()
-    trials = load_trials(world, protocol, part).trials
+    tasks = load_ranking_tasks(world, protocol, part).tasks
 
     split = split_users(list(histories))
-    assert [t.user_id for t in trials] == sorted(u for u in histories if split[u] == part)
-    for trial in trials:
-        assert len(set(trial.negatives)) == 20
-        assert not set(trial.negatives) & set(histories[trial.user_id])
+    assert [t.user_id for t in tasks] == sorted(u for u in histories if split[u] == part)
+    for task in tasks:
+        assert len(set(task.negatives)) == 20
+        assert not set(task.negatives) & set(histories[task.user_id])
 
 
 def test_the_chrono_target_is_the_last_item(world: str):
-    for trial in load_trials(world, "chrono-uniform").trials:
-        assert (*trial.history, trial.target) == tuple(some_histories()[trial.user_id])
+    for task in load_ranking_tasks(world, "chrono-uniform").tasks:
+        assert (*task.history, task.target) == tuple(some_histories()[task.user_id])
 
 
 def test_the_paper_target_hides_what_came_after_it(tmp_path: Path):
@@ -72,28 +72,28 @@ def test_the_paper_target_hides_what_came_after_it(tmp_path: Path):
     histories = {f"u{n}": [*everyone, f"i{n + 7}", f"i{n + 8}"] for n in range(30)}
     write_world(str(tmp_path), histories)
 
-    for trial in load_trials(str(tmp_path), "paper").trials:
-        assert (*trial.history, trial.target) == tuple(everyone)
-        assert not set(trial.negatives) & set(histories[trial.user_id])
+    for task in load_ranking_tasks(str(tmp_path), "paper").tasks:
+        assert (*task.history, task.target) == tuple(everyone)
+        assert not set(task.negatives) & set(histories[task.user_id])
 
 
 def test_the_whole_catalogue_needs_no_negatives(world: str):
-    trials = load_trials(world, "full").trials
+    tasks = load_ranking_tasks(world, "full").tasks
 
-    assert [trial.negatives for trial in trials] == [()] * 3
+    assert [task.negatives for task in tasks] == [()] * 3
 
 
 def test_popular_negatives_are_items_that_somebody_is_seen_to_take(tmp_path: Path):
     write_world(str(tmp_path), some_histories(), num_items=400)
 
     taken = {item for history in some_histories().values() for item in history}
-    for trial in load_trials(str(tmp_path), "chrono-popularity").trials:
-        assert set(trial.negatives) <= taken
+    for task in load_ranking_tasks(str(tmp_path), "chrono-popularity").tasks:
+        assert set(task.negatives) <= taken
 
 
 def test_test_and_validation_users_have_files_of_their_own(world: str):
     for part in ("test", "validation"):
-        load_trials(world, "chrono-era", part)
+        load_ranking_tasks(world, "chrono-era", part)
 
     assert Artifact(world, "negatives-chrono-era").exists()
     assert Artifact(world, "negatives-chrono-era-validation").exists()
@@ -103,17 +103,17 @@ def test_test_and_validation_users_have_files_of_their_own(world: str):
 def test_another_order_of_users_freezes_the_same_negatives(world: str, tmp_path: Path, protocol):
     other = write_world(str(tmp_path / "other"), dict(reversed(some_histories().items())))
 
-    assert load_trials(other, protocol).trials == load_trials(world, protocol).trials
+    assert load_ranking_tasks(other, protocol).tasks == load_ranking_tasks(world, protocol).tasks
 
 
 def test_another_process_freezes_the_same_negatives(world: str, tmp_path: Path):
     other = write_world(str(tmp_path / "other"), some_histories())
     program = (
-        "from model_training.data.ranking_tasks import load_trials\n"
-        f"load_trials({other!r}, 'chrono-popularity')"
+        "from model_training.data.ranking_tasks import load_ranking_tasks\n"
+        f"load_ranking_tasks({other!r}, 'chrono-popularity')"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[3])
-    load_trials(world, "chrono-popularity")
+    load_ranking_tasks(world, "chrono-popularity")
 
     hashes = [
         Artifact(data, "negatives-chrono-popularity").manifest().definition["sha256"]
@@ -123,21 +123,21 @@ def test_another_process_freezes_the_same_negatives(world: str, tmp_path: Path):
 
 
 def test_the_negatives_of_chrono_uniform_are_those_of_the_first_release(world: str):
-    load_trials(world, "chrono-uniform")
+    load_ranking_tasks(world, "chrono-uniform")
 
     definition = Artifact(world, "negatives-chrono-uniform").manifest().definition
     assert definition["sha256"] == FROZEN_SHA256
 
 
 def test_negatives_that_were_tampered_with_are_refused(world: str):
-    load_trials(world, "chrono-uniform")
+    load_ranking_tasks(world, "chrono-uniform")
 
     def swap(rows):
         rows[0]["negatives"][:2] = rows[0]["negatives"][1::-1]
 
     rewrite(world, swap, honest=False)
     with pytest.raises(ArtifactMismatch, match="not those that were frozen"):
-        load_trials(world, "chrono-uniform")
+        load_ranking_tasks(world, "chrono-uniform")
 
 
 def take_from_history(rows):
@@ -182,23 +182,23 @@ def take_a_training_user(rows):
     ],
 )
 def test_rows_that_cannot_be_are_refused_whatever_their_hash(world: str, change, reason):
-    load_trials(world, "chrono-uniform")
+    load_ranking_tasks(world, "chrono-uniform")
     rewrite(world, change, honest=True)
 
     with pytest.raises(ArtifactMismatch, match=reason):
-        load_trials(world, "chrono-uniform")
+        load_ranking_tasks(world, "chrono-uniform")
 
 
 def test_new_interactions_get_new_negatives(world: str):
-    before = load_trials(world, "chrono-uniform").fingerprint
+    before = load_ranking_tasks(world, "chrono-uniform").fingerprint
     write_interactions(world, some_histories(20))
 
-    assert load_trials(world, "chrono-uniform").fingerprint != before
+    assert load_ranking_tasks(world, "chrono-uniform").fingerprint != before
 
 
 def test_an_unknown_protocol_is_refused_with_the_known_ones(world: str):
     with pytest.raises(InputError, match="choose from chrono-uniform"):
-        load_trials(world, "chrono-unifrom")
+        load_ranking_tasks(world, "chrono-unifrom")
 
 
 @pytest.mark.parametrize("protocol", ["chrono-uniform", "full"])
@@ -206,7 +206,7 @@ def test_a_catalogue_too_small_for_negatives_is_refused(tmp_path: Path, protocol
     write_world(str(tmp_path), {"u1": ["i1", "i2"]}, num_items=10)
 
     with pytest.raises(EmptyDataset, match="fewer than 20 negative samples"):
-        load_trials(str(tmp_path), protocol)
+        load_ranking_tasks(str(tmp_path), protocol)
 
 
 def test_a_user_without_a_task_is_counted_and_the_others_keep_theirs(tmp_path: Path):
@@ -215,12 +215,12 @@ def test_a_user_without_a_task_is_counted_and_the_others_keep_theirs(tmp_path: P
     first = next(user for user in sorted(histories) if split[user] == "test")
     write_world(str(tmp_path), histories | {first: ["i1"]})
 
-    tasks = load_trials(str(tmp_path), "chrono-uniform")
-    assert (len(tasks.trials), tasks.num_refused) == (2, 1)
+    frozen = load_ranking_tasks(str(tmp_path), "chrono-uniform")
+    assert (len(frozen.tasks), frozen.num_refused) == (2, 1)
 
 
 def test_no_validation_user_is_refused(tmp_path: Path):
     write_world(str(tmp_path), {"u1": ["i1", "i2"]})
 
     with pytest.raises(EmptyDataset, match="no validation user of 1 users"):
-        load_trials(str(tmp_path), "chrono-uniform", "validation")
+        load_ranking_tasks(str(tmp_path), "chrono-uniform", "validation")

@@ -1,7 +1,7 @@
 """Measuring the demo model: a writer that errs is marked down, a perfect one is not."""
 
 from model_training.demo.attributes import VALUES
-from model_training.demo.lessons import fold
+from model_training.demo.chats import preference_of
 from model_training.demo.measure import (
     measure,
     share_named,
@@ -47,7 +47,9 @@ def test_a_summary_that_names_two_values_of_an_attribute_is_not_right() -> None:
 def test_preferences_by_the_rule_name_nearly_all_dominant_values_and_anothers_do_not() -> None:
     world = a_world()
     by_rule = [
-        preference_sentence(fold([world.items[choice].attributes for choice in user.choices[:-1]]))
+        preference_sentence(
+            preference_of([world.items[choice].attributes for choice in user.choices[:-1]])
+        )
         for user in world.users
     ]
 

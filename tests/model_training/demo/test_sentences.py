@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from model_training.demo.attributes import Attributes
-from model_training.demo.lessons import fold
+from model_training.demo.chats import preference_of
 from model_training.demo.sentences import (
     Liking,
     dominant_values,
@@ -96,7 +96,7 @@ def test_the_text_of_a_preference_is_the_whole_state() -> None:
     for length in range(1, 40):
         items = [draw_taste(rng) for _ in range(length)]
         shown = [item if rng.random() < 0.7 else item.without_cover() for item in items]
-        preference = fold(shown)
+        preference = preference_of(shown)
 
         assert parse_preference(preference_sentence(preference)) == preference
 
@@ -121,7 +121,7 @@ def test_the_rule_names_nearly_every_dominant_value_of_a_demo_history() -> None:
     named = []
     for user in world.users:
         history = [world.items[choice].attributes for choice in user.choices[:-1]]
-        text = preference_sentence(fold(history))
+        text = preference_sentence(preference_of(history))
         named += [value in named_values(text, n) for n, value in dominant_values(history).items()]
 
     assert sum(named) / len(named) >= 0.98

@@ -1,4 +1,4 @@
-"""The base training: its lessons ask what serving asks, its loss is on answers, its files load."""
+"""The base training: its chats ask what serving asks, its loss is on answers, its files load."""
 
 from pathlib import Path
 from random import Random
@@ -9,15 +9,15 @@ from safetensors import safe_open
 from transformers import AutoModelForImageTextToText
 
 from model_training.demo import train_base
-from model_training.demo.checkpoint import load_checkpoint
-from model_training.demo.lessons import (
+from model_training.demo.chats import (
     Mix,
     PooledCover,
-    direct_lesson,
-    preference_lesson,
-    question_lesson,
-    summary_lesson,
+    direct_chat,
+    preference_chat,
+    question_chat,
+    summary_chat,
 )
+from model_training.demo.checkpoint import load_checkpoint
 from model_training.demo.tokenizer import build_processor, build_tokenizer
 from services.core import prompts, scoring
 from services.core.images import prepare_image
@@ -42,26 +42,26 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def taught_text(processor, lesson) -> str:
+def taught_text(processor, chat) -> str:
     tokenizer = processor.tokenizer
-    ids = tokenizer([train_base.render(processor, lesson)], return_tensors="pt")["input_ids"]
+    ids = tokenizer([train_base.render(processor, chat)], return_tensors="pt")["input_ids"]
     opens = tokenizer.convert_tokens_to_ids("[/INST]")
     mask = train_base.answer_mask(ids, opens=opens, closes=tokenizer.eos_token_id)
     return tokenizer.decode(ids[mask])
 
 
 def test_only_the_answer_and_its_end_are_taught(processor) -> None:
-    lesson = summary_lesson(POOL, Random(1), with_cover=True, mix=MIX)
+    chat = summary_chat(POOL, Random(1), with_cover=True, mix=MIX)
 
-    assert taught_text(processor, lesson) == f" {lesson.turns[0][1]}</s>"
+    assert taught_text(processor, chat) == f" {chat.turns[0][1]}</s>"
 
 
 def test_every_answer_of_a_row_of_questions_is_taught(processor) -> None:
-    lesson = question_lesson(POOL, Random(1), with_cover=True)
+    chat = question_chat(POOL, Random(1), with_cover=True)
 
-    answers = [answer for _, answer in lesson.turns]
+    answers = [answer for _, answer in chat.turns]
     assert set(answers) <= {scoring.YES, scoring.NO}
-    assert taught_text(processor, lesson) == "".join(f" {answer}</s>" for answer in answers)
+    assert taught_text(processor, chat) == "".join(f" {answer}</s>" for answer in answers)
 
 
 def test_a_lesson_with_a_cover_is_rendered_as_the_processor_renders_it_for_serving(
@@ -73,8 +73,8 @@ def test_a_lesson_with_a_cover_is_rendered_as_the_processor_renders_it_for_servi
     text = processor.apply_chat_template(chat_content(messages), tokenize=False)
     served = processor(text=text, images=pictures(messages), return_tensors="pt")["input_ids"][0]
 
-    lesson = train_base.Lesson("summary", ((messages[0].text, "A."),), cover=0)
-    taught = processor.tokenizer(train_base.render(processor, lesson))["input_ids"]
+    chat = train_base.Chat("summary", ((messages[0].text, "A."),), cover=0)
+    taught = processor.tokenizer(train_base.render(processor, chat))["input_ids"]
 
     assert taught[: len(served)] == served.tolist()
 
@@ -88,9 +88,7 @@ def _world_items():
 def test_questions_are_answered_yes_about_half_of_the_time() -> None:
     rng = Random(3)
     answers = [
-        answer
-        for _ in range(200)
-        for _, answer in question_lesson(POOL, rng, with_cover=True).turns
+        answer for _ in range(200) for _, answer in question_chat(POOL, rng, with_cover=True).turns
     ]
 
     assert 0.42 < answers.count(scoring.YES) / len(answers) < 0.58
@@ -98,13 +96,13 @@ def test_questions_are_answered_yes_about_half_of_the_time() -> None:
 
 def test_no_lesson_ever_shows_the_scoring_question() -> None:
     rng = Random(5)
-    lessons = [
-        question_lesson(POOL, rng, with_cover=False),
-        preference_lesson(rng, MIX),
-        direct_lesson(rng, MIX),
+    chats = [
+        question_chat(POOL, rng, with_cover=False),
+        preference_chat(rng, MIX),
+        direct_chat(rng, MIX),
     ]
 
-    asked = " ".join(text for lesson in lessons for text, _ in lesson.turns)
+    asked = " ".join(text for chat in chats for text, _ in chat.turns)
     assert prompts.SCORING_QUESTION not in asked
     assert prompts.SCORING_PREFERENCE_OPENS not in asked
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from model_training.data.ranking_tasks import load_trials
+from model_training.data.ranking_tasks import load_ranking_tasks
 from model_training.evaluation import evaluate
 from model_training.evaluation.results import MODELS
 from services.core.artifacts import Artifact
@@ -34,10 +34,10 @@ async def test_every_test_user_is_scored_over_the_target_and_twenty_negatives(da
 
 
 async def test_a_model_that_knows_the_targets_is_perfect(data: str):
-    targets = {trial.target for trial in load_trials(data, "chrono-uniform").trials}
+    targets = {task.target for task in load_ranking_tasks(data, "chrono-uniform").tasks}
     kinds = {f'"a thing of kind {target[1:]}"' for target in targets}
     knowing = RecordingEngine(lambda message: float(any(kind in message.text for kind in kinds)))
-    found = (await ask(data, knowing)).outcomes["mllm"].metrics
+    found = (await ask(data, knowing)).models["mllm"].metrics
 
     assert found["hr@5"] == 1.0
     assert found["auc"] > 0.9
@@ -49,10 +49,10 @@ async def test_a_model_that_knows_the_targets_is_perfect(data: str):
 async def test_all_models_stand_side_by_side_in_their_order(data: str):
     result = await evaluate.run(data, RecordingEngine(lambda message: len(message.text) / 99))
 
-    assert tuple(result.outcomes) == MODELS
+    assert tuple(result.models) == MODELS
     assert result.facts["left_out"] == {}
-    for outcome in result.outcomes.values():
-        assert outcome.scores.shape == (3, 21)
+    for each in result.models.values():
+        assert each.scores.shape == (3, 21)
 
 
 async def test_without_preferences_the_cheap_models_are_evaluated_and_the_others_explained(
@@ -60,7 +60,7 @@ async def test_without_preferences_the_cheap_models_are_evaluated_and_the_others
 ):
     result = await evaluate.run(data_without_preferences, None)
 
-    assert tuple(result.outcomes) == MODELS[:-2]
+    assert tuple(result.models) == MODELS[:-2]
     assert set(result.facts["left_out"]) == {"mllm", "mllm-fusion"}
     assert "msr build-preferences" in result.facts["left_out"]["mllm"]
 
@@ -68,7 +68,7 @@ async def test_without_preferences_the_cheap_models_are_evaluated_and_the_others
 async def test_the_whole_catalogue_is_ranked_by_the_cheap_models(data: str):
     result = await evaluate.run(data, None, protocol="full", models=["item-knn", "random"])
 
-    knn = result.outcomes["item-knn"]
+    knn = result.models["item-knn"]
     assert knn.num_candidates.tolist() == [36, 36, 36]  # of 40 items, without the 4 taken before
     assert (knn.ranks < 36).all()
     assert {"auc", "auc_low", "auc_user", "hr@10", "mrr@10_low"} <= set(knn.metrics)
@@ -84,7 +84,7 @@ async def test_the_multimodal_model_cannot_rank_the_whole_catalogue(data: str):
 async def test_baselines_alone_need_neither_engine_nor_preferences(data_without_preferences: str):
     found = await evaluate.run(data_without_preferences, None, models=["random", "popularity"])
 
-    assert (tuple(found.outcomes), len(found.users)) == (("random", "popularity"), 3)
+    assert (tuple(found.models), len(found.users)) == (("random", "popularity"), 3)
 
 
 async def test_another_order_of_users_changes_nothing(data: str, tmp_path):
@@ -95,8 +95,8 @@ async def test_another_order_of_users_changes_nothing(data: str, tmp_path):
 
     here, there = [await evaluate.run(d, None, models=cheap) for d in (data, other)]
     assert here.users == there.users
-    assert {n: o.metrics for n, o in here.outcomes.items()} == {
-        n: o.metrics for n, o in there.outcomes.items()
+    assert {n: o.metrics for n, o in here.models.items()} == {
+        n: o.metrics for n, o in there.models.items()
     }
 
 
@@ -121,7 +121,7 @@ async def test_probabilities_are_the_calibrated_ones(data: str):
     engine = RecordingEngine(lambda message: 2.0, slope=0.5)
     result = await ask(data, engine)
 
-    mllm = result.outcomes["mllm"]
+    mllm = result.models["mllm"]
     assert mllm.raw_probabilities[0, 0] == pytest.approx(0.8808, abs=1e-4)
     assert mllm.probabilities[0, 0] == pytest.approx(0.7311, abs=1e-4)
     told = result.calibration["mllm"]
@@ -150,7 +150,7 @@ async def test_if_no_test_user_has_a_preference_the_cheap_models_are_evaluated(t
     write_world(str(tmp_path), users=[u for u in some_histories() if u not in test_users()])
     result = await evaluate.run(str(tmp_path), RecordingEngine())
 
-    assert "sasrec" in result.outcomes
+    assert "sasrec" in result.models
     assert "is a test user" in result.facts["left_out"]["mllm"]
 
 
@@ -170,7 +170,7 @@ async def test_a_rerun_asks_nothing_again_and_gives_the_same_numbers(data: str):
     second = await ask(data, silent)
 
     assert silent.asked == []
-    assert first.outcomes["mllm"].metrics == second.outcomes["mllm"].metrics
+    assert first.models["mllm"].metrics == second.models["mllm"].metrics
 
 
 async def test_a_killed_run_goes_on_behind_its_last_whole_shard(data: str):
@@ -217,10 +217,10 @@ async def test_another_users_preference_is_nobodys_own(data: str):
     engine = RecordingEngine()
     await ask(data, engine, ablate="user")
 
-    trials = load_trials(data, "chrono-uniform").trials
-    for row, trial in enumerate(trials):
+    tasks = load_ranking_tasks(data, "chrono-uniform").tasks
+    for row, task in enumerate(tasks):
         asked = engine.asked[21 * row : 21 * (row + 1)]
-        assert not [message for message in asked if f"Likes what {trial.user_id} " in message.text]
+        assert not [message for message in asked if f"Likes what {task.user_id} " in message.text]
     assert len({message.text.split("Likes what ")[1] for message in engine.asked}) == 3
 
 

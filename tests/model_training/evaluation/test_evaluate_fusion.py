@@ -35,7 +35,7 @@ async def test_fusion_with_margins_is_left_out_if_no_validation_user_has_a_prefe
     write_world(str(tmp_path), users=test_users())
     result = await evaluate.run(str(tmp_path), RecordingEngine())
 
-    assert "mllm" in result.outcomes
+    assert "mllm" in result.models
     assert "does not weigh the model's margin" in result.facts["left_out"]["mllm-fusion"]
 
 
@@ -67,7 +67,7 @@ def without_validation(tmp_path) -> str:
 async def test_without_validation_users_everything_but_fusion_is_evaluated(without_validation: str):
     result = await evaluate.run(without_validation, RecordingEngine())
 
-    assert tuple(result.outcomes) == tuple(name for name in MODELS if "fusion" not in name)
+    assert tuple(result.models) == tuple(name for name in MODELS if "fusion" not in name)
     assert "validation" in result.facts["left_out"]["mllm-fusion"]
 
 

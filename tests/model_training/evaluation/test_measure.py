@@ -7,25 +7,25 @@ from model_training.evaluation.measure import (
     calibration_of_fusion,
     compare_with_baselines,
     measure_calibration,
-    outcome_of_scores,
+    result_of_scores,
     with_probabilities,
 )
 from model_training.scoring.bootstrap import Bootstrap
 from services.core.scoring import Calibration, yes_probability
 
 
-def outcomes(**strengths: float):
+def results(**strengths: float):
     """Models whose targets score so much higher than negatives, for 200 users."""
     noise = np.random.default_rng(0).normal(size=(200, 21))
     ahead = np.eye(21)[0]
     return {
-        name: outcome_of_scores(noise + strength * ahead, Bootstrap(200))
+        name: result_of_scores(noise + strength * ahead, Bootstrap(200))
         for name, strength in strengths.items()
     }
 
 
 def test_every_metric_lies_in_its_interval():
-    metrics = outcomes(sasrec=1.5)["sasrec"].metrics
+    metrics = results(sasrec=1.5)["sasrec"].metrics
 
     names = [name for name in metrics if not name.endswith(("_low", "_high"))]
     assert len(names) == 11
@@ -34,7 +34,7 @@ def test_every_metric_lies_in_its_interval():
 
 
 def test_every_model_is_compared_with_the_best_baseline_but_itself():
-    found = compare_with_baselines(outcomes(popularity=0.5, sasrec=1.5, mllm=2.5), Bootstrap(200))
+    found = compare_with_baselines(results(popularity=0.5, sasrec=1.5, mllm=2.5), Bootstrap(200))
 
     against = {name: comparison["baseline"] for name, comparison in found.items()}
     assert against == {"popularity": "sasrec", "sasrec": "popularity", "mllm": "sasrec"}
@@ -43,17 +43,17 @@ def test_every_model_is_compared_with_the_best_baseline_but_itself():
 
 
 def test_the_multimodal_model_is_nobodys_baseline():
-    found = compare_with_baselines(outcomes(popularity=0.5, mllm=2.5), Bootstrap(200))
+    found = compare_with_baselines(results(popularity=0.5, mllm=2.5), Bootstrap(200))
 
     assert set(found) == {"mllm"}
 
 
 def test_probabilities_are_those_that_serving_gives():
-    outcome = outcomes(mllm=2.0)["mllm"]
+    result = results(mllm=2.0)["mllm"]
     calibration = Calibration(0.7, -1.2)
-    found = with_probabilities(outcome, calibration)
+    found = with_probabilities(result, calibration)
 
-    margin = float(outcome.scores[3, 4])
+    margin = float(result.scores[3, 4])
     assert found.raw_probabilities[3, 4] == pytest.approx(yes_probability(margin))
     assert found.probabilities[3, 4] == pytest.approx(calibration.probability(margin))
 
@@ -64,8 +64,8 @@ def test_a_fusion_of_balanced_classes_is_moved_to_the_share_of_targets():
     scores = rng.normal(size=(3000, 21)) - 0.5
     scores[:, 0] += 1
     calibration = calibration_of_fusion(20)
-    outcome = outcome_of_scores(scores, Bootstrap(3000, num_resamples=10))
-    found = measure_calibration(with_probabilities(outcome, calibration), calibration, 1 / 21)
+    result = result_of_scores(scores, Bootstrap(3000, num_resamples=10))
+    found = measure_calibration(with_probabilities(result, calibration), calibration, 1 / 21)
 
     assert found["ece_before"] > 0.3
     assert found["ece_after"] < 0.01

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from model_training.data.ranking_tasks import Trial
+from model_training.data.ranking_tasks import RankingTask
 from model_training.evaluation.score_with_rankers import (
     FEATURE_OF,
     rank_in_catalogue,
@@ -36,8 +36,8 @@ class NumberedRankers:
         return np.stack([np.full(len(FEATURES), value) for value in self._values])
 
 
-def a_trial(target="7", history=("9",), negatives=("1", "8")) -> Trial:
-    return Trial("u1", tuple(history), target, tuple(negatives))
+def a_task(target="7", history=("9",), negatives=("1", "8")) -> RankingTask:
+    return RankingTask("u1", tuple(history), target, tuple(negatives))
 
 
 @pytest.mark.parametrize("model", FEATURE_OF)
@@ -49,13 +49,13 @@ def test_every_single_ranker_reads_its_own_column(model: str):
 
 
 def test_features_are_read_with_the_target_first():
-    values = read_features(NumberedRankers(), [a_trial()])
+    values = read_features(NumberedRankers(), [a_task()])
 
     assert values[0, :, 0].tolist() == [7, 1, 8]
 
 
 def test_in_the_catalogue_what_the_user_took_before_is_no_rival():
-    found = rank_in_catalogue(NumberedRankers(), [a_trial()], {"sasrec": scorer_of("sasrec")})
+    found = rank_in_catalogue(NumberedRankers(), [a_task()], {"sasrec": scorer_of("sasrec")})
     ranking, sample = found["sasrec"]
 
     assert ranking.ranks.tolist() == [1]  # below "8", not below "9"
@@ -65,10 +65,8 @@ def test_in_the_catalogue_what_the_user_took_before_is_no_rival():
 
 
 def test_in_the_catalogue_a_constant_scorer_gets_what_chance_gets():
-    trials = [a_trial()] * 4000
-    found = rank_in_catalogue(
-        NumberedRankers(np.zeros(10)), trials, {"sasrec": scorer_of("sasrec")}
-    )
+    tasks = [a_task()] * 4000
+    found = rank_in_catalogue(NumberedRankers(np.zeros(10)), tasks, {"sasrec": scorer_of("sasrec")})
 
     for model in ("sasrec", "random"):
         ranking, _ = found[model]
@@ -81,9 +79,9 @@ def test_a_feature_that_is_no_number_is_refused():
     values[1] = np.nan
 
     with pytest.raises(ArtifactMismatch, match="candidate 1 of user 'u1' is nan"):
-        read_features(NumberedRankers(values), [a_trial()])
+        read_features(NumberedRankers(values), [a_task()])
 
 
 def test_an_item_that_the_rankers_do_not_know_is_refused():
     with pytest.raises(ArtifactMismatch, match="do not know item '11'"):
-        rank_in_catalogue(NumberedRankers(), [a_trial(target="11")], {})
+        rank_in_catalogue(NumberedRankers(), [a_task(target="11")], {})

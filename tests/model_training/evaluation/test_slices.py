@@ -3,7 +3,7 @@
 import pytest
 
 from model_training.data.protocols import find_protocol
-from model_training.data.ranking_tasks import load_trials
+from model_training.data.ranking_tasks import load_ranking_tasks
 from model_training.evaluation.slices import slice_users
 from services.core.splits import split_users
 from tests.artifact_builders import write_interactions, write_items
@@ -25,10 +25,10 @@ def slices(tmp_path):
         histories[user] = [f"i{number}" for number in range(7)] + ["i20"]
     write_items(str(tmp_path), {f"i{number}": "thing" for number in range(40)})
     write_interactions(str(tmp_path), histories)
-    trials = load_trials(str(tmp_path), "chrono-uniform").trials
-    found = slice_users(str(tmp_path), find_protocol("chrono-uniform"), trials)
+    tasks = load_ranking_tasks(str(tmp_path), "chrono-uniform").tasks
+    found = slice_users(str(tmp_path), find_protocol("chrono-uniform"), tasks)
     return {
-        name: {group: [trials[row].user_id for row in mask.nonzero()[0]] for group, mask in groups}
+        name: {group: [tasks[row].user_id for row in mask.nonzero()[0]] for group, mask in groups}
         for name, groups in found.items()
     }
 

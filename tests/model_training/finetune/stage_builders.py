@@ -17,7 +17,7 @@ from model_training.data.build_examples import SCHEMA
 from model_training.demo.checkpoint import load_checkpoint
 from model_training.finetune import run_plan
 from model_training.finetune.config import TrainConfig
-from model_training.finetune.run_plan import Stage, Work
+from model_training.finetune.run_plan import RunPlan, Stage
 from services.engines.adapter_manifest import MANIFEST
 from services.engines.checkpoints import fingerprint_checkpoint
 from tests.engines.conftest import a_manifest
@@ -71,20 +71,20 @@ def stage_config(base: Path, **values: Any) -> TrainConfig:
     )
 
 
-def stage_work(data: str, config: TrainConfig, stage: Stage, folder: Path) -> Work:
+def stage_plan(data: str, config: TrainConfig, stage: Stage, folder: Path) -> RunPlan:
     """A run over all examples of the data, from an adapter that is put into the folder."""
     build_examples.run(data, num_negatives=config.num_negatives)
     adapter = start_adapter(config.base_model, folder)
-    return run_plan.prepare(data, config, config.base_model, stage=stage, start_adapter=adapter)
+    return run_plan.plan_run(data, config, config.base_model, stage=stage, start_adapter=adapter)
 
 
 def require_same_weights_after_a_kill(
-    fit: Callable[[Work, Path, Path], None], work: Work, folder: Path
+    fit: Callable[[RunPlan, Path, Path], None], plan: RunPlan, folder: Path
 ) -> None:
     """Train, and again from the first of the two checkpoints: the weights must be the same."""
-    fit(work, folder / "scratch", folder / "whole")
+    fit(plan, folder / "scratch", folder / "whole")
     shutil.rmtree(folder / "scratch" / "checkpoint-2")
-    fit(work, folder / "scratch", folder / "resumed")
+    fit(plan, folder / "scratch", folder / "resumed")
 
     weights = "adapter_model.safetensors"
     whole, resumed = (load_file(folder / run / weights) for run in ("whole", "resumed"))

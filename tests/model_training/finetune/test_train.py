@@ -25,9 +25,9 @@ def config(checkpoint: Path) -> TrainConfig:
 
 @pytest.fixture
 def trainer(data_with_examples: str, config: TrainConfig, tmp_path: Path):
-    work = run_plan.prepare(data_with_examples, config, config.base_model)
-    work = replace(work, rows=work.rows.slice(0, 8))
-    return sft.build_trainer(work, *load_model(work), tmp_path / "scratch")
+    plan = run_plan.plan_run(data_with_examples, config, config.base_model)
+    plan = replace(plan, rows=plan.rows.slice(0, 8))
+    return sft.build_trainer(plan, *load_model(plan), tmp_path / "scratch")
 
 
 def test_only_the_language_model_is_adapted_and_nothing_else_is_trained(trainer):

@@ -16,7 +16,7 @@ from model_training.data import build_examples
 from model_training.data.example_checks import require_both_classes, require_sound_examples
 from model_training.finetune import train
 from model_training.finetune.config import TrainConfig
-from model_training.finetune.run_plan import checkpoints, prepare
+from model_training.finetune.run_plan import checkpoints, plan_run
 from model_training.finetune.stages import sft
 from model_training.finetune.trainer import load_model
 from services.core.errors import ArtifactMismatch, EmptyDataset, InputError, ModelUnusable
@@ -190,8 +190,8 @@ def test_a_loss_that_breaks_on_the_way_keeps_the_checkpoint_before_it(
     data_with_examples, config, tmp_path
 ):
     config = replace(config, max_steps=6, log_steps=100, checkpoint_steps=2)
-    work = prepare(data_with_examples, config, config.base_model)
-    trainer = sft.build_trainer(work, *load_model(work), tmp_path / "scratch")
+    plan = plan_run(data_with_examples, config, config.base_model)
+    trainer = sft.build_trainer(plan, *load_model(plan), tmp_path / "scratch")
     trainer.model.register_forward_pre_hook(_spoil_weights(trainer))
 
     with pytest.raises(ModelUnusable, match=r"at step 3; .*the checkpoint of step 2 is kept"):

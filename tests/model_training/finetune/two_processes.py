@@ -13,7 +13,7 @@ import torch
 
 from model_training.finetune import train
 from model_training.finetune.distributed import process_index
-from model_training.finetune.run_plan import prepare
+from model_training.finetune.run_plan import plan_run
 from model_training.finetune.stages import sft
 from model_training.finetune.trainer import load_model
 from services.core.records import Item, ItemId
@@ -41,11 +41,11 @@ class Recorded(Mapping[ItemId, Item]):
 def main(data: str, base: str) -> None:
     torch.set_num_threads(1)
     config = a_config(Path(base), max_steps=4, batch_size=2, evaluate_steps=2)
-    work = prepare(data, config, base)
-    rows = work.rows.take(_first_of_each_item(work.rows["item_id"].to_pylist()))
-    items = Recorded(work.items)
+    plan = plan_run(data, config, base)
+    rows = plan.rows.take(_first_of_each_item(plan.rows["item_id"].to_pylist()))
+    items = Recorded(plan.items)
     trainer = sft.build_trainer(
-        replace(work, rows=rows, items=items), *load_model(work), Path(data) / "unused"
+        replace(plan, rows=rows, items=items), *load_model(plan), Path(data) / "unused"
     )
     items.asked.clear()  # the trainer has looked at the first row
     for _ in trainer.get_train_dataloader():

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model_training.data.ranking_tasks import load_trials
+from model_training.data.ranking_tasks import load_ranking_tasks
 from model_training.rankers import fit_ranker, fit_retrieval
 from services.core.artifacts import Artifact
 from services.core.errors import ArtifactMismatch, EmptyDataset, EngineUnavailable, InputError
@@ -27,10 +27,8 @@ class MarginEngine:
     def __init__(self, data: str, right: float = 0.0, *, adapter: str = "a1") -> None:
         self.identity = EngineIdentity(model="m1", adapter=adapter)
         self.num_asked = 0
-        trials = load_trials(data, "chrono-uniform", part="validation").trials
-        self._targets = {
-            (trial.user_id, f'"a thing of kind {trial.target[1:]}"') for trial in trials
-        }
+        tasks = load_ranking_tasks(data, "chrono-uniform", part="validation").tasks
+        self._targets = {(task.user_id, f'"a thing of kind {task.target[1:]}"') for task in tasks}
         self._right = right
 
     async def score(self, messages):
@@ -90,7 +88,9 @@ async def test_fusion_stands_beside_every_feature_on_the_same_validation_users(f
 
     assert list(told["validation"]) == ["fusion", *FEATURES]
     assert set(told["validation"]["titles"]) == {"auc", "hr@5", "mrr@5"}
-    assert told["users"] == len(load_trials(fitted, "chrono-uniform", part="validation").trials)
+    assert told["users"] == len(
+        load_ranking_tasks(fitted, "chrono-uniform", part="validation").tasks
+    )
 
 
 async def test_a_margin_that_knows_the_target_is_weighed_most(fitted: str):

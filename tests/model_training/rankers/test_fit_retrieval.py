@@ -16,7 +16,7 @@ import pytest
 
 from model_training.data.inputs import read_histories
 from model_training.data.protocols import visible_histories
-from model_training.data.ranking_tasks import load_trials
+from model_training.data.ranking_tasks import load_ranking_tasks
 from model_training.rankers import fit_retrieval
 from model_training.rankers.fit_retrieval import ARTIFACTS
 from model_training.scoring.metrics import auc, rank_targets
@@ -232,13 +232,13 @@ def test_impossible_arguments_are_refused(data: str, options: dict[str, int]):
 @pytest.mark.skipif(not MICROLENS.is_dir(), reason="the MicroLens files are not here")
 def test_baselines_on_microlens_are_where_they_were_measured(tmp_path: Path):
     prepare_catalogue.run(MicroLens(MICROLENS), data=str(tmp_path))
-    trials = load_trials(str(tmp_path), "chrono-uniform").trials
+    tasks = load_ranking_tasks(str(tmp_path), "chrono-uniform").tasks
     rankers = untrained_rankers(str(tmp_path))
-    features = np.stack([rankers.features(trial.history, trial.candidates) for trial in trials])
-    labels = np.eye(1, 21).repeat(len(trials), axis=0)
+    features = np.stack([rankers.features(task.history, task.candidates) for task in tasks])
+    labels = np.eye(1, 21).repeat(len(tasks), axis=0)
 
     scores = dict(zip(FEATURES, np.moveaxis(features, 2, 0), strict=True))
-    assert len(trials) == 1433
+    assert len(tasks) == 1433
     for name, expected in {"popularity": 0.66, "neighbors": 0.72, "titles": 0.67}.items():
         assert auc(scores[name], labels) == pytest.approx(expected, abs=0.02)
     assert auc(scores["trending"], labels) == pytest.approx(0.81, abs=0.01)

@@ -8,13 +8,13 @@ import pytest
 import scipy.sparse as sp
 
 from model_training.rankers import fit_sasrec
-from model_training.rankers.fit_sasrec import SequentialConfig, fit, title_features
+from model_training.rankers.fit_sasrec import SasRecConfig, fit, title_features
 from services.core.errors import ModelUnusable
 from services.retrieval.sasrec import SasRecShape, Sequential
 
 NUM_ITEMS = 12
 SHAPE = SasRecShape(dim=16, num_layers=1, num_heads=2, max_history=8)
-QUICK = SequentialConfig(shape=SHAPE, dropout=0.0, num_epochs=12, batch_size=16, learning_rate=1e-2)
+QUICK = SasRecConfig(shape=SHAPE, dropout=0.0, num_epochs=12, batch_size=16, learning_rate=1e-2)
 
 
 def circles(num_users: int = 60, length: int = 6) -> list[list[int]]:
@@ -50,7 +50,7 @@ def test_the_same_seed_gives_the_same_weights():
 def test_a_run_killed_after_any_epoch_ends_with_the_weights_of_an_undisturbed_one(
     tmp_path: Path, monkeypatch
 ):
-    config = SequentialConfig(shape=SHAPE, num_epochs=5, batch_size=16)
+    config = SasRecConfig(shape=SHAPE, num_epochs=5, batch_size=16)
     whole = fit(circles(), NUM_ITEMS, [([3, 4], 5)], config=config)
     checkpoint = tmp_path / "sasrec.pt"
     save = fit_sasrec._save
@@ -118,7 +118,7 @@ def test_a_catalogue_of_one_term_has_no_features():
 
 @pytest.mark.parametrize("num_epochs", [1, 2, 9, 10, 11])
 def test_one_batch_of_users_trains_for_any_number_of_epochs(num_epochs: int):
-    config = SequentialConfig(shape=SHAPE, num_epochs=num_epochs)
+    config = SasRecConfig(shape=SHAPE, num_epochs=num_epochs)
 
     assert np.isfinite(fit(circles(5), NUM_ITEMS, [], config=config).item_vectors).all()
 
@@ -130,7 +130,7 @@ def test_histories_of_one_item_teach_nothing_and_do_no_harm():
 
 
 def test_a_loss_that_is_no_number_ends_the_training():
-    config = SequentialConfig(shape=SHAPE, num_epochs=9, learning_rate=1e30, max_gradient_norm=1e30)
+    config = SasRecConfig(shape=SHAPE, num_epochs=9, learning_rate=1e30, max_gradient_norm=1e30)
 
     with pytest.raises(ModelUnusable, match="loss is"):
         fit(circles(), NUM_ITEMS, [], config=config)

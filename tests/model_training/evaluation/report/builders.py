@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from model_training.evaluation.results import Evaluation, ModelOutcome, Slice
+from model_training.evaluation.results import Evaluation, ModelResult, Slice
 from model_training.scoring.metrics import auc, rank_targets
 
 # How far each model's targets stand above its negatives, in standard deviations.
@@ -36,12 +36,12 @@ def an_evaluation(
 ) -> Evaluation:
     """The models on one candidate set; with mllm there are probabilities, with two a comparison."""
     rng = np.random.default_rng(5)
-    outcomes = {
-        name: an_outcome(rng, STRENGTHS.get(name, 1.0), num_users, name.startswith("mllm"))
+    results = {
+        name: a_result(rng, STRENGTHS.get(name, 1.0), num_users, name.startswith("mllm"))
         for name in models
     }
     if protocol == "full":
-        outcomes = {name: of_catalogue(rng, outcome) for name, outcome in outcomes.items()}
+        results = {name: of_catalogue(rng, result) for name, result in results.items()}
     baseline = [name for name in models if not name.startswith("mllm")][-1:]
     compared = [name for name in models[-2:] if baseline and name not in baseline]
     return Evaluation(
@@ -49,7 +49,7 @@ def an_evaluation(
         users=tuple(f"u{number}" for number in range(num_users)),
         negatives="3f2a90c1d4e5",
         ablate=ablate,
-        outcomes=outcomes,
+        models=results,
         slices=some_slices(rng, num_users) if slices is None else slices,
         comparisons={name: a_comparison(baseline[0], difference, p_value) for name in compared},
         calibration={
@@ -61,9 +61,9 @@ def an_evaluation(
     )
 
 
-def an_outcome(
+def a_result(
     rng: np.random.Generator, strength: float, num_users: int, probable: bool
-) -> ModelOutcome:
+) -> ModelResult:
     scores = rng.normal(size=(num_users, 21))
     scores[:, 0] += strength
     labels = np.zeros(scores.shape, int)
@@ -73,7 +73,7 @@ def an_outcome(
     for k in (3, 5, 10):
         values |= {f"hr@{k}": ranking.hr(k), f"mrr@{k}": ranking.mrr(k)}
         values |= {f"ndcg@{k}": ranking.ndcg(k)}
-    return ModelOutcome(
+    return ModelResult(
         ranks=ranking.ranks,
         num_candidates=np.full(num_users, 21),
         metrics=with_intervals(values),
@@ -83,15 +83,15 @@ def an_outcome(
     )
 
 
-def of_catalogue(rng: np.random.Generator, outcome: ModelOutcome) -> ModelOutcome:
+def of_catalogue(rng: np.random.Generator, result: ModelResult) -> ModelResult:
     """The same among 9,000 candidates: ranks without scores, and no pooled AUC."""
-    ranks = np.minimum(outcome.ranks**3 + rng.integers(0, 20, outcome.ranks.size), 8999)
+    ranks = np.minimum(result.ranks**3 + rng.integers(0, 20, result.ranks.size), 8999)
     pooled = ("auc", "auc_low", "auc_high")
-    metrics = {name: value for name, value in outcome.metrics.items() if name not in pooled}
+    metrics = {name: value for name, value in result.metrics.items() if name not in pooled}
     for k in (3, 5, 10):
         hits = float(np.mean(ranks < k))
         metrics |= with_intervals({f"hr@{k}": hits})
-    return ModelOutcome(ranks, np.full(ranks.size, 9000), metrics)
+    return ModelResult(ranks, np.full(ranks.size, 9000), metrics)
 
 
 def with_intervals(values: Mapping[str, float]) -> dict[str, float]:
@@ -121,5 +121,5 @@ def a_slice(name: str, group: str, *, num_users: int = 300) -> dict[str, Sequenc
 
 def renamed(evaluation: Evaluation, model: str, name: str) -> Evaluation:
     """The same, with another name for one model."""
-    outcomes = {name if old == model else old: found for old, found in evaluation.outcomes.items()}
-    return replace(evaluation, outcomes=outcomes)
+    results = {name if old == model else old: found for old, found in evaluation.models.items()}
+    return replace(evaluation, models=results)

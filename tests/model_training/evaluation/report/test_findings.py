@@ -49,7 +49,7 @@ def test_a_model_that_is_worse_is_called_worse():
 
 def test_the_floor_is_named_with_its_numbers():
     evaluation = an_evaluation()
-    reached = evaluation.outcomes["popularity"].metrics
+    reached = evaluation.models["popularity"].metrics
 
     expected = f"popularity reaches AUC {reached['auc']:.3f} and HR@5 {reached['hr@5']:.3f}"
     assert expected in findings.trivial_rankers(evaluation)
@@ -97,7 +97,7 @@ def test_a_slice_counts_hits_of_its_own_users_and_says_when_they_are_few():
     evaluation = an_evaluation(models=("sasrec",), slices=a_slice("cold items", "new"))
     row = findings.slice_rows(evaluation, "cold items")[0]
 
-    hits = evaluation.outcomes["sasrec"].ranks[:7] < 5
+    hits = evaluation.models["sasrec"].ranks[:7] < 5
     assert (row.num_users, row.few) == (7, True)
     assert row.hit_rates["sasrec"].value == pytest.approx(hits.mean())
 
@@ -127,11 +127,11 @@ def test_a_roc_of_equal_scores_is_the_diagonal():
 
 
 def test_the_area_under_a_thinned_roc_is_still_the_auc():
-    outcome = an_evaluation(num_users=1000).outcomes["sasrec"]
+    result = an_evaluation(num_users=1000).models["sasrec"]
 
-    false_rate, true_rate = roc(outcome.scores)
+    false_rate, true_rate = roc(result.scores)
 
-    assert np.trapezoid(true_rate, false_rate) == pytest.approx(outcome.metrics["auc"], abs=2e-3)
+    assert np.trapezoid(true_rate, false_rate) == pytest.approx(result.metrics["auc"], abs=2e-3)
 
 
 def test_reliability_compares_what_is_promised_with_what_happens():

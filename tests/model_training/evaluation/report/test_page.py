@@ -79,13 +79,11 @@ def test_every_header_of_a_table_says_what_it_heads(page):
 
 
 def test_every_model_and_every_metric_stands_in_the_page_with_its_interval(page):
-    for model, outcome in an_evaluation().outcomes.items():
+    for model, result in an_evaluation().models.items():
         assert f"</span>{model}" in page
         for name in ("auc", "auc_user", "hr@3", "mrr@5", "ndcg@10"):
-            ends = outcome.metrics[f"{name}_low"], outcome.metrics[f"{name}_high"]
-            assert (
-                f"{outcome.metrics[name]:.3f}</span><small>[{ends[0]:.3f}, {ends[1]:.3f}]" in page
-            )
+            ends = result.metrics[f"{name}_low"], result.metrics[f"{name}_high"]
+            assert f"{result.metrics[name]:.3f}</span><small>[{ends[0]:.3f}, {ends[1]:.3f}]" in page
 
 
 @pytest.mark.parametrize("name", ["<script>alert(1)</script>", '"><b onload=x>', "$\\frac{$ & _x"])

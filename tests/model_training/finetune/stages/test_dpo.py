@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from model_training.finetune.config import TrainConfig
-from model_training.finetune.run_plan import Work
+from model_training.finetune.run_plan import RunPlan
 from model_training.finetune.stages import dpo
 from model_training.finetune.trainer import load_model
 from tests.model_training.finetune.stage_builders import (
     require_same_weights_after_a_kill,
     stage_config,
-    stage_work,
+    stage_plan,
 )
 
 
@@ -26,14 +26,14 @@ def config(checkpoint: Path) -> TrainConfig:
 
 
 @pytest.fixture
-def work(data: str, config: TrainConfig, tmp_path: Path) -> Work:
-    prepared = stage_work(data, config, "dpo", tmp_path / "start")
+def plan(data: str, config: TrainConfig, tmp_path: Path) -> RunPlan:
+    prepared = stage_plan(data, config, "dpo", tmp_path / "start")
     return replace(prepared, rows=prepared.rows.slice(0, 8))
 
 
 @pytest.fixture
-def trainer(work: Work, tmp_path: Path):
-    return dpo.build_trainer(work, *load_model(work), tmp_path / "scratch")
+def trainer(plan: RunPlan, tmp_path: Path):
+    return dpo.build_trainer(plan, *load_model(plan), tmp_path / "scratch")
 
 
 def test_the_first_loss_is_log_2_because_the_reference_is_the_start_adapter(trainer):
@@ -44,10 +44,10 @@ def test_the_first_loss_is_log_2_because_the_reference_is_the_start_adapter(trai
     assert losses[1] != pytest.approx(log(2), abs=1e-4)
 
 
-def test_the_start_adapter_is_no_reference_that_the_base_model_would_be(work, tmp_path):
+def test_the_start_adapter_is_no_reference_that_the_base_model_would_be(plan, tmp_path):
     """Else the test above would hold for a reference that is the base model, too."""
-    model, processor = load_model(work)
-    trainer = dpo.build_trainer(work, model, processor, tmp_path / "scratch")
+    model, processor = load_model(plan)
+    trainer = dpo.build_trainer(plan, model, processor, tmp_path / "scratch")
     batch = next(iter(trainer.get_train_dataloader()))
     asked = {name: values for name, values in batch.items() if name != "completion_mask"}
     with torch.no_grad():
@@ -80,17 +80,17 @@ def test_a_target_prefers_yes_and_a_negative_sample_no(trainer):
     assert [word.strip() for word in words] == ["Yes", "No"] * 2 + ["No", "Yes"] * 2
 
 
-def test_the_loss_falls_as_margins_move_towards_the_preferred_answers(work, tmp_path):
-    work = replace(work, config=replace(work.config, max_steps=10))
-    trainer = dpo.build_trainer(work, *load_model(work), tmp_path / "scratch")
+def test_the_loss_falls_as_margins_move_towards_the_preferred_answers(plan, tmp_path):
+    plan = replace(plan, config=replace(plan.config, max_steps=10))
+    trainer = dpo.build_trainer(plan, *load_model(plan), tmp_path / "scratch")
     trainer.train()
 
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert losses[-1] < 0.7 * log(2)
 
 
-def test_a_run_that_was_killed_goes_on_to_the_same_weights(work: Work, tmp_path: Path):
-    require_same_weights_after_a_kill(dpo.fit, work, tmp_path)
+def test_a_run_that_was_killed_goes_on_to_the_same_weights(plan: RunPlan, tmp_path: Path):
+    require_same_weights_after_a_kill(dpo.fit, plan, tmp_path)
     assert sorted(path.name for path in (tmp_path / "whole").iterdir()) == [
         "adapter_config.json",
         "adapter_model.safetensors",

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from model_training.finetune.collation import AnswerCollator
 from model_training.finetune.config import TrainConfig
-from model_training.finetune.run_plan import Work
+from model_training.finetune.run_plan import RunPlan
 from model_training.finetune.stages import listwise
 from model_training.finetune.stages.listwise import group_rows
 from model_training.finetune.trainer import load_model
@@ -21,7 +21,7 @@ from tests.model_training.finetune.stage_builders import (
     require_same_weights_after_a_kill,
     some_rows,
     stage_config,
-    stage_work,
+    stage_plan,
 )
 
 
@@ -31,14 +31,14 @@ def config(checkpoint: Path) -> TrainConfig:
 
 
 @pytest.fixture
-def work(data: str, config: TrainConfig, tmp_path: Path) -> Work:
-    prepared = stage_work(data, config, "rank", tmp_path / "start")
+def plan(data: str, config: TrainConfig, tmp_path: Path) -> RunPlan:
+    prepared = stage_plan(data, config, "rank", tmp_path / "start")
     return replace(prepared, rows=prepared.rows.slice(0, 16))
 
 
 @pytest.fixture
-def trainer(work: Work, tmp_path: Path):
-    return listwise.build_trainer(work, *load_model(work), tmp_path / "scratch")
+def trainer(plan: RunPlan, tmp_path: Path):
+    return listwise.build_trainer(plan, *load_model(plan), tmp_path / "scratch")
 
 
 def test_a_group_is_the_target_then_the_hard_then_the_uniform_negatives_of_one_user():
@@ -88,10 +88,10 @@ def test_a_high_temperature_makes_all_candidates_alike(trainer):
 
 
 @pytest.mark.parametrize("gradient_checkpointing", [False, True])
-def test_the_loss_falls(work: Work, tmp_path: Path, gradient_checkpointing: bool):
-    longer = replace(work.config, max_steps=12, gradient_checkpointing=gradient_checkpointing)
-    work = replace(work, config=longer)
-    trainer = listwise.build_trainer(work, *load_model(work), tmp_path / "scratch")
+def test_the_loss_falls(plan: RunPlan, tmp_path: Path, gradient_checkpointing: bool):
+    longer = replace(plan.config, max_steps=12, gradient_checkpointing=gradient_checkpointing)
+    plan = replace(plan, config=longer)
+    trainer = listwise.build_trainer(plan, *load_model(plan), tmp_path / "scratch")
     trainer.train()
 
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
@@ -105,30 +105,30 @@ def test_only_the_start_adapter_learns_on(trainer):
     assert all(".language_model." in name and "lora_" in name for name in learning)
 
 
-def test_on_its_way_it_is_validated_by_the_order_at_the_top(work: Work, tmp_path: Path):
-    work = replace(work, config=replace(work.config, evaluate_steps=1, num_checkpoints=3))
-    model, processor = load_model(work)
-    trainer = listwise.build_trainer(work, model, processor, tmp_path / "scratch")
+def test_on_its_way_it_is_validated_by_the_order_at_the_top(plan: RunPlan, tmp_path: Path):
+    plan = replace(plan, config=replace(plan.config, evaluate_steps=1, num_checkpoints=3))
+    model, processor = load_model(plan)
+    trainer = listwise.build_trainer(plan, model, processor, tmp_path / "scratch")
     trainer.train()
 
     logs = trainer.state.log_history
     found = [log[f"eval_{METRIC_AFTER_SFT}"] for log in logs if f"eval_{METRIC_AFTER_SFT}" in log]
-    rows = work.validation.to_pylist()
-    margins = row_margins(model, AnswerCollator(processor), rows, work.items, batch_size=4)
+    rows = plan.validation.to_pylist()
+    margins = row_margins(model, AnswerCollator(processor), rows, plan.items, batch_size=4)
     by_user = np.reshape(margins, (3, 4))  # the target first
     positions = 1 + (by_user > by_user[:, :1]).sum(axis=1)
     assert len(found) == 3  # the start adapter, and after each step
     assert found[-1] == pytest.approx(np.mean(1 / positions))
 
 
-def test_a_stage_that_gained_nothing_says_so(work: Work, tmp_path: Path):
-    config = replace(work.config, evaluate_steps=1, learning_rate=1e-12)
+def test_a_stage_that_gained_nothing_says_so(plan: RunPlan, tmp_path: Path):
+    config = replace(plan.config, evaluate_steps=1, learning_rate=1e-12)
     with capture_logs() as logs:
-        listwise.fit(replace(work, config=config), tmp_path / "scratch", tmp_path / "trained")
+        listwise.fit(replace(plan, config=config), tmp_path / "scratch", tmp_path / "trained")
 
     [told] = [entry for entry in logs if entry["event"] == "stage_gained_nothing"]
     assert told["best"] == told["at_the_start"]
 
 
-def test_a_run_that_was_killed_goes_on_to_the_same_weights(work: Work, tmp_path: Path):
-    require_same_weights_after_a_kill(listwise.fit, work, tmp_path)
+def test_a_run_that_was_killed_goes_on_to_the_same_weights(plan: RunPlan, tmp_path: Path):
+    require_same_weights_after_a_kill(listwise.fit, plan, tmp_path)

@@ -43,7 +43,7 @@ _OTHER_WORDS = (  # noqa: SIM905 - a list literal would take 160 lines
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class Chat:
     """One row: (what is asked, the right answer) turn by turn, and the pooled cover before it."""
 
     kind: str
@@ -62,15 +62,13 @@ class PooledCover:
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """How often lessons leave the demo world: titles of another, and tastes that turn wholly."""
+    """How often chats leave the demo world: titles of another, and tastes that turn wholly."""
 
     unfamiliar_titles: float
     new_tastes: float
 
 
-def summary_lesson(
-    pool: Sequence[PooledCover], rng: Random, *, with_cover: bool, mix: Mix
-) -> Lesson:
+def summary_chat(pool: Sequence[PooledCover], rng: Random, *, with_cover: bool, mix: Mix) -> Chat:
     """Describe one item."""
     number, attributes = _draw_item(pool, rng)
     if rng.random() < mix.unfamiliar_titles:
@@ -81,10 +79,10 @@ def summary_lesson(
         seen = attributes if with_cover else attributes.without_cover()
     asked = prompts.summary_messages(Item(ItemId("item"), title, b"cover" if with_cover else None))
     turns = ((asked[0].text, summary_sentence(seen)),)
-    return Lesson("summary", turns, number if with_cover else None)
+    return Chat("summary", turns, number if with_cover else None)
 
 
-def question_lesson(pool: Sequence[PooledCover], rng: Random, *, with_cover: bool) -> Lesson:
+def question_chat(pool: Sequence[PooledCover], rng: Random, *, with_cover: bool) -> Chat:
     """Questions about one item, one for each attribute that can be known, in any order.
 
     Without a cover they are soon learned, and teach what a question is; with covers alone, answers
@@ -100,28 +98,28 @@ def question_lesson(pool: Sequence[PooledCover], rng: Random, *, with_cover: boo
         turns.append((question.text, question.answer))
     item = f"{prompts.TITLE_OPENS}{title}{prompts.TITLE_CLOSES}"
     first = item + ("" if with_cover else prompts.NO_PICTURE) + turns[0][0]
-    return Lesson("question", ((first, turns[0][1]), *turns[1:]), number if with_cover else None)
+    return Chat("question", ((first, turns[0][1]), *turns[1:]), number if with_cover else None)
 
 
-def preference_lesson(rng: Random, mix: Mix) -> Lesson:
+def preference_chat(rng: Random, mix: Mix) -> Chat:
     """One step of the recurrence: the preference before, a block of 1 to 3 items, the one after."""
     block_size = rng.choice((BLOCK_SIZE, BLOCK_SIZE, BLOCK_SIZE, 2, 1))
     num_folded = BLOCK_SIZE * rng.choice((0, 0, 1, 1, 2, 2, 3, 4, 5))
     history = _draw_history(num_folded + block_size, rng, mix)
     folded, block = history[:num_folded], history[num_folded:]
-    previous = preference_sentence(fold(folded)) if folded else ""
+    previous = preference_sentence(preference_of(folded)) if folded else ""
     asked = prompts.preference_messages(previous, [_history_item(item, rng) for item in block])
-    return Lesson("preference", ((asked[0].text, preference_sentence(fold(history))),))
+    return Chat("preference", ((asked[0].text, preference_sentence(preference_of(history))),))
 
 
-def direct_lesson(rng: Random, mix: Mix) -> Lesson:
+def direct_chat(rng: Random, mix: Mix) -> Chat:
     """A longer history at once; the answer is what the recurrence would end with."""
     history = _draw_history(rng.randint(4, 15), rng, mix)
     asked = prompts.preference_messages("", [_history_item(item, rng) for item in history])
-    return Lesson("direct", ((asked[0].text, preference_sentence(fold(history))),))
+    return Chat("direct", ((asked[0].text, preference_sentence(preference_of(history))),))
 
 
-def fold(history: Sequence[Attributes]) -> dict[str, Liking]:
+def preference_of(history: Sequence[Attributes]) -> dict[str, Liking]:
     """The preference after a whole history, block by block."""
     preference: dict[str, Liking] = {}
     for start in range(0, len(history), BLOCK_SIZE):
