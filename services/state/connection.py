@@ -17,14 +17,16 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
-    ConnectionError as RedisConnectionError,
-)
-from redis.exceptions import (
+    ClusterDownError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
+)
+from redis.exceptions import (
+    ConnectionError as RedisConnectionError,
 )
 from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
@@ -36,6 +38,20 @@ from services.state.redis_health import Presence
 SCRIPTS = Path(__file__).parent / "scripts"
 MAX_CONNECTIONS = 64
 _PASSWORD_IN_QUERY = re.compile(r"\b(password)=[^&#]*", re.IGNORECASE)
+
+# `XREADGROUP` on a stream that is deleted: NOGROUP, and on Redis 7 while it waits the sentence.
+_NO_GROUP = re.compile("NOGROUP|the stream key no longer exists")
+# redis-py has no class of their own for these.
+_NOT_NOW = ("MISCONF", "NOREPLICAS", "UNBLOCKED")
+_UNAVAILABLE = (
+    RedisConnectionError,  # LOADING as well
+    RedisTimeoutError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ClusterDownError,  # MASTERDOWN as well
+    TryAgainError,
+    OSError,
+)
 
 T = TypeVar("T")
 Argument = str | bytes | int | float
@@ -170,16 +186,13 @@ class Connection:
         message = str(error)
         if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):
             self.presence.suspect()
-        if isinstance(
-            error,
-            RedisConnectionError | RedisTimeoutError | OutOfMemoryError | ReadOnlyError | OSError,
-        ) or message.startswith(("MISCONF", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "TRYAGAIN")):
+        if isinstance(error, ResponseError) and _NO_GROUP.search(message):
+            raise GroupMissing(message) from error
+        if isinstance(error, _UNAVAILABLE) or message.startswith(_NOT_NOW):
             raise StateUnavailable(
                 f"Redis at {self._location} does not serve ({type(error).__name__}: {message}); "
                 "start it or correct REDIS_URL"
             ) from error
-        if isinstance(error, ResponseError) and "NOGROUP" in message:
-            raise GroupMissing(message) from error
         raise StateError(f"Redis at {self._location} refused a command: {message}") from error
 
 

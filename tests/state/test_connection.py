@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from services.core.errors import InputError, StateError, StateUnavailable
-from services.state.connection import Connection, without_password
+from services.state.connection import Connection, GroupMissing, without_password
 from services.state.user_store import Store
 from tests.builders import an_interaction, put_items
 
@@ -58,6 +58,30 @@ async def test_a_command_that_redis_refuses_is_a_state_error(store: Store):
 
     with pytest.raises(StateError, match="integer"):
         await store.connection.call("INCR", "text")
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        ("NOGROUP No such key 'x'", GroupMissing),
+        ("UNBLOCKED the stream key no longer exists", GroupMissing),
+        ("UNBLOCKED force unblock from blocking operation", StateUnavailable),
+        ("CLUSTERDOWN The cluster is down", StateUnavailable),
+        ("MASTERDOWN Link with MASTER is down", StateUnavailable),
+        ("TRYAGAIN Multiple keys request during rehashing of slot", StateUnavailable),
+        ("MISCONF Errors writing to the AOF file", StateUnavailable),
+        ("NOREPLICAS Not enough good replicas to write", StateUnavailable),
+        ("READONLY You can't write against a read only replica", StateUnavailable),
+        ("NOPERM this user has no permissions", StateError),
+    ],
+)
+async def test_what_redis_says_becomes_an_error_of_the_right_kind(
+    store: Store, reply: str, error: type[StateError]
+):
+    with pytest.raises(StateError) as failure:
+        await store.connection.call("EVAL", "return redis.error_reply(ARGV[1])", 0, reply)
+
+    assert type(failure.value) is error
 
 
 async def test_a_redis_out_of_memory_is_unavailable(redis_url: str, store: Store):

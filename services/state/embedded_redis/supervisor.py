@@ -1,9 +1,9 @@
-"""Keeps an embedded Redis running while any program uses it, and stops it after the last one.
+"""Keeps an embedded Redis running while any program uses it, then stops it.
 
-Run by `embedded.py` as `python -I -S supervisor.py USERS_LOCK COMMAND...`; standard library only.
-Every program that uses the server holds a shared lock on the file USERS_LOCK. The kernel takes the
-lock back when a program ends, however it ends; this process then gets the exclusive lock and stops
-the server by SIGTERM, on which Redis brings everything to disk. A server that dies otherwise is
+`server.py` runs it as `python -I -S supervisor.py USERS_LOCK COMMAND...`; standard library only.
+Every program that uses the server holds a shared lock on the file USERS_LOCK. The kernel releases
+the lock when a program ends, even by a kill. This process then gets the exclusive lock and sends
+SIGTERM to the server, which writes all data to disk. If the server ends in any other way, it is
 started again.
 """
 
@@ -19,7 +19,7 @@ MAX_QUICK_EXITS = 3
 
 
 def main() -> int:
-    """Run the command until nobody holds the lock; 1 if it ends at once whenever it is started."""
+    """Run the command until no program holds the lock; 1 if it keeps ending at once."""
     lock_path, command = sys.argv[1], sys.argv[2:]
     unused = threading.Event()
     running: list[subprocess.Popen[bytes]] = []
@@ -34,11 +34,11 @@ def main() -> int:
     num_quick_exits = 0
     while not unused.is_set() and num_quick_exits < MAX_QUICK_EXITS:
         started = time.monotonic()
-        # The server inherits the lock that says a server runs in this folder (embedded.py).
+        # The server inherits the lock on `redis.running` (server.py).
         running[:] = [subprocess.Popen(command, close_fds=False)]  # noqa: S603
         if watcher.ident is None:
             watcher.start()
-        elif unused.is_set():  # set while no server ran to be stopped
+        elif unused.is_set():  # the last program left while no server ran
             running[0].terminate()
         running[0].wait()
         quick = time.monotonic() - started < QUICK_EXIT_SECONDS

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from services.core.errors import FolderNotWritable, StateUnavailable
 from services.core.records import ItemId
 from services.state.embedded_redis.server import EmbeddedRedis
 from services.state.user_store import Store
-from tests.builders import an_item
+from services.state.work_queue import Events
+from tests.builders import an_item, the_user
 
 HOLD = """
 import sys
@@ -143,6 +145,25 @@ async def test_a_folder_with_a_long_path_will_do(tmp_path: Path):
 
     async with EmbeddedRedis(folder) as url:
         assert await items_at(url, "i1") == {"i1"}
+
+
+@pytest.mark.parametrize("file", ["redis-6.2.aof", "redis-6.2-rewritten.aof"])
+async def test_the_append_only_file_of_redis_6_2_is_served_and_continued(tmp_path: Path, file: str):
+    shutil.copy(Path(__file__).with_name(file), tmp_path / "appendonly.aof")
+
+    async with EmbeddedRedis(tmp_path) as url:
+        assert await items_at(url, "i1") == {"i1"}
+        await put(url, "i2")
+
+    async with EmbeddedRedis(tmp_path) as url:
+        assert await items_at(url, "i1", "i2") == {"i1", "i2"}
+        store = await Store.open(url)
+        worker = Events(store, consumer="w")
+        await worker.create_groups()
+        waiting = await worker.read("users", count=9, block_seconds=1)
+        assert (await the_user(store)).item_ids[0] == "i1"
+        await store.close()
+    assert [(each.subject, each.version) for each in waiting][:1] == [("u1", "1")]
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path):
