@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from model_training.demo.attributes import Attributes
 from model_training.demo.world import DemoUser, DemoWorld
-from services.core.personas import Persona
+from services.core.data_folder.personas import Persona
 from services.core.recurrence import BLOCK_SIZE
 
 NUM_PERSONAS = 6

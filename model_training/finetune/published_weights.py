@@ -19,6 +19,8 @@ import torch
 from huggingface_hub import snapshot_download, split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 
+from services.core.data_folder.atomic_write import atomic_write, unfinished_file
+
 # What one file holds at most, and so how much is in memory twice while it is written.
 MAX_SHARD_BYTES = 5_000_000_000
 INDEX_FILE = "model.safetensors.index.json"
@@ -65,16 +67,13 @@ def write_weights(
     }
     split = split_torch_state_dict_into_shards(published, max_shard_size=max_shard_bytes)
     for file_name, names in split.filename_to_tensors.items():
-        unfinished = folder / f"{file_name}.unfinished"
         shard = {name: published[name].to(dtype).contiguous().clone() for name in names}
-        save_file(shard, unfinished, metadata={"format": "pt"})
-        unfinished.chmod(0o644)  # safetensors leaves it to its owner alone
-        unfinished.replace(folder / file_name)
+        with unfinished_file(folder / file_name) as unfinished:
+            save_file(shard, unfinished, metadata={"format": "pt"})
+            Path(unfinished).chmod(0o644)  # safetensors leaves it to its owner alone
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
-        unfinished = folder / f"{INDEX_FILE}.unfinished"
-        unfinished.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-        unfinished.replace(folder / INDEX_FILE)
+        atomic_write(folder / INDEX_FILE, f"{json.dumps(index, indent=2)}\n".encode())
 
 
 def write_whole_checkpoint(

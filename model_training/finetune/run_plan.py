@@ -20,8 +20,9 @@ from model_training.data.inputs import read_histories, read_items, require_same_
 from model_training.finetune import peft_methods
 from model_training.finetune.config import TrainConfig
 from model_training.finetune.distributed import is_main, num_processes
-from services.core.artifacts import Artifact, Manifest, fingerprint
+from services.core.artifacts import Artifact, Manifest
 from services.core.errors import ArtifactMismatch, EmptyDataset, InputError
+from services.core.fingerprint import fingerprint
 from services.core.prompts import SCORING_FINGERPRINT
 from services.core.records import Item, ItemId
 from services.engines.adapter_manifest import current_definition, require_servable

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
+from services.core.data_folder.atomic_write import unfinished_file
 from services.core.errors import ModelUnusable
 from services.retrieval.sasrec import SasRec, SasRecShape, Sequential, pad_histories
 
@@ -132,12 +133,10 @@ def title_features(
 
 def _save(state: dict[str, Any], checkpoint: Path) -> None:
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = checkpoint.with_name(f"{checkpoint.name}.unfinished")
-    with unfinished.open("wb") as file:
+    with unfinished_file(checkpoint) as unfinished, open(unfinished, "wb") as file:
         torch.save(state, file)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(unfinished, checkpoint)
 
 
 class _FeaturedSasRec(SasRec):

@@ -27,8 +27,9 @@ from tqdm import tqdm
 from services.batch.covers import COVER_ROW, Cover, CoverLoader
 from services.batch.filtering import Selection, select
 from services.batch.readers.source import Source, SourceItem, digest_source
-from services.core.artifacts import Artifact, ArtifactWriter, QuarantinedRow, Recipe, fingerprint
+from services.core.artifacts import Artifact, ArtifactWriter, QuarantinedRow, Recipe
 from services.core.errors import InputError
+from services.core.fingerprint import fingerprint
 from services.core.images import DEFAULT_IMAGE_SIZE
 from services.core.prompts import MAX_TITLE_CHARS
 from services.core.records import item_version

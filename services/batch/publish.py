@@ -17,8 +17,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from services.core.artifacts import MADE_BY, Artifact, Manifest, fingerprint
+from services.core.artifacts import MADE_BY, Artifact, Manifest
 from services.core.errors import ArtifactMismatch
+from services.core.fingerprint import fingerprint
 from services.core.prompts import PREFERENCE_FINGERPRINT
 from services.core.records import Interaction, Item, ItemId, UserId, derive_event_id
 from services.core.recurrence import BLOCK_SIZE, FoldedBlock, PreferenceState, split_blocks

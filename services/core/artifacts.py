@@ -15,9 +15,7 @@ folder or an object store.
 """
 
 import fcntl
-import hashlib
 import json
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -30,7 +28,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from services.core.data_folder.atomic_write import UNFINISHED_SUFFIX, atomic_write, unfinished_name
 from services.core.errors import ArtifactMismatch, ArtifactMissing, FolderNotWritable
+from services.core.fingerprint import fingerprint
 
 MANIFEST = "manifest.json"
 LOCK = "writer.lock"
@@ -70,12 +70,6 @@ def preferences_name(cut: str, *, direct: bool = False) -> str:
     return kind + {"last": "", "popular": "-popular", "none": "-whole"}[cut]
 
 
-def fingerprint(parts: Mapping[str, Any]) -> str:
-    """Digest of JSON-able parts, independent of key order: 16 hex digits."""
-    text = json.dumps(parts, sort_keys=True, ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 def absolute_root(root: str) -> str:
     """A data folder's path or URL in a form that means the same in every working directory."""
     filesystem, path = fsspec.core.url_to_fs(root)
@@ -87,13 +81,6 @@ def find_artifacts(root: str, pattern: str) -> list[str]:
     filesystem, base = fsspec.core.url_to_fs(str(root))
     found = filesystem.glob(f"{base.rstrip('/')}/{pattern}/{MANIFEST}")
     return sorted(str(path).split("/")[-2] for path in found)
-
-
-def write_whole(filesystem: fsspec.AbstractFileSystem, path: str, data: bytes) -> None:
-    """Write or replace a file; it is never seen in part."""
-    unfinished = _unfinished(path)
-    filesystem.pipe_file(unfinished, data)
-    filesystem.mv(unfinished, path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +268,7 @@ class ArtifactWriter:
         self._folder = f"{artifact._folder}/{recipe.fingerprint}"
         try:
             self._fs.makedirs(self._folder, exist_ok=True)
-            probe = _unfinished(f"{self._folder}/probe")
+            probe = unfinished_name(f"{self._folder}/probe")
             self._fs.pipe_file(probe, b"")
             self._fs.rm_file(probe)
         except OSError as error:
@@ -319,10 +306,10 @@ class ArtifactWriter:
         path = self._part("quarantine", shard)
         if quarantined:
             table = pa.Table.from_pylist([asdict(row) for row in quarantined], QUARANTINE_SCHEMA)
-            write_whole(self._fs, path, _parquet_bytes(table))
+            atomic_write(path, _parquet_bytes(table), self._fs)
         elif self._fs.exists(path):
             self._fs.rm_file(path)
-        write_whole(self._fs, self._part("part", shard), _parquet_bytes(rows))
+        atomic_write(self._part("part", shard), _parquet_bytes(rows), self._fs)
 
     def finish(self, num_shards: int, counts: Mapping[str, int]) -> Manifest:
         """Publish the shards 0 to num_shards - 1, then remove what older recipes left."""
@@ -341,7 +328,7 @@ class ArtifactWriter:
             num_quarantined=len(quarantined),
             quarantined=[asdict(row) for row in quarantined[:MAX_MANIFEST_QUARANTINE]],
         )
-        write_whole(self._fs, f"{self.artifact._folder}/{MANIFEST}", manifest.to_json().encode())
+        atomic_write(f"{self.artifact._folder}/{MANIFEST}", manifest.to_json().encode(), self._fs)
         self._remove_leftovers()
         return manifest
 
@@ -358,16 +345,11 @@ class ArtifactWriter:
             stale_folder = entry["type"] == "directory" and not entry["name"].endswith(
                 f"/{self.recipe.fingerprint}"
             )
-            if stale_folder or entry["name"].endswith(".unfinished"):
+            if stale_folder or entry["name"].endswith(UNFINISHED_SUFFIX):
                 self._fs.rm(entry["name"], recursive=True)
         for entry in self._fs.ls(self._folder, detail=True):
-            if entry["name"].endswith(".unfinished"):
+            if entry["name"].endswith(UNFINISHED_SUFFIX):
                 self._fs.rm_file(entry["name"])
-
-
-def _unfinished(path: str) -> str:
-    """Where a file is written before it takes its place; a name that no other process has."""
-    return f"{path}.{uuid.uuid4().hex}.unfinished"
 
 
 def _parquet_bytes(table: pa.Table) -> bytes:

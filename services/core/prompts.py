@@ -13,14 +13,13 @@ thousand image tokens) for every user. Titles, summaries and preferences are dat
 capped and quoted before they reach a prompt.
 """
 
-import hashlib
-import json
 import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
+from services.core.fingerprint import fingerprint
 from services.core.records import Item, ItemId
 
 MAX_TITLE_CHARS = 300
@@ -343,11 +342,6 @@ def _is_variation_selector(character: str) -> bool:
 # --- fingerprints --------------------------------------------------------------------------------
 
 
-def _fingerprint(parts: dict[str, object]) -> str:
-    text = json.dumps(parts, sort_keys=True, ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 _PROBE = Item(ItemId("probe"), "probe title")
 _PROBE_WITH_PICTURE = Item(ItemId("probe"), "probe title", b"probe picture")
 _PROBE_HISTORY = [HistoryItem("probe title", "probe summary")] * 2
@@ -359,7 +353,7 @@ def _rendered(messages: Messages) -> list[list[object]]:
 
 # Each fingerprint hashes rendered examples, so that any change of what a model would see counts,
 # be it wording, order, cleaning or limits.
-SUMMARY_FINGERPRINT = _fingerprint(
+SUMMARY_FINGERPRINT = fingerprint(
     {
         "text_only": _rendered(summary_messages(_PROBE)),
         "picture": _rendered(summary_messages(_PROBE_WITH_PICTURE)),
@@ -367,7 +361,7 @@ SUMMARY_FINGERPRINT = _fingerprint(
         "caps": [MAX_TITLE_CHARS],
     }
 )
-PREFERENCE_FINGERPRINT = _fingerprint(
+PREFERENCE_FINGERPRINT = fingerprint(
     {
         "first": _rendered(preference_messages("", _PROBE_HISTORY)),
         "later": _rendered(preference_messages("probe taste", _PROBE_HISTORY)),
@@ -375,7 +369,7 @@ PREFERENCE_FINGERPRINT = _fingerprint(
         "caps": [MAX_TITLE_CHARS, MAX_SUMMARY_CHARS, MAX_PREFERENCE_CHARS],
     }
 )
-SCORING_FINGERPRINT = _fingerprint(
+SCORING_FINGERPRINT = fingerprint(
     {
         "text_only": _rendered(scoring_messages("probe taste", _PROBE)),
         "picture": _rendered(scoring_messages("probe taste", _PROBE_WITH_PICTURE)),

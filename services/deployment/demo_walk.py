@@ -21,8 +21,8 @@ from model_training.demo.world import IMAGE_SIZE, DemoWorld, read_world, write_f
 from model_training.rankers import fit_ranker
 from services.batch import build_preferences, prepare_catalogue, summarize_images
 from services.batch.readers.plain import Plain
+from services.core.data_folder.personas import has_personas, write_personas
 from services.core.errors import EmptyDataset
-from services.core.personas import has_personas, write_personas
 from services.core.recurrence import BLOCK_SIZE
 from services.core.wire.interactions import InteractionIn
 from services.core.wire.recommend import RecommendResponse

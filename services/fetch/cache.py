@@ -2,14 +2,15 @@
 
     data/downloads/3f/3f2a9c...   the bytes of one URL, named by its digest
 
-Each file is written beside its place and renamed into it, so a file that exists is whole. The
-folder may be deleted at any time; the next run fetches again what it needs.
+A file that exists is whole. The folder may be deleted at any time; the next run fetches again what
+it needs.
 """
 
 import hashlib
 
 import fsspec
 
+from services.core.data_folder.atomic_write import atomic_write
 from services.core.errors import FolderNotWritable
 
 FOLDER = "downloads"
@@ -38,8 +39,7 @@ class DownloadCache:
         path = self._path(url)
         try:
             self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-            self._fs.pipe_file(f"{path}.unfinished", data)
-            self._fs.mv(f"{path}.unfinished", path)
+            atomic_write(path, data, self._fs)
         except OSError as error:
             raise FolderNotWritable(
                 f"cannot keep a download in {self._folder} ({error}); free some space or choose "

@@ -25,7 +25,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from services.core.artifacts import Artifact, fingerprint
+from services.core.artifacts import Artifact
+from services.core.fingerprint import fingerprint
 from services.core.records import ItemId
 from services.retrieval.artifact import Fitted, read
 from services.retrieval.features import FEATURES

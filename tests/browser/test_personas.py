@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from services.core.personas import FILE, Persona, write_personas
+from services.core.data_folder.personas import FILE, Persona, write_personas
 from services.state.user_store import Store
 from tests.api.builders import an_app, put_catalogue, put_user
 from tests.browser.chromium import PHONE, Watched, a_page

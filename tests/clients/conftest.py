@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from services.api.main import serve
-from services.core.personas import Persona, write_personas
+from services.core.data_folder.personas import Persona, write_personas
 from services.state.user_store import Store
 from tests.api.builders import an_app, put_catalogue, put_user
 from tests.clients.serving import ScriptedServer, scripted, served

@@ -2,7 +2,7 @@ from pathlib import Path
 
 from model_training.demo.personas import demo_personas
 from model_training.demo.world import DemoWorld, write_files
-from services.core.personas import read_personas, write_personas
+from services.core.data_folder.personas import read_personas, write_personas
 from services.deployment.demo_walk import open_demo_world
 
 

@@ -35,6 +35,7 @@ from model_training.finetune.trainer import (
     trainer_arguments,
 )
 from model_training.finetune.validation_callback import row_margins
+from services.core.data_folder.atomic_write import atomic_write
 from services.core.errors import InputError
 from services.core.prompts import scoring_messages
 from services.core.records import Item, ItemId
@@ -102,9 +103,7 @@ def _kept_margins(
     )
     if is_main():
         scratch.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps(kept), encoding="utf-8")
-        unfinished.rename(file)
+        atomic_write(file, json.dumps(kept).encode())
     return kept
 
 

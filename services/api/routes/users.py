@@ -13,6 +13,7 @@ from services.api.http.problems import INVALID_REQUEST, documented
 from services.api.route_guard import GuardedRoute, needs
 from services.core import wire
 from services.core.api_keys import Scope
+from services.core.data_folder.personas import read_personas
 from services.core.errors import (
     PersonasUnreadable,
     StateError,
@@ -20,7 +21,6 @@ from services.core.errors import (
     TooManyStreams,
     UnknownUser,
 )
-from services.core.personas import read_personas
 from services.core.records import Interaction, UserId
 from services.core.wire import console
 from services.state.records import UserRecord

@@ -16,7 +16,6 @@ Of a server without these labels the folders are read, where they are readable h
 addresses of the weights stand for them, and their P(Yes) is as the model says it.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -27,6 +26,7 @@ from typing import Any
 
 from services.core.drift import ScoreHistogram
 from services.core.errors import ArtifactMismatch, EngineUnavailable, ModelUnusable
+from services.core.fingerprint import fingerprint
 from services.core.scoring import NOT_CALIBRATED, Calibration
 from services.engines.adapter_manifest import (
     MANIFEST,
@@ -54,7 +54,7 @@ _LOADED_AT_RUN_TIME = re.compile(r".+@[0-9a-f]{16}")
 
 def labels(identity: EngineIdentity, adapters: Mapping[str, EngineIdentity]) -> list[str]:
     """The extra names of a server that serves these weights; `adapters`: name -> with adapter."""
-    names = [f"{_MODEL}{identity.model}", f"{_DEFINITION}{_definition_fingerprint()}"]
+    names = [f"{_MODEL}{identity.model}", f"{_DEFINITION}{fingerprint(current_definition())}"]
     if identity.adapter:
         names += [f"{_MERGED}{identity.adapter}", *_score_labels("", identity)]
     for name, adapted in sorted(adapters.items()):
@@ -234,10 +234,11 @@ class ModelList:
     def _require_servable(self, root: str, base: str) -> None:
         """`root` holds an adapter or a merged checkpoint."""
         definition = self._label(_DEFINITION)
-        if definition not in (None, _definition_fingerprint()):
+        current = fingerprint(current_definition())
+        if definition not in (None, current):
             raise ArtifactMismatch(
                 f"the server at {self._url} was started for definitions {definition}, this version "
-                f"has {_definition_fingerprint()}: prompts or answers differ; start the server "
+                f"has {current}: prompts or answers differ; start the server "
                 "with this version and an adapter that it trained"
             )
         if _is_readable(root) and (Path(root) / MANIFEST).is_file():
@@ -256,8 +257,3 @@ def _adapter_digest(root: str) -> str:
 def _is_readable(root: str) -> bool:
     # A relative path is relative to where the server was started; a hub name looks like one.
     return Path(root).is_absolute() and Path(root).is_dir() and os.access(root, os.R_OK | os.X_OK)
-
-
-def _definition_fingerprint() -> str:
-    text = json.dumps(current_definition(), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from services.core.personas import Persona, write_personas
+from services.core.data_folder.personas import Persona, write_personas
 from services.state.user_store import Store
 from tests.api.builders import an_app, put_user, send
 

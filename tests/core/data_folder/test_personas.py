@@ -2,14 +2,14 @@ from pathlib import Path
 
 import pytest
 
-from services.core.errors import PersonasUnreadable
-from services.core.personas import (
+from services.core.data_folder.personas import (
     MAX_PERSONAS,
     Persona,
     has_personas,
     read_personas,
     write_personas,
 )
+from services.core.errors import PersonasUnreadable
 
 ANN = Persona(user_id="ann", name="From foxes to owls", about="Begins with foxes.")
 

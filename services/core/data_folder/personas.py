@@ -14,7 +14,7 @@ from typing import Annotated
 import fsspec
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from services.core.artifacts import write_whole
+from services.core.data_folder.atomic_write import atomic_write
 from services.core.errors import PersonasUnreadable
 from services.core.wire.common import Id
 
@@ -71,7 +71,7 @@ def write_personas(data: str, personas: Sequence[Persona]) -> None:
     filesystem, path = _place(data)
     rows = [persona.model_dump() for persona in personas]
     text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
-    write_whole(filesystem, path, text.encode())
+    atomic_write(path, text.encode(), filesystem)
 
 
 def _place(data: str) -> tuple[fsspec.AbstractFileSystem, str]:
