@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO_DATA ?= data/demo
 PORT ?= 8000
 
-.PHONY: demo test test-docs test-slow test-browser screenshots test-node test-docker typescript-client chaos fuzz audit vllm-cpu test-vllm evaluate-microlens evaluate-demo api-reference lint format clean
+.PHONY: demo test test-docs test-slow test-browser screenshots test-node test-docker typescript-client test-upgrade chaos fuzz audit vllm-cpu test-vllm evaluate-microlens evaluate-demo api-reference lint format clean
 
 # pip takes a CPU build of this torch where one is offered. Elsewhere it may take the CUDA build,
 # which is larger and works as well.
@@ -97,6 +97,12 @@ test-docker: $(VENV)/dev.stamp
 # The fault tests in their long form: minutes of kills, restarts and cuts. SEED=n draws others.
 chaos: $(VENV)/serve.stamp
 	$(BIN)/msr bench chaos $(if $(SEED),--seed $(SEED)) --json
+
+# A data folder and a Redis made by an earlier commit, served by this tree: the same answers to 100
+# requests. Installs that commit beside this one (minutes).
+BASE ?= 1050b3e
+test-upgrade: $(VENV)/dev.stamp
+	$(BIN)/python .ci/check_upgrade.py $(BASE)
 
 # schemathesis over the whole OpenAPI document in its long form, without keys and with them.
 fuzz: $(VENV)/dev.stamp
