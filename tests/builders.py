@@ -17,7 +17,7 @@ from services.core.records import Interaction, Item, ItemId, UserId
 from services.core.recurrence import PreferenceState
 from services.core.scoring import AnswerLogprobs
 from services.engines.contract import EngineIdentity
-from services.state.records import Folded, UserRecord
+from services.state.records import UpdatedPreference, UserRecord
 from services.state.user_store import Store
 
 START_MS = 1_700_000_000_000
@@ -64,13 +64,15 @@ async def a_folded_user(store: Store, item_ids: Sequence[str], user_id: str = "u
     return await store.save_preference(folded_by_hand(record))
 
 
-def folded_by_hand(record: UserRecord, preference: str = "now") -> Folded:
+def folded_by_hand(record: UserRecord, preference: str = "now") -> UpdatedPreference:
     blocks, tail = recurrence.split_blocks(record.item_ids)
     folded = tuple(
         recurrence.FoldedBlock(block, f"after {number}")
         for number, block in enumerate(blocks, start=1)
     )
-    return Folded(record, PreferenceState(folded, tail), preference, record.version, "hand")
+    return UpdatedPreference(
+        record, PreferenceState(folded, tail), preference, record.version, "hand"
+    )
 
 
 class DigestEngine:

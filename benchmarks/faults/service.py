@@ -19,7 +19,7 @@ from services.core.records import Interaction, ItemId, UserId
 from services.core.recurrence import PreferenceState
 from services.deployment.assemble import DEMO_WEIGHTS
 from services.process.announce import LISTENING
-from services.state.records import Folded
+from services.state.records import UpdatedPreference
 from services.state.user_store import Store
 
 NUM_ITEMS = 60
@@ -87,4 +87,6 @@ async def _put(store: Store, user: str) -> None:
     # The number keeps apart who shares a taste, as a written preference would by its wording.
     state = PreferenceState[ItemId]((), (item_id,))
     preference = f"{taste} ({user})"
-    await store.save_preference(Folded(record, state, preference, record.version, "drawn"))
+    await store.save_preference(
+        UpdatedPreference(record, state, preference, record.version, "drawn")
+    )

@@ -22,7 +22,7 @@ import torch
 from benchmarks.support.msr_process import resident_bytes
 from services.core.artifacts import Recipe
 from services.core.records import ItemId
-from services.retrieval.artifact import Fitted, with_vectors, write
+from services.retrieval.artifact import RetrievalModel, with_vectors, write
 from services.retrieval.cheap_rankers import ARTIFACT, CheapRankers
 from services.retrieval.features import FEATURES
 from services.retrieval.item_knn import Neighbors
@@ -92,7 +92,7 @@ def write_synthetic(data: str, num_items: int) -> None:
     vectors /= np.float32(shape.dim**0.5)
     popularity = draw.zipf(1.5, num_items).clip(max=10**6)
     num_terms = max(TERMS_PER_TITLE, num_items // 10)
-    fitted = Fitted(
+    fitted = RetrievalModel(
         item_ids=[ItemId(f"item-{number:07d}") for number in range(num_items)],
         popularity=popularity,
         trending=popularity * draw.random(num_items),

@@ -15,7 +15,7 @@ from benchmarks.support.synthetic_catalogue import FIRST_TIMESTAMP_MS, draw_pref
 from services.core.records import Interaction, ItemId, UserId, derive_event_id
 from services.core.recurrence import FoldedBlock, PreferenceState, split_blocks
 from services.state.embedded_redis.server import EmbeddedRedis
-from services.state.records import Folded, UserRecord, writer_of
+from services.state.records import UpdatedPreference, UserRecord, writer_of
 from services.state.user_store import Store
 
 NUM_ITEMS = 20_000
@@ -70,13 +70,13 @@ def _history(user_id: UserId, num_interactions: int) -> Iterator[Interaction]:
         yield Interaction(user_id, item_id, timestamp_ms, event_id)
 
 
-def _fold(record: UserRecord, texts: Sequence[str]) -> Folded:
+def _fold(record: UserRecord, texts: Sequence[str]) -> UpdatedPreference:
     draw = Random(f"texts {record.user_id}")
     blocks, tail = split_blocks(record.item_ids)
     folded = tuple(FoldedBlock(block, draw.choice(texts)) for block in blocks)
     state = PreferenceState(folded, tail)
     preference = draw.choice(texts) if tail else state.checkpoint
-    return Folded(record, state, preference, record.version, writer_of("random"))
+    return UpdatedPreference(record, state, preference, record.version, writer_of("random"))
 
 
 async def _time_loads(store: Store, num_users: int, num_interactions: int) -> dict[str, float]:

@@ -39,7 +39,7 @@ from services.core.splits import SPLIT_SEED, Cut, hold_out, split_users, trainin
 from services.retrieval import item_knn, popularity, tfidf
 from services.retrieval.artifact import (
     ITEMS_PER_SHARD,
-    Fitted,
+    RetrievalModel,
     is_whole,
     main_recipe,
     with_vectors,
@@ -217,7 +217,9 @@ def _make(data: str, name: str, recipe: Recipe, seen: _Seen, config: SasRecConfi
             finished.unlink()
 
 
-def _fit(seen: _Seen, num_neighbors: int, config: SasRecConfig, checkpoint: Path | None) -> Fitted:
+def _fit(
+    seen: _Seen, num_neighbors: int, config: SasRecConfig, checkpoint: Path | None
+) -> RetrievalModel:
     num_items = len(seen.item_ids)
     chosen = [number for number, is_whole in enumerate(seen.is_whole) if is_whole]
     counted = [seen.visible[number] for number in chosen]
@@ -234,7 +236,7 @@ def _fit(seen: _Seen, num_neighbors: int, config: SasRecConfig, checkpoint: Path
         config=config,
         item_features=title_features(found_titles.rows),
     )
-    fitted = Fitted(
+    fitted = RetrievalModel(
         item_ids=seen.item_ids,
         popularity=popularity.count_popularity(counted, num_items),
         trending=popularity.count_trending(counted, num_items, times),
@@ -288,7 +290,7 @@ def fit_titles(item_titles: Sequence[str]) -> Titles:
     return Titles(terms, np.asarray(vectorizer.idf_, np.float64), rows)
 
 
-def place_untaken(fitted: Fitted) -> Sequential:
+def place_untaken(fitted: RetrievalModel) -> Sequential:
     """The network with items that nobody took among their content neighbors.
 
     Training only ever pushed their own vectors away. One whose title is like no other stands in the

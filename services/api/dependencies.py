@@ -21,7 +21,7 @@ from services.api.recommend.cascade import Cascade
 from services.api.recommend.ordering_reload import LiveOrdering
 from services.api.recommend.shadow_scoring import ShadowScorer
 from services.fetch.download import CheckedClient
-from services.state.key_scan import Listing
+from services.state.key_scan import KeyScan
 from services.state.user_store import Store
 
 
@@ -43,7 +43,7 @@ class Parts:
     engine_watch: EngineWatch
     fetch_client: CheckedClient
     image_slots: asyncio.Semaphore
-    listing: Listing
+    key_scan: KeyScan
     directory: Directory
     covers: Covers
     streams: Streams

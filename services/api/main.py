@@ -2,7 +2,7 @@
 
 async with open_store(settings) as store:
     source = PublishedOrdering(data, engine.identity)
-    adapters = LiveAdapters(engine, AdapterChoices(store.connection), folders)
+    adapters = LiveAdapters(engine, AdapterSelections(store.connection), folders)
     app = create_app(store=store, engine=engine, ordering=source.load(), adapters=adapters)
     await serve(app, host="127.0.0.1", port=8000, background=[worker.run])
 """
@@ -57,8 +57,8 @@ from services.fetch.download import CheckedClient
 from services.process.http_server import QuietServer, base_url, listen, quiet_config
 from services.process.signals import set_by_signals
 from services.state.api_keys import ApiKeys
-from services.state.exposures import Shown
-from services.state.key_scan import Listing
+from services.state.exposures import ExposureLog
+from services.state.key_scan import KeyScan
 from services.state.user_store import Store
 from services.telemetry.registry import new_registry
 
@@ -177,7 +177,7 @@ def _assemble(
     async def load_items(item_ids: list[ItemId]) -> list[Item]:
         return [record.item for record in (await store.load_items(item_ids)).values()]
 
-    metrics.state_away.set_function(lambda: store.connection.presence.is_known_to_be_away)
+    metrics.state_away.set_function(lambda: store.connection.health.is_unavailable)
     behind = unwrapped(engine)
     if isinstance(behind, Replicated):
         metrics.watch_replicas(behind)
@@ -201,13 +201,13 @@ def _assemble(
     shadow = ShadowScorer(
         adapters, items_held, metrics.adapters, is_busy=lambda: scorer.num_under_way > 0
     )
-    listing = Listing(store.connection)
+    key_scan = KeyScan(store.connection)
     covers = Covers(items_held, limits.cover_cache_bytes, max_at_once=limits.max_images_at_once)
     return Parts(
         store=store,
         adapters=adapters,
         shadow=shadow,
-        outcomes=Outcomes(Shown(store.connection), adapters, metrics.adapters),
+        outcomes=Outcomes(ExposureLog(store.connection), adapters, metrics.adapters),
         live=live,
         limits=limits,
         metrics=metrics,
@@ -223,8 +223,8 @@ def _assemble(
         engine_watch=watch,
         fetch_client=CheckedClient(limits.fetch),
         image_slots=asyncio.Semaphore(limits.max_images_at_once),
-        listing=listing,
-        directory=Directory(listing),
+        key_scan=key_scan,
+        directory=Directory(key_scan),
         covers=covers,
         streams=Streams(store, limits, metrics),
         data=data,

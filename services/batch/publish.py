@@ -23,7 +23,7 @@ from services.core.fingerprint import fingerprint
 from services.core.prompts import PREFERENCE_FINGERPRINT
 from services.core.records import Interaction, Item, ItemId, UserId, derive_event_id
 from services.core.recurrence import BLOCK_SIZE, FoldedBlock, PreferenceState, split_blocks
-from services.state.records import Folded, ItemRecord, UserRecord, writer_of
+from services.state.records import ItemRecord, UpdatedPreference, UserRecord, writer_of
 from services.state.user_store import Store
 
 ITEMS_AT_ONCE = 200  # pictures of about 100 KB each
@@ -196,7 +196,7 @@ async def _publish_preferences(preferences: Artifact, store: Store) -> int:
     return num_queued
 
 
-def _merged(record: UserRecord, row: Mapping[str, Any], writer: str) -> Folded | None:
+def _merged(record: UserRecord, row: Mapping[str, Any], writer: str) -> UpdatedPreference | None:
     """The published state as far as it stands in the history, or None if the stored one is ahead.
 
     The history may have gained interactions online, also ones older than published ones.
@@ -221,7 +221,7 @@ def _merged(record: UserRecord, row: Mapping[str, Any], writer: str) -> Folded |
         or _num_standing(record.state.blocks, item_ids) > num_standing
     ):
         return None
-    return Folded(record, state, preference, record.version - num_unseen, writer)
+    return UpdatedPreference(record, state, preference, record.version - num_unseen, writer)
 
 
 def _num_standing(blocks: tuple[FoldedBlock[ItemId], ...], item_ids: tuple[ItemId, ...]) -> int:

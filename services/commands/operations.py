@@ -23,7 +23,7 @@ def list_dead_letters(data: Data = "data", user: Users = None, as_json: AsJson =
     import json
     from datetime import UTC, datetime
 
-    async def work(events: Any, letters: list[Any]) -> list[Any]:
+    async def work(work_queue: Any, letters: list[Any]) -> list[Any]:
         return letters
 
     letters = run(_with_letters(data, user, work))
@@ -40,8 +40,8 @@ def list_dead_letters(data: Data = "data", user: Users = None, as_json: AsJson =
 def retry_dead_letters(data: Data = "data", user: Users = None, as_json: AsJson = False) -> None:
     """Queue their folds again, with all tries before them; a worker must run."""
 
-    async def work(events: Any, letters: list[Any]) -> dict[str, int]:
-        return {"retried": await events.retry_dead_letters(letters)}
+    async def work(work_queue: Any, letters: list[Any]) -> dict[str, int]:
+        return {"retried": await work_queue.retry_dead_letters(letters)}
 
     report(lambda: _with_letters(data, user, work), as_json)
 
@@ -50,8 +50,8 @@ def retry_dead_letters(data: Data = "data", user: Users = None, as_json: AsJson 
 def drop_dead_letters(data: Data = "data", user: Users = None, as_json: AsJson = False) -> None:
     """Give them up. Histories stay: the next interaction of a user folds everything."""
 
-    async def work(events: Any, letters: list[Any]) -> dict[str, int]:
-        return {"dropped": await events.drop_dead_letters(letters)}
+    async def work(work_queue: Any, letters: list[Any]) -> dict[str, int]:
+        return {"dropped": await work_queue.drop_dead_letters(letters)}
 
     report(lambda: _with_letters(data, user, work), as_json)
 
@@ -77,9 +77,11 @@ async def _with_letters(
 ) -> Any:
     """What comes of the dead letters of these users, or of all."""
     from services.deployment.assemble import open_store
-    from services.state.work_queue import Events
+    from services.state.work_queue import WorkQueue
 
     async with open_store(data, settings()) as store:
-        events = Events(store, consumer="operator")
-        letters = await events.dead_letters()
-        return await work(events, [each for each in letters if not users or each.user_id in users])
+        work_queue = WorkQueue(store, consumer="operator")
+        letters = await work_queue.dead_letters()
+        return await work(
+            work_queue, [each for each in letters if not users or each.user_id in users]
+        )

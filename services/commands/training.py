@@ -63,10 +63,10 @@ def fit_ranker(
     no_model: Annotated[
         bool, typer.Option("--no-model", help="Weigh no margins of the multimodal model.")
     ] = False,
-    beside: Annotated[
+    for_adapter: Annotated[
         bool,
         typer.Option(
-            "--beside",
+            "--for-adapter",
             help="Keep the weights that serve; these are for when this adapter is activated.",
         ),
     ] = False,
@@ -81,11 +81,11 @@ def fit_ranker(
     """5'. Learn from validation users how much each ranker and the model's margin count."""
     from model_training.rankers import fit_ranker as step
     from services.core.errors import InputError
-    from services.retrieval.fusion import BESIDE
+    from services.retrieval.fusion import ADAPTER_RANKER
 
-    if beside and (no_model or not step.can_weigh_margins(data, protocol)):
+    if for_adapter and (no_model or not step.can_weigh_margins(data, protocol)):
         raise InputError(
-            "--beside is for weights of an adapter's margins, and here are none: run `msr "
+            "--for-adapter is for weights of an adapter's margins, and here are none: run `msr "
             "build-preferences` first, and leave out --no-model"
         )
     if no_model or not step.can_weigh_margins(data, protocol):
@@ -94,7 +94,7 @@ def fit_ranker(
     choice = engine_choice(data, engine, model, adapter, url, on_ray=ray is not None)
 
     def work(opened: Any) -> Awaitable[Any]:
-        name = f"{BESIDE}{opened.identity.adapter}" if beside else None
+        name = f"{ADAPTER_RANKER}{opened.identity.adapter}" if for_adapter else None
         return step.run(data, opened, protocol=protocol, name=name)
 
     report(lambda: with_engine(work, choice, ray=ray, ray_workers=ray_workers), as_json)

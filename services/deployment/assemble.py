@@ -33,7 +33,7 @@ from services.engines.open_engine import open_engine
 from services.fetch.rules import FetchRules
 from services.process.announce import announce, is_loopback
 from services.process.signals import set_by_signals
-from services.state.adapter_selection import AdapterChoices
+from services.state.adapter_selection import AdapterSelections
 from services.state.embedded_redis.server import EmbeddedRedis
 from services.state.user_store import Store
 from services.telemetry import tracing
@@ -276,7 +276,7 @@ def _live_adapters(
     folder = Path(settings.adapters or Path(data) / "adapters").resolve()
     return LiveAdapters(
         engine,
-        AdapterChoices(store.connection),
+        AdapterSelections(store.connection),
         AdapterFolders(folder, given, model=engine.identity.model),
         own_name=name,
         poll_seconds=settings.adapter_poll_seconds,

@@ -35,7 +35,7 @@ _ITEMS_TABLE = "items.weight"
 
 
 @dataclass(frozen=True)
-class Fitted:
+class RetrievalModel:
     """Everything by item index; `cell_ends` says where the cells of the index end (`index.py`).
 
     `eras` are NaN for items without interactions.
@@ -50,7 +50,7 @@ class Fitted:
     titles: Titles
     sequential: Sequential
 
-    def reordered(self, order: NDArray[np.int64], cell_ends: NDArray[np.int64]) -> "Fitted":
+    def reordered(self, order: NDArray[np.int64], cell_ends: NDArray[np.int64]) -> "RetrievalModel":
         """The same with item `order[k]` at place k."""
         place = np.empty_like(order)
         place[order] = np.arange(len(order))
@@ -59,7 +59,7 @@ class Fitted:
             rows.indptr.astype(np.int64), place[rows.indices].astype(np.int32), rows.data
         )
         titles = Titles(self.titles.terms, self.titles.idf, self.titles.rows[order])
-        return Fitted(
+        return RetrievalModel(
             item_ids=[self.item_ids[item] for item in order.tolist()],
             popularity=self.popularity[order],
             trending=self.trending[order],
@@ -85,7 +85,9 @@ def main_recipe(name: str, recipe: Recipe) -> Recipe:
     return replace(recipe, inputs={**recipe.inputs, **others})
 
 
-def write(data: str, name: str, recipe: Recipe, fitted: Fitted, counts: Mapping[str, int]) -> None:
+def write(
+    data: str, name: str, recipe: Recipe, fitted: RetrievalModel, counts: Mapping[str, int]
+) -> None:
     """Publish the three tables under `name`; `definition["sequential"]["shape"]` of the recipe
     holds the fields of the network's shape.
     """
@@ -130,7 +132,7 @@ def is_whole(data: str, name: str) -> bool:
     return all(inputs.get(other.name) == other.manifest().fingerprint for other in others)
 
 
-def read(data: str, name: str) -> Fitted:
+def read(data: str, name: str) -> RetrievalModel:
     """The tables under `name`. ArtifactMissing if they were not made; ArtifactMismatch if they do
     not belong together, as for a moment while they are replaced: read again then.
     """
@@ -159,7 +161,7 @@ def _read_items(
     num_items: int,
     num_neighbors: int,
     num_terms: int,
-) -> Fitted:
+) -> RetrievalModel:
     item_ids: list[ItemId] = []
     popularity = np.empty(num_items, np.int64)
     trending, eras = np.empty(num_items), np.empty(num_items)
@@ -185,7 +187,7 @@ def _read_items(
         row["name"]: np.asarray(row["values"], np.float32).reshape(row["shape"])
         for row in Artifact(data, _network(name)).read().to_pylist()
     }
-    return Fitted(
+    return RetrievalModel(
         item_ids=item_ids,
         popularity=popularity,
         trending=trending,
@@ -236,7 +238,7 @@ def _assemble(
     return Sequential(table[1:], network)
 
 
-def _item_rows(fitted: Fitted, start: int, stop: int) -> pa.Table:
+def _item_rows(fitted: RetrievalModel, start: int, stop: int) -> pa.Table:
     rows = slice(start, stop)
     vectors = fitted.sequential.item_vectors[rows]
     cells = np.searchsorted(fitted.cell_ends, np.arange(start, stop), side="right")

@@ -28,11 +28,11 @@ from numpy.typing import NDArray
 from services.core.artifacts import Artifact
 from services.core.fingerprint import fingerprint
 from services.core.records import ItemId
-from services.retrieval.artifact import Fitted, read
+from services.retrieval.artifact import RetrievalModel, read
 from services.retrieval.features import FEATURES
 from services.retrieval.item_knn import MAX_HISTORY as MAX_ITEMS
 from services.retrieval.popularity import rank_items
-from services.retrieval.sparse_scores import Pointed, top
+from services.retrieval.sparse_scores import SparseScores, top
 from services.retrieval.tfidf import MAX_HISTORY as MAX_TITLES
 from services.retrieval.tfidf import Terms
 from services.retrieval.vector_index import Scan, VectorIndex
@@ -69,7 +69,7 @@ class _User:
 
     vector: NDArray[np.float32] | None
     scan: Scan | None
-    neighbors: Pointed
+    neighbors: SparseScores
     profile: Terms
     end_era: float
 
@@ -98,7 +98,7 @@ def _one_thread() -> Iterator[None]:
 class CheapRankers:
     """All cheap rankers over one catalogue. Immutable, safe to share between threads."""
 
-    def __init__(self, fitted: Fitted, *, fingerprint: str, definition: str) -> None:
+    def __init__(self, fitted: RetrievalModel, *, fingerprint: str, definition: str) -> None:
         """`fingerprint` names the artifact, `definition` how it was fitted, whatever the data: what
         a fusion that weighs these features relies on.
         """

@@ -22,8 +22,8 @@ CHEAP = "fusion"
 WITH_MARGIN = "mllm-fusion"
 
 # The artifact `ranker` serves. Weights for the margins of a further adapter lie beside it, under
-# this and the adapter's fingerprint (`msr fit-ranker --beside`).
-BESIDE = "ranker-"
+# this and the adapter's fingerprint (`msr fit-ranker --for-adapter`).
+ADAPTER_RANKER = "ranker-"
 
 
 @dataclass(frozen=True)

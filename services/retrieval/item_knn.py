@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from services.retrieval.sparse_scores import Pointed
+from services.retrieval.sparse_scores import SparseScores
 
 RECENCY_DECAY = 0.9
 # 0.9 ** 100 is 3e-5: what lies further back cannot change an order, only cost time.
@@ -33,14 +33,14 @@ class Neighbors:
     indices: NDArray[np.int32]
     weights: NDArray[np.float32]
 
-    def score_history(self, history: Sequence[int]) -> Pointed:
+    def score_history(self, history: Sequence[int]) -> SparseScores:
         """Scores of the items that a history of item indices, oldest first, points at."""
         recent = history[-MAX_HISTORY:]
         rows = [slice(self.starts[i], self.starts[i + 1]) for i in recent]
         decays = [RECENCY_DECAY**age for age in reversed(range(len(recent)))]
         indices = [self.indices[row] for row in rows]
         parts = [self.weights[row] * np.float64(by) for row, by in zip(rows, decays, strict=True)]
-        return Pointed.sum(
+        return SparseScores.sum(
             np.concatenate([np.empty(0, np.int64), *indices]),
             np.concatenate([np.empty(0), *parts]),
             len(self.starts) - 1,

@@ -14,14 +14,16 @@ DENSE_SHARE = 1 / 16
 
 
 @dataclass(frozen=True)
-class Pointed:
+class SparseScores:
     """Items in ascending order of their index, each once, with scores above 0."""
 
     items: NDArray[np.int64]
     scores: NDArray[np.float64]
 
     @classmethod
-    def sum(cls, items: NDArray[np.int64], parts: NDArray[np.float64], num_items: int) -> "Pointed":
+    def sum(
+        cls, items: NDArray[np.int64], parts: NDArray[np.float64], num_items: int
+    ) -> "SparseScores":
         """Add up the parts of each item; `items` may name one many times."""
         if len(items) > DENSE_SHARE * num_items:
             totals = sums(items, parts, num_items)

@@ -21,7 +21,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from services.retrieval.sparse_scores import Pointed, ranges, sums, top
+from services.retrieval.sparse_scores import SparseScores, ranges, sums, top
 
 # TfidfVectorizer's: words of two characters or more.
 TOKEN = re.compile(r"(?u)\b\w\w+\b")
@@ -119,7 +119,7 @@ class Titles:
         mean = np.average(vectors[found[best]], axis=0, weights=cosines[best])
         return np.asarray(mean, np.float32)
 
-    def _follow(self, profile: Terms) -> Pointed:
+    def _follow(self, profile: Terms) -> SparseScores:
         starts = self._postings.indptr
         lengths = starts[profile.columns + 1] - starts[profile.columns]
         rarest = np.argsort(lengths, kind="stable")
@@ -129,7 +129,7 @@ class Titles:
             profile.weights[followed], lengths[followed]
         )
         items = self._postings.indices[places].astype(np.int64)
-        return Pointed.sum(items, parts, self.rows.shape[0])
+        return SparseScores.sum(items, parts, self.rows.shape[0])
 
 
 def _to_length_one(weights: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -4,7 +4,7 @@ One field of one hash for each base model, so that deployments of several models
 for themselves, and an adapter chosen for one base never meets another. A change names what it was
 made from, and is refused if somebody else was faster.
 
-    choices = AdapterChoices(store.connection)
+    choices = AdapterSelections(store.connection)
     before = await choices.load(model)
     await choices.save(model, before, after)
 """
@@ -52,7 +52,7 @@ class Experiment:
 
 
 @dataclass(frozen=True, slots=True)
-class AdapterChoice:
+class AdapterSelection:
     """Who scores; `previous` is who did before, and would again after a rollback."""
 
     active: AdapterRef
@@ -68,7 +68,7 @@ class AdapterChoice:
         return [*found, self.shadow.adapter] if self.shadow else found
 
 
-class AdapterChoices:
+class AdapterSelections:
     """The choices of all base models."""
 
     def __init__(self, connection: Connection) -> None:
@@ -76,12 +76,14 @@ class AdapterChoices:
         self._connection = connection
         self._replace_field = Script.read("replace_field")
 
-    async def load(self, model: str) -> AdapterChoice | None:
+    async def load(self, model: str) -> AdapterSelection | None:
         """What was last chosen for the base model of this fingerprint; None if nothing ever was."""
         reply = await self._connection.call("HGET", keys.ADAPTERS, model)
         return None if reply is None else _decode(model, reply)
 
-    async def save(self, model: str, before: AdapterChoice | None, after: AdapterChoice) -> None:
+    async def save(
+        self, model: str, before: AdapterSelection | None, after: AdapterSelection
+    ) -> None:
         """Choose; StateConflict if what is chosen is not `before` any more."""
         saved = await self._connection.run(
             self._replace_field,
@@ -92,17 +94,17 @@ class AdapterChoices:
             raise StateConflict("somebody else changed the adapters in this moment; look again")
 
 
-def _encode(choice: AdapterChoice) -> str:
+def _encode(choice: AdapterSelection) -> str:
     return json.dumps(asdict(choice), sort_keys=True)
 
 
-def _decode(model: str, value: bytes) -> AdapterChoice:
+def _decode(model: str, value: bytes) -> AdapterSelection:
     try:
         fields: dict[str, Any] = json.loads(value)
         previous, shadow, experiment = (
             fields[name] for name in ("previous", "shadow", "experiment")
         )
-        return AdapterChoice(
+        return AdapterSelection(
             active=AdapterRef(**fields["active"]),
             previous=previous and AdapterRef(**previous),
             shadow=shadow and Shadow(AdapterRef(**shadow["adapter"]), shadow["share"]),

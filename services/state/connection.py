@@ -33,7 +33,7 @@ from redis.exceptions import (
 )
 
 from services.core.errors import InputError, StateError, StateUnavailable
-from services.state.redis_health import Presence
+from services.state.redis_health import RedisHealth
 
 SCRIPTS = Path(__file__).parent / "scripts"
 MAX_CONNECTIONS = 64
@@ -88,7 +88,7 @@ class Connection:
     ) -> None:
         """Use `open`."""
         self.timeout_seconds = timeout_seconds
-        self.presence = Presence(self._ping)
+        self.health = RedisHealth(self._ping)
         self._redis = redis
         self._for_pings = for_pings
         self._location = location
@@ -111,13 +111,13 @@ class Connection:
 
     async def close(self) -> None:
         """Close every connection of the pool."""
-        await self.presence.close()
+        await self.health.close()
         await self._for_pings.aclose()
         await self._redis.aclose()
 
     async def call(self, *command: Argument) -> Any:
         """The raw reply to one command."""
-        async with self.presence.asking():
+        async with self.health.observed_call():
             try:
                 return await _cancellable(_command(self._redis, *command))
             except (RedisError, OSError) as error:
@@ -170,7 +170,7 @@ class Connection:
     async def _send(self, commands: Sequence[Command], *, atomic: bool = False) -> list[Any]:
         if not commands:
             return []
-        async with self.presence.asking():
+        async with self.health.observed_call():
             try:
                 return await _cancellable(_pipeline(self._redis, commands, atomic=atomic))
             except (RedisError, OSError) as error:
@@ -185,7 +185,7 @@ class Connection:
     def _translate(self, error: Exception) -> NoReturn:
         message = str(error)
         if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):
-            self.presence.suspect()
+            self.health.check()
         if isinstance(error, ResponseError) and _NO_GROUP.search(message):
             raise GroupMissing(message) from error
         if isinstance(error, _UNAVAILABLE) or message.startswith(_NOT_NOW):

@@ -3,7 +3,7 @@
 A short memory: of the last days, capped, and gone with the user; of users without a history nothing
 is kept. An item counts once, for the arm that recommended it last.
 
-    shown = Shown(store.connection)
+    shown = ExposureLog(store.connection)
     await shown.note(user_id, "spring-or-summer", "control", item_ids)
     arms = await shown.take({user_id: [item_id]})
 """
@@ -15,7 +15,7 @@ from services.state import keys
 from services.state.connection import Connection, Script
 
 
-class Shown:
+class ExposureLog:
     """The recommendations of all users."""
 
     def __init__(self, connection: Connection) -> None:

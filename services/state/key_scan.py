@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Found(Generic[T]):
+class ScanResult(Generic[T]):
     """What a walk found, sorted by id; `complete` if it came to the end."""
 
     entries: list[T]
@@ -38,7 +38,7 @@ class ListedItem:
     status: ItemStatus
 
 
-class Listing:
+class KeyScan:
     """Lists over one Redis (on a Redis Cluster: over the one node that answers)."""
 
     def __init__(
@@ -53,12 +53,12 @@ class Listing:
         self._keys_a_step = keys_a_step
         self._max_steps = max_steps
 
-    async def user_ids(self) -> Found[UserId]:
+    async def user_ids(self) -> ScanResult[UserId]:
         """Of every user with a history."""
         found = await self._walk(keys.user_pattern())
-        return Found([UserId(each) for each in found.entries], found.complete)
+        return ScanResult([UserId(each) for each in found.entries], found.complete)
 
-    async def items(self) -> Found[ListedItem]:
+    async def items(self) -> ScanResult[ListedItem]:
         """Every item of the catalogue."""
         found = await self._walk(keys.item_pattern())
         listed: list[ListedItem] = []
@@ -72,7 +72,7 @@ class Listing:
                 for item_id, (title, status) in zip(ids, rows, strict=True)
                 if status is not None  # else it was deleted meanwhile
             ]
-        return Found(listed, found.complete)
+        return ScanResult(listed, found.complete)
 
     async def load_items(self, item_ids: Sequence[ItemId]) -> list[tuple[ItemRecord, bool]]:
         """Those of these items that are known, in this order, each with whether it has a picture;
@@ -89,7 +89,7 @@ class Listing:
             if row[0] is not None
         ]
 
-    async def _walk(self, pattern: str) -> Found[str]:
+    async def _walk(self, pattern: str) -> ScanResult[str]:
         """Ids of the keys that match. One that SCAN gives twice counts once."""
         ids: set[str] = set()
         cursor = 0
@@ -100,5 +100,5 @@ class Listing:
             ids.update(map(keys.id_in, found))
             cursor = int(reply)
             if cursor == 0:
-                return Found(sorted(ids), complete=True)
-        return Found(sorted(ids), complete=False)
+                return ScanResult(sorted(ids), complete=True)
+        return ScanResult(sorted(ids), complete=False)

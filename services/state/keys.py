@@ -11,7 +11,7 @@
     msr:{i05}:item:ID        hash     title, picture, version, summary, status
     msr:{i05}:queue          stream   items that wait for their summary
     msr:published            string   fingerprints of the artifacts last published
-    msr:adapters             hash     base model -> which adapters score (adapter_choices.py)
+    msr:adapters             hash     base model -> which adapters score (adapter_selection.py)
     msr:api-keys             hash     API key id -> name, scopes, limits, digest of its secret
     msr:{kID}:bucket         hash     tokens of one API key, and when they were counted
 

@@ -126,7 +126,7 @@ class UserRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Folded:
+class UpdatedPreference:
     """What was made of a loaded record: the state, and the preference it gives.
 
     `preference` covers the history as of `folded_version`; while a long fold is under way both

@@ -30,16 +30,16 @@ from services.state.encoding import (
 )
 from services.state.records import (
     BacklogSize,
-    Folded,
     Ingested,
     ItemRecord,
     ItemStatus,
     Server,
     TimelineEntry,
+    UpdatedPreference,
     UserRecord,
 )
 
-__all__ = ["Folded", "Ingested", "ItemRecord", "Store", "TimelineEntry", "UserRecord"]
+__all__ = ["Ingested", "ItemRecord", "Store", "TimelineEntry", "UpdatedPreference", "UserRecord"]
 
 _NO_LIMIT = 2**53
 _DROPPED_TOO_LATE = "older than the interactions kept of this user"
@@ -242,7 +242,7 @@ class Store:
         reply = await self.connection.call("HMGET", keys.user(user_id), "version", "folded_version")
         return None if reply[0] is None else (int(reply[0]), int(reply[1] or 0))
 
-    async def save_preference(self, folded: Folded) -> UserRecord:
+    async def save_preference(self, folded: UpdatedPreference) -> UserRecord:
         """Save what was folded from a record; gives the record as it is now.
 
         Once all is folded, blocks beyond the history cap are dropped. Raises StateConflict if the
@@ -256,7 +256,9 @@ class Store:
             )
         return saved
 
-    async def save_preferences(self, folded: Sequence[Folded]) -> list[UserRecord | None]:
+    async def save_preferences(
+        self, folded: Sequence[UpdatedPreference]
+    ) -> list[UserRecord | None]:
         """As `save_preference`, all sent at once; None in the place of a conflict."""
         now_ms = time.time_ns() // 1_000_000
         records = [_merged(one, now_ms) for one in folded]
@@ -490,7 +492,7 @@ def _ingested(code: int, version: int) -> Ingested:
             return Ingested("rejected", version, _NO_ROOM)
 
 
-def _merged(folded: Folded, now_ms: int) -> UserRecord:
+def _merged(folded: UpdatedPreference, now_ms: int) -> UserRecord:
     """The record after the save; blocks that stand keep the time they were written."""
     record, blocks = folded.record, folded.state.blocks
     num_kept = 0

@@ -4,8 +4,8 @@ Every partition has one stream of each kind, read by one consumer group. A deliv
 until it is acknowledged; what a killed worker left pending is claimed by another. So work is
 delivered at least once, and the saves (compare-and-set) make its effect happen once.
 
-    events = Events(store, consumer="worker-1")
-    for delivery in await events.read("users", count=1): ...
+    work_queue = WorkQueue(store, consumer="worker-1")
+    for delivery in await work_queue.read("users", count=1): ...
 """
 
 import time
@@ -19,7 +19,7 @@ from services.state import keys
 from services.state.connection import Command, GroupMissing, Script
 from services.state.user_store import Store
 
-__all__ = ["DeadLetter", "Delivery", "Events", "GroupMissing", "Queue"]
+__all__ = ["DeadLetter", "Delivery", "GroupMissing", "Queue", "WorkQueue"]
 
 Queue = Literal["users", "items"]
 QUEUES: tuple[Queue, ...] = ("users", "items")
@@ -62,7 +62,7 @@ class DeadLetter:
     failed_ms: int
 
 
-class Events:
+class WorkQueue:
     """The queues, as one consumer sees them.
 
     Every call names partitions or touches one: on a Redis Cluster a caller reads each by itself.

@@ -14,7 +14,7 @@ from services.core.records import ItemId
 from services.engines.contract import Engine
 from services.state.records import ItemRecord
 from services.state.user_store import Store
-from services.state.work_queue import Events
+from services.state.work_queue import WorkQueue
 from services.worker.limits import WorkerLimits
 from services.worker.metrics import WorkerMetrics
 from services.worker.queue_consumer import NOT_ITS_OWN_FAULT, TryLater
@@ -28,14 +28,14 @@ class Summarizer:
     def __init__(
         self,
         store: Store,
-        events: Events,
+        work_queue: WorkQueue,
         engine: Engine,
         limits: WorkerLimits,
         metrics: WorkerMetrics,
     ) -> None:
         """The parts are the caller's and stay open."""
         self._store = store
-        self._events = events
+        self._work_queue = work_queue
         self._engine = engine
         self._limits = limits
         self._metrics = metrics
@@ -91,7 +91,7 @@ class Summarizer:
                 log.info("item_summarized", item_id=item_id, version=record.version)
                 return
             failure = "the model wrote an empty summary"
-        num_failures = await self._events.count_item_failure(item_id)
+        num_failures = await self._work_queue.count_item_failure(item_id)
         if num_failures < self._limits.num_tries:
             raise TryLater(f"summary of item {item_id!r} failed {num_failures} time(s): {failure}")
         await self._fail(record, failure)

@@ -21,7 +21,7 @@ from services.core.errors import StateUnavailable
 from services.core.records import ItemId, UserId
 from services.engines.contract import Engine
 from services.state.user_store import Store
-from services.state.work_queue import Delivery, Events, GroupMissing
+from services.state.work_queue import Delivery, GroupMissing, WorkQueue
 from services.telemetry import request_context, tracing
 from services.telemetry.request_context import Origin
 from services.worker.item_summarizer import Summarizer
@@ -54,9 +54,11 @@ class Worker:
         limits, metrics = self._limits, self._metrics
         # A name of its own for every start: what an earlier one left is claimed, never mistaken.
         consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        events = Events(self._store, consumer=consumer)
-        summarizer = Summarizer(self._store, events, self._engine, limits, metrics)
-        folder = Folder(self._store, events, self._engine, summarizer, limits, metrics, stop.is_set)
+        work_queue = WorkQueue(self._store, consumer=consumer)
+        summarizer = Summarizer(self._store, work_queue, self._engine, limits, metrics)
+        folder = Folder(
+            self._store, work_queue, self._engine, summarizer, limits, metrics, stop.is_set
+        )
 
         async def fold(user_id: str, taken: Sequence[Delivery]) -> None:
             with _done_for("fold", taken):
@@ -71,17 +73,17 @@ class Worker:
             with _done_for("summary", taken):
                 await summarizer.settle(ItemId(item_id), _num_deliveries(taken))
 
-        users = Lane("users", events, fold, limits.num_users, limits, metrics)
-        items = Lane("items", events, summarize, limits.num_items, limits, metrics)
+        users = Lane("users", work_queue, fold, limits.num_users, limits, metrics)
+        items = Lane("items", work_queue, summarize, limits.num_items, limits, metrics)
 
         async def keep_alive() -> None:
             while True:
                 await asyncio.sleep(min(limits.lease_seconds, limits.claim_after_seconds) / 3)
                 with contextlib.suppress(StateUnavailable, GroupMissing):  # the lanes tell of it
-                    await events.keep([*users.held, *items.held])
-                    await events.renew_leases(folder.leases, seconds=limits.lease_seconds)
+                    await work_queue.keep([*users.held, *items.held])
+                    await work_queue.renew_leases(folder.leases, seconds=limits.lease_seconds)
 
-        if not await self._create_groups(events, stop):
+        if not await self._create_groups(work_queue, stop):
             return
         log.info("worker_started", consumer=consumer, model=self._engine.identity.model)
         try:
@@ -94,14 +96,14 @@ class Worker:
         finally:
             await summarizer.close()
         with contextlib.suppress(StateUnavailable, GroupMissing):
-            await events.leave()
+            await work_queue.leave()
         log.info("worker_stopped", consumer=consumer)
 
-    async def _create_groups(self, events: Events, stop: asyncio.Event) -> bool:
+    async def _create_groups(self, work_queue: WorkQueue, stop: asyncio.Event) -> bool:
         num_tries = 0
         while not stop.is_set():
             try:
-                await events.create_groups()
+                await work_queue.create_groups()
             except (StateUnavailable, GroupMissing) as error:  # or emptied just then
                 num_tries += 1
                 log.warning("state_unavailable", reason=str(error), num_tries=num_tries)

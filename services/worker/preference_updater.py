@@ -28,9 +28,9 @@ from services.core.recurrence import (
     rebuild,
 )
 from services.engines.contract import Engine
-from services.state.records import Folded, UserRecord, writer_of
+from services.state.records import UpdatedPreference, UserRecord, writer_of
 from services.state.user_store import Store
-from services.state.work_queue import Events
+from services.state.work_queue import WorkQueue
 from services.worker.item_summarizer import Summarizer
 from services.worker.limits import WorkerLimits
 from services.worker.metrics import WorkerMetrics
@@ -45,7 +45,7 @@ class Folder:
     def __init__(
         self,
         store: Store,
-        events: Events,
+        work_queue: WorkQueue,
         engine: Engine,
         summarizer: Summarizer,
         limits: WorkerLimits,
@@ -55,7 +55,7 @@ class Folder:
         """The parts are the caller's and stay open. A long fold ends early if `is_stopping()`."""
         self.leases: dict[UserId, str] = {}
         self._store = store
-        self._events = events
+        self._work_queue = work_queue
         self._engine = engine
         self._summarizer = summarizer
         self._limits = limits
@@ -75,7 +75,9 @@ class Folder:
                 f"taken up {num_deliveries} times without an end; it may bring its workers down"
             )
         token = secrets.token_hex(8)
-        if not await self._events.acquire_lease(user_id, token, seconds=self._limits.lease_seconds):
+        if not await self._work_queue.acquire_lease(
+            user_id, token, seconds=self._limits.lease_seconds
+        ):
             raise TryLater("another worker folds this user")
         self.leases[user_id] = token
         try:
@@ -83,7 +85,7 @@ class Folder:
         except NOT_ITS_OWN_FAULT:
             raise
         except Exception as error:
-            num_failures = await self._events.count_user_failure(user_id)
+            num_failures = await self._work_queue.count_user_failure(user_id)
             reason = f"{type(error).__name__}: {error}"
             if num_failures < self._limits.num_tries:
                 raise TryLater(f"fold failed {num_failures} time(s): {reason}") from error
@@ -92,7 +94,7 @@ class Folder:
         finally:
             del self.leases[user_id]
             with contextlib.suppress(StateUnavailable):  # then it expires
-                await self._events.release_lease(user_id, token)
+                await self._work_queue.release_lease(user_id, token)
 
     async def _fold(self, user_id: UserId) -> bool:
         record = await self._store.load_user(user_id)
@@ -125,13 +127,15 @@ class Folder:
             if part.blocks == state.blocks[: len(part.blocks)]:
                 continue
             state = part
-            progress = Folded(record, state, record.preference, record.folded_version, self._writer)
+            progress = UpdatedPreference(
+                record, state, record.preference, record.folded_version, self._writer
+            )
             record = await self._save(progress)
             if self._is_stopping():
                 raise TryLater("the worker stops; the blocks written so far are saved")
         state = await rebuild(state, item_ids, write=write)
         preference = await current_preference(state, write=write)
-        await self._save(Folded(record, state, preference, record.version, self._writer))
+        await self._save(UpdatedPreference(record, state, preference, record.version, self._writer))
         seconds = time.perf_counter() - started
         self._metrics.folds.labels("saved").inc()
         self._metrics.fold_seconds.observe(seconds)
@@ -145,7 +149,7 @@ class Folder:
         )
         return True
 
-    async def _save(self, folded: Folded) -> UserRecord:
+    async def _save(self, folded: UpdatedPreference) -> UserRecord:
         """Save, and count the blocks that were not there before."""
         saved = await self._store.save_preference(folded)
         before, now = folded.record.state.blocks, folded.state.blocks

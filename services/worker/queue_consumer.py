@@ -19,7 +19,7 @@ from services.core.errors import (
     StateConflict,
     StateUnavailable,
 )
-from services.state.work_queue import Delivery, Events, GroupMissing, Queue
+from services.state.work_queue import Delivery, GroupMissing, Queue, WorkQueue
 from services.worker.limits import WorkerLimits
 from services.worker.metrics import WorkerMetrics
 
@@ -58,7 +58,7 @@ class Lane:
     def __init__(
         self,
         queue: Queue,
-        events: Events,
+        work_queue: WorkQueue,
         handle: Handle,
         num_at_once: int,
         limits: WorkerLimits,
@@ -66,7 +66,7 @@ class Lane:
     ) -> None:
         """`handle` covers, when it returns, all that was known of the subject when it began."""
         self._queue = queue
-        self._events = events
+        self._work_queue = work_queue
         self._handle = handle
         self._limits = limits
         self._claimed = metrics.claimed.labels(queue)
@@ -107,7 +107,7 @@ class Lane:
         self, stop: asyncio.Event, dispatch: Callable[[Sequence[Delivery]], None]
     ) -> None:
         async def read() -> list[Delivery]:
-            return await self._events.read(
+            return await self._work_queue.read(
                 self._queue, count=ENTRIES_A_READ, block_seconds=self._limits.block_seconds
             )
 
@@ -122,7 +122,7 @@ class Lane:
         self, stop: asyncio.Event, dispatch: Callable[[Sequence[Delivery]], None]
     ) -> None:
         async def claim() -> list[Delivery]:
-            return await self._events.claim(
+            return await self._work_queue.claim(
                 self._queue,
                 idle_seconds=self._limits.claim_after_seconds,
                 count=ENTRIES_A_CLAIM,
@@ -151,7 +151,7 @@ class Lane:
                     log.warning("state_unavailable", queue=self._queue, reason=str(error))
                 if isinstance(error, GroupMissing):
                     with contextlib.suppress(StateUnavailable, GroupMissing):
-                        await self._events.create_groups()
+                        await self._work_queue.create_groups()
                 await sleep_unless(stop, self._limits.pause_seconds(num_tries))
             else:
                 if num_tries:
@@ -184,9 +184,9 @@ class Lane:
         try:
             try:
                 await self._handle(subject, taken)
-                await self._events.acknowledge(taken)
+                await self._work_queue.acknowledge(taken)
             except GaveUp as error:
-                await self._events.dead_letter(taken, str(error))
+                await self._work_queue.dead_letter(taken, str(error))
                 self._dead_letters.inc()
         except NOT_ITS_OWN_FAULT as error:
             self._note_postponed(error)

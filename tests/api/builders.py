@@ -27,9 +27,9 @@ from services.engines.contract import EngineIdentity
 from services.retrieval.cheap_rankers import CheapScores
 from services.retrieval.features import FEATURES, MARGIN
 from services.retrieval.fusion import Fusion, Ranker
-from services.state.adapter_selection import AdapterChoices
+from services.state.adapter_selection import AdapterSelections
 from services.state.api_keys import ApiKeys
-from services.state.records import Folded
+from services.state.records import UpdatedPreference
 from services.state.user_store import Store
 
 IDENTITY = EngineIdentity(model="scripted", adapter="scripted-adapter")
@@ -210,7 +210,9 @@ async def put_user(
             for k in range(0, len(ids) - len(ids) % 3, 3)
         )
         state = PreferenceState(blocks, ids[len(blocks) * 3 :])
-        await store.save_preference(Folded(record, state, preference, record.version, "tests"))
+        await store.save_preference(
+            UpdatedPreference(record, state, preference, record.version, "tests")
+        )
 
 
 async def a_token(store: Store, *scopes: Scope, **fields: Any) -> str:
@@ -256,7 +258,7 @@ def live_adapters(
     """Over the adapters that lie in a folder; the engine's own is called `own`."""
     folders = AdapterFolders(folder, {}, model=engine.identity.model)
     given = {"own_name": "own"} | options
-    return LiveAdapters(engine, AdapterChoices(store.connection), folders, **given)
+    return LiveAdapters(engine, AdapterSelections(store.connection), folders, **given)
 
 
 def a_client(app: FastAPI) -> httpx.AsyncClient:

@@ -11,7 +11,7 @@ from benchmarks.faults.consistency_check import Verdict, judge
 from benchmarks.faults.deliveries import draw_deliveries
 from benchmarks.faults.digest_engine import DigestEngine
 from benchmarks.faults.supervised_process import Program, ended_after
-from services.state.records import Folded
+from services.state.records import UpdatedPreference
 from services.state.user_store import Store
 from tests.builders import a_history, put_items, some_ids, the_user
 from tests.worker.running import work_to_the_end
@@ -32,7 +32,9 @@ async def verdict_on(store: Store) -> Verdict:
 async def resave(store: Store, **changed: object) -> None:
     user = await the_user(store)
     state = replace(user.state, **changed)
-    await store.save_preference(Folded(user, state, user.preference, user.version, user.writer))
+    await store.save_preference(
+        UpdatedPreference(user, state, user.preference, user.version, user.writer)
+    )
 
 
 async def test_a_history_that_is_folded_as_a_whole_is_right(store: Store):
@@ -64,7 +66,9 @@ async def test_an_interaction_that_was_folded_twice_is_named(store: Store):
 async def test_a_user_whose_text_is_another_differs(store: Store):
     await folded(store, HISTORY)
     user = await the_user(store)
-    await store.save_preference(Folded(user, user.state, "other", user.version, user.writer))
+    await store.save_preference(
+        UpdatedPreference(user, user.state, "other", user.version, user.writer)
+    )
 
     assert await verdict_on(store) == Verdict(preferences_differ=["u1"])
 

@@ -10,7 +10,7 @@ from services.cli import app
 from services.core.records import UserId
 from services.deployment.assemble import open_store
 from services.deployment.settings import Settings
-from services.state.work_queue import Events
+from services.state.work_queue import WorkQueue
 from tests.builders import an_interaction, put_items
 
 USERS = ("u1", "u2")
@@ -21,12 +21,12 @@ async def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A data folder whose Redis has put aside the folds of two users."""
     monkeypatch.delenv("REDIS_URL", raising=False)
     async with open_store(str(tmp_path), Settings()) as store:
-        events = Events(store, consumer="test")
-        await events.create_groups()
+        work_queue = WorkQueue(store, consumer="test")
+        await work_queue.create_groups()
         await put_items(store, ["i1"])
         await store.ingest([an_interaction(user_id=user) for user in USERS])
-        for delivery in await events.read("users", count=9, block_seconds=0.01):
-            await events.dead_letter([delivery], "cannot be written")
+        for delivery in await work_queue.read("users", count=9, block_seconds=0.01):
+            await work_queue.dead_letter([delivery], "cannot be written")
     return str(tmp_path)
 
 

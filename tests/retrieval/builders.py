@@ -7,7 +7,7 @@ import scipy.sparse as sp
 import torch
 
 from services.core.records import ItemId
-from services.retrieval.artifact import Fitted, with_vectors
+from services.retrieval.artifact import RetrievalModel, with_vectors
 from services.retrieval.cheap_rankers import CheapRankers
 from services.retrieval.item_knn import Neighbors
 from services.retrieval.sasrec import SasRec, SasRecShape, Sequential
@@ -42,7 +42,7 @@ def a_network(num_items: int = 6, *, seed: int = 1) -> Sequential:
     return with_vectors(Sequential.of(network), vectors)
 
 
-def some_fitted(**changed: Any) -> Fitted:
+def some_fitted(**changed: Any) -> RetrievalModel:
     """a..f, taken by 9, 8, 3, 7, 3, 0 users; d is what trends. Nobody took f."""
     parts = {
         "item_ids": ITEM_IDS,
@@ -54,7 +54,7 @@ def some_fitted(**changed: Any) -> Fitted:
         "titles": some_titles(),
         "sequential": a_network(),
     }
-    return Fitted(**{**parts, **changed})
+    return RetrievalModel(**{**parts, **changed})
 
 
 def some_rankers(**changed: Any) -> CheapRankers:

@@ -5,7 +5,7 @@ import pytest
 from services.core.records import MAX_ID_CHARS, Interaction, ItemId, UserId
 from services.state import keys
 from services.state.user_store import Store
-from services.state.work_queue import Events
+from services.state.work_queue import WorkQueue
 from tests.builders import (
     START_MS,
     a_folded_user,
@@ -113,14 +113,14 @@ async def test_the_version_counts_accepted_interactions(store: Store):
 
 
 async def test_one_call_queues_one_fold_a_user_and_none_for_duplicates(store: Store):
-    events = Events(store, consumer="test")
-    await events.create_groups()
+    work_queue = WorkQueue(store, consumer="test")
+    await work_queue.create_groups()
     batch = a_history(["i1", "i2"]) + a_history(["i3"], user_id="u2")
 
     await store.ingest(batch)
     await store.ingest(batch)
 
-    queued = await events.read("users", count=10, block_seconds=0.01)
+    queued = await work_queue.read("users", count=10, block_seconds=0.01)
     assert sorted((delivery.subject, delivery.version) for delivery in queued) == [
         ("u1", "2"),
         ("u2", "1"),

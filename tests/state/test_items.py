@@ -6,61 +6,61 @@ from services.core.prompts import HistoryItem
 from services.core.records import ItemId
 from services.state.records import ItemRecord
 from services.state.user_store import Store
-from services.state.work_queue import Events
+from services.state.work_queue import WorkQueue
 from tests.builders import an_item, put_items
 
 PICTURE = bytes(range(256))
 
 
 @pytest.fixture
-async def events(store: Store) -> Events:
-    events = Events(store, consumer="test")
-    await events.create_groups()
-    return events
+async def work_queue(store: Store) -> WorkQueue:
+    work_queue = WorkQueue(store, consumer="test")
+    await work_queue.create_groups()
+    return work_queue
 
 
-async def queued(events: Events) -> list[str]:
-    return [d.subject for d in await events.read("items", count=9, block_seconds=0.01)]
+async def queued(work_queue: WorkQueue) -> list[str]:
+    return [d.subject for d in await work_queue.read("items", count=9, block_seconds=0.01)]
 
 
 async def the_item(store: Store, item_id: str = "i1") -> ItemRecord:
     return (await store.load_items([ItemId(item_id)]))[ItemId(item_id)]
 
 
-async def test_an_item_with_a_summary_is_ready(store: Store, events: Events):
+async def test_an_item_with_a_summary_is_ready(store: Store, work_queue: WorkQueue):
     item = an_item(image=PICTURE)
 
     status = await store.put_item(item, summary="A fox.")
 
-    assert (status, await queued(events)) == ("ready", [])
+    assert (status, await queued(work_queue)) == ("ready", [])
     assert await the_item(store) == ItemRecord(item, item.version, "A fox.", "ready")
 
 
-async def test_an_item_without_a_summary_waits_for_a_worker(store: Store, events: Events):
+async def test_an_item_without_a_summary_waits_for_a_worker(store: Store, work_queue: WorkQueue):
     status = await store.put_item(an_item(), summary=None)
 
-    assert (status, await queued(events)) == ("pending", ["i1"])
+    assert (status, await queued(work_queue)) == ("pending", ["i1"])
     assert (await the_item(store)).summary is None
 
 
 async def test_the_same_item_again_keeps_its_summary_and_is_not_queued_twice(
-    store: Store, events: Events
+    store: Store, work_queue: WorkQueue
 ):
     await store.put_item(an_item("i1"), summary="A fox.")
     await store.put_item(an_item("i2"), summary=None)
 
     statuses = [await store.put_item(an_item(i), summary=None) for i in ("i1", "i2")]
 
-    assert (statuses, await queued(events)) == (["ready", "pending"], ["i2"])
+    assert (statuses, await queued(work_queue)) == (["ready", "pending"], ["i2"])
     assert (await the_item(store, "i1")).summary == "A fox."
 
 
-async def test_a_changed_item_waits_for_a_new_summary(store: Store, events: Events):
+async def test_a_changed_item_waits_for_a_new_summary(store: Store, work_queue: WorkQueue):
     await store.put_item(an_item(image=PICTURE), summary="A fox.")
 
     status = await store.put_item(an_item(), summary=None)
 
-    assert (status, await queued(events)) == ("pending", ["i1"])
+    assert (status, await queued(work_queue)) == ("pending", ["i1"])
     assert await the_item(store) == ItemRecord(an_item(), an_item().version, None, "pending")
 
 
@@ -75,7 +75,7 @@ async def test_a_summary_of_an_older_version_comes_too_late(store: Store):
 
 
 async def test_a_failed_item_says_why_and_is_tried_again_when_put_again(
-    store: Store, events: Events
+    store: Store, work_queue: WorkQueue
 ):
     await store.put_item(an_item(), summary=None)
     await store.fail_item(ItemId("i1"), an_item().version, "refused")
@@ -84,7 +84,7 @@ async def test_a_failed_item_says_why_and_is_tried_again_when_put_again(
     status = await store.put_item(an_item(), summary=None)
 
     assert (failed.status, failed.reason, failed.summary) == ("failed", "refused", None)
-    assert (status, await queued(events)) == ("pending", ["i1", "i1"])
+    assert (status, await queued(work_queue)) == ("pending", ["i1", "i1"])
 
 
 async def test_a_history_names_ready_and_failed_items_but_not_pending_ones(store: Store):

@@ -9,9 +9,9 @@ from services.core.errors import StateConflict, UnknownUser
 from services.core.records import UserId
 from services.core.recurrence import PreferenceState
 from services.state.keys import partition_of
-from services.state.records import Folded
+from services.state.records import UpdatedPreference
 from services.state.user_store import Store
-from services.state.work_queue import Events
+from services.state.work_queue import WorkQueue
 from tests.builders import (
     a_folded_user,
     a_history,
@@ -86,35 +86,35 @@ async def test_a_fold_is_queued_on_request_if_there_is_something_to_fold(store: 
 
 
 async def test_a_forgotten_user_leaves_no_key_and_no_entry(store: Store):
-    events = Events(store, consumer="test")
-    await events.create_groups()
+    work_queue = WorkQueue(store, consumer="test")
+    await work_queue.create_groups()
     before = await store.connection.call("DBSIZE")
     await put_items(store, some_ids(3))
     items = await store.connection.call("DBSIZE") - before
     await a_folded_user(store, some_ids(3))
     await store.save_scores(UserId("u1"), {"k": 1.0})
-    await events.acquire_lease(UserId("u1"), "token", seconds=60)
-    taken = await events.read("users", count=1, block_seconds=0.01)
+    await work_queue.acquire_lease(UserId("u1"), "token", seconds=60)
+    taken = await work_queue.read("users", count=1, block_seconds=0.01)
 
     assert await store.forget_user(UserId("u1")) is True
 
     assert await store.connection.call("DBSIZE") == before + items
     assert await store.connection.call("XLEN", taken[0].stream) == 0
-    assert await events.claim("users", idle_seconds=0, count=9) == []
+    assert await work_queue.claim("users", idle_seconds=0, count=9) == []
 
 
 async def test_forgetting_takes_dead_letters_along_and_leaves_those_of_others(store: Store):
     users = [f"u{k}" for k in range(1000) if partition_of(f"u{k}") == partition_of("u1")][:2]
-    events = Events(store, consumer="test")
-    await events.create_groups()
+    work_queue = WorkQueue(store, consumer="test")
+    await work_queue.create_groups()
     await put_items(store, ["i1"])
     await store.ingest([an_interaction(user_id=user) for user in users])
-    for delivery in await events.read("users", count=9, block_seconds=0.01):
-        await events.dead_letter([delivery], "reason")
+    for delivery in await work_queue.read("users", count=9, block_seconds=0.01):
+        await work_queue.dead_letter([delivery], "reason")
 
     await store.forget_user(UserId(users[0]))
 
-    assert [letter.user_id for letter in await events.dead_letters()] == [users[1]]
+    assert [letter.user_id for letter in await work_queue.dead_letters()] == [users[1]]
 
 
 async def test_forgetting_nobody_says_so(store: Store):
@@ -160,7 +160,7 @@ async def test_a_long_text_in_any_script_survives(store: Store):
     record = await a_folded_user(store, some_ids(3))
     text = 'Žluťoučký "kůň" 🐴\n' * 200
 
-    await store.save_preference(Folded(record, record.state, text, 3, "hand"))
+    await store.save_preference(UpdatedPreference(record, record.state, text, 3, "hand"))
 
     assert (await the_user(store)).preference == text
 

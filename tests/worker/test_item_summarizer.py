@@ -7,7 +7,7 @@ from services.core.prompts import SUMMARY_LIMITS, summary_messages
 from services.core.records import ItemId
 from services.state.records import ItemRecord
 from services.state.user_store import Store
-from services.state.work_queue import Events
+from services.state.work_queue import WorkQueue
 from tests.builders import DigestEngine, an_item
 from tests.worker.running import nothing_waits, until, work_to_the_end, working
 
@@ -92,7 +92,7 @@ async def test_an_item_deleted_meanwhile_stays_deleted(store: Store):
 
 
 async def test_an_item_whose_workers_vanish_again_and_again_is_marked_failed(store: Store):
-    killed = Events(store, consumer="killed")
+    killed = WorkQueue(store, consumer="killed")
     await killed.create_groups()
     await store.put_item(an_item(), summary=None)
     await killed.read("items", count=1, block_seconds=0.01)

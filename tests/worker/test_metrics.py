@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from services.core.errors import EngineTimeout, InputError
 from services.state.user_store import Store
-from services.state.work_queue import Events
+from services.state.work_queue import WorkQueue
 from services.worker.health_server import listening
 from services.worker.main import Worker
 from services.worker.metrics import WorkerMetrics
@@ -127,7 +127,7 @@ async def test_a_fold_that_lost_to_another_save_is_a_conflict(store: Store, work
 
 
 async def test_work_of_a_dead_worker_counts_as_claimed(store: Store, worker: Counting):
-    killed = Events(store, consumer="killed")
+    killed = WorkQueue(store, consumer="killed")
     await killed.create_groups()
     await store.ingest([an_interaction()])
     await killed.read("users", count=9, block_seconds=0.01)

@@ -12,7 +12,7 @@ from services.core.records import UserId
 from services.state import keys
 from services.state.embedded_redis.server import EmbeddedRedis
 from services.state.user_store import Store
-from services.state.work_queue import Events
+from services.state.work_queue import WorkQueue
 from services.worker.main import Worker
 from tests.builders import (
     DigestEngine,
@@ -40,7 +40,7 @@ async def test_a_user_who_always_fails_becomes_a_dead_letter_and_blocks_nobody(s
 
     await work_to_the_end(store, engine, num_tries=3, num_users=1)
 
-    (letter,) = await Events(store, consumer="test").dead_letters()
+    (letter,) = await WorkQueue(store, consumer="test").dead_letters()
     assert (letter.user_id, letter.reason) == ("u1", "ValueError: cannot be written")
     assert sum("poison" in prompt for prompt in engine.prompts) == 3
     assert (await the_user(store, "u2")).preference == (await offline(["i1"]))[1]
@@ -67,7 +67,7 @@ async def test_an_empty_text_is_a_failure_and_no_preference(store: Store):
 
     await work_to_the_end(store, Mute(), num_tries=2)
 
-    (letter,) = await Events(store, consumer="test").dead_letters()
+    (letter,) = await WorkQueue(store, consumer="test").dead_letters()
     assert "empty preference" in letter.reason
 
 
@@ -82,11 +82,11 @@ async def test_an_engine_that_does_not_serve_is_waited_for(store: Store, error: 
         await until(lambda: nothing_waits(store))
 
     assert (await the_user(store)).preference == (await offline(["i1"]))[1]
-    assert await Events(store, consumer="test").dead_letters() == []
+    assert await WorkQueue(store, consumer="test").dead_letters() == []
 
 
 async def test_the_work_of_a_killed_worker_is_done_by_another(store: Store):
-    killed = Events(store, consumer="killed")
+    killed = WorkQueue(store, consumer="killed")
     await killed.create_groups()
     await store.ingest(a_history(some_ids(4)))
     await killed.read("users", count=9, block_seconds=0.01)
@@ -99,7 +99,7 @@ async def test_the_work_of_a_killed_worker_is_done_by_another(store: Store):
 
 
 async def test_a_worker_killed_between_save_and_acknowledgement_changes_nothing(store: Store):
-    killed = Events(store, consumer="killed")
+    killed = WorkQueue(store, consumer="killed")
     await killed.create_groups()
     await store.ingest(a_history(some_ids(4)))
     await killed.read("users", count=9, block_seconds=0.01)
@@ -113,7 +113,7 @@ async def test_a_worker_killed_between_save_and_acknowledgement_changes_nothing(
 
 
 async def test_work_that_was_taken_up_too_often_is_put_aside(store: Store):
-    killed = Events(store, consumer="killed")
+    killed = WorkQueue(store, consumer="killed")
     await killed.create_groups()
     await store.ingest([an_interaction("i1")])
     await killed.read("users", count=9, block_seconds=0.01)

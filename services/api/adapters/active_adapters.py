@@ -30,9 +30,9 @@ from services.core.records import UserId
 from services.engines.adapter_folders import AdapterFolders, FoundAdapter
 from services.engines.contract import AdapterHost, Engine, Scorer
 from services.state.adapter_selection import (
-    AdapterChoice,
-    AdapterChoices,
     AdapterRef,
+    AdapterSelection,
+    AdapterSelections,
     Arm,
     Experiment,
     Shadow,
@@ -62,7 +62,7 @@ class Loaded:
 class Serving:
     """The choice in force, with all that it names."""
 
-    choice: AdapterChoice
+    choice: AdapterSelection
     loaded: Mapping[str, Loaded]  # by weights
 
     @property
@@ -91,7 +91,7 @@ class LiveAdapters:
     def __init__(
         self,
         engine: Engine,
-        choices: AdapterChoices,
+        choices: AdapterSelections,
         folders: AdapterFolders,
         *,
         own_name: str = "",
@@ -102,7 +102,7 @@ class LiveAdapters:
         adapter = engine.identity.adapter
         name = re.sub(r"[^A-Za-z0-9._@-]", "-", own_name) if adapter else BASE_ALONE
         own = AdapterRef(name or "as-started", adapter)
-        self.current = Serving(AdapterChoice(own), {adapter: Loaded(own, engine)})
+        self.current = Serving(AdapterSelection(own), {adapter: Loaded(own, engine)})
         self.is_chosen = False
         self.problem = ""
         self._own = own
@@ -175,7 +175,7 @@ class LiveAdapters:
 
     # --- changes ---------------------------------------------------------------------------------
 
-    async def activate(self, name: str) -> AdapterChoice:
+    async def activate(self, name: str) -> AdapterSelection:
         """Let this adapter score; what was chosen before. Also the one that scores already: then it
         does so after a restart too, whatever `--adapter` names.
 
@@ -184,7 +184,7 @@ class LiveAdapters:
         not get it to score: the old one goes on then.
         """
 
-        def change(before: AdapterChoice, found: Find) -> AdapterChoice:
+        def change(before: AdapterSelection, found: Find) -> AdapterSelection:
             wanted = found(name)
             if wanted == before.active:
                 return before
@@ -193,13 +193,13 @@ class LiveAdapters:
 
         return await self._change(change, keeps_unchanged=True)
 
-    async def roll_back(self) -> AdapterChoice:
+    async def roll_back(self) -> AdapterSelection:
         """Let the previous adapter score again; a second rollback takes back the first.
 
         Raises what `activate` does; AdapterRefused also if there is no previous one.
         """
 
-        def change(before: AdapterChoice, found: Find) -> AdapterChoice:
+        def change(before: AdapterSelection, found: Find) -> AdapterSelection:
             if before.previous is None:
                 raise AdapterRefused(
                     "no adapter served before the active one; activate one by name"
@@ -209,23 +209,23 @@ class LiveAdapters:
 
         return await self._change(change)
 
-    async def set_shadow(self, name: str | None, share: float = 0.0) -> AdapterChoice:
+    async def set_shadow(self, name: str | None, share: float = 0.0) -> AdapterSelection:
         """Let this adapter score a share of the requests along, or nobody; raises as `activate`."""
 
-        def change(before: AdapterChoice, found: Find) -> AdapterChoice:
+        def change(before: AdapterSelection, found: Find) -> AdapterSelection:
             return replace(before, shadow=None if name is None else Shadow(found(name), share))
 
         return await self._change(change)
 
     async def set_experiment(
         self, name: str | None, arms: Mapping[str, tuple[str, float]] | None = None
-    ) -> AdapterChoice:
+    ) -> AdapterSelection:
         """Divide the users among arms, name -> (adapter, weight), or end it.
 
         Raises what `activate` does.
         """
 
-        def change(before: AdapterChoice, found: Find) -> AdapterChoice:
+        def change(before: AdapterSelection, found: Find) -> AdapterSelection:
             if name is None:
                 return replace(before, experiment=None)
             divided = tuple(
@@ -237,17 +237,17 @@ class LiveAdapters:
 
     async def _change(
         self,
-        change: Callable[[AdapterChoice, Find], AdapterChoice],
+        change: Callable[[AdapterSelection, Find], AdapterSelection],
         *,
         keeps_unchanged: bool = False,
-    ) -> AdapterChoice:
+    ) -> AdapterSelection:
         """Change the choice, whole or not at all. Where nobody has chosen and nothing is changed,
         nothing is kept either, unless `keeps_unchanged`.
         """
         async with self._changing:
             model = self._engine.identity.model
             stored = await self._choices.load(model)
-            before = stored or AdapterChoice(self._own)
+            before = stored or AdapterSelection(self._own)
             found = await asyncio.to_thread(self._folders.scan)
             after = change(before, lambda name: self._resolve(name, before, found))
             if stored is None and after == before and not keeps_unchanged:
@@ -260,7 +260,7 @@ class LiveAdapters:
             return before
 
     def _resolve(
-        self, name: str, before: AdapterChoice, found: Mapping[str, FoundAdapter]
+        self, name: str, before: AdapterSelection, found: Mapping[str, FoundAdapter]
     ) -> AdapterRef:
         """The adapter of this name, if it can be served."""
         if name in found:
@@ -288,7 +288,7 @@ class LiveAdapters:
             try:
                 stored = await self._choices.load(self._engine.identity.model)
                 self.is_chosen = stored is not None
-                chosen = stored or AdapterChoice(self._own)
+                chosen = stored or AdapterSelection(self._own)
                 if chosen != self.current.choice:
                     found = await asyncio.to_thread(self._folders.scan)
                     self._take_up(await self._get_ready(chosen, found))
@@ -302,7 +302,9 @@ class LiveAdapters:
                     log.exception("adapters_not_followed")
                 self.problem = problem
 
-    async def _get_ready(self, choice: AdapterChoice, found: Mapping[str, FoundAdapter]) -> Serving:
+    async def _get_ready(
+        self, choice: AdapterSelection, found: Mapping[str, FoundAdapter]
+    ) -> Serving:
         loaded = {ref.weights: await self._load(ref, found) for ref in choice.adapters}
         return Serving(choice, loaded)
 
@@ -354,7 +356,7 @@ class LiveAdapters:
                 log.warning("adapter_not_unloaded", adapter=loaded.ref.name, error=str(error))
 
 
-def _require_no_experiment(choice: AdapterChoice) -> None:
+def _require_no_experiment(choice: AdapterSelection) -> None:
     if choice.experiment is not None:
         raise AdapterRefused(
             f"the experiment {choice.experiment.name!r} decides who scores; end it first "
@@ -374,7 +376,7 @@ def _told_problem(error: Exception) -> str:
     return f"{type(error).__name__}: {told}"
 
 
-def _told(choice: AdapterChoice) -> dict[str, object]:
+def _told(choice: AdapterSelection) -> dict[str, object]:
     """A choice as a line of the log says it."""
     experiment = choice.experiment
     return {

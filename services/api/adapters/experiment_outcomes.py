@@ -14,7 +14,7 @@ from services.api.monitoring.adapter_metrics import AdapterMetrics
 from services.core import wire
 from services.core.errors import StateError
 from services.core.records import Interaction, ItemId, UserId
-from services.state.exposures import Shown
+from services.state.exposures import ExposureLog
 
 log = structlog.get_logger(__name__)
 
@@ -26,10 +26,12 @@ MAX_NOTING = 256
 class Outcomes:
     """Remembers what was recommended, and counts what was taken of it."""
 
-    def __init__(self, shown: Shown, adapters: LiveAdapters, metrics: AdapterMetrics) -> None:
+    def __init__(
+        self, exposures: ExposureLog, adapters: LiveAdapters, metrics: AdapterMetrics
+    ) -> None:
         """Idle while no experiment runs."""
         self._noting: set[asyncio.Task[None]] = set()
-        self._shown = shown
+        self._exposures = exposures
         self._adapters = adapters
         self._metrics = metrics
 
@@ -48,7 +50,7 @@ class Outcomes:
         items = [ItemId(item.item_id) for item in answer.items]
         try:
             async with asyncio.timeout(WAIT_SECONDS):
-                await self._shown.note(UserId(answer.user_id), experiment, arm, items)
+                await self._exposures.note(UserId(answer.user_id), experiment, arm, items)
         except (StateError, TimeoutError) as error:
             log.warning("recommendation_not_remembered", error=str(error))
 
@@ -61,7 +63,7 @@ class Outcomes:
             taken.setdefault(each.user_id, []).append(each.item_id)
         try:
             async with asyncio.timeout(WAIT_SECONDS):
-                arms = await self._shown.take(taken)
+                arms = await self._exposures.take(taken)
         except (StateError, TimeoutError) as error:
             log.warning("outcomes_not_counted", error=str(error))
             return

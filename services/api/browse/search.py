@@ -16,7 +16,7 @@ from random import Random
 from typing import Generic, TypeVar
 
 from services.core.records import ItemId, UserId
-from services.state.key_scan import Found, ListedItem, Listing
+from services.state.key_scan import KeyScan, ListedItem, ScanResult
 from services.state.records import ItemStatus
 
 REST = 9.0
@@ -57,16 +57,16 @@ class _Catalogue:
 class Directory:
     """Of one store, as of a moment ago."""
 
-    def __init__(self, listing: Listing) -> None:
+    def __init__(self, key_scan: KeyScan) -> None:
         """Nothing is read before somebody asks."""
-        self._listing = listing
-        self._users = _Remembered(listing.user_ids)
+        self._key_scan = key_scan
+        self._users = _Remembered(key_scan.user_ids)
         self._catalogue = _Remembered(self._read_catalogue)
         self._random = Random()
 
     async def find_users(self, prefix: str, *, limit: int, at_random: bool) -> UsersFound:
         """Users whose id begins with `prefix`: the first, or any of them."""
-        seen: Found[UserId] = await self._users.get()
+        seen: ScanResult[UserId] = await self._users.get()
         first = bisect_left(seen.entries, prefix)
         end = bisect_left(seen.entries, prefix + _AFTER_ANY) if prefix else len(seen.entries)
         places: Sequence[int] = range(first, end)
@@ -95,7 +95,7 @@ class Directory:
         )
 
     async def _read_catalogue(self) -> _Catalogue:
-        found = await self._listing.items()
+        found = await self._key_scan.items()
         return _Catalogue(
             items=found.entries,
             texts=[_words(item.title) for item in found.entries],

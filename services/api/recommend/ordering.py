@@ -61,7 +61,7 @@ class Ordering:
     ranker: Ranker | None
     calibration: Calibration
     # Weights for the margins of other adapters, by these adapters' fingerprints.
-    beside: Mapping[str, Ranker] = field(default_factory=dict)
+    for_adapters: Mapping[str, Ranker] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -69,7 +69,7 @@ class Ordering:
         rankers: CheapRankers,
         ranker: Ranker | None,
         identity: EngineIdentity,
-        beside: Mapping[str, Ranker] | None = None,
+        for_adapters: Mapping[str, Ranker] | None = None,
         *,
         any_adapter: bool = False,
     ) -> "Ordering":
@@ -80,13 +80,13 @@ class Ordering:
             ranker.require_retrieval(rankers.definition)
             if not any_adapter:
                 ranker.require_engine(model=identity.model, adapter=identity.adapter)
-        return cls(rankers, ranker, identity.calibration, beside or {})
+        return cls(rankers, ranker, identity.calibration, for_adapters or {})
 
     def by(self, identity: EngineIdentity) -> "Ordering":
         """The same rankers for the margins of this adapter, by its own weights if there are any."""
         ranker = self.ranker
         if ranker is not None and not ranker.weighs(identity.model, identity.adapter):
-            own = self.beside.get(identity.adapter)
+            own = self.for_adapters.get(identity.adapter)
             fits = own is not None and own.weighs(identity.model, identity.adapter)
             ranker = own if fits else ranker.without_margin()
         return replace(self, ranker=ranker, calibration=identity.calibration)

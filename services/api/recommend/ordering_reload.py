@@ -21,7 +21,7 @@ from services.core.artifacts import Artifact, find_artifacts
 from services.core.errors import ArtifactMismatch, ArtifactMissing
 from services.engines.contract import EngineIdentity
 from services.retrieval.cheap_rankers import CheapRankers
-from services.retrieval.fusion import BESIDE, Ranker
+from services.retrieval.fusion import ADAPTER_RANKER, Ranker
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +29,7 @@ RETRIEVAL = "retrieval"
 # Fitted on whole histories, so it knows of the items that an evaluation holds out.
 RETRIEVAL_WHOLE = "retrieval-whole"
 RANKER = "ranker"
-_OF_ADAPTER = re.compile(rf"{BESIDE}[0-9a-f]{{16}}")
+_OF_ADAPTER = re.compile(rf"{ADAPTER_RANKER}[0-9a-f]{{16}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Fingerprints:
     retrieval: str
     ranker: str
     # (adapter, fingerprint) of weights that lie beside it, for further adapters.
-    beside: tuple[tuple[str, str], ...] = ()
+    for_adapters: tuple[tuple[str, str], ...] = ()
     any_adapter: bool = field(default=False, compare=False)
 
 
@@ -68,8 +68,11 @@ class PublishedOrdering:
         return Fingerprints(
             retrieval=Artifact(self._data, self._retrieval()).manifest().fingerprint,
             ranker=ranker.manifest().fingerprint if ranker.exists() else "",
-            beside=tuple(
-                (name.removeprefix(BESIDE), Artifact(self._data, name).manifest().fingerprint)
+            for_adapters=tuple(
+                (
+                    name.removeprefix(ADAPTER_RANKER),
+                    Artifact(self._data, name).manifest().fingerprint,
+                )
                 for name in self._names_beside()
             ),
             any_adapter=self._any_adapter(),
@@ -84,13 +87,13 @@ class PublishedOrdering:
             ranker = Ranker.load(self._data) if before.ranker else None
             rankers = CheapRankers.load(self._data, self._retrieval())
             found = {name: Ranker.load(self._data, name) for name in self._names_beside()}
-            beside = {
-                name.removeprefix(BESIDE): each
+            for_adapters = {
+                name.removeprefix(ADAPTER_RANKER): each
                 for name, each in found.items()
                 if _weighs_features_of(each, rankers)
             }
             ordering = Ordering.of(
-                rankers, ranker, self._identity, beside, any_adapter=self._any_adapter()
+                rankers, ranker, self._identity, for_adapters, any_adapter=self._any_adapter()
             )
         except ArtifactMismatch:
             self._require_still(before)
@@ -107,7 +110,9 @@ class PublishedOrdering:
 
     def _names_beside(self) -> list[str]:
         return [
-            name for name in find_artifacts(self._data, f"{BESIDE}*") if _OF_ADAPTER.fullmatch(name)
+            name
+            for name in find_artifacts(self._data, f"{ADAPTER_RANKER}*")
+            if _OF_ADAPTER.fullmatch(name)
         ]
 
     def _retrieval(self) -> str:
@@ -216,7 +221,12 @@ class LiveOrdering:
         return Fingerprints(
             self.current.rankers.fingerprint,
             ranker.fingerprint if ranker else "",
-            tuple(sorted((of, beside.fingerprint) for of, beside in self.current.beside.items())),
+            tuple(
+                sorted(
+                    (of, for_adapters.fingerprint)
+                    for of, for_adapters in self.current.for_adapters.items()
+                )
+            ),
         )
 
     def _tell_use(self) -> None:

@@ -26,7 +26,7 @@ from services.core.errors import (
 )
 from services.engines.adapter_folders import FoundAdapter
 from services.engines.contract import EngineIdentity
-from services.state.adapter_selection import AdapterChoice, AdapterRef
+from services.state.adapter_selection import AdapterRef, AdapterSelection
 
 log = structlog.get_logger(__name__)
 
@@ -36,7 +36,7 @@ PathName = Annotated[wire.Name, Path(description="The adapter's name.")]
 
 _NO_FUSION = (
     "the weights of fusion were fitted for another adapter's margins: what this one has scored is "
-    "ordered by its margin alone; run `msr fit-ranker --beside` with it"
+    "ordered by its margin alone; run `msr fit-ranker --for-adapter` with it"
 )
 
 _CHANGES = (AdapterRefused, StateConflict, StateUnavailable, StateError)
@@ -145,7 +145,7 @@ async def end_experiment(parts: AppParts, caller: Caller) -> wire.AdaptersRespon
 
 
 async def _changed(
-    change: str, before: AdapterChoice, parts: Parts, caller: ApiKey | None
+    change: str, before: AdapterSelection, parts: Parts, caller: ApiKey | None
 ) -> wire.AdaptersResponse:
     after = parts.adapters.current.choice
     log.info(
@@ -213,7 +213,7 @@ def _adapter_view(parts: Parts, ref: AdapterRef, found: FoundAdapter | None) -> 
     )
 
 
-def _roles(choice: AdapterChoice, ref: AdapterRef) -> list[wire.AdapterRole]:
+def _roles(choice: AdapterSelection, ref: AdapterRef) -> list[wire.AdapterRole]:
     arms = choice.experiment.arms if choice.experiment else ()
     played: dict[wire.AdapterRole, bool] = {
         "active": ref == choice.active,

@@ -90,10 +90,10 @@ async def find(
 ) -> console.ItemsResponse:
     """Items by id, page by page. What was put or deleted is found so within seconds."""
     if item_id is not None:
-        named = await parts.listing.load_items([ItemId(each) for each in item_id])
+        named = await parts.key_scan.load_items([ItemId(each) for each in item_id])
         return _listed(named, len(named), {}, complete=True)
     found = await parts.directory.find_items(search, status=status, offset=offset, limit=limit)
-    loaded = await parts.listing.load_items(found.item_ids)
+    loaded = await parts.key_scan.load_items(found.item_ids)
     return _listed(loaded, found.num_matching, found.num_by_status, complete=found.complete)
 
 

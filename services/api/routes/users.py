@@ -182,7 +182,7 @@ async def _latest(
 ) -> list[list[console.HistoryEntry]]:
     """Of each user the latest interactions, oldest first, with what is known of the items."""
     shown = [user.history[-num:] for user in users]
-    loaded = await parts.listing.load_items([each.item_id for taken in shown for each in taken])
+    loaded = await parts.key_scan.load_items([each.item_id for taken in shown for each in taken])
     items = {record.item.item_id: (record, has_image) for record, has_image in loaded}
 
     def entry(each: Interaction) -> console.HistoryEntry:

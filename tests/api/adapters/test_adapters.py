@@ -236,7 +236,7 @@ async def test_without_weights_of_its_own_an_adapter_ranks_by_its_margin_and_say
     assert [item["item_id"] for item in after["items"]] == ["i6", "i2"]
     assert (own["ranked_by"], own["note"]) == ("mllm-fusion", None)
     assert sft["ranked_by"] == "mllm"
-    assert "msr fit-ranker --beside" in sft["note"]
+    assert "msr fit-ranker --for-adapter" in sft["note"]
     assert (await send(app, "GET", "/version")).json()["final_order"] == "mllm"
 
 

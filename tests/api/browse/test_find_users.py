@@ -2,7 +2,7 @@ import asyncio
 
 from services.api.browse.search import Directory
 from services.core.records import UserId
-from services.state.key_scan import Found, Listing
+from services.state.key_scan import KeyScan, ScanResult
 from services.state.user_store import Store
 from tests.api.builders import an_app, put_user, send
 
@@ -48,19 +48,19 @@ async def test_a_limit_out_of_bounds_is_refused(store: Store) -> None:
     assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "query.limit")
 
 
-class _CountedListing(Listing):
+class _CountedKeyScan(KeyScan):
     num_walks = 0
 
-    async def user_ids(self) -> Found[UserId]:
+    async def user_ids(self) -> ScanResult[UserId]:
         self.num_walks += 1
         return await super().user_ids()
 
 
 async def test_many_who_ask_at_once_cost_one_walk(store: Store) -> None:
-    listing = _CountedListing(store.connection)
-    directory = Directory(listing)
+    key_scan = _CountedKeyScan(store.connection)
+    directory = Directory(key_scan)
     await asyncio.gather(*(directory.find_users("", limit=1, at_random=False) for _ in range(9)))
-    assert listing.num_walks == 1
+    assert key_scan.num_walks == 1
 
 
 async def test_a_history_comes_oldest_first_with_titles(store: Store) -> None:

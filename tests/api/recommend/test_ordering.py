@@ -27,7 +27,7 @@ def test_equal_scores_keep_their_cheap_order() -> None:
 
 def test_margins_are_weighed_by_the_weights_of_their_adapter_or_not_at_all() -> None:
     spring, own = replace(IDENTITY, adapter="spring"), a_ranker(adapter="spring", fingerprint="s")
-    ordering = replace(an_ordering(ranker=a_ranker()), beside={"spring": own})
+    ordering = replace(an_ordering(ranker=a_ranker()), for_adapters={"spring": own})
     assert ordering.by(IDENTITY).ranker == a_ranker()
     assert ordering.by(spring).ranker == own
     other = ordering.by(replace(IDENTITY, adapter="summer")).ranker
@@ -36,6 +36,6 @@ def test_margins_are_weighed_by_the_weights_of_their_adapter_or_not_at_all() -> 
 
 def test_weights_beside_that_weigh_another_models_margins_are_not_used() -> None:
     own = a_ranker(model="another", adapter="spring")
-    ordering = replace(an_ordering(ranker=a_ranker()), beside={"spring": own})
+    ordering = replace(an_ordering(ranker=a_ranker()), for_adapters={"spring": own})
     found = ordering.by(replace(IDENTITY, adapter="spring"))
     assert (found.cheap_order, found.final_order) == ("fusion", "mllm")

@@ -130,14 +130,14 @@ async def test_weights_beside_those_that_serve_are_for_their_adapter(data: str) 
     await fit_ranker.run(data)
     await fit_ranker.run(data, name=f"ranker-{SPRING}")
     ordering = PublishedOrdering(data, IDENTITY).load()
-    assert list(ordering.beside) == [SPRING]
+    assert list(ordering.for_adapters) == [SPRING]
     assert ordering.ranker is not None
     assert ordering.ranker.fingerprint == fingerprint(data, "ranker")
 
 
 async def test_weights_of_a_protocol_are_nobodys_beside_them(data: str) -> None:
     await fit_ranker.run(data, name="ranker-chrono-era")
-    assert PublishedOrdering(data, IDENTITY).load().beside == {}
+    assert PublishedOrdering(data, IDENTITY).load().for_adapters == {}
 
 
 async def test_weights_that_are_put_beside_are_taken_up_once(data: str) -> None:
@@ -147,7 +147,7 @@ async def test_weights_that_are_put_beside_are_taken_up_once(data: str) -> None:
     await fit_ranker.run(data, name=f"ranker-{SPRING}")
     await live.look(source)
     taken = live.current
-    assert list(taken.beside) == [SPRING]
+    assert list(taken.for_adapters) == [SPRING]
     await live.look(source)
     assert live.current is taken
 
@@ -162,7 +162,7 @@ async def test_weights_beside_for_rankers_fitted_otherwise_are_left_out(data: st
     before = live.current
     await live.look(source)
     assert live.current is before
-    assert (before.beside, live.refusal) == ({}, "")
+    assert (before.for_adapters, live.refusal) == ({}, "")
 
 
 class OfAnother(PublishedOrdering):

@@ -4,7 +4,7 @@ import asyncio
 
 from services.core.records import ItemId, UserId
 from services.core.recurrence import PreferenceState
-from services.state.records import Folded
+from services.state.records import UpdatedPreference
 from services.state.user_store import Store
 from tests.api.builders import an_app, put_user, recommend, send
 from tests.builders import an_interaction
@@ -21,7 +21,9 @@ async def fold(store: Store, after_seconds: float) -> None:
     record = await store.load_user(UserId("u1"))
     assert record is not None
     state = PreferenceState(record.state.blocks, (ItemId("i1"), ItemId("i2")))
-    await store.save_preference(Folded(record, state, "likes i2", record.version, "tests"))
+    await store.save_preference(
+        UpdatedPreference(record, state, "likes i2", record.version, "tests")
+    )
 
 
 async def test_a_ranking_waits_for_the_version_that_it_is_to_know(store: Store) -> None:

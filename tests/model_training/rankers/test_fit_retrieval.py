@@ -26,7 +26,7 @@ from services.core.artifacts import Artifact
 from services.core.errors import ArtifactMismatch, EmptyDataset, InputError
 from services.core.splits import split_users
 from services.retrieval import artifact as fitted
-from services.retrieval.artifact import Fitted
+from services.retrieval.artifact import RetrievalModel
 from services.retrieval.cheap_rankers import CheapRankers
 from services.retrieval.features import FEATURES
 from services.retrieval.popularity import count_popularity, count_trending
@@ -49,7 +49,7 @@ def written(folder: Path, histories: Mapping[str, Sequence[str]], **titles: str)
     return str(folder)
 
 
-def fit(data: str, **options: object) -> Fitted:
+def fit(data: str, **options: object) -> RetrievalModel:
     fit_retrieval.run(data, **{"epochs": 1, **options})
     return fitted.read(data, ARTIFACTS[options.get("cut", "last")])
 
@@ -253,7 +253,7 @@ def untrained_rankers(data: str) -> CheapRankers:
     visible = visible_histories(by_user, "last")
     rows = {user: [index[item] for item in history] for user, history in visible.items()}
     counted = [row for user, row in rows.items() if len(row) == len(by_user[user])]
-    found = Fitted(
+    found = RetrievalModel(
         item_ids=list(index),
         popularity=count_popularity(counted, len(index)),
         trending=count_trending(counted, len(index), None),

@@ -14,7 +14,7 @@ from services.core.errors import FolderNotWritable, StateUnavailable
 from services.core.records import ItemId
 from services.state.embedded_redis.server import EmbeddedRedis
 from services.state.user_store import Store
-from services.state.work_queue import Events
+from services.state.work_queue import WorkQueue
 from tests.builders import an_item, the_user
 
 HOLD = """
@@ -158,7 +158,7 @@ async def test_the_append_only_file_of_redis_6_2_is_served_and_continued(tmp_pat
     async with EmbeddedRedis(tmp_path) as url:
         assert await items_at(url, "i1", "i2") == {"i1", "i2"}
         store = await Store.open(url)
-        worker = Events(store, consumer="w")
+        worker = WorkQueue(store, consumer="w")
         await worker.create_groups()
         waiting = await worker.read("users", count=9, block_seconds=1)
         assert (await the_user(store)).item_ids[0] == "i1"
