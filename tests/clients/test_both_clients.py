@@ -3,8 +3,6 @@
 import asyncio
 import inspect
 import json
-import subprocess
-import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -163,27 +161,3 @@ async def test_the_example_of_watching_prints_each_preference(
     exec(f"async def example():\n{indented}", names)
     await names["example"]()
     assert body["preference"] in capsys.readouterr().out.splitlines()
-
-
-def test_the_clients_import_httpx_and_pydantic_alone() -> None:
-    """Whatever else is installed is kept from being imported."""
-    code = """
-import sys
-from importlib.abc import MetaPathFinder
-
-class Refuse(MetaPathFinder):
-    ours = {"clients", "services", "httpx", "pydantic", "pydantic_core"}
-    # What those two need themselves; what they would like to have, they can do without.
-    theirs = {"httpcore", "h11", "anyio", "idna", "certifi", "annotated_types",
-              "typing_extensions", "typing_inspection"}
-    def find_spec(self, name, path, target=None):
-        root = name.partition(".")[0]
-        known = self.ours | self.theirs | sys.stdlib_module_names
-        if root not in known and not root.startswith("_sysconfigdata"):
-            raise ModuleNotFoundError(f"{name} is refused", name=name)
-
-sys.meta_path.insert(0, Refuse())
-import clients.python
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr

@@ -45,7 +45,8 @@ class Request(BaseModel):
 class Answer(BaseModel):
     """What a body that the API sends has in common."""
 
-    model_config = ConfigDict(frozen=True)
+    # Pydantic before 2.10 warns of fields named `model_...` unless that prefix is free.
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
 
 
 def example(**fields: Any) -> ConfigDict:
