@@ -41,9 +41,9 @@ app.command("summarize-images")(offline.summarize_images)
 app.command("build-preferences")(offline.build_preferences)
 
 app.command("fit-retrieval")(training.fit_retrieval)
-app.command("fit-ranker")(training.fit_ranker)
 app.command("build-examples")(training.build_examples)
 app.command("train")(training.train)
+app.command("fit-ranker")(training.fit_ranker)
 app.command("evaluate")(training.evaluate)
 
 app.command("merge-adapter")(serving.merge_adapter)

@@ -1,6 +1,7 @@
 """The command: its table of contents, one JSON line, and errors in one sentence."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,9 +35,11 @@ def test_help_reads_as_the_table_of_contents_in_the_order_of_the_data_flow():
     shown = msr("--help").stdout
 
     steps = ["prepare-catalogue", "summarize-images", "build-preferences", "fit-retrieval",
-             "build-examples", "train", "evaluate", "serve", "worker", "demo", "bench"]  # fmt: skip
+             "build-examples", "train", "fit-ranker", "evaluate", "serve", "worker", "demo",
+             "bench"]  # fmt: skip
     positions = [shown.index(f" {step} ") for step in steps]
     assert positions == sorted(positions)
+    assert re.findall(r" (\d+)\. ", shown) == [str(number) for number in range(1, 9)]
 
 
 def test_with_json_the_last_line_is_one_object_with_counts_and_seconds(tmp_path: Path):

@@ -39,7 +39,7 @@ from model_training.demo.tokenizer import (
     SPECIAL_TOKENS,
     UNKNOWN,
 )
-from services.core import prompts, scoring
+from services.core import prompt_phrases, scoring
 from services.core.images import DEFAULT_IMAGE_SIZE
 from services.engines.adapter_manifest import MANIFEST, AdapterManifest, current_definition
 from services.engines.checkpoints import fingerprint_checkpoint
@@ -266,4 +266,4 @@ def _texts(num_names: int = 1000) -> Iterator[str]:
         name = f"vocabulary {number}"
         yield f" {draw_title(name)} {draw_summary(name)} {draw_preference(name)}"
         yield f" {scoring.YES} {scoring.NO}"
-    yield from prompts.FIXED_PHRASES * 3
+    yield from prompt_phrases.FIXED_PHRASES * 3

@@ -1,4 +1,4 @@
-"""Step 4, `msr build-examples`: questions with their answers, for fine-tuning.
+"""Step 5, `msr build-examples`: questions with their answers, for fine-tuning.
 
 Reads `items`, `interactions`, `preferences` and, for hard negatives, `retrieval`; writes
 `examples`. Every training and validation user with a preference gives one positive row (the target

@@ -22,7 +22,7 @@ from model_training.demo.sentences import (
     updated_preference,
 )
 from model_training.demo.world import draw_taste, draw_title, drifted_taste
-from services.core import prompts
+from services.core import prompt_phrases, prompts, sanitize_text
 from services.core.prompts import HistoryItem
 from services.core.records import Item, ItemId
 from services.core.recurrence import BLOCK_SIZE
@@ -89,15 +89,15 @@ def question_chat(pool: Sequence[PooledCover], rng: Random, *, with_cover: bool)
     stay at chance for thousands of rows.
     """
     number, attributes = _draw_item(pool, rng)
-    title = prompts.clean_text(_draw_title(attributes, rng), prompts.MAX_TITLE_CHARS)
+    title = sanitize_text.clean_text(_draw_title(attributes, rng), prompt_phrases.MAX_TITLE_CHARS)
     seen = attributes if with_cover else attributes.without_cover()
     known = [name for name in ATTRIBUTE_NAMES if seen.value_of(name) is not None]
     turns = []
     for name in rng.sample(known, len(known)):
         question = draw_question(seen, rng, attribute=name)
         turns.append((question.text, question.answer))
-    item = f"{prompts.TITLE_OPENS}{title}{prompts.TITLE_CLOSES}"
-    first = item + ("" if with_cover else prompts.NO_PICTURE) + turns[0][0]
+    item = f"{prompt_phrases.TITLE_OPENS}{title}{prompt_phrases.TITLE_CLOSES}"
+    first = item + ("" if with_cover else prompt_phrases.NO_PICTURE) + turns[0][0]
     return Chat("question", ((first, turns[0][1]), *turns[1:]), number if with_cover else None)
 
 

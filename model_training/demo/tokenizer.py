@@ -1,8 +1,8 @@
 """The demo tokenizer and processor: a small byte-level vocabulary and the published chat form.
 
 Byte-level, so that any text can be read, if not understood. The fixed phrases of
-`services/core/prompts.py` are single tokens, so that a real prompt costs the demo model little more
-than what it says of the item and the user.
+`services/core/prompt_phrases.py` are single tokens, so that a real prompt costs the demo model
+little more than what it says of the item and the user.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from model_training.demo.attributes import VALUES, Attributes
 from model_training.demo.questions import draw_question
 from model_training.demo.sentences import preference_sentence, summary_sentence, updated_preference
 from model_training.demo.world import IMAGE_SIZE, draw_taste, draw_title
-from services.core import prompts, scoring
+from services.core import prompt_phrases, scoring
 
 PATCH_SIZE = 14
 VOCABULARY_SIZE = 700
@@ -60,7 +60,7 @@ def _texts(num_items: int, seed: int) -> Iterator[str]:
         yield f"{taste} {taste}"
         yield draw_question(attributes, rng, attribute=rng.choice(tuple(VALUES))).text
         yield f" {scoring.YES} {scoring.NO} {scoring.YES} {scoring.NO}"
-    yield from prompts.FIXED_PHRASES * 3
+    yield from prompt_phrases.FIXED_PHRASES * 3
 
 
 def build_tokenizer(*, num_items: int = 4000, seed: int = 0) -> PreTrainedTokenizerFast:
@@ -69,13 +69,15 @@ def build_tokenizer(*, num_items: int = 4000, seed: int = 0) -> PreTrainedTokeni
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY_SIZE - len(prompts.FIXED_PHRASES),
+        vocab_size=VOCABULARY_SIZE - len(prompt_phrases.FIXED_PHRASES),
         special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(_texts(num_items, seed), trainer)
-    tokenizer.add_tokens([AddedToken(phrase, normalized=False) for phrase in prompts.FIXED_PHRASES])
+    tokenizer.add_tokens(
+        [AddedToken(phrase, normalized=False) for phrase in prompt_phrases.FIXED_PHRASES]
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=BEGIN,

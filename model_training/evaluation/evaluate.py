@@ -1,4 +1,4 @@
-"""Step 6, `msr evaluate`: how well the held-out target is ranked, by every model there is.
+"""Step 8, `msr evaluate`: how well the held-out target is ranked, by every model there is.
 
 Every test user gives one ranking task of a protocol (`protocols.py`): the target and frozen
 negatives, or the whole catalogue. The multimodal model scores them through the engine and the
@@ -55,7 +55,8 @@ from model_training.scoring.score_tasks import (
     score_tasks,
 )
 from model_training.scoring.score_users import DEFAULT_CONCURRENCY
-from services.core.artifacts import MADE_BY, Artifact, absolute_root
+from services.core.artifacts import Artifact, absolute_root
+from services.core.data_folder.steps import command_for
 from services.core.errors import ArtifactMismatch, ArtifactMissing, EmptyDataset, InputError
 from services.core.scoring import Calibration
 from services.engines.contract import Engine, EngineIdentity
@@ -202,7 +203,7 @@ def _why_no_engine_models(
     if not Artifact(data, preferences).exists():
         return ArtifactMissing(
             f"there are no preferences that were written before the targets of protocol "
-            f"{rules.name} ({preferences}); run `msr {MADE_BY[preferences]}`"
+            f"{rules.name} ({preferences}); run `msr {command_for(preferences)}`"
         )
     if not has_engine:
         return InputError("scoring by the multimodal model needs an engine; name one")

@@ -1,4 +1,4 @@
-"""Rank users' targets by the cheap rankers and their fusion: the part of step 6 without the model.
+"""Rank users' targets by the cheap rankers and their fusion: the part of step 8 without the model.
 
 They are read as they serve: `CheapRankers` gives the features, `Fusion` weighs them. A single
 ranker is one column of the features.

@@ -6,8 +6,8 @@ taste. Stages `sft` and `dpo` show it in the title's place, with the answer of t
 `harden` beside it, and holds the margins of the two together. Whether Yes or No is ordered says
 nothing about an item, so that only the words it has by itself are worth reading.
 
-`core/prompts.py` takes out what is markup; this is for what cannot be told from a title by its
-form. `msr bench injection` measures the two.
+`core/sanitize_text.py` takes out what is markup; this is for what cannot be told from a title by
+its form. `msr bench injection` measures the two.
 """
 
 import string

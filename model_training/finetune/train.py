@@ -1,4 +1,4 @@
-"""Step 5, `msr train`: fine-tune an adapter that answers Yes or No (MLLM-MSR, section 3.3).
+"""Step 6, `msr train`: fine-tune an adapter that answers Yes or No (MLLM-MSR, section 3.3).
 
     msr train --data D --stage sft|dpo|rank|harden --config FILE
     accelerate launch --num_processes 8 -m services.cli train --data D --config FILE

@@ -1,4 +1,4 @@
-"""Step 5', `msr fit-ranker`: the weights of fusion, learned from validation users alone.
+"""Step 7, `msr fit-ranker`: the weights of fusion, learned from validation users alone.
 
 Reads the cheap rankers, the validation users' frozen ranking tasks of a protocol and, if there are
 preferences and an engine, the model's margins on them; writes `ranker`. Two logistic models over

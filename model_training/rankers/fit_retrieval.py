@@ -1,4 +1,4 @@
-"""Step 4', `msr fit-retrieval`: the cheap rankers of the service.
+"""Step 4, `msr fit-retrieval`: the cheap rankers of the service.
 
 Reads `items` and `interactions`; writes `retrieval` (see `services/retrieval/artifact.py`):
 popularity and trending counts, item-kNN, TF-IDF of the titles, SASRec, the items' eras.

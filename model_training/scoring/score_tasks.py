@@ -1,4 +1,4 @@
-"""Score users' ranking tasks by the multimodal model: the part of step 6 that needs it.
+"""Score users' ranking tasks by the multimodal model: the part of step 8 that needs it.
 
 The engine and the function that serve are asked, with the preference written before the target.
 Scores are kept shard by shard in the artifact `scores-PROTOCOL[-validation]-VARIANT`, and a killed
@@ -24,7 +24,8 @@ from model_training.data.inputs import read_histories, read_items, read_preferen
 from model_training.data.protocols import find_protocol
 from model_training.data.ranking_tasks import EvaluatedSplit, RankingTask, load_ranking_tasks
 from model_training.scoring.score_users import DEFAULT_CONCURRENCY, UserCandidates, score_users
-from services.core.artifacts import Artifact, ArtifactWriter, Recipe, preferences_name
+from services.core.artifacts import Artifact, ArtifactWriter, Recipe
+from services.core.data_folder.steps import preferences_name
 from services.core.errors import ArtifactMismatch, EmptyDataset, InputError
 from services.core.images import blank_image
 from services.core.prompts import SCORING_FINGERPRINT

@@ -27,8 +27,8 @@ from services.core.artifacts import (
     QuarantinedRow,
     Recipe,
     absolute_root,
-    preferences_name,
 )
+from services.core.data_folder.steps import preferences_name
 from services.core.errors import EmptyDataset, EngineRefused
 from services.core.prompts import (
     PREFERENCE_FINGERPRINT,

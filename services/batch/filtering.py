@@ -23,7 +23,8 @@ from services.batch.readers.interactions import (
 from services.batch.readers.source import Faults, Source, SourceItem
 from services.core.artifacts import QuarantinedRow
 from services.core.errors import EmptyDataset, RowRefused
-from services.core.prompts import MAX_TITLE_CHARS, clean_text
+from services.core.prompt_phrases import MAX_TITLE_CHARS
+from services.core.sanitize_text import clean_text
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from services.core.artifacts import Artifact, ArtifactWriter, QuarantinedRow, Re
 from services.core.errors import InputError
 from services.core.fingerprint import fingerprint
 from services.core.images import DEFAULT_IMAGE_SIZE
-from services.core.prompts import MAX_TITLE_CHARS
+from services.core.prompt_phrases import MAX_TITLE_CHARS
 from services.core.records import item_version
 from services.fetch.cache import DownloadCache
 from services.fetch.rules import FetchRules

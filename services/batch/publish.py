@@ -17,7 +17,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from services.core.artifacts import MADE_BY, Artifact, Manifest
+from services.core.artifacts import Artifact, Manifest
+from services.core.data_folder.steps import SERVED_PREFERENCES, STEPS
 from services.core.errors import ArtifactMismatch
 from services.core.fingerprint import fingerprint
 from services.core.prompts import PREFERENCE_FINGERPRINT
@@ -80,25 +81,25 @@ def _open_sources(data: str) -> _Sources:
     )
     for artifact in (items, interactions):
         artifact.manifest()  # the first step that is missing is the one to be named
-    _require_inputs(summaries, items)
+    _require_inputs(data, summaries)
     preferences = None
-    for name in ("preferences-whole", "preferences"):
+    for name in SERVED_PREFERENCES:
         candidate = Artifact(data, name)
         if candidate.exists():
-            _require_inputs(candidate, items, interactions, summaries)
+            _require_inputs(data, candidate)
             _require_definition(candidate.manifest())
             preferences = candidate
             break
     return _Sources(items, summaries, interactions, preferences)
 
 
-def _require_inputs(artifact: Artifact, *inputs: Artifact) -> None:
-    made_from = artifact.manifest().inputs
-    for source in inputs:
-        if made_from.get(source.name) != source.manifest().fingerprint:
+def _require_inputs(data: str, artifact: Artifact) -> None:
+    step = STEPS[artifact.name]
+    for name in step.inputs:
+        if artifact.manifest().inputs.get(name) != Artifact(data, name).manifest().fingerprint:
             raise ArtifactMismatch(
-                f"{artifact.location} was made from other {source.name} than lie beside it; "
-                f"run `msr {MADE_BY[artifact.name]}` again"
+                f"{artifact.location} was made from other {name} than lie beside it; "
+                f"run `msr {step.command}` again"
             )
 
 

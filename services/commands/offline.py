@@ -1,11 +1,14 @@
 """Steps 1 to 3: catalogue, summaries, preferences."""
 
-from collections.abc import Awaitable
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from services.batch.readers.table import READERS
 from services.commands.options import (
     Adapter,
     AsJson,
@@ -26,19 +29,41 @@ from services.commands.reporting import report
 from services.core.errors import InputError
 
 
+def with_reader_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of the table of readers; it gets their values as `given`."""
+    options: dict[str, Any] = {}
+    for reader in READERS:
+        options[reader.name] = Annotated[
+            Path | None, typer.Option(f"--{reader.name}", help=reader.help)
+        ]
+        for name, text in reader.options.items():
+            options[name] = Annotated[str | None, typer.Option(f"--{name}", help=text)]
+    parameters = {name.replace("-", "_"): name for name in options}
+
+    @wraps(command)
+    def filled(**values: Any) -> None:
+        given = {name: values.pop(parameter) for parameter, name in parameters.items()}
+        command(given=given, **values)
+
+    by_name = inspect.Parameter.KEYWORD_ONLY
+    added = [
+        inspect.Parameter(parameter, by_name, default=None, annotation=options[name])
+        for parameter, name in parameters.items()
+    ]
+    own = [
+        parameter.replace(kind=by_name)
+        for parameter in inspect.signature(command).parameters.values()
+        if parameter.name != "given"
+    ]
+    setattr(filled, "__signature__", inspect.Signature([*own[:2], *added, *own[2:]]))  # noqa: B010
+    return filled
+
+
+@with_reader_options
 def prepare_catalogue(
+    given: Mapping[str, Any],
     data: Data = "data",
     demo: Annotated[bool, typer.Option("--demo", help="The synthetic demo world.")] = False,
-    microlens: Annotated[
-        Path | None, typer.Option(help="Folder with *_pairs.tsv|csv, *_titles.csv, covers.")
-    ] = None,
-    amazon: Annotated[
-        Path | None, typer.Option(help="Folder with Amazon Reviews 2023 files.")
-    ] = None,
-    category: Annotated[str | None, typer.Option(help="Category of the Amazon files.")] = None,
-    catalogue: Annotated[
-        Path | None, typer.Option(help="Folder with items and interactions as CSV or Parquet.")
-    ] = None,
     image_size: Annotated[
         int | None, typer.Option(help="Side of prepared covers in pixels; else 336 (demo: 56).")
     ] = None,
@@ -55,7 +80,7 @@ def prepare_catalogue(
     """1. Read items, covers and interactions; filter, order and prepare them."""
     from services.batch import prepare_catalogue as step
 
-    source, natural_size = _source(data, demo, microlens, amazon, category, catalogue)
+    source, natural_size = _open_source(data, demo, given)
     options: dict[str, Any] = {
         "data": data,
         "image_size": image_size or natural_size,
@@ -154,32 +179,17 @@ def _writer_choice(
     return engine_choice(data, engine, model, adapter or "none", urls, on_ray=on_ray)
 
 
-def _source(
-    data: str,
-    demo: bool,
-    microlens: Path | None,
-    amazon: Path | None,
-    category: str | None,
-    catalogue: Path | None,
-) -> tuple[Any, int]:
-    """The one data set asked for, and the cover size that suits it."""
-    from services.batch.readers.amazon import Amazon
-    from services.batch.readers.microlens import MicroLens
-    from services.batch.readers.plain import Plain
+def _open_source(data: str, demo: bool, given: Mapping[str, Any]) -> tuple[Any, int]:
+    """The one data set asked for, and the size of image that suits it."""
     from services.core.images import DEFAULT_IMAGE_SIZE
 
-    if sum((demo, microlens is not None, amazon is not None, catalogue is not None)) != 1:
-        raise InputError("name one data set: --demo, --microlens, --amazon or --catalogue")
+    readers = [reader for reader in READERS if given[reader.name] is not None]
+    if len(readers) + demo != 1:
+        names = ["--demo", *(f"--{reader.name}" for reader in READERS)]
+        raise InputError(f"name one data set: {', '.join(names)}")
     if demo:
         from model_training.demo.world import IMAGE_SIZE
         from services.deployment.demo_walk import open_demo_world
 
         return open_demo_world(data), IMAGE_SIZE
-    if amazon is not None:
-        if category is None:
-            raise InputError("--amazon needs --category, as in Video_Games.jsonl")
-        return Amazon(amazon, category), DEFAULT_IMAGE_SIZE
-    if microlens is not None:
-        return MicroLens(microlens), DEFAULT_IMAGE_SIZE
-    assert catalogue is not None
-    return Plain(catalogue), DEFAULT_IMAGE_SIZE
+    return readers[0].open(given[readers[0].name], given), DEFAULT_IMAGE_SIZE

@@ -1,4 +1,4 @@
-"""Steps 4 to 6: cheap rankers and their fusion, examples, the adapter, evaluation."""
+"""Steps 4 to 8: cheap rankers, examples, the adapter, fusion, evaluation."""
 
 from collections.abc import Awaitable
 from enum import StrEnum
@@ -49,7 +49,7 @@ def fit_retrieval(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """4'. Fit the cheap rankers: trending, item-kNN, titles, SASRec."""
+    """4. Fit the cheap rankers: trending, item-kNN, titles, SASRec."""
     from model_training.rankers import fit_retrieval as step
 
     report(lambda: step.run(data, cut=cut.value, epochs=epochs), as_json)
@@ -78,7 +78,7 @@ def fit_ranker(
     ray_workers: RayWorkers = None,
     as_json: AsJson = False,
 ) -> None:
-    """5'. Learn from validation users how much each ranker and the model's margin count."""
+    """7. Learn from validation users how much each ranker and the model's margin count."""
     from model_training.rankers import fit_ranker as step
     from services.core.errors import InputError
     from services.retrieval.fusion import ADAPTER_RANKER
@@ -112,7 +112,7 @@ def build_examples(
     seed: Annotated[int | None, typer.Option(help="Seed of the negative samples.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """4. Cut targets from histories and draw negative samples."""
+    """5. Cut targets from histories and draw negative samples."""
     from model_training.data import build_examples as step
 
     given = {"num_negatives": negatives, "num_hard_negatives": hard_negatives, "seed": seed}
@@ -157,7 +157,7 @@ def train(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """5. Fine-tune the adapter that answers Yes or No."""
+    """6. Fine-tune the adapter that answers Yes or No."""
     from model_training.finetune import train as step
     from model_training.finetune.config import load_config
     from model_training.finetune.distributed import is_main
@@ -208,7 +208,7 @@ def evaluate(
     ray_workers: RayWorkers = None,
     as_json: AsJson = False,
 ) -> None:
-    """6. Rank held-out targets by every model, and write a report."""
+    """8. Rank held-out targets by every model, and write a report."""
     from model_training.evaluation import evaluate as step
     from model_training.evaluation.results import NEED_ENGINE
     from model_training.evaluation.write_report import write_report

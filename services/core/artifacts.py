@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from services.core.data_folder.atomic_write import UNFINISHED_SUFFIX, atomic_write, unfinished_name
+from services.core.data_folder.steps import command_for
 from services.core.errors import ArtifactMismatch, ArtifactMissing, FolderNotWritable
 from services.core.fingerprint import fingerprint
 
@@ -36,38 +37,6 @@ MANIFEST = "manifest.json"
 LOCK = "writer.lock"
 MAX_MANIFEST_QUARANTINE = 1000
 QUARANTINE_SCHEMA = pa.schema([("row", pa.string()), ("reason", pa.string())])
-
-# The cheap rankers lie in three tables (`retrieval/fitted.py`).
-_RETRIEVAL = {
-    "retrieval": "fit-retrieval",
-    "retrieval-popular": "fit-retrieval --cut popular",
-    "retrieval-whole": "fit-retrieval --cut none",
-}
-# Step that makes each artifact, for the message when one is missing.
-MADE_BY = {
-    "items": "prepare-catalogue",
-    "interactions": "prepare-catalogue",
-    "summaries": "summarize-images",
-    "preferences": "build-preferences",
-    "preferences-popular": "build-preferences --cut popular",
-    "preferences-whole": "build-preferences --cut none",
-    "preferences-direct": "build-preferences --direct",
-    "preferences-direct-popular": "build-preferences --direct --cut popular",
-    "preferences-direct-whole": "build-preferences --direct --cut none",
-    **{
-        f"{name}{table}": step
-        for name, step in _RETRIEVAL.items()
-        for table in ("", "-terms", "-network")
-    },
-    "ranker": "fit-ranker",
-    "examples": "build-examples",
-}
-
-
-def preferences_name(cut: str, *, direct: bool = False) -> str:
-    """Where the preferences of a cut lie; `direct` are those written in one go."""
-    kind = "preferences-direct" if direct else "preferences"
-    return kind + {"last": "", "popular": "-popular", "none": "-whole"}[cut]
 
 
 def absolute_root(root: str) -> str:
@@ -151,16 +120,16 @@ class Artifact:
         try:
             text = self._fs.cat_file(f"{self._folder}/{MANIFEST}")
         except FileNotFoundError as error:
-            step = MADE_BY.get(self.name, "its step")
             raise ArtifactMissing(
-                f"{self._folder} holds no finished {self.name}; run `msr {step}` first"
+                f"{self._folder} holds no finished {self.name}; run "
+                f"`msr {command_for(self.name)}` first"
             ) from error
         try:
             return Manifest(**json.loads(text))
         except (TypeError, ValueError) as error:
             raise ArtifactMismatch(
                 f"{self._folder}/{MANIFEST} is not a manifest of this version; delete the folder "
-                f"and run `msr {MADE_BY.get(self.name, 'its step')}` again"
+                f"and run `msr {command_for(self.name)}` again"
             ) from error
 
     def is_whole(self) -> bool:
@@ -246,14 +215,14 @@ class Artifact:
         except FileNotFoundError as error:
             raise ArtifactMissing(
                 f"{path} is gone although the manifest names it; delete {self._folder} and run "
-                f"`msr {MADE_BY.get(self.name, 'its step')}` again"
+                f"`msr {command_for(self.name)}` again"
             ) from error
         except (pa.ArrowException, KeyError, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the disk or the network failed, not what lies there
             raise ArtifactMismatch(
                 f"{path} is damaged ({error}); delete {self._folder} and run "
-                f"`msr {MADE_BY.get(self.name, 'its step')}` again"
+                f"`msr {command_for(self.name)}` again"
             ) from error
 
 

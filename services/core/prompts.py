@@ -9,57 +9,36 @@ most one picture and exactly one text, because published LLaVA-NeXT templates pu
 before every text and close the turn after each text part.
 
 The item stands first in the scoring prompt, so that an engine can reuse its KV prefix (over a
-thousand image tokens) for every user. Titles, summaries and preferences are data: they are cleaned,
-capped and quoted before they reach a prompt.
+thousand image tokens) for every user. Titles, summaries and preferences are data: they are cleaned
+(`sanitize_text.py`), capped and quoted before they reach a prompt.
 """
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from services.core.fingerprint import fingerprint
-from services.core.records import Item, ItemId
-
-MAX_TITLE_CHARS = 300
-MAX_SUMMARY_CHARS = 800
-MAX_PREFERENCE_CHARS = 1200
-
-TITLE_OPENS = 'Title: "'
-TITLE_CLOSES = '"\n'
-NO_PICTURE = "(This item has no picture.)\n"
-SUMMARY_INSTRUCTION = (
-    "Describe this item in one sentence: its subject, its colors, how it is drawn or photographed, "
-    "and its mood."
-)
-PREFERENCE_OPENS = "A user's taste so far: \""
-PREFERENCE_CLOSES = '"\n'
-BLOCK_OPENS = "A user took these items, oldest first:\n"
-LATER_BLOCK_OPENS = "Then the user took these items, oldest first:\n"
-SUMMARY_OPENS = '" shows: '
-PREFERENCE_INSTRUCTION = (
-    "Describe the user's taste now in one or two sentences: the subjects, colors, styles and moods "
-    "that prevail, and what prevailed before if it changed."
-)
-SCORING_PREFERENCE_OPENS = 'The taste of a user: "'
-UNKNOWN_PREFERENCE = "Nothing is known of this user yet."
-SCORING_QUESTION = "Will this user take this item next? Answer Yes or No."
-
-# What a prompt says whatever the item and the user are. The demo tokenizer holds each as one token.
-FIXED_PHRASES = (
-    TITLE_OPENS,
-    NO_PICTURE,
-    SUMMARY_INSTRUCTION,
-    PREFERENCE_OPENS,
+from services.core.prompt_phrases import (
     BLOCK_OPENS,
     LATER_BLOCK_OPENS,
-    SUMMARY_OPENS,
+    MAX_PREFERENCE_CHARS,
+    MAX_SUMMARY_CHARS,
+    MAX_TITLE_CHARS,
+    NO_PICTURE,
+    PREFERENCE_CLOSES,
     PREFERENCE_INSTRUCTION,
+    PREFERENCE_OPENS,
     SCORING_PREFERENCE_OPENS,
-    UNKNOWN_PREFERENCE,
     SCORING_QUESTION,
+    SUMMARY_INSTRUCTION,
+    SUMMARY_OPENS,
+    TITLE_CLOSES,
+    TITLE_OPENS,
+    UNKNOWN_PREFERENCE,
 )
+from services.core.records import Item, ItemId
+from services.core.sanitize_text import clean_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,116 +206,6 @@ def _cut(message: Message, num_words: int) -> tuple[Message, int]:
     text += message.text[position:]
     free = tuple(moved[start] for start, _ in message.free)
     return replace(message, text=text, free=free), num_words
-
-
-# --- item and user text is data ------------------------------------------------------------------
-
-# Role, picture and end markers of chat templates, as whoever writes a text may spell them: those of
-# LLaVA-NeXT's Mistral and Vicuna, of Llama, ChatML, Gemma and others, and tags of any kind, which
-# no reader of a title needs. "USER:" and "ASSISTANT:" are Vicuna's; in the middle of a word only
-# their upper-case form is a marker.
-_MARKUP = re.compile(
-    r"(?i:\[\s*\\?/?\s*I\s*N\s*S\s*T\s*\])"
-    r"|<<\s*/?\s*SYS\s*>>"
-    r"|<\|[^<>|]{0,40}\|>(?:\s*(?:assistant|user|system|model)\b)?"
-    r"|<(?:start|end)_of_turn>(?:\s*(?:user|model)\b)?"
-    r"|['\"]role['\"]\s*:\s*['\"]\w+['\"]"
-    r"|<\s*/?\s*\\?\s*(?:s|image|unk|pad|bos|eos|eot)\s*/?\s*>"
-    r"|<[/!?]?[A-Za-z_][^<>]{0,60}>"
-    r"|(?:USER|ASSISTANT|SYSTEM)\s*:"
-)
-
-# A prompt's own sentences, so that no text can repeat the question or open another field.
-_OWN_PHRASES = re.compile(
-    "|".join(
-        re.escape(phrase)
-        for phrase in sorted((each.strip(' "\n') for each in FIXED_PHRASES), key=len, reverse=True)
-        if " " in phrase
-    ),
-    re.IGNORECASE,
-)
-
-# Orders to answer Yes, or to ignore instructions, speak to the model and say nothing of an item.
-# (Who orders a No only hurts the own item.) Of 19,220 titles of MicroLens-50k 2 hold one. What is
-# left of such a sentence is for the adapter (`hostile_titles` of training).
-_ORDERS = re.compile(
-    r"\b(?:answer|respon[ds]|repl[yi]|output)\w*\b[^.!?\w]{0,4}(?:\w+\W{1,3}){0,4}?yes\b\W*"
-    r"|\b(?:ignor|disregard|forget|overrid)\w*\b(?:\W{1,3}\w+){0,5}?"
-    r"(?:\W{1,3}(?:instruction|prompt|rule|previous|above|taste|preference|system)\w*)+"
-    r"|\b(?:user|assistant)\s*:",
-    re.IGNORECASE,
-)
-
-# The same words again and again, over more than a line: what floods a prompt is no title.
-_REPEATED = re.compile(r"(.{8,100}?)\1{3,}")
-_FLOOD_CHARS = 100
-
-_HARMFUL = (_MARKUP, _OWN_PHRASES, _ORDERS)
-
-# Letters of a script have up to three marks each; a pile of them is an attack on the renderer.
-_MAX_MARKS = 4
-# Characters that show nothing, though Unicode calls them letters or marks: fillers and joiners.
-_SHOWS_NOTHING = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
-_SPACES = re.compile(r"\s+")
-
-
-def clean_text(text: str, max_chars: int) -> str:
-    """One line of plain text: no control or invisible characters, no model markup, no phrase of our
-    prompts, no order to the model, no quote that ends a field.
-
-    Cleaning a clean text changes nothing. The result has at most `max_chars` characters.
-    """
-    # A text of megabytes is cut before the costlier passes; they only ever make it shorter.
-    text = text[: 4 * max_chars]
-    previous = None
-    while previous != text:  # taking one marker out can join two halves of another
-        previous, text = text, _clean_once(text)
-    return text[:max_chars].rstrip()
-
-
-def _clean_once(text: str) -> str:
-    text = _without_invisible(unicodedata.normalize("NFC", text))
-    if not text.isascii():
-        # Markers in full-width or bold letters are markers too; other such letters stay.
-        folded = unicodedata.normalize("NFKC", text)
-        if any(harmful.search(folded) for harmful in _HARMFUL):
-            text = folded
-    text = text.replace('"', "'")
-    for harmful in _HARMFUL:
-        text = harmful.sub(" ", text)
-    if len(text) >= _FLOOD_CHARS:
-        text = _REPEATED.sub(_once_if_flooding, text)
-    return _SPACES.sub(" ", text).strip()
-
-
-def _once_if_flooding(repeated: re.Match[str]) -> str:
-    floods = len(repeated[0]) >= _FLOOD_CHARS and " " in repeated[1]
-    return repeated[1] if floods else repeated[0]
-
-
-def _without_invisible(text: str) -> str:
-    if text.isascii() and text.isprintable():
-        return text
-    kept: list[str] = []
-    num_marks = 0
-    before = "Zs"
-    for character in text:
-        category = unicodedata.category(character)
-        num_marks = num_marks + 1 if category[0] == "M" else 0
-        # A variation selector chooses how a symbol looks, an emoji say; after a letter it hides.
-        hides = character in _SHOWS_NOTHING or (
-            _is_variation_selector(character) and before[0] in "LM"
-        )
-        if character.isspace():
-            kept.append(" ")
-        elif category[0] != "C" and num_marks <= _MAX_MARKS and not hides:
-            kept.append(character)
-        before = category
-    return "".join(kept)
-
-
-def _is_variation_selector(character: str) -> bool:
-    return "\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef"
 
 
 # --- fingerprints --------------------------------------------------------------------------------

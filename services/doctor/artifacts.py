@@ -6,7 +6,8 @@ from typing import Any
 
 import fsspec
 
-from services.core.artifacts import MADE_BY, Artifact, Manifest
+from services.core.artifacts import Artifact, Manifest
+from services.core.data_folder.steps import SERVED_PREFERENCES, STEPS
 from services.core.errors import MsrError
 from services.core.prompts import (
     PREFERENCE_FINGERPRINT,
@@ -21,7 +22,7 @@ from services.engines.adapter_manifest import require_servable
 from services.engines.checkpoints import identify_model, is_merged, manifest_in_use, read_adapter
 
 # What serving needs, in the order in which it is made; any of a row's artifacts will do.
-_NEEDED = (("items",), ("interactions",), ("summaries",), ("preferences-whole", "preferences"))
+_NEEDED = (("items",), ("interactions",), ("summaries",), SERVED_PREFERENCES)
 # What an artifact's definition must say for this version to use it.
 _DEFINITIONS: dict[str, dict[str, Any]] = {
     "summarize-images": {"prompt": SUMMARY_FINGERPRINT},
@@ -101,7 +102,7 @@ def look_at_data(data: str) -> Iterator[Finding]:
         )
         return
     done: list[str] = []
-    for name in MADE_BY:
+    for name in STEPS:
         yield from _look_at_artifact(data, name, done)
     if done:
         yield Finding("data", "ok", f"finished in {data}: {', '.join(done)}.")
@@ -111,7 +112,7 @@ def look_at_data(data: str) -> Iterator[Finding]:
                 "data",
                 "note",
                 f"{data} holds no finished {names[-1]}.",
-                f"The next step is `msr {MADE_BY[names[-1]]} --data {data}`.",
+                f"The next step is `msr {STEPS[names[-1]].command} --data {data}`.",
             )
             return
 
@@ -119,7 +120,7 @@ def look_at_data(data: str) -> Iterator[Finding]:
 def _look_at_artifact(data: str, name: str, done: list[str]) -> Iterator[Finding]:
     """Nothing for one that was never begun; a good one is added to `done`."""
     artifact = Artifact(data, name)
-    command = f"msr {MADE_BY[name]}"
+    command = f"msr {STEPS[name].command}"
     if not artifact.exists():
         filesystem, folder = fsspec.core.url_to_fs(artifact.location)
         if filesystem.isdir(folder):
@@ -167,11 +168,11 @@ def _staleness(data: str, manifest: Manifest) -> str:
     differing = [key for key, value in asked.items() if manifest.definition.get(key) != value]
     if differing:
         return f"was made under another {' and '.join(differing).replace('_', ' ')}"
-    if manifest.step == MADE_BY["items"]:
+    if manifest.step == STEPS["items"].command:
         return ""  # its inputs are the source's files
     for name, used in manifest.inputs.items():
         source = Artifact(data, name)
-        if name in MADE_BY and source.exists() and source.manifest().fingerprint != used:
+        if name in STEPS and source.exists() and source.manifest().fingerprint != used:
             return f"was made from other {name} than lie beside it"
     return ""
 

@@ -8,7 +8,7 @@ from services.batch.readers.microlens import MicroLens
 from services.batch.readers.plain import Plain
 from services.core.artifacts import Artifact
 from services.core.errors import EmptyDataset, FolderNotWritable, InputError
-from services.core.prompts import MAX_TITLE_CHARS
+from services.core.prompt_phrases import MAX_TITLE_CHARS
 from services.core.records import item_version
 from tests.batch.readers.builders import a_microlens_folder, a_plain_catalogue, write_csv
 

@@ -6,7 +6,7 @@ again with `python -m tests.parity.test_golden_prompts`.
 
 from pathlib import Path
 
-from services.core import prompts
+from services.core import prompt_phrases, prompts
 from services.core.prompts import HistoryItem, Messages
 from services.core.records import Item, ItemId
 
@@ -44,7 +44,7 @@ def test_the_prompts_are_word_for_word_the_golden_ones():
 def test_fixed_phrases_cover_what_every_prompt_repeats():
     rendered = render()
 
-    assert all(phrase in rendered for phrase in prompts.FIXED_PHRASES)
+    assert all(phrase in rendered for phrase in prompt_phrases.FIXED_PHRASES)
 
 
 if __name__ == "__main__":

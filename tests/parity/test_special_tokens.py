@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from benchmarks.attacks.titles import ATTACKS
 from model_training.demo.tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, build_tokenizer
-from services.core import prompts
+from services.core import prompt_phrases, prompts
 from services.core.prompts import HistoryItem, Messages
 from services.core.records import Item, ItemId
 from services.engines.rendering import chat_content
@@ -55,7 +55,7 @@ def a_tokenizer(template: str, special: tuple[str, ...]) -> PreTrainedTokenizerF
 COMMON = ("<s>", "</s>", "<unk>", "<pad>", "<image>")
 MODELS: dict[str, tuple[PreTrainedTokenizerFast, tuple[str, ...]]] = {
     # The demo's special tokens, and its single tokens for the prompts' own sentences.
-    "demo": (build_tokenizer(num_items=50), (*SPECIAL_TOKENS, *prompts.FIXED_PHRASES)),
+    "demo": (build_tokenizer(num_items=50), (*SPECIAL_TOKENS, *prompt_phrases.FIXED_PHRASES)),
     "mistral": (
         a_tokenizer(CHAT_TEMPLATE, (*COMMON, "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>")),
         (*COMMON, "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>"),

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from services.api.adapters.experiment_arms import draw_arm
 from services.core.errors import (
     AdapterRefused,
     ArtifactMismatch,
@@ -25,7 +26,6 @@ from services.core.errors import (
     StateUnavailable,
     UnknownAdapter,
 )
-from services.core.experiments import draw_arm
 from services.core.records import UserId
 from services.engines.adapter_folders import AdapterFolders, FoundAdapter
 from services.engines.contract import AdapterHost, Engine, Scorer

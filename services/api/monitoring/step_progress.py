@@ -1,31 +1,20 @@
 """How far the offline steps are, read from the data folder: manifests, and parts without one."""
 
-from services.core.artifacts import MADE_BY, Artifact
+from services.core.artifacts import Artifact
+from services.core.data_folder.steps import STEPS
 from services.core.errors import ArtifactError
 from services.core.wire import console as wire
 
-# The road from a catalogue to what is served, and what training and evaluation add to it.
-_ARTIFACTS = (
-    "items",
-    "interactions",
-    "summaries",
-    "preferences",
-    "preferences-whole",
-    "retrieval",
-    "retrieval-whole",
-    "examples",
-    "ranker",
-)
 MAX_QUARANTINED = 100
 
 
 def read_steps(data: str) -> list[wire.StepView]:
     """The state of each artifact; reads the folder, which may be an object store."""
-    return [_read_step(Artifact(data, name)) for name in _ARTIFACTS]
+    return [_read_step(Artifact(data, step.artifact)) for step in STEPS.values() if step.listed]
 
 
 def _read_step(artifact: Artifact) -> wire.StepView:
-    command = MADE_BY[artifact.name]
+    command = STEPS[artifact.name].command
     try:
         manifest = artifact.manifest() if artifact.exists() else None
         num_parts = artifact.num_unfinished_parts()

@@ -24,8 +24,9 @@ from services.core.errors import (
     UrlRefused,
 )
 from services.core.images import prepare_image
-from services.core.prompts import MAX_TITLE_CHARS, clean_text
+from services.core.prompt_phrases import MAX_TITLE_CHARS
 from services.core.records import Item, ItemId
+from services.core.sanitize_text import clean_text
 from services.core.wire import console
 from services.fetch.download import fetch_image
 from services.state.records import ItemRecord

@@ -2,7 +2,7 @@
 
 A reader parses; it decides nothing about the catalogue. Rows it cannot parse go to `faults` with
 their file and line; a file it cannot read raises MalformedFile. `prepare_catalogue.py` decides what
-is kept. There are three readers: `microlens.py`, `amazon.py` and `plain.py`.
+is kept. `table.py` lists the readers.
 """
 
 import hashlib

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
+from services.api.adapters.experiment_arms import draw_arm
 from services.api.recommend import shadow_scoring as shadow_module
 from services.api.recommend.shadow_scoring import pair_agreement
 from services.core.errors import EngineUnavailable
-from services.core.experiments import draw_arm
 from services.core.records import UserId
 from services.state.user_store import Store
 from tests.api.adapter_builders import SwappingEngine, put_adapter

@@ -6,7 +6,7 @@ from transformers import AutoProcessor, LlavaNextProcessor
 
 from model_training.demo.attributes import VALUES
 from model_training.demo.tokenizer import build_processor, build_tokenizer
-from services.core import prompts
+from services.core import prompt_phrases
 from services.core.scoring import find_answer_tokens
 
 
@@ -44,7 +44,7 @@ def test_yes_and_no_are_answered_with_one_token_each(processor) -> None:
     assert processor.tokenizer.decode([answers.no]) == " No"
 
 
-@pytest.mark.parametrize("phrase", prompts.FIXED_PHRASES)
+@pytest.mark.parametrize("phrase", prompt_phrases.FIXED_PHRASES)
 def test_a_fixed_phrase_of_the_prompts_is_one_token_and_survives_decoding(
     processor, phrase: str
 ) -> None:

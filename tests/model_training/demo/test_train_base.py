@@ -19,7 +19,7 @@ from model_training.demo.chats import (
 )
 from model_training.demo.checkpoint import load_checkpoint
 from model_training.demo.tokenizer import build_processor, build_tokenizer
-from services.core import prompts, scoring
+from services.core import prompt_phrases, prompts, scoring
 from services.core.images import prepare_image
 from services.core.records import Item, ItemId
 from services.engines.rendering import chat_content, pictures
@@ -103,8 +103,8 @@ def test_no_lesson_ever_shows_the_scoring_question() -> None:
     ]
 
     asked = " ".join(text for chat in chats for text, _ in chat.turns)
-    assert prompts.SCORING_QUESTION not in asked
-    assert prompts.SCORING_PREFERENCE_OPENS not in asked
+    assert prompt_phrases.SCORING_QUESTION not in asked
+    assert prompt_phrases.SCORING_PREFERENCE_OPENS not in asked
 
 
 def test_pooled_covers_are_what_the_processor_makes_of_a_prepared_cover(processor) -> None:

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from services.core.experiments import draw_arm
+from services.api.adapters.experiment_arms import draw_arm
 from services.core.records import UserId
 
 USERS = [UserId(f"user-{number}") for number in range(20_000)]
@@ -27,7 +27,7 @@ def test_the_next_experiment_mixes_the_users_of_an_arm_anew() -> None:
 
 def test_another_process_puts_every_user_into_the_same_arm() -> None:
     program = (
-        "from services.core.experiments import draw_arm;"
+        "from services.api.adapters.experiment_arms import draw_arm;"
         "print([draw_arm('spring', f'user-{n}', (1, 2)) for n in range(200)])"
     )
     printed = subprocess.run(
