@@ -10,6 +10,7 @@ from typing import Any
 
 import typer.main
 
+from benchmarks.support import runner
 from services.cli import app
 from tests.docs.documents import ROOT
 
@@ -88,6 +89,5 @@ def _bench_faults(rest: Sequence[str]) -> list[str]:
     return [
         f"no benchmark {name}"
         for name in names
-        if not _PLACEHOLDER.fullmatch(name)
-        and not (ROOT / "benchmarks" / f"{name.replace('-', '_')}.py").exists()
+        if not _PLACEHOLDER.fullmatch(name) and name not in runner.names()
     ]

@@ -149,7 +149,9 @@ def test_the_same_data_give_the_same_bytes_without_a_warning(tmp_path: Path):
 def test_a_killed_fit_ends_with_the_bytes_of_an_undisturbed_one(tmp_path: Path):
     killed, whole = (written(tmp_path / name, some_histories()) for name in ("killed", "whole"))
     options = {"cut": "none", "epochs": 20}
-    program = f"from model_training import fit_retrieval as f; f.run({killed!r}, **{options})"
+    program = (
+        f"from model_training.rankers import fit_retrieval as f; f.run({killed!r}, **{options})"
+    )
     process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
     while process.poll() is None and not list(Path(killed).glob("*/*.checkpoint")):
         time.sleep(0.002)
@@ -167,7 +169,8 @@ def test_fits_started_at_once_take_turns_and_the_first_works_for_all(tmp_path: P
     options = {"epochs": 20}
     # Each waits for a line on stdin once its imports are done, so that all fit at the same time.
     program = (
-        "from model_training import fit_retrieval as f; print('ready', flush=True); input(); "
+        "from model_training.rankers import fit_retrieval as f; "
+        "print('ready', flush=True); input(); "
         f"f.run({together!r}, **{options})"
     )
     fits = [
