@@ -21,7 +21,7 @@ from pathlib import Path
 import httpx
 from PIL import Image
 
-from benchmarks.attacks.images import HostileImage
+from benchmarks.attacks.hostile_image import HostileImage
 from benchmarks.faults.supervised_process import api, ended_after, free_port, redis_server
 from benchmarks.faults.world import prepare
 from benchmarks.support.msr_process import MSR

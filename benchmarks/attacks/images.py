@@ -6,6 +6,7 @@ disk; a file is built when it is asked for, the same bytes every time.
 """
 
 import struct
+import zlib
 from collections.abc import Iterator
 from functools import partial
 from random import Random
@@ -247,7 +248,7 @@ def _colors() -> Iterator[HostileImage]:
     for mode in ("CMYK", "L"):
         yield HostileImage(f"jpeg in mode {mode}", partial(ordinary, "JPEG", mode))
     few = chunk(b"PLTE", bytes((255, 0, 0)))
-    ones = formats.zlib.compress(b"\0" + b"\xff" * 40 + (b"\0" + b"\xff" * 40) * 39)
+    ones = zlib.compress(b"\0" + b"\xff" * 40 + (b"\0" + b"\xff" * 40) * 39)
     yield HostileImage(
         "png whose pixels are past its palette", of(png(40, 40, 3, before=few, pixels=ones))
     )
@@ -260,7 +261,7 @@ def _colors() -> Iterator[HostileImage]:
             f"png of color type {color} in {depth} bits",
             of(png(40, 40, color, depth, pixels=ones)),
         )
-    filters = formats.zlib.compress(bytes((9,)) + bytes(120))
+    filters = zlib.compress(bytes((9,)) + bytes(120))
     yield HostileImage("png with an unknown filter", of(png(40, 1, pixels=filters)))
     yield HostileImage("png with an unknown interlacing", of(png(40, 40, interlaced=9)))
     yield HostileImage("png whose pixels are not deflated", of(png(40, 40, pixels=bytes(4000))))

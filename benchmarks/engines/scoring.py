@@ -33,7 +33,7 @@ from benchmarks.support.served_model import ServedModel, serve
 from benchmarks.support.synthetic_catalogue import draw_items, draw_preference
 from benchmarks.support.synthetic_service import DrawnService, serve_catalogue
 from services.core.records import Item, ScoredCandidate
-from services.core.scoring import score_candidates
+from services.core.scoring import NOT_CALIBRATED, score_candidates
 
 NUM_CANDIDATES = 12
 WARM_USERS = 4  # a round: a warm request is over in half a second
@@ -192,7 +192,7 @@ async def _run_adapter(rounds: Rounds, model: ServedModel, num_rounds: int) -> N
 
 
 async def _score(model: ServedModel, user: str, items: Sequence[Item]) -> list[ScoredCandidate]:
-    return await score_candidates(model.engine.score, draw_preference(user), items)
+    return await score_candidates(model.engine.score, draw_preference(user), items, NOT_CALIBRATED)
 
 
 async def _score_in_turn(model: ServedModel, users: Sequence[str], items: Sequence[Item]) -> None:

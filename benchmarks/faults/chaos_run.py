@@ -8,7 +8,7 @@ again, with the same event ids.
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -159,7 +159,7 @@ class _Strikes:
         for moment in due:
             await moment.over.wait()
 
-    def plan(self, number: int, latest_seconds: float, strike: Strike) -> Awaitable[None]:
+    def plan(self, number: int, latest_seconds: float, strike: Strike) -> Coroutine[Any, Any, None]:
         """Plan so many strikes of one kind now; the result carries them out, one after another."""
         # Its own, so that what is drawn does not depend on which kind strikes first.
         draw = Random(self._draw.getrandbits(64))

@@ -26,8 +26,8 @@ from typing import Any
 from benchmarks.support.protocol_tables import Check, checks_table, metrics_table
 from model_training.demo.world import DEMO_SEED, IMAGE_SIZE, NUM_ITEMS, write_files
 from model_training.evaluation import evaluate, report
+from model_training.evaluation.report.collected import name_of
 from model_training.evaluation.results import Evaluation, ModelResult
-from model_training.evaluation.write_report import name_of
 from model_training.scoring.bootstrap import Bootstrap
 from model_training.scoring.metrics import Ranking
 from model_training.scoring.score_tasks import ABLATIONS

@@ -155,7 +155,7 @@ def _answering() -> Iterator[str]:
 
 
 def _an_answer() -> bytes:
-    [example] = RecommendResponse.model_config["json_schema_extra"]["examples"]
+    [example] = RecommendResponse.model_json_schema()["examples"]
     items = [{**example["items"][0], "rank": rank} for rank in range(1, NUM_ITEMS + 1)]
     return json.dumps({**example, "items": items}).encode()
 

@@ -74,7 +74,7 @@ async def _agrees(store: Store, user_id: UserId, row: dict[str, Any]) -> bool:
         if record is not None and record.folded_version == record.version:
             break
         await asyncio.sleep(0.05)
-    return (
+    return bool(
         [entry.item_id for entry in record.history] == row["item_ids"]
         and [block.preference for block in record.state.blocks] == row["block_preferences"]
         and record.preference == row["preference"]
