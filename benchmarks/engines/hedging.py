@@ -30,6 +30,7 @@ from services.engines.vllm_client.hedging import NUM_TO_JUDGE, SHARE
 STALL_SECONDS = 0.5
 STALL_EVERY_SECONDS = 5.0
 NUM_WARM = 2 * NUM_TO_JUDGE
+QUICK = ("--rounds", "1", "--seconds", "4", "--rate", "4")
 
 
 async def run(arguments: Sequence[str]) -> dict[str, Any]:

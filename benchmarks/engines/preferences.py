@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.support import gpu
-from benchmarks.support.paired_rounds import Claim, Rounds, comparison_table
-from benchmarks.support.random_model import write_checkpoint
+from benchmarks.support import gpu, paired_rounds
+from benchmarks.support.paired_rounds import Claim, Rounds, add_options, comparison_table
+from benchmarks.support.random_model import SHAPES, write_checkpoint
 from benchmarks.support.reference_loop import ReferenceLoop
 from benchmarks.support.served_model import ServedModel, generate_all, serve
 from benchmarks.support.synthetic_catalogue import draw_preference_prompts
@@ -31,15 +31,17 @@ LIMITS = GenerationLimits(NUM_TOKENS)
 BAR = 12.0
 NAMES = {"preferences": "48 preferences of 100 tokens"}
 
+QUICK = paired_rounds.QUICK
+
 
 async def run(arguments: Sequence[str]) -> dict[str, Any]:
     """The ratio, both sides' seconds and the spread."""
     options = _options(arguments)
     if options.gpu:
         return await gpu.measure_preferences()
-    rounds = Rounds("preferences")
+    rounds = Rounds("preferences", settle_seconds=options.settle_seconds)
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint = write_checkpoint(Path(folder) / "checkpoint")
+        checkpoint = write_checkpoint(Path(folder) / "checkpoint", SHAPES[options.model])
         reference = ReferenceLoop(checkpoint)
         async with serve(checkpoint) as model:
             reference.write_preferences(draw_preference_prompts("warm up", 1), NUM_TOKENS)
@@ -72,6 +74,6 @@ async def _run_round(
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="msr bench preferences")
-    parser.add_argument("--rounds", type=int, default=4)
+    add_options(parser, rounds=4)
     parser.add_argument("--gpu", action="store_true", help="measure the 7B shape on this GPU")
     return parser.parse_args(arguments)

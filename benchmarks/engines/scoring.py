@@ -24,9 +24,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.support import gpu
-from benchmarks.support.paired_rounds import Claim, Rounds, comparison_table
-from benchmarks.support.random_model import write_adapter, write_checkpoint
+from benchmarks.support import gpu, paired_rounds
+from benchmarks.support.paired_rounds import Claim, Rounds, add_options, comparison_table
+from benchmarks.support.random_model import SHAPES, write_adapter, write_checkpoint
 from benchmarks.support.reference_loop import ReferenceLoop
 from benchmarks.support.runner import markdown
 from benchmarks.support.served_model import ServedModel, serve
@@ -50,15 +50,17 @@ NAMES = {
     "adapter_warm": "(12 candidates, items warm, float32 LoRA)",
 }
 
+QUICK = paired_rounds.QUICK
+
 
 async def run(arguments: Sequence[str]) -> dict[str, Any]:
     """The ratios, both sides' seconds, the prefix hit rate, and how far bfloat16 moves a margin."""
     options = _options(arguments)
     if options.gpu:
         return await gpu.measure_scoring()
-    rounds = Rounds("scoring")
+    rounds = Rounds("scoring", settle_seconds=options.settle_seconds)
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint = write_checkpoint(Path(folder) / "checkpoint")
+        checkpoint = write_checkpoint(Path(folder) / "checkpoint", SHAPES[options.model])
         reference = ReferenceLoop(checkpoint)
         async with (
             serve(checkpoint) as model,
@@ -202,7 +204,7 @@ async def _score_in_turn(model: ServedModel, users: Sequence[str], items: Sequen
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="msr bench scoring")
-    parser.add_argument("--rounds", type=int, default=4)
+    add_options(parser, rounds=4)
     parser.add_argument("--adapter", action="store_true", help="add the adapter mode's rows")
     parser.add_argument("--gpu", action="store_true", help="measure the 7B shape on this GPU")
     return parser.parse_args(arguments)

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.support import gpu
-from benchmarks.support.paired_rounds import Claim, Rounds, comparison_table
-from benchmarks.support.random_model import write_checkpoint
+from benchmarks.support import gpu, paired_rounds
+from benchmarks.support.paired_rounds import Claim, Rounds, add_options, comparison_table
+from benchmarks.support.random_model import SHAPES, write_checkpoint
 from benchmarks.support.reference_loop import SUMMARY_BATCH, ReferenceLoop
 from benchmarks.support.served_model import ServedModel, generate_all, serve
 from benchmarks.support.synthetic_catalogue import draw_items
@@ -28,15 +28,17 @@ LIMITS = GenerationLimits(NUM_TOKENS)
 BAR = 2.2
 NAMES = {"summaries": "24 summaries of 100 tokens"}
 
+QUICK = paired_rounds.QUICK
+
 
 async def run(arguments: Sequence[str]) -> dict[str, Any]:
     """The ratio, both sides' seconds and the spread."""
     options = _options(arguments)
     if options.gpu:
         return await gpu.measure_summaries()
-    rounds = Rounds("summaries")
+    rounds = Rounds("summaries", settle_seconds=options.settle_seconds)
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint = write_checkpoint(Path(folder) / "checkpoint")
+        checkpoint = write_checkpoint(Path(folder) / "checkpoint", SHAPES[options.model])
         reference = ReferenceLoop(checkpoint)
         async with serve(checkpoint) as model:
             reference.summarize(draw_items("warm up", SUMMARY_BATCH), 1)
@@ -72,6 +74,6 @@ def _draw_prompts(name: str, num_items: int) -> list[Messages]:
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="msr bench summaries")
-    parser.add_argument("--rounds", type=int, default=3)
+    add_options(parser, rounds=3)
     parser.add_argument("--gpu", action="store_true", help="measure the 7B shape on this GPU")
     return parser.parse_args(arguments)

@@ -12,8 +12,6 @@ from benchmarks.faults.load import Answer
 
 # How late an answer may be, past its deadline.
 ALLOWED_SECONDS = 0.05
-# How long after the mending full scores count as those of the server that came back.
-AFTER_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)

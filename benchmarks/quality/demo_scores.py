@@ -1,6 +1,6 @@
 """Does the demo model work, or does it pose?
 
-    msr bench demo-scores [--data data/demo]
+    msr bench demo-scores [--data FOLDER] [--users 500] [--items 480]
 
 On the demo world, which the model never saw, with every text written by the model itself: how many
 attributes its summaries name rightly, how many dominant attributes of a history its preferences
@@ -9,21 +9,21 @@ needs taken away (blank covers, no preference, another user's preference).
 """
 
 import argparse
-import asyncio
+import contextlib
+import tempfile
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.support import demo_catalogue
 from benchmarks.support.runner import markdown
 from model_training.demo.attributes import ATTRIBUTE_NAMES
 from model_training.demo.measure import share_named, share_of_dominant_named
-from model_training.demo.world import IMAGE_SIZE, DemoWorld
+from model_training.demo.world import NUM_ITEMS, NUM_USERS, DemoWorld
 from model_training.evaluation import evaluate
 from model_training.evaluation.results import MODELS, Evaluation
 from model_training.scoring.score_tasks import Ablation
-from services.batch import build_preferences, prepare_catalogue, summarize_images
 from services.core.artifacts import Artifact
 from services.deployment.assemble import choose_engine
-from services.deployment.demo_walk import open_demo_world
 from services.deployment.settings import Settings
 
 # What the model card promises: at least this, or at least this much below the adapter's AUC.
@@ -40,6 +40,8 @@ BARS = {
     "lost with another user's preference": 0.30,
 }
 
+QUICK = ("--users", "60", "--items", "60")
+
 # What is taken from the model, and how the table says it.
 ABLATED: tuple[Ablation, ...] = ("cover", "preference", "user")
 NAMES = {
@@ -53,14 +55,17 @@ NAMES = {
 
 async def run(arguments: Sequence[str]) -> dict[str, Any]:
     """Each figure beside its bar, and the whole evaluations."""
-    parser = argparse.ArgumentParser(prog="msr bench demo-scores")
-    parser.add_argument("--data", default="data/demo")
-    data = parser.parse_args(arguments).data
-    source = open_demo_world(data)
-    await asyncio.to_thread(prepare_catalogue.run, source, data=data, image_size=IMAGE_SIZE)
-    evaluations = {name: found.to_json_dict() for name, found in (await _evaluate(data)).items()}
+    options = _options(arguments)
+    with contextlib.ExitStack() as stack:
+        data = options.data or stack.enter_context(tempfile.TemporaryDirectory())
+        world = await demo_catalogue.prepare_items(
+            data, num_items=options.items, num_users=options.users
+        )
+        found = await _evaluate(data)
+        texts = _measure_texts(data, world)
+    evaluations = {name: evaluation.to_json_dict() for name, evaluation in found.items()}
     auc = {name: evaluation["mllm"]["auc"] for name, evaluation in evaluations.items()}
-    measured = _measure_texts(data) | {
+    measured = texts | {
         "adapter AUC": auc["adapter"],
         "lost without the adapter": auc["adapter"] - auc["no adapter"],
         "lost with blank covers": auc["adapter"] - auc["cover"],
@@ -107,8 +112,7 @@ async def _evaluate(data: str) -> dict[str, Evaluation]:
         choice = choose_engine(data, settings, kind="local", model=None, adapter=adapter)
         engine = await choice.open()
         try:
-            await summarize_images.run(data, engine)
-            await build_preferences.run(data, engine)
+            await demo_catalogue.write_texts(data, engine)
             if adapter == "none":
                 evaluations["no adapter"] = await evaluate.run(data, engine, models=["mllm"])
                 continue
@@ -120,8 +124,7 @@ async def _evaluate(data: str) -> dict[str, Evaluation]:
     return evaluations
 
 
-def _measure_texts(data: str) -> dict[str, float]:
-    world = DemoWorld()
+def _measure_texts(data: str, world: DemoWorld) -> dict[str, float]:
     summaries = _column(data, "summaries", "item_id", "summary")
     preferences = _column(data, "preferences", "user_id", "preference")
     written = [summaries.get(item.item_id, "") for item in world.items]
@@ -134,3 +137,11 @@ def _measure_texts(data: str) -> dict[str, float]:
 def _column(data: str, artifact: str, key: str, value: str) -> dict[str, str]:
     rows = Artifact(data, artifact).read([key, value]).to_pydict()
     return dict(zip(rows[key], rows[value], strict=True))
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="msr bench demo-scores")
+    parser.add_argument("--data", help="where artifacts are kept; else nowhere")
+    parser.add_argument("--users", type=int, default=NUM_USERS)
+    parser.add_argument("--items", type=int, default=NUM_ITEMS)
+    return parser.parse_args(arguments)

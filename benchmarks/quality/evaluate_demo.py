@@ -1,6 +1,6 @@
 """How much does each part add, in the demo world, where covers are what matters?
 
-    msr bench evaluate-demo [--data FOLDER] [--users 3000]
+    msr bench evaluate-demo [--data FOLDER] [--users 3000] [--items 480]
 
 The demo world's catalogue, with more users of the same kind so that a tenth of them are enough for
 two digits: all of it held out from the demo model's training. The base writes every text; the cheap
@@ -15,7 +15,6 @@ recurrence that writes it. The reports and one page over all of them lie in `rep
 """
 
 import argparse
-import asyncio
 import contextlib
 import tempfile
 from collections.abc import Sequence
@@ -23,16 +22,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.support import demo_catalogue
 from benchmarks.support.protocol_tables import Check, checks_table, metrics_table
-from model_training.demo.world import DEMO_SEED, IMAGE_SIZE, NUM_ITEMS, write_files
+from model_training.demo.world import NUM_ITEMS
 from model_training.evaluation import evaluate, report
 from model_training.evaluation.report.collected import name_of
 from model_training.evaluation.results import Evaluation, ModelResult
 from model_training.scoring.bootstrap import Bootstrap
 from model_training.scoring.metrics import Ranking
 from model_training.scoring.score_tasks import ABLATIONS
-from services.batch import build_preferences, prepare_catalogue, summarize_images
-from services.batch.readers.plain import Plain
+from services.batch import build_preferences
 from services.deployment.assemble import DEMO_WEIGHTS
 from services.engines.local.engine import LocalEngine
 
@@ -41,7 +40,8 @@ AFTER_SFT = "mllm-sft"
 MIN_AUC = 0.92
 MAX_CALIBRATION_ERROR = 0.05
 METRIC = "mrr@5"
-# What must lie above what, in METRIC.
+QUICK = ("--users", "60", "--items", "60")
+# In METRIC the first must be above the second.
 GAINS = (("mllm", AFTER_SFT), ("mllm-fusion", "mllm"), ("mllm-fusion", "fusion"))
 
 
@@ -63,7 +63,7 @@ async def run(arguments: Sequence[str]) -> dict[str, Any]:
     options = _options(arguments)
     with contextlib.ExitStack() as stack:
         data = options.data or stack.enter_context(tempfile.TemporaryDirectory())
-        await _prepare(data, options.users)
+        await _prepare(data, options)
         found = await _evaluate_all(data)
         reports = Path(data) / "reports"
         report.write_collected([found.shipped, *found.ablated], reports)
@@ -76,16 +76,11 @@ def table(figures: dict[str, Any]) -> str:
     return f"{checks_table(_check_bars(figures[PROTOCOL]))}\n\n{metrics_table(figures)}"
 
 
-async def _prepare(data: str, num_users: int) -> None:
-    """Steps 1 to 3; what is finished is not done again."""
-    world = Path(data) / "demo-world"
-    if not (world / "truth.json").exists():  # written last
-        write_files(world, seed=DEMO_SEED, num_items=NUM_ITEMS, num_users=num_users)
-    await asyncio.to_thread(prepare_catalogue.run, Plain(world), data=data, image_size=IMAGE_SIZE)
+async def _prepare(data: str, options: argparse.Namespace) -> None:
+    await demo_catalogue.prepare_items(data, num_items=options.items, num_users=options.users)
     base = LocalEngine.load(str(DEMO_WEIGHTS / "base"))
     try:
-        await summarize_images.run(data, base)
-        await build_preferences.run(data, base)
+        await demo_catalogue.write_texts(data, base)
         await build_preferences.run(data, base, direct=True)
     finally:
         await base.close()
@@ -145,4 +140,5 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="msr bench evaluate-demo")
     parser.add_argument("--data", help="where artifacts and reports are kept; else nowhere")
     parser.add_argument("--users", type=int, default=3000)
+    parser.add_argument("--items", type=int, default=NUM_ITEMS)
     return parser.parse_args(arguments)

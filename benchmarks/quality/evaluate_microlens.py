@@ -4,20 +4,21 @@
 
 From the raw MicroLens-50k files to five evaluations: prepare-catalogue (k-core 7/5), fit-retrieval
 (once for the last item as the target, once for the `paper` protocol), fit-ranker on validation
-users, evaluate on all test users. FOLDER is MSR_MICROLENS if left out; `--data` keeps what is made,
-and a second run takes it over. The reports and one page over all of them lie in its `reports/`.
+users, evaluate on all test users. FOLDER is MSR_MICROLENS if left out; `--made-up` takes a small
+catalogue in the same format instead. `--data` keeps the artifacts for a second run, and the reports
+with one page over all of them in its `reports/`.
 """
 
 import argparse
 import asyncio
 import contextlib
-import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.support import microlens_files
 from benchmarks.support.protocol_tables import Check, checks_table, metrics_table
 from model_training.data.protocols import PROTOCOLS
 from model_training.evaluation import evaluate, report
@@ -26,13 +27,13 @@ from model_training.rankers import fit_ranker, fit_retrieval
 from services.batch import prepare_catalogue
 from services.batch.readers.microlens import MicroLens
 from services.core.artifacts import Artifact
-from services.core.errors import InputError
 
 # (protocol, model): bars by metric. AUC of the first three is a check of the protocol itself, and
 # must be met within TOLERANCE; everything else is at least this.
 PROTOCOL_CHECKS = {"popularity": 0.66, "item-knn": 0.72, "tf-idf": 0.67}
 TOLERANCE = 0.02
 MAX_FIT_SECONDS = 900
+QUICK = ("--made-up", "--protocols", "chrono-uniform")
 BARS: Mapping[tuple[str, str], Mapping[str, float]] = {
     ("chrono-uniform", "sasrec"): {"auc": 0.905, "hr@5": 0.85, "mrr@5": 0.645},
     ("chrono-uniform", "fusion"): {"auc": 0.920, "hr@5": 0.875, "mrr@5": 0.67},
@@ -49,11 +50,10 @@ async def run(arguments: Sequence[str]) -> dict[str, Any]:
     `fit_seconds` of SASRec is how long all cheap rankers took.
     """
     options = _options(arguments)
-    if options.folder is None:
-        raise InputError("name the folder of the MicroLens files, or set MSR_MICROLENS")
     with contextlib.ExitStack() as stack:
-        data = options.data or stack.enter_context(tempfile.TemporaryDirectory())
-        evaluations, seconds = await _evaluate_all(options.folder, data, options.protocols)
+        work = stack.enter_context(tempfile.TemporaryDirectory())
+        folder, data = microlens_files.folder(options, Path(work)), options.data or f"{work}/data"
+        evaluations, seconds = await _evaluate_all(folder, data, options.protocols)
         report.write_collected(evaluations, Path(data) / "reports")
     figures: dict[str, Any] = {
         evaluation.protocol: {
@@ -123,7 +123,7 @@ def _check_bars(figures: dict[str, Any]) -> list[Check]:
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="msr bench evaluate-microlens")
-    parser.add_argument("folder", nargs="?", default=os.environ.get("MSR_MICROLENS"))
+    microlens_files.add_options(parser)
     parser.add_argument("--data", help="where artifacts and reports are kept; else nowhere")
     parser.add_argument("--protocols", type=lambda names: names.split(","), default=list(PROTOCOLS))
     return parser.parse_args(arguments)

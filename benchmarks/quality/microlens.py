@@ -2,37 +2,38 @@
 
     msr bench microlens FOLDER [--users 300] [--work FOLDER] [--seed 0]
 
-Takes the MicroLens-50k files through prepare-catalogue, summarize-images (text-only items),
-build-preferences, fit-retrieval and build-examples, each once undisturbed and once killed by
-SIGKILL at a random moment and started again, compares the two data folders byte by byte, then
-serves one of the users. FOLDER is MSR_MICROLENS if left out.
+Runs prepare-catalogue, summarize-images (text-only items), build-preferences, fit-retrieval and
+build-examples on the MicroLens-50k files: each step once undisturbed, and once killed by SIGKILL at
+a random moment and started again. Compares the two data folders byte by byte, then serves one of
+the users. FOLDER is MSR_MICROLENS if left out; `--made-up` takes a small catalogue in the same
+format instead.
 """
 
 import argparse
-import os
 import random
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.support import microlens_files
 from benchmarks.support.msr_process import digest_tree, killed_and_resumed, msr, serving
 from benchmarks.support.runner import markdown
 from clients.python import MsrClient
 from services.core.artifacts import Artifact
-from services.core.errors import InputError
+
+QUICK = ("--made-up", "--users", "10")
 
 
 def run(arguments: Sequence[str]) -> dict[str, Any]:
     """Seconds and peak memory of each step, whether it was killed in the middle, equal bytes."""
     options = _options(arguments)
-    if options.folder is None:
-        raise InputError("name the folder of the MicroLens files, or set MSR_MICROLENS")
     draw = random.Random(options.seed)
     with tempfile.TemporaryDirectory(dir=options.work) as work:
+        folder = microlens_files.folder(options, Path(work))
         whole, killed = Path(work) / "whole", Path(work) / "killed"
         steps: dict[str, Any] = {}
-        for name, rest in _steps(options.folder, options.users).items():
+        for name, rest in _steps(folder, options.users).items():
             done = msr(name, "--data", str(whole), *rest)
             _, was_running = killed_and_resumed(
                 (name, "--data", str(killed), *rest), done.seconds, draw
@@ -90,7 +91,7 @@ def _steps(folder: str, num_users: int) -> dict[str, list[str]]:
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="msr bench microlens")
-    parser.add_argument("folder", nargs="?", default=os.environ.get("MSR_MICROLENS"))
+    microlens_files.add_options(parser)
     parser.add_argument("--users", type=int, default=300)
     parser.add_argument("--work", help="where the two data folders lie while it runs")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")

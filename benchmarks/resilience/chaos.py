@@ -25,9 +25,10 @@ from typing import Any
 from benchmarks.faults import chaos_run
 from benchmarks.support.runner import markdown
 
-NUM_API_KILLS = 4
-NUM_CUTS = 6
-BATCH_SIZE = 100
+QUICK = (
+    *("--interactions", "300", "--users", "20", "--batch-size", "20"),
+    *("--kills", "2", "--restarts", "1", "--api-kills", "1", "--cuts", "1"),
+)
 
 
 async def run(arguments: Sequence[str]) -> dict[str, Any]:
@@ -38,9 +39,9 @@ async def run(arguments: Sequence[str]) -> dict[str, Any]:
         users=options.users,
         kills=options.kills,
         restarts=options.restarts,
-        api_kills=NUM_API_KILLS,
-        cuts=NUM_CUTS,
-        batch_size=BATCH_SIZE,
+        api_kills=options.api_kills,
+        cuts=options.cuts,
+        batch_size=options.batch_size,
         seed=options.seed,
     )
     started = time.perf_counter()
@@ -73,5 +74,8 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--users", type=int, default=500)
     parser.add_argument("--kills", type=int, default=50, help="of workers")
     parser.add_argument("--restarts", type=int, default=3, help="of Redis")
+    parser.add_argument("--api-kills", type=int, default=4)
+    parser.add_argument("--cuts", type=int, default=6, help="of the network")
+    parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(arguments)

@@ -30,7 +30,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks.faults.degradation import AFTER_SECONDS, Moments, judge
+from benchmarks.faults.degradation import Moments, judge
 from benchmarks.faults.load import load_on
 from benchmarks.faults.model_server import ModelServer
 from benchmarks.faults.service import api, prepare, put_users
@@ -39,11 +39,15 @@ from benchmarks.support.runner import markdown
 
 MODEL_FAULTS = ("killed", "frozen", "slow")
 REDIS_FAULTS = ("redis-stopped", "redis-frozen")
-BEFORE_SECONDS = 10.0
 # A killed server loads for as long as the machine lets it.
 RESTART_SECONDS = 150.0
 NUM_SCORED = 2
 BAR_RECOVERY_SECONDS = 5.0
+AROUND_SECONDS = 10.0
+QUICK = (
+    *("--seconds", "3", "--around-seconds", "3", "--rate", "5"),
+    *("--fault", "frozen", "--fault", "redis-stopped"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +68,13 @@ class Load:
     rate: float
     deadline: float
     seconds: float
+    around_seconds: float = AROUND_SECONDS
 
 
 async def run(arguments: Sequence[str]) -> dict[str, Any]:
     """The figures of each fault, under its name."""
     options = _options(arguments)
-    load = Load(options.rate, options.deadline, options.seconds)
+    load = Load(options.rate, options.deadline, options.seconds, options.around_seconds)
     with tempfile.TemporaryDirectory() as name:
         async with serving(Path(name), num_scored=options.num_scored) as service:
             faults = {}
@@ -104,7 +109,7 @@ async def serving(folder: Path, *, num_scored: int = NUM_SCORED) -> AsyncIterato
 
 async def suffer(service: Service, fault: str, load: Load) -> dict[str, Any]:
     """Let one fault happen under load, and judge the answers."""
-    lasting = BEFORE_SECONDS + load.seconds + AFTER_SECONDS + (fault == "killed") * RESTART_SECONDS
+    lasting = 2 * load.around_seconds + load.seconds + (fault == "killed") * RESTART_SECONDS
     await put_users(service.redis_url, fault, round(load.rate * lasting))
     api_process = psutil.Process(service.server.pid)
     num_open = api_process.num_fds()
@@ -112,11 +117,11 @@ async def suffer(service: Service, fault: str, load: Load) -> dict[str, Any]:
     with load_on(
         service.server.said, fault, out, rate=load.rate, deadline=load.deadline
     ) as generator:
-        await asyncio.sleep(BEFORE_SECONDS)
+        await asyncio.sleep(load.around_seconds)
         struck_at = time.monotonic()
         await _strike(service, fault, load.seconds)
         mended_at = time.monotonic()
-        await asyncio.sleep(AFTER_SECONDS)
+        await asyncio.sleep(load.around_seconds)
         answers = await generator.end()
     figures = judge(answers, Moments(struck_at, mended_at), load.deadline)
     return {
@@ -199,6 +204,12 @@ def table(figures: dict[str, Any]) -> str:
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="msr bench degrade")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long each fault lasts")
+    parser.add_argument(
+        "--around-seconds",
+        type=float,
+        default=AROUND_SECONDS,
+        help="of load before and after each fault",
+    )
     parser.add_argument("--rate", type=float, default=50.0, help="requests a second")
     parser.add_argument("--deadline", type=float, default=1.0, help="of each request, in seconds")
     parser.add_argument("--num-scored", type=int, default=NUM_SCORED, help="candidates a request")

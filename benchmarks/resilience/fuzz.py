@@ -36,6 +36,8 @@ from services.state.user_store import Store
 
 BAR_CASES = 2_000
 WAYS = ("keyless", "keys required")
+PHASES = ("examples", "coverage", "fuzzing", "stateful")
+QUICK = ("--examples", "1", "--phases", "examples,fuzzing")
 _CONFIG = Path(__file__).parents[1] / "attacks" / "schemathesis.toml"
 _GENERATED = re.compile(r"(\d+) generated")
 _LAST_WORDS = 20_000
@@ -61,6 +63,7 @@ async def run(arguments: Sequence[str]) -> dict[str, Any]:
                 with_keys=way == "keys required",
                 num_examples=options.examples,
                 seed=options.seed,
+                phases=options.phases,
             )
         if not fuzzed.has_passed:
             print(fuzzed.said, file=sys.stderr)
@@ -90,7 +93,7 @@ async def fuzz(
     with_keys: bool,
     num_examples: int,
     seed: int,
-    phases: Sequence[str] = ("examples", "coverage", "fuzzing", "stateful"),
+    phases: Sequence[str] = PHASES,
 ) -> Fuzzed:
     """One server, fuzzed; `num_examples` are drawn for each operation in the last two phases."""
     program = shutil.which("schemathesis", path=str(Path(sys.executable).parent))
@@ -149,5 +152,6 @@ async def _put_what_examples_name(url: str, headers: dict[str, str]) -> None:
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="msr bench fuzz")
     parser.add_argument("--examples", type=int, default=150, help="drawn for each operation")
+    parser.add_argument("--phases", type=lambda names: names.split(","), default=PHASES)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(arguments)

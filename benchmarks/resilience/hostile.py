@@ -1,6 +1,6 @@
 """Does a hostile picture crash, hang or bloat anything, and is a hostile address ever fetched?
 
-    msr bench hostile
+    msr bench hostile [--images 500]
 
 500 pictures (attacks/images.py) go through `PUT /items` of an API process and through
 `msr prepare-catalogue`: each must be prepared, or refused with a reason, by both alike, and no
@@ -8,6 +8,7 @@ process may grow beyond a bound. 60 addresses (attacks/urls.py) go through the f
 that the trial makes up: none may reach the server inside of it.
 """
 
+import argparse
 import asyncio
 import tempfile
 from collections.abc import Sequence
@@ -21,13 +22,17 @@ from benchmarks.support.runner import markdown
 # One large picture decoded (400 MB), two request bodies in base64, JSON and bytes, and what the
 # allocator keeps.
 BOUND_BYTES = 768 * 1024 * 1024
+QUICK = ("--images", "30")
 
 
 async def run(arguments: Sequence[str]) -> dict[str, Any]:
     """How many were accepted, refused and at fault; how far memory grew; how many were reached."""
-    if arguments:
-        raise SystemExit("msr bench hostile takes no arguments")
     pictures = images.corpus()
+    num_taken = _options(arguments).images
+    # Evenly from the whole corpus; with all of it, also those that take seconds each.
+    if num_taken < len(pictures):
+        light = [each for each in pictures if not each.heavy]
+        pictures = light[:: -(-len(light) // num_taken)]
     with tempfile.TemporaryDirectory() as name:
         online = await put_all(pictures, Path(name))
         offline = await asyncio.to_thread(prepare_all, pictures, Path(name))
@@ -91,3 +96,9 @@ def _faults(figures: dict[str, Any]) -> list[bool]:
 
 def _is_refused(reached: url_attack_run.Reached) -> bool:
     return bool(reached.refusal) and not reached.num_inside and reached.fetched is None
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="msr bench hostile")
+    parser.add_argument("--images", type=int, default=images.NUM_IMAGES, help="of the corpus")
+    return parser.parse_args(arguments)

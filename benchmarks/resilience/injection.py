@@ -45,6 +45,7 @@ Attacks = Mapping[str, Callable[[str], str]]
 
 BAR_PLACES = 0.5
 NUM_OTHERS = 20
+QUICK = ("--users", "1")
 _IN_FLIGHT = 32
 
 

@@ -31,6 +31,7 @@ from services.process.http_server import QuietServer, base_url, listen, quiet_co
 BAR_MS = 1.0
 NUM_ITEMS = 20
 WARM_UP_CALLS = 100
+QUICK = ("--rounds", "2", "--calls", "20")
 _SIDES = ("client", "httpx")
 _HEADERS = {"Content-Type": "application/json"}
 

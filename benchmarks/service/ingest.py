@@ -33,6 +33,7 @@ NUM_USERS = 10_000
 WARM_UP_SECONDS = 2.0
 BAR_PER_SECOND = 3_000
 BAR_P99_MS = 100
+QUICK = ("--seconds", "2")
 
 
 async def run(arguments: Sequence[str]) -> dict[str, Any]:

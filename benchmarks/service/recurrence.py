@@ -1,46 +1,67 @@
 """However interactions arrive, is the online preference the one computed offline?
 
-    msr bench recurrence [--data data/demo] [--users 200] [--seed 0]
+    msr bench recurrence [--data FOLDER] [--users 200] [--seed 0]
 
-Every history of the demo world goes into an empty Redis in batches of random size, shuffled within
-each block, with duplicates, while a worker folds; all users' batches interleave. At the end every
-user's text, block by block, is compared with `preferences-whole`, the offline recurrence.
+The offline steps write the preferences of the demo world's users (`--data` keeps them, and takes
+over what is there). Then the same histories go into an empty Redis while a worker updates
+preferences: in batches of random size and of many users, shuffled within each block, with
+duplicates. At the end every user's texts, block by block, are compared with the offline ones.
 """
 
 import argparse
 import asyncio
+import contextlib
 import random
 import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from benchmarks.support import demo_catalogue
 from benchmarks.support.runner import markdown
+from model_training.demo.world import NUM_ITEMS, NUM_USERS
 from services.core.artifacts import Artifact
 from services.core.records import Interaction, Item, ItemId, UserId, derive_event_id
 from services.core.recurrence import BLOCK_SIZE
 from services.deployment.assemble import choose_engine
 from services.deployment.settings import Settings
+from services.engines.contract import Engine
 from services.state.embedded_redis.server import EmbeddedRedis
 from services.state.user_store import ItemRecord, Store
 from services.worker.main import Worker
 
+QUICK = ("--users", "20", "--world-users", "60", "--world-items", "60")
+
 
 async def run(arguments: Sequence[str]) -> dict[str, Any]:
-    """How many users were compared and how many differ; `make demo` must have run on the data."""
+    """How many users were compared, and how many differ."""
     options = _options(arguments)
-    draw = random.Random(options.seed)
+    with contextlib.ExitStack() as stack:
+        data = options.data or stack.enter_context(tempfile.TemporaryDirectory())
+        await demo_catalogue.prepare_items(
+            data, num_items=options.world_items, num_users=options.world_users
+        )
+        choice = choose_engine(data, Settings(), kind="local", model=None, adapter=None)
+        engine = await choice.open()
+        try:
+            await demo_catalogue.write_texts(data, engine, cut="none")
+            return await _compare(data, engine, options.users, random.Random(options.seed))
+        finally:
+            await engine.close()
+
+
+async def _compare(
+    data: str, engine: Engine, num_users: int, draw: random.Random
+) -> dict[str, Any]:
     expected = {
         row["user_id"]: row
-        for row in Artifact(options.data, "preferences-whole").read().to_pylist()[: options.users]
+        for row in Artifact(data, "preferences-whole").read().to_pylist()[:num_users]
     }
-    arrivals = list(_arrivals(_interactions(options.data, set(expected)), draw))
-    choice = choose_engine(options.data, Settings(), kind="local", model=None, adapter=None)
-    engine = await choice.open()
+    arrivals = list(_arrivals(_interactions(data, set(expected)), draw))
     stop = asyncio.Event()
     with tempfile.TemporaryDirectory() as folder:
         async with EmbeddedRedis(folder) as url:
             store = await Store.open(url)
-            await store.put_items(_records(options.data))
+            await store.put_items(_records(data))
             worker = asyncio.create_task(Worker(store, engine).run(stop))
             for batch in arrivals:
                 await store.ingest(batch)
@@ -53,7 +74,6 @@ async def run(arguments: Sequence[str]) -> dict[str, Any]:
             stop.set()
             await worker
             await store.close()
-    await engine.close()
     return {
         "users": len(expected),
         "interactions": sum(map(len, arrivals)),
@@ -135,7 +155,9 @@ def _arrivals(
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="msr bench recurrence")
-    parser.add_argument("--data", default="data/demo")
-    parser.add_argument("--users", type=int, default=200)
+    parser.add_argument("--data", help="where artifacts are kept; else nowhere")
+    parser.add_argument("--users", type=int, default=200, help="to compare")
+    parser.add_argument("--world-users", type=int, default=NUM_USERS)
+    parser.add_argument("--world-items", type=int, default=NUM_ITEMS)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(arguments)

@@ -18,7 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks.support.random_model import write_checkpoint
+from benchmarks.support.random_model import SHAPES, Shape, write_checkpoint
 from benchmarks.support.retrieval_scale import measure_retrieval, percentiles
 from benchmarks.support.runner import markdown
 from benchmarks.support.served_model import serve
@@ -28,13 +28,17 @@ from benchmarks.support.users_scale import measure_users
 USERS_A_SIZE = 3
 WARM_UP_STEP = 20
 MEGABYTE = 10**6
+QUICK = (
+    *("--model", "tiny", "--candidates", "5,10", "--items", "500"),
+    *("--users", "100", "--history", "10"),
+)
 
 
 async def run(arguments: Sequence[str]) -> dict[str, Any]:
     """Rows by what grows: `candidates`, `items`, `users`."""
     options = _options(arguments)
     return {
-        "candidates": await _measure_candidates(options.candidates),
+        "candidates": await _measure_candidates(options.candidates, SHAPES[options.model]),
         "items": [_measure_items(size) for size in options.items],
         "users": await measure_users(options.users, options.history),
     }
@@ -76,11 +80,11 @@ def _memory(row: dict[str, Any]) -> str:
     return f"{row['bytes'] / MEGABYTE:,.1f} MB, {row['bytes_each']:,} bytes each"
 
 
-async def _measure_candidates(sizes: Sequence[int]) -> list[dict[str, Any]]:
+async def _measure_candidates(sizes: Sequence[int], shape: Shape) -> list[dict[str, Any]]:
     if not sizes:
         return []
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint = write_checkpoint(Path(folder) / "checkpoint")
+        checkpoint = write_checkpoint(Path(folder) / "checkpoint", shape)
         async with (
             serve(checkpoint) as model,
             serve_catalogue(
@@ -123,4 +127,5 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--items", type=_sizes, default=[1000, 10_000, 100_000, 1_000_000])
     parser.add_argument("--users", type=_sizes, default=[1000, 10_000, 100_000])
     parser.add_argument("--history", type=int, default=50)
+    parser.add_argument("--model", choices=SHAPES, default="small", help="its size")
     return parser.parse_args(arguments)

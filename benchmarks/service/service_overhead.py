@@ -20,8 +20,9 @@ from typing import Any
 
 import httpx
 
-from benchmarks.support.paired_rounds import Claim, Rounds
-from benchmarks.support.random_model import write_checkpoint
+from benchmarks.support import paired_rounds
+from benchmarks.support.paired_rounds import Claim, Rounds, add_options
+from benchmarks.support.random_model import SHAPES, write_checkpoint
 from benchmarks.support.runner import markdown
 from benchmarks.support.served_model import MODEL_NAME, TIMEOUT_SECONDS, ServedModel, serve
 from benchmarks.support.synthetic_service import DrawnService, serve_catalogue
@@ -35,15 +36,17 @@ NUM_CANDIDATES = 12
 REQUESTS_IN_FLIGHT = 16
 REQUESTS_A_ROUND = 32
 BAR = 0.9
+QUICK = paired_rounds.QUICK
 
 
 async def run(arguments: Sequence[str]) -> dict[str, Any]:
     """The ratio of requests per second, both sides' rates, and the spread."""
-    num_rounds = _options(arguments).rounds
-    rounds = Rounds("service-overhead")
+    options = _options(arguments)
+    num_rounds = options.rounds
+    rounds = Rounds("service-overhead", settle_seconds=options.settle_seconds)
     num_users = REQUESTS_IN_FLIGHT + 2 * num_rounds * REQUESTS_A_ROUND
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint = write_checkpoint(Path(folder) / "checkpoint")
+        checkpoint = write_checkpoint(Path(folder) / "checkpoint", SHAPES[options.model])
         async with (
             serve(checkpoint) as model,
             serve_catalogue(model, num_items=NUM_CANDIDATES, num_users=num_users) as service,
@@ -179,5 +182,5 @@ async def _saturate(ask: Ask, users: Sequence[UserId]) -> None:
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="msr bench service-overhead")
-    parser.add_argument("--rounds", type=int, default=4)
+    add_options(parser, rounds=4)
     return parser.parse_args(arguments)

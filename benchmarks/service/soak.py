@@ -37,11 +37,11 @@ NUM_USERS = 5_000
 NUM_RECOMMENDED = 5
 NUM_SCORED = 2
 CLIENTS_AT_FULL_LOAD = 2
-FULL_LOAD_SECONDS = 30.0
 SAMPLE_SECONDS = 5.0
 COMPARED_MINUTES = 5.0
 BAR_GROWTH = 0.05
 MEGABYTE = 10**6
+QUICK = ("--minutes", "0.2", "--warm-up-minutes", "0", "--full-load-seconds", "3")
 
 
 @dataclass(slots=True)
@@ -75,7 +75,7 @@ async def run(arguments: Sequence[str]) -> dict[str, Any]:
 async def _soak(server: Program, worker: Program, options: argparse.Namespace) -> dict[str, Any]:
     sessions, seen = count(), Seen()
     async with httpx.AsyncClient(base_url=server.said, timeout=60) as http:
-        full_rate = await _full_load(http, sessions)
+        full_rate = await _full_load(http, sessions, options.full_load_seconds)
         load = asyncio.create_task(_half_load(http, sessions, full_rate / 2, seen))
         try:
             await asyncio.sleep(60 * options.warm_up_minutes)
@@ -112,9 +112,9 @@ def _growth(samples: Sequence[int], num_compared: int) -> dict[str, float]:
 # --- load ----------------------------------------------------------------------------------------
 
 
-async def _full_load(http: httpx.AsyncClient, sessions: "count[int]") -> float:
-    """Sessions a second, when the next comes as soon as one has ended."""
-    end = time.monotonic() + FULL_LOAD_SECONDS
+async def _full_load(http: httpx.AsyncClient, sessions: "count[int]", seconds: float) -> float:
+    """Sessions a second, when the next one begins as soon as one has ended."""
+    end = time.monotonic() + seconds
     num_ended = 0
 
     async def in_turn() -> None:
@@ -124,7 +124,7 @@ async def _full_load(http: httpx.AsyncClient, sessions: "count[int]") -> float:
             num_ended += 1
 
     await asyncio.gather(*(in_turn() for _ in range(CLIENTS_AT_FULL_LOAD)))
-    return num_ended / FULL_LOAD_SECONDS
+    return num_ended / seconds
 
 
 async def _half_load(
@@ -236,4 +236,5 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="msr bench soak")
     parser.add_argument("--minutes", type=float, default=30.0, help="after the warm-up")
     parser.add_argument("--warm-up-minutes", type=float, default=5.0)
+    parser.add_argument("--full-load-seconds", type=float, default=30.0)
     return parser.parse_args(arguments)

@@ -4,6 +4,7 @@ A ratio is taken within a round; what is told of it is the median over the round
 spread, the lowest and the highest.
 """
 
+import argparse
 import asyncio
 import sys
 import time
@@ -13,11 +14,14 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, TypeVar
 
+from benchmarks.support.random_model import SHAPES
 from benchmarks.support.runner import markdown
 
 T = TypeVar("T")
 
 MIN_ROUNDS = 3
+# The quick form of a benchmark with `add_options`.
+QUICK = ("--rounds", str(MIN_ROUNDS), "--model", "tiny", "--settle-seconds", "0")
 
 # vLLM's processes poll for a second after their last answer; they must not disturb who comes next.
 SETTLE_SECONDS = 1.2
@@ -75,6 +79,13 @@ class Rounds:
             "against_seconds": round(claim.share * median(against), 4),
             "rounds": len(ratios),
         }
+
+
+def add_options(parser: argparse.ArgumentParser, *, rounds: int) -> None:
+    """Add the options of every comparison on a random model."""
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--model", choices=SHAPES, default="small", help="its size")
+    parser.add_argument("--settle-seconds", type=float, default=SETTLE_SECONDS)
 
 
 def comparison_table(measured: dict[str, dict[str, Any]], names: dict[str, str]) -> str:

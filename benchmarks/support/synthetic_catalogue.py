@@ -22,6 +22,7 @@ from services.engines.contract import EngineIdentity
 
 COARSE_SIDE = 42
 FIRST_TIMESTAMP_MS = 1_700_000_000_000
+ITEMS_A_USER = 12
 
 _VOCABULARY = """
 amber ancient antique apron autumn bakery balcony banner barrel basil basket beach beacon bicycle
@@ -123,6 +124,28 @@ def write_plain_catalogue(folder: Path, items: Sequence[Item], users: Sequence[U
             rows.writerows(
                 (user_id, item.item_id, FIRST_TIMESTAMP_MS + k) for k, item in enumerate(taken)
             )
+
+
+def write_microlens(folder: Path, *, num_items: int, num_users: int) -> str:
+    """A pairs and a titles file as MicroLens publishes them, without covers; returns the folder.
+
+    Every user has ITEMS_A_USER interactions, so none is cut off by the k-core of MicroLens.
+    """
+    folder.mkdir(parents=True)
+    draw = Random("microlens")
+    titles = [(item, draw_title(f"microlens {item}")) for item in range(num_items)]
+    pairs = [
+        (user, item, FIRST_TIMESTAMP_MS + draw.randrange(10**10))
+        for user in range(num_users)
+        for item in draw.sample(range(num_items), ITEMS_A_USER)
+    ]
+    for name, header, rows in (
+        ("made-up_titles.csv", ("item", "title"), titles),
+        ("made-up_pairs.csv", ("user", "item", "timestamp"), pairs),
+    ):
+        with (folder / name).open("w", newline="") as file:
+            csv.writer(file).writerows([header, *rows])
+    return str(folder)
 
 
 class DrawnTexts:
