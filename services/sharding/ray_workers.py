@@ -260,7 +260,7 @@ def _join(address: str) -> None:
         import ray
         import ray.data
     except ImportError as error:
-        raise InputError("Ray is not installed here; run `pip install 'msr[ray]'`") from error
+        raise InputError("Ray is not installed here; run `pip install 'mllm-msr[ray]'`") from error
     try:
         if ":" in address:
             _require_listening(address)

@@ -15,14 +15,22 @@ from prometheus_client import (
     generate_latest,
 )
 
+from services.telemetry import build
+
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def new_registry() -> CollectorRegistry:
-    """With what is known of any process: CPU, memory and its limit, open files, start."""
+    """With what is known of any process: build, CPU, memory and its limit, open files, start."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
+    Gauge(
+        "msr_build_info",
+        "Always 1; the labels name the version and the commit that run",
+        ["version", "commit"],
+        registry=registry,
+    ).labels(build.version(), build.commit()).set(1)
     Gauge(
         "msr_memory_limit_bytes",
         "Memory that this process may use: its container's limit, or what the machine has",

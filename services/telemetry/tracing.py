@@ -14,10 +14,10 @@ import functools
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import version
 from typing import Any, Literal, ParamSpec, TypeVar
 
 from services.core.errors import InputError
+from services.telemetry import build
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -67,9 +67,9 @@ class _Tracing:
         except ImportError as error:
             raise InputError(
                 f"traces are to go to {endpoint} and OpenTelemetry is not installed ({error}); run "
-                "`pip install 'msr[tracing]'`, or unset MSR_OTLP_ENDPOINT"
+                "`pip install 'mllm-msr[tracing]'`, or unset MSR_OTLP_ENDPOINT"
             ) from error
-        own = {"service.name": service, "service.version": version("msr")}
+        own = {"service.name": service, "service.version": build.version()}
         named = dict(OTELResourceDetector().detect().attributes)
         self.trace = trace
         resource = Resource.create({**own, **named})

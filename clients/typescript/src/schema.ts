@@ -1606,6 +1606,7 @@ export interface components {
          * @example {
          *       "adapter": "8897a6b5c4d3e2f1",
          *       "cheap_order": "fusion",
+         *       "commit": "7c3b0f5d1e9a4826b0c7d2e4f6a8091b3d5c7e9f",
          *       "final_order": "mllm-fusion",
          *       "model": "1f2e3d4c5b6a7988",
          *       "prompts": {
@@ -1621,6 +1622,12 @@ export interface components {
         VersionResponse: {
             /** Version */
             version: string;
+            /**
+             * Commit
+             * @description Of the source; "" if unknown.
+             * @default
+             */
+            commit: string;
             /**
              * Prompts
              * @description Fingerprint of each prompt.

@@ -1,7 +1,6 @@
 """For operators: health, progress, metrics and what runs here."""
 
 import asyncio
-from importlib.metadata import version
 
 from fastapi import APIRouter, Response
 
@@ -13,6 +12,7 @@ from services.core import prompts, wire
 from services.core.api_keys import Scope
 from services.core.errors import StateError
 from services.core.wire import console
+from services.telemetry import build
 from services.telemetry.registry import CONTENT_TYPE
 
 router = APIRouter(tags=["operations"], route_class=GuardedRoute)
@@ -88,7 +88,8 @@ async def read_version(parts: AppParts) -> wire.VersionResponse:
     identity = parts.adapters.current.active.scorer.identity
     ordering = parts.live.by(identity)
     return wire.VersionResponse(
-        version=version("msr"),
+        version=build.version(),
+        commit=build.commit(),
         prompts={
             "summary": prompts.SUMMARY_FINGERPRINT,
             "preference": prompts.PREFERENCE_FINGERPRINT,

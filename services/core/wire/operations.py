@@ -46,6 +46,7 @@ class VersionResponse(Answer):
 
     model_config = example(
         version="0.1.0",
+        commit="7c3b0f5d1e9a4826b0c7d2e4f6a8091b3d5c7e9f",
         prompts={"summary": "0a1b", "preference": "2c3d", "scoring": "4e5f"},
         model="1f2e3d4c5b6a7988",
         adapter="8897a6b5c4d3e2f1",
@@ -56,6 +57,7 @@ class VersionResponse(Answer):
     )
 
     version: str
+    commit: str = Field(default="", description='Of the source; "" if unknown.')
     prompts: dict[str, str] = Field(description="Fingerprint of each prompt.")
     model: str
     adapter: str = Field(description='"" without an adapter.')

