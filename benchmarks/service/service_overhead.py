@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import aiohttp
 
 from benchmarks.support import paired_rounds
 from benchmarks.support.paired_rounds import Claim, Rounds, add_options
@@ -30,7 +30,7 @@ from services.core.prompts import scoring_messages
 from services.core.records import Item, UserId
 from services.core.scoring import NOT_CALIBRATED, AnswerTokens, answer_margin, score_candidates
 from services.engines.rendering import answer_tokens
-from services.engines.vllm_client.http_transport import FreeConnections
+from services.engines.vllm_client.server_http import open_session
 
 NUM_CANDIDATES = 12
 REQUESTS_IN_FLIGHT = 16
@@ -104,7 +104,8 @@ def _ask_vllm(direct: "_Direct", service: DrawnService) -> Ask:
 class _Direct:
     """A client of vLLM that knows of nothing else."""
 
-    http: httpx.AsyncClient
+    http: aiohttp.ClientSession
+    url: str
     answers: AnswerTokens
 
     async def score(self, preference: str, items: Sequence[Item]) -> list[float]:
@@ -132,8 +133,14 @@ class _Direct:
             "logprob_token_ids": [self.answers.yes, self.answers.no],
             "return_tokens_as_token_ids": True,
         }
-        response = await self.http.post("/v1/chat/completions", json=body)
-        [position] = response.raise_for_status().json()["choices"][0]["logprobs"]["content"]
+        async with self.http.post(
+            f"{self.url}/v1/chat/completions",
+            json=body,
+            raise_for_status=True,
+            timeout=aiohttp.ClientTimeout(TIMEOUT_SECONDS),
+        ) as response:
+            [choice] = (await response.json())["choices"]
+        [position] = choice["logprobs"]["content"]
         logprob_of = {entry["token"]: entry["logprob"] for entry in position["top_logprobs"]}
         return answer_margin(
             yes=logprob_of[f"token_id:{self.answers.yes}"],
@@ -146,12 +153,8 @@ async def _open_direct(model: ServedModel, checkpoint: Path) -> AsyncIterator[_D
     from transformers import LlavaNextProcessor
 
     answers = answer_tokens(LlavaNextProcessor.from_pretrained(checkpoint))
-    # httpx's own pool would cost this side 4 ms a prompt more than the service pays.
-    transport = FreeConnections()
-    async with httpx.AsyncClient(
-        base_url=model.url, timeout=TIMEOUT_SECONDS, transport=transport
-    ) as http:
-        yield _Direct(http, answers)
+    async with open_session() as http:
+        yield _Direct(http, model.url, answers)
 
 
 async def _warm_up(

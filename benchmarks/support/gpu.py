@@ -42,7 +42,7 @@ from services.core.prompts import GenerationLimits, summary_messages
 from services.core.records import Item
 from services.core.scoring import NOT_CALIBRATED, score_candidates
 from services.engines.contract import EngineIdentity
-from services.engines.vllm_client.model_list import labels
+from services.engines.weight_labels import labels
 
 NUM_ROUNDS = 3
 NUM_ITEMS = 256

@@ -16,8 +16,16 @@ from services.deployment.settings import Settings
 from services.doctor.findings import Finding, problem_of
 from services.engines.adapter_manifest import MANIFEST, read_adapter_manifest
 from services.engines.contract import AS_SERVED
-from services.engines.vllm_client.model_list import ModelList, Weights
-from services.engines.vllm_client.server_http import AttemptFailed, ConnectionLost, ServerHttp
+from services.engines.vllm_client.model_list import Weights
+from services.engines.vllm_client.server_check import read_models
+from services.engines.vllm_client.server_http import (
+    AttemptFailed,
+    ConnectionLost,
+    Send,
+    ServerHttp,
+    open_session,
+    sender,
+)
 from services.state.embedded_redis.server import server_binary
 from services.state.records import Server
 
@@ -251,24 +259,22 @@ def look_at_model_servers(data: str, choose: Callable[[], EngineChoice]) -> Iter
 
 
 async def _ask_all(servers: Sequence[_Asked]) -> dict[str, Weights | MsrError]:
-    answers = await asyncio.gather(*(_ask(server) for server in servers))
+    async with open_session() as session:
+        send = sender(session)
+        answers = await asyncio.gather(*(_ask(server, send) for server in servers))
     return {server.url: answer for server, answer in zip(servers, answers, strict=True)}
 
 
-async def _ask(server: _Asked) -> Weights | MsrError:
+async def _ask(server: _Asked, send: Send) -> Weights | MsrError:
     try:
-        http = ServerHttp(server.url, None)
+        http = ServerHttp(server.url, send)
+        return (await read_models(http)).choose(server.model, server.adapter)
+    except AttemptFailed as failure:
+        return failure.error
+    except ConnectionLost as error:
+        return MsrError(f"{http.url}: {error}")
     except MsrError as error:
         return error
-    try:
-        listing = await http.request_json("GET", "/v1/models")
-        return ModelList(http.url, listing).choose(server.model, server.adapter)
-    except AttemptFailed as fault:
-        return fault.error
-    except (ConnectionLost, MsrError) as error:
-        return error if isinstance(error, MsrError) else MsrError(f"{http.url}: {error}")
-    finally:
-        await http.close()
 
 
 def _told(url: str, weights: Weights | MsrError, purpose: str) -> Finding:

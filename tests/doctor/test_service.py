@@ -23,7 +23,7 @@ from services.doctor.service import (
 )
 from services.engines.checkpoints import identify
 from services.engines.contract import EngineIdentity
-from services.engines.vllm_client.model_list import labels
+from services.engines.weight_labels import labels
 from services.state.embedded_redis.server import EmbeddedRedis
 from services.state.records import Server
 from tests.doctor.json_server import json_server

@@ -2,12 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
+import aiohttp
 import httpx
 import pytest
 from structlog.testing import capture_logs
+from yarl import URL
 
 from model_training.demo.world import DEMO_SEED, IMAGE_SIZE, DemoWorld
 from services.core.errors import EngineRefused, ModelUnusable
@@ -27,7 +29,7 @@ from services.core.scoring import answer_margin
 from services.engines.contract import AS_SERVED, Engine
 from services.engines.local.engine import LocalEngine
 from services.engines.vllm_client.engine import VllmEngine
-from services.engines.vllm_client.http_transport import FreeConnections
+from services.engines.vllm_client.server_http import HttpResponse, open_session, sender
 from tests.vllm.conftest import ADAPTER, BASE, ModelServer, StartModelServer
 
 pytestmark = pytest.mark.vllm
@@ -137,25 +139,32 @@ async def test_a_broken_picture_is_refused_and_the_server_goes_on(engine: VllmEn
 # --- nothing twice -------------------------------------------------------------------------------
 
 
-class Recording(FreeConnections):
-    """The real network, with a look at what goes out: whether each prompt brought its picture."""
+class Recording:
+    """The real network. Records for each prompt whether it brought its image."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._send = sender(session)
         self.brought: list[bool] = []
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        if request.content and b"image_url" in request.content:
-            content = json.loads(request.content)["messages"][0]["content"]
+    async def __call__(
+        self, method: str, url: URL, body: bytes | None, headers: Mapping[str, str]
+    ) -> HttpResponse:
+        if body and b"image_url" in body:
+            content = json.loads(body)["messages"][0]["content"]
             self.brought.append(content[0]["image_url"] is not None)
-        return await super().handle_async_request(request)
+        return await self._send(method, url, body, headers)
 
 
-async def test_a_picture_is_left_out_once_the_server_holds_it(
-    model_server: str, scoring_prompts: list[Messages]
+@pytest.fixture
+async def sent() -> AsyncIterator[Recording]:
+    async with open_session() as session:
+        yield Recording(session)
+
+
+async def test_an_image_is_left_out_once_the_server_holds_it(
+    model_server: str, scoring_prompts: list[Messages], sent: Recording
 ):
-    sent = Recording()
-    engine = await connect(model_server, transport=sent)
+    engine = await connect(model_server, send=sent)
     first, second = scoring_prompts[:2]  # of one item
     alone = await margins(engine, [second])
     after = await margins(engine, [first]) and await margins(engine, [second])
@@ -173,11 +182,10 @@ def forgetful(start_model_server: StartModelServer) -> ModelServer:
     )
 
 
-async def test_a_picture_that_the_server_has_forgotten_is_sent_again(
-    forgetful: ModelServer, scoring_prompts: list[Messages]
+async def test_an_image_that_the_server_has_forgotten_is_sent_again(
+    forgetful: ModelServer, scoring_prompts: list[Messages], sent: Recording
 ):
-    sent = Recording()
-    engine = await connect(forgetful.url, transport=sent)
+    engine = await connect(forgetful.url, send=sent)
     one, other = scoring_prompts[0], scoring_prompts[5]  # of two items
     before = await margins(engine, [one])
     await margins(engine, [other])

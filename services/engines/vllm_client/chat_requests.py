@@ -1,7 +1,7 @@
 """Prompts as vLLM's HTTP API takes them, and its answers as we take them.
 
-A picture travels as base64 under its item's id and version (`uuid`). A server that still holds it
-takes the id alone, which spares it decoding and hashing, and us the encoding.
+An image travels as base64 under its item's id and version (`uuid`). For a server that still holds
+the image the id is enough: that saves encoding it here, and decoding and hashing it there.
 """
 
 import base64
@@ -18,10 +18,10 @@ from services.engines import token_usage
 
 COMPLETIONS = "/v1/chat/completions"
 TOKENIZE = "/tokenize"
-# What vLLM says is wrong with a prompt that is too long, over HTTP and in process.
+# The parameters that vLLM blames for a prompt that is too long, over HTTP and in process.
 TOO_LONG_PARAMETERS = ("input_tokens", "input_text")
-# Which of the prompts that wait vLLM computes first: somebody waits for a score, nobody for a text.
-# Lower goes first. Only `--scheduling-policy priority` heeds it; vLLM 0.32 else ignores it.
+# vLLM computes waiting prompts of lower priority values first: a user waits for a score, none for a
+# text. vLLM 0.32 ignores the value without `--scheduling-policy priority`.
 SCORE_PRIORITY = 0
 TEXT_PRIORITY = 1
 
@@ -31,7 +31,7 @@ _QUESTION: Messages = (Message("user", "Yes or No?"),)
 
 
 class InvalidResponse(Exception):
-    """An answer that is not one; it says nothing about the prompt."""
+    """A response that is no answer. The server is at fault, not the prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,28 +51,28 @@ class ChatRequest(Generic[T]):
     may_be_hedged: bool = False
 
     @property
-    def picture_ids(self) -> list[str]:
-        """Under which the prompt's pictures are cached."""
+    def image_ids(self) -> list[str]:
+        """The ids under which servers cache the prompt's images."""
         pictures = [message.picture for message in self.messages]
-        return [picture_id(picture) for picture in pictures if picture is not None]
+        return [image_id(picture) for picture in pictures if picture is not None]
 
     def body(self, held: Container[str]) -> bytes:
-        """JSON, without the data of pictures whose ids are in `held`."""
+        """JSON, without the data of images whose ids are in `held`."""
         return json.dumps({"messages": turns(self.messages, held), **self.options}).encode()
 
 
 def turns(messages: Messages, held: Container[str] = ()) -> list[dict[str, Any]]:
-    """Messages as OpenAI's API has them, without the data of pictures whose ids are in `held`."""
+    """Messages in the form of OpenAI's API, without the data of images whose ids are in `held`."""
     return [{"role": message.role, "content": _parts(message, held)} for message in messages]
 
 
 def with_messages(request: ChatRequest[T], messages: Messages) -> ChatRequest[T]:
-    """The same question about another prompt."""
+    """The same request about other messages."""
     return replace(request, messages=messages)
 
 
 def text_request(model: str, messages: Messages, limits: GenerationLimits) -> ChatRequest[str]:
-    """Ask for the greedy text."""
+    """A request for the greedy text."""
     options = {
         "model": model,
         "temperature": 0,
@@ -85,11 +85,11 @@ def text_request(model: str, messages: Messages, limits: GenerationLimits) -> Ch
 def score_request(
     model: str, messages: Messages, answers: AnswerTokens
 ) -> ChatRequest[AnswerLogprobs]:
-    """Ask for one token and for the log-probabilities of just the two answer tokens.
+    """A request for one token, with the log-probabilities of the two answer tokens only.
 
-    `logprob_token_ids` returns them raw whatever the server's logprobs mode is. A vLLM that does
-    not know it yet returns the two best of the allowed tokens if it runs with `--logprobs-mode
-    processed_logprobs`: both are then relative to the two of them, and their margin is the same.
+    `logprob_token_ids` returns them raw in every logprobs mode of the server. A vLLM that does not
+    know this option returns the two best of the allowed tokens if it runs with `--logprobs-mode
+    processed_logprobs`; these are normalized over the two tokens, so their margin is the same.
     """
     options = {
         "model": model,
@@ -110,9 +110,9 @@ def score_request(
 
 
 def tokens_request(model: str, messages: Messages) -> ChatRequest[list[int]]:
-    """Ask for the prompt's token ids, those of its pictures included.
+    """A request for the prompt's token ids, those of its images included.
 
-    An answered prompt ends with its answer, another where the model's answer would begin.
+    An answered prompt ends with its answer; any other ends where the model's answer would begin.
     """
     options = {
         "model": model,
@@ -136,15 +136,15 @@ def answer_tokens(rendered: Mapping[str | None, Sequence[int]]) -> AnswerTokens:
     return find_answer_tokens(lambda word: rendered[word])
 
 
-def picture_id(picture: Picture) -> str:
-    """Under which a server caches a picture and all that it computes from it."""
+def image_id(picture: Picture) -> str:
+    """The id under which a server caches an image and all that it computes from it."""
     return f"{picture.item_id}:{picture.version}"
 
 
 def _parts(message: Message, held: Container[str]) -> list[dict[str, Any]] | str:
     if message.picture is None:
         return message.text
-    uuid = picture_id(message.picture)
+    uuid = image_id(message.picture)
     image = None
     if uuid not in held:
         encoded = base64.b64encode(message.picture.data).decode()
@@ -177,9 +177,9 @@ def _read_logprobs(answer: Any, answers: AnswerTokens) -> AnswerLogprobs:
         logprob = logprob_of.get(f"token_id:{token}", "missing")
         if logprob == "missing":
             raise AnswerTokenMissing(
-                f"log-probabilities came of {sorted(logprob_of)}, without 'token_id:{token}'; the "
-                "server must support logprob_token_ids (vLLM 0.32) or run with `--logprobs-mode "
-                "processed_logprobs`"
+                f"the log-probabilities are of {sorted(logprob_of)}, without 'token_id:{token}'; "
+                "the server must support logprob_token_ids (vLLM 0.32) or run with "
+                "`--logprobs-mode processed_logprobs`"
             )
         if not isinstance(logprob, float | int) or not math.isfinite(logprob):
             raise InvalidResponse(f"the log-probability {logprob!r} for token {token}")

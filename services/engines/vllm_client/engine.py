@@ -1,20 +1,19 @@
 """The `vllm` engine: an HTTP client of one or many vLLM OpenAI-compatible servers.
 
-The servers batch, cache prefixes and hold the weights; an adapter is chosen by its model name, and
-one that they do not serve yet is loaded by all of them, from a folder that they see too. What is
-asked is in `chat.py`, what a server says of itself in `served.py`, one server in `pool.py`,
-which one takes a prompt in `affinity.py`, and what happens when it fails in `failover.py`.
+The servers batch, cache prefixes and hold the weights. An adapter is chosen by its model name; one
+that the servers do not serve yet is loaded from a folder that they see too. `chat_requests.py` has
+the requests, `model_list.py` what a server says of itself, `server.py` one server, `routing.py` the
+choice of a server, `server_pool.py` what happens when one fails.
 
-A score costs 0.9 ms of CPU on our side, 1.0 ms with a picture of 30 kB to send, with 100 or 250 in
-flight (measured against a server that answers by itself); most of it is httpx's.
+The transport is aiohttp; `msr bench engine-client` measures its CPU time per request.
 """
 
 import asyncio
+import contextlib
+import functools
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
-
-import httpx
 
 from services.core.errors import AdapterRefused, ArtifactMismatch, EngineRefused, ModelUnusable
 from services.core.prompts import GenerationLimits, Messages
@@ -30,8 +29,9 @@ from services.engines.vllm_client.chat_requests import (
     tokens_request,
     with_messages,
 )
-from services.engines.vllm_client.server import Bounds, RuntimeAdapter
-from services.engines.vllm_client.server_http import PromptTooLong
+from services.engines.vllm_client.server import Bounds
+from services.engines.vllm_client.server_check import RuntimeAdapter
+from services.engines.vllm_client.server_http import PromptTooLong, Send, open_session, sender
 from services.engines.vllm_client.server_pool import ServerPool
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ OpenAdapter = Callable[[RuntimeAdapter], Coroutine[Any, Any, ServerPool]]
 
 @dataclass(frozen=True, slots=True)
 class _LoadedAdapter:
-    """Implements `contract.Scorer`: the same servers, asked for another adapter."""
+    """Implements `contract.Scorer`: another adapter on the same servers."""
 
     engine: "VllmEngine"
     pool: ServerPool
@@ -60,18 +60,27 @@ class VllmEngine:
     """Implements `contract.Engine`, `Replicated` and `AdapterHost`. Open it with `connect`."""
 
     def __init__(
-        self, writers: ServerPool | None, scorers: ServerPool, open_adapter: OpenAdapter
+        self,
+        writers: ServerPool | None,
+        scorers: ServerPool,
+        identity: EngineIdentity,
+        open_adapter: OpenAdapter,
+        resources: contextlib.AsyncExitStack,
     ) -> None:
-        """Use `connect`. The base model writes, the recommender scores: often the same servers.
-        `open_adapter` asks these for another adapter.
+        """Use `connect`.
+
+        The base model writes texts, the recommender scores, often on the same servers.
+        `open_adapter` opens a pool of them for another adapter; `resources` holds what `close`
+        closes.
         """
         self._writers = writers
         self._scorers = scorers
         self._open_adapter = open_adapter
+        self._resources = resources
         self._loaded: set[ServerPool] = set()
         # Also those of adapters that were unloaded: counts never fall.
         self._hedging = [scorers.hedging]
-        self._identity = _identity(writers, scorers)
+        self._identity = identity
         self._num_shortened = 0
 
     @classmethod
@@ -87,7 +96,7 @@ class VllmEngine:
         patience_seconds: float = 0.0,
         max_in_flight: int = 256,
         hedge_share: float = hedging.SHARE,
-        transport: httpx.AsyncBaseTransport | None = None,
+        send: Send | None = None,
     ) -> "VllmEngine":
         """Check what the servers serve under these names and find their answer tokens.
 
@@ -95,38 +104,34 @@ class VllmEngine:
         `recommender`, and all scores go there. `timeout_seconds` bounds one prompt.
         `patience_seconds` is how long a prompt (and this call) waits for a server that takes it;
         prompts of a patient engine also wait as long as needed for a free slot among the
-        `max_in_flight` of each server. At most `hedge_share` of the scores is asked of a second
-        server when the first is late. `transport` replaces the network.
+        `max_in_flight` of each server. At most `hedge_share` of the scores are sent to a second
+        server when the first is late. `send` replaces the network.
 
         Raises EngineUnavailable if no server answers, ModelUnusable if one serves other models,
         ArtifactMismatch if the adapter belongs to other definitions or to another base model,
         AnswerTokenMissing if there is no Yes and No.
         """
         bounds = Bounds(timeout_seconds, patience_seconds, max_in_flight, hedge_share)
+        async with contextlib.AsyncExitStack() as resources:
+            if send is None:
+                send = sender(await resources.enter_async_context(open_session()))
+            connect_pool = functools.partial(ServerPool.connect, bounds=bounds, send=send)
 
-        async def open_pool(
-            urls: Sequence[str], model: str, adapter: str | RuntimeAdapter | None
-        ) -> ServerPool:
-            return await ServerPool.connect(
-                urls, bounds, model=model, adapter=adapter, transport=transport
-            )
+            async def open_adapter(adapter: RuntimeAdapter) -> ServerPool:
+                return await connect_pool(urls, model=model, adapter=adapter)
 
-        async def open_adapter(adapter: RuntimeAdapter) -> ServerPool:
-            return await open_pool(urls, model, adapter)
+            async def open_pool(urls: Sequence[str], model: str, adapter: str | None) -> ServerPool:
+                pool = await connect_pool(urls, model=model, adapter=adapter)
+                resources.push_async_callback(pool.close)
+                return pool
 
-        if not recommender_urls:
-            both = await open_pool(urls, model, adapter)
-            return cls(both, both, open_adapter)
-        scorers = await open_pool(recommender_urls, recommender or AS_SERVED, None)
-        writers = None
-        try:
-            writers = await open_pool(urls, model, None) if urls else None
-            return cls(writers, scorers, open_adapter)
-        except BaseException:
-            await scorers.close()
-            if writers is not None:
-                await writers.close()
-            raise
+            if recommender_urls:
+                scorers = await open_pool(recommender_urls, recommender or AS_SERVED, None)
+                writers = await open_pool(urls, model, None) if urls else None
+            else:
+                scorers = writers = await open_pool(urls, model, adapter)
+            identity = _identity(writers, scorers)
+            return cls(writers, scorers, identity, open_adapter, resources.pop_all())
 
     @property
     def identity(self) -> EngineIdentity:
@@ -141,7 +146,7 @@ class VllmEngine:
     @property
     def breaker_states(self) -> Mapping[str, BreakerState]:
         """See `contract.Replicated.breaker_states`."""
-        # Each adapter that was loaded finds out for itself; what is told is the worst.
+        # Every adapter has a pool and so a breaker of its own; the worst state counts.
         states: dict[str, BreakerState] = {}
         for pool in self._every():
             for url, state in pool.breaker_states.items():
@@ -170,8 +175,9 @@ class VllmEngine:
         return await self._score_by(self._scorers, messages)
 
     async def load_adapter(self, folder: str) -> Scorer:
-        """See `contract.AdapterHost`. A server that comes back without the adapter loads it again;
-        while it does, the others answer.
+        """See `contract.AdapterHost`.
+
+        A server that comes back without the adapter loads it again; meanwhile the others answer.
         """
         if self._scorers is not self._writers or self._scorers.verified.weights.is_merged:
             raise AdapterRefused(
@@ -185,8 +191,10 @@ class VllmEngine:
         return _LoadedAdapter(self, pool)
 
     async def unload_adapter(self, scorer: Scorer) -> None:
-        """See `contract.AdapterHost`. The servers give up what they were told to load: whatever
-        other process still asks for it makes them load it again.
+        """See `contract.AdapterHost`.
+
+        The servers give up an adapter that this engine made them load. If another process still
+        uses it, they load it again at its next request.
         """
         if isinstance(scorer, _LoadedAdapter):
             self._loaded.discard(scorer.pool)
@@ -195,7 +203,8 @@ class VllmEngine:
 
     async def close(self) -> None:
         """Close the connections; prompts in flight get EngineUnavailable."""
-        await asyncio.gather(*(pool.close() for pool in self._every()))
+        await asyncio.gather(*(pool.close() for pool in self._loaded))
+        await self._resources.aclose()
 
     def _every(self) -> set[ServerPool]:
         return {self._scorers, self._writers or self._scorers, *self._loaded}
@@ -212,7 +221,7 @@ class VllmEngine:
             shorter = await self._shorten(pool, request)
             if shorter is None:
                 raise EngineRefused(
-                    f"{error}; nothing of the prompt can be cut: use a smaller picture, or start "
+                    f"{error}; nothing of the prompt can be cut: use a smaller image, or start "
                     "the server with a larger --max-model-len"
                 ) from error
         try:

@@ -5,13 +5,19 @@ would refuse gets a typed error.
 """
 
 import asyncio
+import functools
 import json
 import math
-from typing import Any, Literal
+from collections.abc import Awaitable, Callable, Container, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
 
-import httpx
+import aiohttp
+from yarl import URL
 
+from services.core.backoff import retry_after_seconds
 from services.core.errors import (
+    AnswerTokenMissing,
     EngineError,
     EngineOverloaded,
     EngineRefused,
@@ -19,35 +25,47 @@ from services.core.errors import (
     InputError,
     ModelUnusable,
 )
-from services.engines.vllm_client.chat_requests import TOO_LONG_PARAMETERS
-from services.engines.vllm_client.http_transport import FreeConnections
+from services.engines.vllm_client.chat_requests import (
+    TOO_LONG_PARAMETERS,
+    ChatRequest,
+    InvalidResponse,
+)
 from services.telemetry import request_context
+
+T = TypeVar("T")
 
 CONNECT_SECONDS = 5.0
 MAX_RETRY_AFTER_SECONDS = 60.0
+# vLLM closes a connection that was idle for 5 seconds. The client must close it first: a request
+# that is sent while the server closes its connection is lost.
+KEEPALIVE_SECONDS = 4.0
+# A server that moved to another address is found again after this time.
+DNS_CACHE_SECONDS = 1
 
-# Answers that no prompt can cause: this server is not, or no longer, what was connected to.
-_NOT_OURS = (401, 403, 404, 405, 407)
+# Statuses that no prompt can cause: the server is not, or no longer, the one that was verified.
+_WRONG_SERVER = (401, 403, 404, 405, 407)
 _BUSY = (429, 503)
 _CACHE_MISS = "Cache miss for image"
 
 
 class AttemptFailed(Exception):
-    """A failed attempt that another replica, or a later try, may make good.
+    """A failed attempt that another server, or a later attempt, may make good.
 
-    gone: the server must pass its checks before it is asked again. left: it was found gone by
-    another prompt. broken: it answered with a 500 or garbage. busy: it asks to come again later.
-    late: no answer in the time that the prompt has.
+    down: the server must pass its checks before it gets another prompt.
+    moved: another prompt found the server down.
+    broken: the server answered with a 500 or with something that is no answer.
+    busy: the server asks to come back later.
+    timeout: no answer in the time that the prompt has.
     """
 
     def __init__(
         self,
-        kind: Literal["gone", "left", "broken", "busy", "late"],
+        kind: Literal["down", "moved", "broken", "busy", "timeout"],
         error: EngineError,
         *,
         retry_after_seconds: float = 0.0,
     ) -> None:
-        """`error` is what the caller gets if nothing makes it good."""
+        """`error` is what the caller gets if no attempt succeeds."""
         super().__init__(str(error))
         self.kind = kind
         self.error = error
@@ -55,133 +73,186 @@ class AttemptFailed(Exception):
 
 
 class PromptTooLong(Exception):
-    """The prompt and its answer exceed the model's length; the text says by how much."""
+    """The prompt and its answer exceed the model's length; the message says by how much."""
 
 
 class CacheMiss(Exception):
-    """The server does not hold a picture that was left out."""
+    """The server does not hold an image whose data was not sent."""
 
 
 class ConnectionLost(Exception):
-    """The connection ended in the middle of an request_json."""
+    """The connection ended during a request."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """A whole response."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the status is one of the 200s."""
+        return 200 <= self.status < 300
+
+
+# Sends a request (method, URL, body, headers). Raises aiohttp.ClientError.
+Send = Callable[[str, URL, bytes | None, Mapping[str, str]], Awaitable[HttpResponse]]
+
+
+def open_session(*, keepalive_seconds: float = KEEPALIVE_SECONDS) -> aiohttp.ClientSession:
+    """Keep-alive connections to the servers of an engine; close it after use.
+
+    A request that finds no free connection opens one: the engine bounds the number of requests.
+    Deadlines are the caller's and span a whole prompt, so only connecting is bounded here.
+    """
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(
+            limit=0, keepalive_timeout=keepalive_seconds, ttl_dns_cache=DNS_CACHE_SECONDS
+        ),
+        timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS),
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
+
+
+def sender(session: aiohttp.ClientSession) -> Send:
+    """Sends through the session. A request that is cancelled closes its connection."""
+    return functools.partial(_send, session)
+
+
+async def _send(
+    session: aiohttp.ClientSession,
+    method: str,
+    url: URL,
+    body: bytes | None,
+    headers: Mapping[str, str],
+) -> HttpResponse:
+    async with session.request(
+        method, url, data=body, headers=headers, allow_redirects=False
+    ) as response:
+        return HttpResponse(response.status, response.headers, await response.read())
 
 
 class ServerHttp:
-    """JSON to and from one server; `sent_at` and `received_at` are of the event loop's clock."""
+    """JSON to and from one server.
 
-    def __init__(self, url: str, transport: httpx.AsyncBaseTransport | None) -> None:
-        """`transport` replaces the network. Raises InputError for what is no address."""
-        base = _parse_url(url)
-        self.url = str(base.copy_with(userinfo=b""))  # may be logged: no credentials
-        # Deadlines are the caller's, for the whole of a prompt; httpx would count each read anew.
-        self._http = httpx.AsyncClient(
-            base_url=base,
-            timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
-            transport=transport or FreeConnections(),
-        )
+    `sent_at` and `received_at` are times of the event loop: the last request and the last response.
+    """
+
+    def __init__(self, url: str, send: Send) -> None:
+        """InputError for a `url` that is no server's address."""
+        self._base = _parse_url(url)
+        self.url = str(self._base.with_user(None))  # may be logged: no credentials
+        self._send = send
         self.sent_at = self.received_at = -math.inf
 
     async def request_json(self, method: str, path: str, body: bytes | None = None) -> Any:
-        """What the server answers.
+        """The server's JSON answer.
 
         Raises AttemptFailed, PromptTooLong, CacheMiss, ConnectionLost or EngineRefused.
         """
         response = await self._request(method, path, body)
-        if response.is_success:
-            try:
-                return response.json()
-            except ValueError as error:
-                raise AttemptFailed("broken", invalid_response(self.url, error)) from error
-        raise self._failure(path, response)
+        if not response.is_success:
+            raise self._failure(path, response)
+        try:
+            return json.loads(response.body)
+        except ValueError as error:
+            raise AttemptFailed("broken", invalid_response(self.url, error)) from error
 
-    async def post_command(self, path: str, body: bytes) -> tuple[bool, str]:
+    async def ask(self, request: ChatRequest[T], held: Container[str] = ()) -> T:
+        """The answer to a prompt, sent without the images whose ids are in `held`.
+
+        Raises AnswerTokenMissing, and what `request_json` raises.
+        """
+        answer = await self.request_json("POST", request.path, request.body(held))
+        try:
+            return request.read(answer)
+        except InvalidResponse as error:
+            raise AttemptFailed("broken", invalid_response(self.url, error)) from error
+        except AnswerTokenMissing as error:
+            raise AnswerTokenMissing(f"{self.url}: {error}") from error
+
+    async def post_command(self, path: str, command: Mapping[str, str]) -> tuple[bool, str]:
         """Whether the server did it, and its message. Raises AttemptFailed or ConnectionLost."""
-        response = await self._request("POST", path, body)
+        response = await self._request("POST", path, json.dumps(command).encode())
         return response.is_success, _read_error(response)[0]
 
     async def is_healthy(self, wait_seconds: float) -> bool:
-        """Whether the server says so; also one that computes for long does, one that hangs not."""
+        """Whether the server answers at all. One that computes for long does, a frozen one not."""
         try:
             async with asyncio.timeout(wait_seconds):
-                await self._http.get("/health")
-        except (TimeoutError, httpx.HTTPError):
+                await self._send("GET", self._base / "health", None, {})
+        except (TimeoutError, aiohttp.ClientError):
             return False
         self.received_at = asyncio.get_running_loop().time()
         return True
 
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._http.aclose()
-
-    async def _request(self, method: str, path: str, body: bytes | None) -> httpx.Response:
+    async def _request(self, method: str, path: str, body: bytes | None) -> HttpResponse:
         now = asyncio.get_running_loop().time
         self.sent_at = now()
         headers = {}
         if body is not None:
             headers = {"content-type": "application/json", **request_context.headers()}
         try:
-            response = await self._http.request(method, path, content=body, headers=headers)
-        except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError) as error:
+            response = await self._send(method, self._base.joinpath(path[1:]), body, headers)
+        except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError) as error:
+            raise AttemptFailed("down", unreachable(self.url, error)) from error
+        except aiohttp.ClientError as error:
             raise ConnectionLost(str(error) or type(error).__name__) from error
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise AttemptFailed("gone", unreachable(self.url, error)) from error
         self.received_at = now()
         return response
 
-    def _failure(self, path: str, response: httpx.Response) -> Exception:
-        status = response.status_code
-        said, param = _read_error(response)
-        detail = f"{self.url}{path} answered {status}: {said[:300]}"
-        if status == 400 and param in TOO_LONG_PARAMETERS:
+    def _failure(self, path: str, response: HttpResponse) -> Exception:
+        status = response.status
+        message, parameter = _read_error(response)
+        detail = f"{self.url}{path} answered {status}: {message[:300]}"
+        if status == 400 and parameter in TOO_LONG_PARAMETERS:
             return PromptTooLong(detail)
-        if status == 400 and _CACHE_MISS in said:
+        if status == 400 and _CACHE_MISS in message:
             return CacheMiss(detail)
-        if status in _NOT_OURS:
+        if status in _WRONG_SERVER:
             remedy = "no vLLM server with this model answers there; see what was started"
-            return AttemptFailed("gone", ModelUnusable(f"{detail}; {remedy}"))
+            return AttemptFailed("down", ModelUnusable(f"{detail}; {remedy}"))
         if status in _BUSY:
             overloaded = EngineOverloaded(f"{detail}; ask less at once, or add a server")
-            return AttemptFailed("busy", overloaded, retry_after_seconds=_retry_after(response))
-        if response.is_client_error:
+            seconds = retry_after_seconds(response.headers.get("retry-after")) or 0.0
+            seconds = min(seconds, MAX_RETRY_AFTER_SECONDS)
+            return AttemptFailed("busy", overloaded, retry_after_seconds=seconds)
+        if 400 <= status < 500:
             return EngineRefused(detail)
         return AttemptFailed("broken", EngineUnavailable(f"{detail}; see the log of that server"))
 
 
 def unreachable(url: str, error: Exception) -> EngineUnavailable:
-    """Nobody answers at this address."""
-    told = str(error) or type(error).__name__
-    return EngineUnavailable(f"{url} cannot be reached ({told}); is the vLLM server running?")
+    """No server answers at this address."""
+    # aiohttp's own text repeats the address.
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return EngineUnavailable(f"{url} cannot be reached ({reason}); is the vLLM server running?")
 
 
 def invalid_response(url: str, error: Exception) -> EngineUnavailable:
-    """Somebody answers, but not as vLLM does."""
+    """A server answers, but not as vLLM does."""
     return EngineUnavailable(
         f"{url} did not answer as a vLLM server does ({error}); see what runs there, and its log"
     )
 
 
-def _parse_url(url: str) -> httpx.URL:
+def _parse_url(url: str) -> URL:
     try:
-        base = httpx.URL(url.rstrip("/").removesuffix("/v1"))
-    except httpx.InvalidURL as error:
+        base = URL(url.rstrip("/").removesuffix("/v1"))
+    except ValueError as error:
         raise InputError(f"{url!r} is not a server's address ({error})") from error
     if base.scheme not in ("http", "https") or not base.host:
         raise InputError(f"{url!r} is not a server's address; write http://HOST:PORT")
     return base
 
 
-def _read_error(response: httpx.Response) -> tuple[str, str | None]:
-    """What vLLM says of a failure, and which parameter it blames."""
+def _read_error(response: HttpResponse) -> tuple[str, str | None]:
+    """VLLM's error message, and the parameter that it blames."""
     try:
-        error = json.loads(response.content)["error"]
+        error = json.loads(response.body)["error"]
         return str(error["message"]), error.get("param")
     except (ValueError, KeyError, TypeError, AttributeError):
-        return response.text, None
-
-
-def _retry_after(response: httpx.Response) -> float:
-    try:
-        seconds = float(response.headers.get("retry-after", ""))
-    except ValueError:  # absent, or a date
-        return 0.0
-    return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)
+        return response.body.decode(errors="replace"), None

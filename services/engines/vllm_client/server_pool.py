@@ -1,30 +1,28 @@
-"""The servers of one set of weights: which one takes a prompt, and what happens when it fails.
+"""Servers of one set of weights: which one takes a prompt, and what happens when it fails.
 
-All prompts are pure, so that any may be sent again. What fails goes to another server at once;
-when none is left, it waits with growing intervals as long as patience lasts, and then fails with
-the error that says which server did what. A prompt that fails again and again where
-others succeed is at fault itself and is refused.
+Prompts have no side effects, so any of them may be sent again. A prompt that fails goes to another
+server at once. When no server is left it waits, with growing pauses, as long as its patience lasts;
+then it fails with the error that names each server. A prompt that keeps failing where others
+succeed is refused.
 
-A score that is late is asked of a second server too (`hedging.py`).
+A score that is late is sent to a second server too (`hedging.py`).
 
-A server that fails is left out. It is probed from then on, and comes back when it passes the
-checks of the first connection again: it may have been restarted with other weights.
+A server that fails is marked down and probed. It is marked up when it passes the checks of the
+first connection again: it may have been restarted with other weights.
 """
 
 import asyncio
-import random
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
-import httpx
 import structlog
 
+from services.core.backoff import growing_pause, jittered
 from services.core.errors import (
     AdapterRefused,
     ArtifactMismatch,
     EngineError,
     EngineOverloaded,
-    EngineRefused,
     EngineTimeout,
     EngineUnavailable,
     ModelUnusable,
@@ -32,37 +30,32 @@ from services.core.errors import (
 from services.engines.contract import BreakerState
 from services.engines.vllm_client.chat_requests import ChatRequest
 from services.engines.vllm_client.hedging import Hedging, first_answer
-from services.engines.vllm_client.routing import choose_server
-from services.engines.vllm_client.server import (
-    CHECK_SECONDS,
-    Bounds,
-    RuntimeAdapter,
-    Server,
-    VerifiedServer,
-    copy_error,
+from services.engines.vllm_client.retry_state import (
+    FIRST_RETRY_SECONDS,
+    MAX_BROKEN,
+    RetryState,
 )
-from services.engines.vllm_client.server_http import AttemptFailed
+from services.engines.vllm_client.routing import choose_server
+from services.engines.vllm_client.server import CHECK_SECONDS, Bounds, Server, copy_error
+from services.engines.vllm_client.server_check import RuntimeAdapter, VerifiedServer
+from services.engines.vllm_client.server_http import AttemptFailed, Send
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-# So many failures where others succeed are a prompt's own fault; in a row they are the server's.
-MAX_BROKEN = 3
-FIRST_RETRY_SECONDS = 0.25
-LONGEST_RETRY_SECONDS = 10.0
-# Who is left out is probed at least this often: requests without patience do without it until then.
+# A server that is down is probed at least this often: it takes no prompt until a probe succeeds.
 LONGEST_PROBE_SECONDS = 1.5
-# So long the first probe may take, since one that was sent to a machine that vanished never ends;
-# each further one twice as long, up to CHECK_SECONDS, since the server may just be slow. A server
-# that was frozen answers its probe as soon as it thaws.
+# The first probe may take this long: one to a machine that vanished never ends. Each further probe
+# may take twice as long, up to CHECK_SECONDS: the server may only be slow. A server that was frozen
+# answers its probe as soon as it thaws.
 PROBE_SECONDS = 5.0
 
-_MAY_PASS = (EngineUnavailable, EngineOverloaded, EngineTimeout)
+_TEMPORARY = (EngineUnavailable, EngineOverloaded, EngineTimeout)
 
 
 class ServerPool:
-    """Servers that answer alike. Open them with `ServerPool.connect`."""
+    """Servers that answer alike. Open it with `ServerPool.connect`."""
 
     def __init__(
         self,
@@ -90,15 +83,15 @@ class ServerPool:
         *,
         model: str,
         adapter: str | RuntimeAdapter | None,
-        transport: httpx.AsyncBaseTransport | None = None,
+        send: Send,
     ) -> "ServerPool":
-        """Check every server. One that does not answer is left out, as long as another does.
+        """Check every server. One that does not answer is marked down, if another one answers.
 
-        A RuntimeAdapter is loaded where it is not served, also by one that comes back later.
-        Raises EngineUnavailable if none answers while patience lasts, ModelUnusable if one serves
-        other models or they disagree, and what `Server.check` raises.
+        A RuntimeAdapter is loaded by servers that lack it, also by one that comes back later.
+        Raises EngineUnavailable if no server answers while patience lasts, ModelUnusable if one
+        serves other models or they disagree, and what `Server.check` raises.
         """
-        servers = [Server(url, bounds, transport) for url in urls]
+        servers = [Server(url, bounds, send) for url in urls]
         connected = cls(servers, bounds, model=model, adapter=adapter)
         try:
             await connected._connect()
@@ -119,13 +112,13 @@ class ServerPool:
         return {url: server.breaker.state for url, server in self._servers.items()}
 
     async def ask(self, request: ChatRequest[T]) -> T:
-        """The answer of whichever server gives it.
+        """The answer of any server.
 
-        Raises PromptTooLong, EngineRefused and AnswerTokenMissing, which are the prompt's or the
-        model's fault, and what is left when no server takes the prompt: EngineUnavailable,
-        EngineOverloaded, EngineTimeout or ModelUnusable.
+        Raises PromptTooLong, EngineRefused and AnswerTokenMissing if the prompt or the model is at
+        fault; EngineUnavailable, EngineOverloaded, EngineTimeout or ModelUnusable if no server
+        takes the prompt.
         """
-        key = next(iter(request.picture_ids), None)
+        key = next(iter(request.image_ids), None)
         retry = RetryState(self._bounds)
         while True:
             server = self._choose(key, retry)
@@ -139,7 +132,7 @@ class ServerPool:
                     raise failure.error from failure
 
     async def close(self) -> None:
-        """Stop probing and close the connections; prompts in flight get EngineUnavailable."""
+        """Stop the probes; prompts in flight get EngineUnavailable."""
         self._closed = True
         for server in self._servers.values():
             server.mark_down(_closed(), abandon=True)
@@ -152,22 +145,22 @@ class ServerPool:
             await server.close()
 
     async def unload_adapter(self) -> None:
-        """Tell the servers to give up the adapter, if it is one that they were told to load."""
+        """Make the servers give up the adapter, if this pool made them load it."""
         _, adapter = self._names
         if isinstance(adapter, RuntimeAdapter) and self.verified.weights.adapter == adapter.name:
             await asyncio.gather(
-                *(server.unload(adapter.name) for server in self._servers.values())
+                *(server.unload_adapter(adapter.name) for server in self._servers.values())
             )
 
     # --- one try ---------------------------------------------------------------------------------
 
-    async def _answer(self, server: Server, request: ChatRequest[T], retry: "RetryState") -> T:
+    async def _answer(self, server: Server, request: ChatRequest[T], retry: RetryState) -> T:
         """The answer of this server, or of a second one if this one is late."""
         if not request.may_be_hedged or len(self._servers) == 1:
             return await self._try(server, request, retry)
         hedging, clock = self.hedging, asyncio.get_running_loop().time
         hedging.note_prompt()
-        sent_at = clock()
+        started_at = clock()
         late_after = hedging.late_after_seconds
         if late_after is None:
             answer = await self._try(server, request, retry)
@@ -179,20 +172,20 @@ class ServerPool:
                 passing=AttemptFailed,
             )
             hedging.num_won += is_second
-        hedging.note_answer(clock() - sent_at)
+        hedging.note_answer(clock() - started_at)
         return answer
 
     def _hedge(
-        self, late: Server, request: ChatRequest[T], retry: "RetryState"
+        self, late: Server, request: ChatRequest[T], retry: RetryState
     ) -> Coroutine[Any, Any, T] | None:
-        """The same of the server with the least to do, if it has less to do than the late one."""
+        """The same request to the least loaded server, if that is less loaded than the late one."""
         loads = {url: load for url, load in self._loads(retry).items() if load < late.load}
         if not loads or self.hedging.late_after_seconds is None:
             return None
         self.hedging.spend()
         return self._try(self._servers[choose_server(None, loads)], request, retry)
 
-    async def _try(self, server: Server, request: ChatRequest[T], retry: "RetryState") -> T:
+    async def _try(self, server: Server, request: ChatRequest[T], retry: RetryState) -> T:
         is_first = server.breaker.state == "half-open"
         try:
             answer = await server.ask(request, retry.deadline)
@@ -206,20 +199,20 @@ class ServerPool:
 
     # --- which server ---------------------------------------------------------------------------
 
-    def _choose(self, key: str | None, retry: "RetryState") -> Server | None:
+    def _choose(self, key: str | None, retry: RetryState) -> Server | None:
         loads = self._loads(retry)
         return self._servers[choose_server(key, loads)] if loads else None
 
-    def _loads(self, retry: "RetryState") -> dict[str, int]:
-        """Of the servers that may take this prompt."""
+    def _loads(self, retry: RetryState) -> dict[str, int]:
+        """The loads of the servers that may take this prompt, by URL."""
         return {
             url: server.load
             for url, server in self._servers.items()
             if server.obstacle is None and url not in retry.failed
         }
 
-    async def _wait(self, retry: "RetryState") -> None:
-        """Until a server comes back or another try is due; raises when patience is over."""
+    async def _wait(self, retry: RetryState) -> None:
+        """Wait until a server is up or another attempt is due; raises when patience is over."""
         if self._closed:
             raise _closed()
         if not retry.may_wait():
@@ -230,13 +223,13 @@ class ServerPool:
         await retry.pause(self._server_up, at_least_seconds=free_in)
 
     def _summarize_problems(self) -> EngineError:
-        """The one problem there is, or all of them under the kind of the first."""
+        """The only problem, or all of them in one error of the first one's type."""
         obstacles = [server.obstacle for server in self._servers.values()]
         problems = [each for each in obstacles if each is not None]
         if len(problems) == 1:
             return copy_error(problems[0])
-        told = "; ".join(str(problem) for problem in problems)
-        return type(problems[0])(f"none of {len(problems)} servers takes prompts: {told}")
+        listed = "; ".join(str(problem) for problem in problems)
+        return type(problems[0])(f"none of {len(problems)} servers takes prompts: {listed}")
 
     def _note(self, server: Server, failure: AttemptFailed) -> None:
         if failure.kind == "busy":
@@ -244,7 +237,7 @@ class ServerPool:
             server.busy_until = max(server.busy_until, now + failure.retry_after_seconds)
         elif failure.kind == "broken":
             server.num_broken_in_a_row += 1
-        if failure.kind == "gone":
+        if failure.kind == "down":
             self._abandon(server, failure.error)
         elif server.num_broken_in_a_row >= MAX_BROKEN:
             self._mark_down(server, failure.error)
@@ -259,12 +252,12 @@ class ServerPool:
                 return_exceptions=True,
             )
             for check in checks:
-                if isinstance(check, BaseException) and not isinstance(check, _MAY_PASS):
+                if isinstance(check, BaseException) and not isinstance(check, _TEMPORARY):
                     raise check
             if any(not isinstance(check, BaseException) for check in checks):
                 break
             if not retry.may_wait():
-                raise _nobody_answers(checks)
+                raise _no_server_answers(checks)
             await retry.pause(self._server_up)
         for server, check in zip(self._servers.values(), checks, strict=True):
             if isinstance(check, EngineError):
@@ -280,7 +273,7 @@ class ServerPool:
         )
 
     def _mark_up(self, server: Server, verified: VerifiedServer) -> None:
-        """ModelUnusable if it differs from the servers that were taken in before."""
+        """ModelUnusable if it differs from the servers that were marked up before."""
         if self._verified is None:
             self._verified = verified
         if verified != self._verified:
@@ -291,7 +284,7 @@ class ServerPool:
         server.mark_up(verified, on_unresponsive=self._abandon)
 
     def _abandon(self, server: Server, problem: EngineError) -> None:
-        """Leave out a server that is gone, and move what still waits for it to the others."""
+        """Mark a server down and move the prompts that wait there to other servers."""
         self._mark_down(server, problem, abandon=True)
 
     def _mark_down(self, server: Server, problem: EngineError, *, abandon: bool = False) -> None:
@@ -304,13 +297,13 @@ class ServerPool:
         self._probes[server.url] = asyncio.create_task(self._probe_until_up(server))
 
     async def _probe_until_up(self, server: Server) -> None:
-        pause, probe_seconds = FIRST_RETRY_SECONDS, PROBE_SECONDS
-        for _ in range(
-            server.breaker.num_failed_returns
-        ):  # it passes its checks and answers no prompt
-            pause = min(2 * pause, LONGEST_PROBE_SECONDS)
-        if server.breaker.num_failed_returns:
-            await asyncio.sleep(_jittered(pause))
+        """Probe with growing pauses.
+
+        A server that came back before and answered no prompt starts with a longer pause.
+        """
+        num_failures, probe_seconds = server.breaker.num_failed_returns, PROBE_SECONDS
+        if num_failures:
+            await _pause_before_probe(num_failures + 1)
         while True:
             try:
                 verified = await server.check(*self._names, within_seconds=probe_seconds)
@@ -323,8 +316,8 @@ class ServerPool:
             if str(problem) != str(server.problem):
                 log.warning("server_still_down", url=server.url, error=str(problem))
             server.problem = problem
-            await asyncio.sleep(_jittered(pause))
-            pause = min(2 * pause, LONGEST_PROBE_SECONDS)
+            num_failures += 1
+            await _pause_before_probe(num_failures)
             probe_seconds = min(2 * probe_seconds, CHECK_SECONDS)
         del self._probes[server.url]
         log.info("server_marked_up", url=server.url)
@@ -335,71 +328,20 @@ class ServerPool:
         self._server_up = asyncio.Event()
 
 
-class RetryState:
-    """What one prompt has been through."""
-
-    def __init__(self, bounds: Bounds) -> None:
-        # Who is patient waits for a slot as long as prompts before it are answered.
-        now = asyncio.get_running_loop().time()
-        self.deadline = None if bounds.patience_seconds else now + bounds.timeout_seconds
-        self.error: EngineError | None = None
-        self.failed: set[str] = set()
-        self._bounds = bounds
-        self._waited_seconds = 0.0
-        self._pause_seconds = FIRST_RETRY_SECONDS
-        self._num_broken = 0
-        self._answered_before: dict[str, int] = {}
-
-    def note(self, server: Server, failure: AttemptFailed) -> None:
-        """EngineRefused if this prompt alone keeps failing."""
-        self.error = failure.error
-        self.failed.add(server.url)
-        if failure.kind == "late":
-            self._waited_seconds += self._bounds.timeout_seconds
-        if failure.kind != "broken":
-            return
-        self._num_broken += 1
-        before = self._answered_before.setdefault(server.url, server.num_answered)
-        if self._num_broken >= MAX_BROKEN and server.num_answered > before:
-            raise EngineRefused(
-                f"this prompt failed {self._num_broken} times where others were answered: "
-                f"{failure.error}"
-            ) from failure
-
-    def is_overdue(self) -> bool:
-        """Whether its time is over."""
-        return self.deadline is not None and asyncio.get_running_loop().time() >= self.deadline
-
-    def may_wait(self) -> bool:
-        """What counts is time without an answer to come, not that behind other prompts: a step of
-        hours may see its server restart more than once.
-        """
-        return self._waited_seconds < self._bounds.patience_seconds
-
-    async def pause(self, back: asyncio.Event, *, at_least_seconds: float = 0.0) -> None:
-        """Wait until the next try, longer each time, or until a server is `back`."""
-        started = asyncio.get_running_loop().time()
-        try:
-            async with asyncio.timeout(max(at_least_seconds, _jittered(self._pause_seconds))):
-                await back.wait()
-        except TimeoutError:
-            self._pause_seconds = min(2 * self._pause_seconds, LONGEST_RETRY_SECONDS)
-        self._waited_seconds += asyncio.get_running_loop().time() - started
-        self.failed.clear()
-
-
-def _jittered(seconds: float) -> float:
-    """So that clients which failed together do not come back together."""
-    return seconds * random.uniform(0.5, 1.5)
+async def _pause_before_probe(num_failures: int) -> None:
+    seconds = growing_pause(
+        num_failures, first_seconds=FIRST_RETRY_SECONDS, longest_seconds=LONGEST_PROBE_SECONDS
+    )
+    await asyncio.sleep(jittered(seconds))
 
 
 def _closed() -> EngineUnavailable:
     return EngineUnavailable("the engine is closed")
 
 
-def _nobody_answers(checks: Sequence[object]) -> EngineUnavailable:
-    told = "; ".join(str(check) for check in checks)
+def _no_server_answers(checks: Sequence[object]) -> EngineUnavailable:
+    problems = "; ".join(str(check) for check in checks)
     return EngineUnavailable(
-        f"no vLLM server answers at the given addresses ({told}); start one with `msr "
+        f"no vLLM server answers at the given addresses ({problems}); start one with `msr "
         "serve-model`, or use --engine local"
     )

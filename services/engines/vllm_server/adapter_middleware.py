@@ -19,7 +19,7 @@ import structlog
 from services.core.errors import ArtifactMismatch, EngineError
 from services.engines.checkpoints import identify_servable
 from services.engines.contract import EngineIdentity
-from services.engines.vllm_client.model_list import adapter_labels
+from services.engines.weight_labels import adapter_labels
 
 log = structlog.get_logger(__name__)
 

@@ -19,8 +19,8 @@ from typing import Any, Literal
 from services.core.errors import EngineUnavailable, InputError, ModelUnusable
 from services.engines.adapter_manifest import require_servable
 from services.engines.checkpoints import identify, is_merged, manifest_in_use
-from services.engines.vllm_client.model_list import labels
 from services.engines.vllm_server import adapter_middleware
+from services.engines.weight_labels import labels
 
 Device = Literal["cpu", "gpu"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]

@@ -15,14 +15,14 @@ from services.core.errors import (
 from services.core.prompts import GenerationLimits
 from services.engines.contract import AS_SERVED, EngineIdentity
 from services.engines.vllm_client.engine import VllmEngine
-from services.engines.vllm_client.model_list import labels
+from services.engines.weight_labels import labels
 from tests.engines.conftest import a_prompt
 from tests.engines.vllm_client.vllm_servers import (
     FakeServer,
-    Network,
     a_completion,
     an_engine,
     has_logged,
+    network,
     until,
 )
 
@@ -175,7 +175,7 @@ async def with_recommender(merged: FakeServer, *servers: FakeServer) -> VllmEngi
         model="base",
         recommender_urls=[merged.url],
         recommender="merged",
-        transport=Network([merged, *servers]),
+        send=network([merged, *servers]),
     )
 
 

@@ -15,13 +15,13 @@ from services.deployment.assemble import DEMO_WEIGHTS
 from services.engines.checkpoints import identify
 from services.engines.contract import AS_SERVED, EngineIdentity
 from services.engines.vllm_client.engine import VllmEngine
-from services.engines.vllm_client.model_list import adapter_labels, labels
+from services.engines.weight_labels import adapter_labels, labels
 from tests.engines.conftest import a_prompt
 from tests.engines.vllm_client.vllm_servers import (
     FakeServer,
-    Network,
     a_completion,
     an_engine,
+    network,
     until,
 )
 
@@ -197,7 +197,7 @@ async def test_a_merged_recommender_takes_no_adapter():
         model="base",
         recommender="base",
         recommender_urls=["http://b"],
-        transport=Network([writer, merged]),
+        send=network([writer, merged]),
     )
     with pytest.raises(AdapterRefused, match="merged checkpoint"):
         await engine.load_adapter(SFT)

@@ -11,7 +11,8 @@ from services.core.scoring import NOT_CALIBRATED, Calibration
 from services.deployment.assemble import DEMO_WEIGHTS
 from services.engines.checkpoints import identify
 from services.engines.contract import AS_SERVED, EngineIdentity
-from services.engines.vllm_client.model_list import ModelList, labels
+from services.engines.vllm_client.model_list import ModelList
+from services.engines.weight_labels import labels
 
 AN_ADAPTER = EngineIdentity("m1", "a1", Calibration(slope=1 / 3, intercept=-2.0))
 BASE, ADAPTER = str(DEMO_WEIGHTS / "base"), str(DEMO_WEIGHTS / "adapter")

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Any
 
+import aiohttp
 import httpx
 import pytest
 from structlog.testing import capture_logs
@@ -208,7 +209,7 @@ async def test_a_connection_that_was_cut_is_tried_again_on_the_same_server():
 
     def cut_once(_: object) -> httpx.Response:
         if next(cuts):
-            raise httpx.RemoteProtocolError("Server disconnected without sending a response.")
+            raise aiohttp.ServerDisconnectedError
         return a_completion()
 
     engine = await an_engine(FakeServer(complete=cut_once))
@@ -223,7 +224,7 @@ async def test_a_connection_that_was_cut_by_a_restart_with_another_model_answers
     def restart(_: object) -> httpx.Response:
         server.roots = {"base": "weights of base", "lora": "other weights"}
         server.complete = lambda _: a_completion(_70=-9.0, _71=-9.0)
-        raise httpx.ReadError("cut")
+        raise aiohttp.ClientOSError("cut")
 
     server.complete = restart
     with pytest.raises(ModelUnusable, match="lists other models or weights"):

@@ -7,8 +7,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import httpx
+from aiohttp import ClientConnectorError
+from aiohttp.client_reqrep import ConnectionKey
+from yarl import URL
 
 from services.engines.vllm_client.engine import VllmEngine
+from services.engines.vllm_client.server_http import HttpResponse, Send
 
 Answer = Callable[[dict[str, Any]], httpx.Response | Awaitable[httpx.Response]]
 
@@ -59,7 +63,7 @@ class FakeServer:
 
     async def handle(self, request: httpx.Request) -> httpx.Response:
         if self.down:
-            raise httpx.ConnectError("refused")
+            raise connection_refused(request.url.host)
         if request.url.path != "/v1/chat/completions":
             await self._thawed()
         body = json.loads(request.content) if request.content else {}
@@ -146,20 +150,30 @@ class FakeServer:
         return httpx.Response(200, json={"tokens": tokens, "count": len(tokens)})
 
 
-class Network(httpx.AsyncBaseTransport):
+def network(servers: Sequence[FakeServer]) -> Send:
     """Where each server has the host of its URL."""
+    server_at = {URL(server.url).host: server for server in servers}
 
-    def __init__(self, servers: Sequence[FakeServer]) -> None:
-        self.server_at = {httpx.URL(server.url).host: server for server in servers}
+    async def send(
+        method: str, url: URL, body: bytes | None, headers: Mapping[str, str]
+    ) -> HttpResponse:
+        request = httpx.Request(method, str(url), content=body, headers=dict(headers))
+        answer = await server_at[url.host].handle(request)
+        return HttpResponse(answer.status_code, answer.headers, answer.content)
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        return await self.server_at[request.url.host].handle(request)
+    return send
+
+
+def connection_refused(host: str) -> ClientConnectorError:
+    """As aiohttp raises it when nothing listens."""
+    address = ConnectionKey(host, 80, False, True, None, None, None)
+    return ClientConnectorError(address, OSError(111, "refused"))
 
 
 async def an_engine(*servers: FakeServer, **options: Any) -> VllmEngine:
     given = {"model": "base", "adapter": "lora"} | options
     urls = [server.url for server in servers]
-    return await VllmEngine.connect(urls, transport=Network(servers), **given)
+    return await VllmEngine.connect(urls, send=network(servers), **given)
 
 
 def has_logged(logs: Sequence[Mapping[str, Any]], event: str) -> Callable[[], bool]:

@@ -1,0 +1,161 @@
+"""The checks that a server passes before it gets prompts: right weights, answer tokens, an answer.
+
+A server that was down passes them again: it may have been restarted with other weights.
+"""
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+
+from services.core.errors import (
+    AdapterRefused,
+    ArtifactMismatch,
+    EngineRefused,
+    EngineTimeout,
+    ModelUnusable,
+)
+from services.core.scoring import AnswerTokens
+from services.engines.contract import EngineIdentity
+from services.engines.vllm_client.chat_requests import (
+    answer_tokens,
+    probe_prompts,
+    score_request,
+    tokens_request,
+)
+from services.engines.vllm_client.model_list import ModelList, Weights
+from services.engines.vllm_client.server_http import (
+    AttemptFailed,
+    ConnectionLost,
+    PromptTooLong,
+    ServerHttp,
+    unreachable,
+)
+from services.engines.weight_labels import runtime_name
+
+# vLLM has these routes only if it may load adapters; else its web framework answers.
+LOAD_ADAPTER, UNLOAD_ADAPTER = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
+NO_SUCH_ROUTE = "Not Found"
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedServer:
+    """What a server serves. Servers of one pool must agree, except in their descriptions."""
+
+    weights: Weights
+    answers: AnswerTokens
+    description: str = field(compare=False)
+
+    def difference(self, other: "VerifiedServer") -> str:
+        """What differs: `the name in this one, not in the other`."""
+        return ", ".join(
+            f"{name} {mine!r}, not {theirs!r}"
+            for (name, mine), (_, theirs) in zip(self._facts(), other._facts(), strict=True)
+            if mine != theirs
+        )
+
+    def _facts(self) -> list[tuple[str, object]]:
+        weights = self.weights
+        return [
+            ("the name", weights.model),
+            ("the base model", weights.identity.model),
+            ("the adapter's name", weights.adapter),
+            ("the adapter", weights.identity.adapter),
+            ("the calibration", weights.identity.calibration),
+            ("a --max-model-len of", weights.max_tokens),
+            ("the answer tokens", (self.answers.yes, self.answers.no)),
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeAdapter:
+    """An adapter that a server loads if it does not serve it yet.
+
+    The server sees the same folder under the same path.
+    """
+
+    folder: str
+    identity: EngineIdentity
+
+    @property
+    def name(self) -> str:
+        """The name under which servers load it."""
+        return runtime_name(self.folder, self.identity.adapter)
+
+
+async def verify_server(
+    http: ServerHttp, model: str, adapter: str | RuntimeAdapter | None, *, within_seconds: float
+) -> VerifiedServer:
+    """What the server serves under these names. It also answers one prompt.
+
+    Raises EngineUnavailable, EngineOverloaded or EngineTimeout if it gives no answer,
+    ModelUnusable and ArtifactMismatch if it has other models, AnswerTokenMissing if they have
+    no Yes and No, AdapterRefused if it loads no adapters.
+    """
+    wanted = adapter.identity if isinstance(adapter, RuntimeAdapter) else None
+    try:
+        async with asyncio.timeout(within_seconds):
+            served = await read_models(http)
+            if isinstance(adapter, RuntimeAdapter):
+                served, adapter = await _load_adapter(http, served, adapter)
+            # Off the loop: without labels it reads checkpoint folders.
+            weights = await asyncio.to_thread(served.choose, model, adapter)
+            prompts = probe_prompts()
+            tokens = {
+                word: await http.ask(tokens_request(weights.scorer, prompt))
+                for word, prompt in prompts.items()
+            }
+            answers = answer_tokens(tokens)
+            await http.ask(score_request(weights.scorer, prompts[None], answers))
+    except AttemptFailed as failure:
+        raise failure.error from failure
+    except ConnectionLost as error:
+        raise unreachable(http.url, error) from error
+    except (PromptTooLong, EngineRefused) as error:
+        remedy = "start vLLM 0.32 or newer there, with room for a prompt in --max-model-len"
+        raise ModelUnusable(f"{error}; {remedy}") from error
+    except TimeoutError as error:
+        raise EngineTimeout(
+            f"{http.url} accepts connections and does not answer; restart the server there"
+        ) from error
+    if wanted not in (None, weights.identity):
+        raise ArtifactMismatch(
+            f"{http.url} serves {weights.identity} as {adapter!r}, here lies {wanted}; let "
+            "both see the same folder, and never write other weights into one that is in use"
+        )
+    return VerifiedServer(weights, answers, served.describe(weights))
+
+
+async def read_models(http: ServerHttp) -> ModelList:
+    """What the server lists now."""
+    return ModelList(http.url, await http.request_json("GET", "/v1/models"))
+
+
+async def unload_adapter(http: ServerHttp, name: str, *, within_seconds: float) -> None:
+    """Make the server give up an adapter that it loaded. One that is down has lost it anyway."""
+    with contextlib.suppress(AttemptFailed, ConnectionLost, TimeoutError):
+        async with asyncio.timeout(within_seconds):
+            await http.post_command(UNLOAD_ADAPTER, {"lora_name": name})
+
+
+async def _load_adapter(
+    http: ServerHttp, served: ModelList, adapter: RuntimeAdapter
+) -> tuple[ModelList, str]:
+    """What the server lists once it has the adapter, and the adapter's name there."""
+    if (name := served.name_of(adapter.identity.adapter)) is not None:
+        return served, name
+    if served.has_adapter(adapter.name):
+        return served, adapter.name
+    command = {"lora_name": adapter.name, "lora_path": adapter.folder}
+    done, message = await http.post_command(LOAD_ADAPTER, command)
+    served = await read_models(http)
+    # Another process may have loaded it at the same moment, so the list decides.
+    if served.has_adapter(adapter.name):
+        return served, adapter.name
+    if NO_SUCH_ROUTE in message:
+        # API clients see this message: no server addresses.
+        raise AdapterRefused(
+            "a model server loads no adapters while it runs; start all of them with `msr "
+            "serve-model --load-adapters-from FOLDER`, or with this adapter by --adapter"
+        )
+    problem = "lists none of that name" if done else message[:300]
+    raise ModelUnusable(f"{http.url} did not load the adapter {adapter.name}: {problem}")
