@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO_DATA ?= data/demo
 PORT ?= 8000
 
-.PHONY: demo lock test test-docs test-slow test-browser screenshots test-node test-docker typescript-client test-upgrade chaos fuzz audit vllm-cpu test-vllm evaluate-microlens evaluate-demo api-reference lint format clean
+.PHONY: demo lock test test-docs test-slow test-browser screenshots test-node test-docker typescript-client test-upgrade chaos fuzz audit vllm-cpu test-vllm test-benchmarks evaluate-microlens evaluate-demo api-reference lint format clean
 
 # What is imported is compiled at its first import; compiling all of it takes longer than the tests
 # of some folders.
@@ -91,6 +91,10 @@ screenshots: $(VENV)/browser.stamp
 # The tests that need a real vLLM server; it runs on the CPU, with the demo model.
 test-vllm: $(VENV)/vllm.stamp
 	$(BIN)/pytest -m vllm tests/vllm
+
+# Every benchmark in its quick form, two at a time; the slowest take a minute each.
+test-benchmarks: $(VENV)/vllm.stamp
+	$(BIN)/pytest -m bench -n 2 tests/benchmarks
 
 # The CPU stack of docker compose: built, started, killed, stopped, started again. Needs a docker
 # engine (25, compose 2.24). What it is built on can be named: PYTHON_IMAGE, TORCH_WHEELS,

@@ -21,9 +21,11 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from services.core.errors import InputError
+from services.process.commit import code_commit
 
 FOLDER = Path(__file__).parents[1]
 SAVE, QUICK = "--save", "--quick"
@@ -53,12 +55,9 @@ def run(name: str, arguments: Sequence[str]) -> dict[str, Any]:
 
     Raises InputError if there is no benchmark of this name, and for `--quick` with `--save`.
     """
-    modules = _modules()
-    if name not in modules:
-        raise InputError(f"there is no benchmark {name!r}; there are {', '.join(names())}")
+    module = load(name)
     if is_quick(arguments) and SAVE in arguments:
         raise InputError("the table of a quick form is not kept: leave out --quick or --save")
-    module = importlib.import_module(modules[name])
     own = [argument for argument in arguments if argument not in (SAVE, QUICK)]
     # argparse takes the last of equal options, so a user's own win.
     figures = module.run([*module.QUICK, *own] if is_quick(arguments) else own)
@@ -69,6 +68,14 @@ def run(name: str, arguments: Sequence[str]) -> dict[str, Any]:
     if SAVE in arguments:
         save(name, figures, table, FOLDER / "results")
     return dict(figures)
+
+
+def load(name: str) -> ModuleType:
+    """The module of a benchmark; InputError if there is no benchmark of this name."""
+    modules = _modules()
+    if name not in modules:
+        raise InputError(f"there is no benchmark {name!r}; there are {', '.join(names())}")
+    return importlib.import_module(modules[name])
 
 
 def is_quick(arguments: Sequence[str]) -> bool:
@@ -82,12 +89,13 @@ def save(name: str, figures: dict[str, Any], table: str, folder: Path) -> None:
     if "gpu" in figures:
         command, file = f"{name} --gpu", f"{name}-gpu.md"
     folder.mkdir(exist_ok=True)
-    (folder / file).write_text(f"# msr bench {command}\n\n{machine()}\n{versions()}\n\n{table}\n")
+    measured = f"{machine()}\n{versions()}\ncommit {code_commit() or 'unknown'}"
+    (folder / file).write_text(f"# msr bench {command}\n\n{measured}\n\n{table}\n")
 
 
 def holds(name: str, figures: dict[str, Any]) -> bool:
     """Whether the figures prove what the benchmark is to prove; True if it only measures."""
-    module = importlib.import_module(_modules()[name])
+    module = load(name)
     return bool(module.holds(figures)) if hasattr(module, "holds") else True
 
 

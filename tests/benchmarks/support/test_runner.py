@@ -1,5 +1,6 @@
 """How benchmarks are found and shown."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from benchmarks.support import runner
 from benchmarks.support.msr_process import digest_tree
 from services.core.errors import InputError
+from services.process.commit import code_commit
 
 
 def test_every_benchmark_has_what_running_it_needs():
@@ -40,6 +42,32 @@ def test_a_benchmark_that_proves_something_fails_when_it_does_not():
     assert runner.holds("chaos", proved)
     assert not runner.holds("chaos", proved | {"lost": 1})
     assert runner.holds("ingest", {"interactions_per_second": 1})  # it only measures
+
+
+def test_a_quick_form_is_run_with_its_own_arguments_and_is_not_kept(tmp_path: Path):
+    assert runner.is_quick(["--quick", "--seed", "1"])
+    with pytest.raises(InputError, match="leave out --quick or --save"):
+        runner.run("walk", ["--quick", "--save"])
+
+
+@pytest.mark.parametrize("name", runner.names())
+def test_every_benchmark_has_a_quick_form_and_a_table(name: str):
+    module = runner.load(name)
+    assert all(isinstance(argument, str) for argument in module.QUICK)
+    assert callable(module.run)
+    assert callable(module.table)
+
+
+@pytest.mark.parametrize("path", sorted((runner.FOLDER / "results").glob("*.md")), ids=str)
+def test_a_kept_table_names_its_benchmark_and_its_commit(path: Path):
+    lines = path.read_text().splitlines()
+    assert lines[0].removeprefix("# msr bench ").removesuffix(" --gpu") in runner.names()
+    assert any(re.fullmatch(r"commit [0-9a-f]{7,}(\+changes)?", line) for line in lines)
+
+
+def test_a_saved_table_names_the_commit_of_the_code(tmp_path: Path):
+    runner.save("walk", {}, "any table", tmp_path)
+    assert f"\ncommit {code_commit() or 'unknown'}\n" in (tmp_path / "walk.md").read_text()
 
 
 def test_a_table_of_a_gpu_leaves_that_of_the_cpu_alone(tmp_path: Path):
