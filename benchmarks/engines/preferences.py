@@ -1,6 +1,6 @@
 """What does it take to carry 48 users' preferences one block forward, against the reference loop?
 
-    msr bench preferences [--rounds 4] [--gpu]
+    msr bench preferences [--rounds 4] [--tokens 100] [--gpu]
 
 The same checkpoint on both sides (33 million random parameters): the reference loop in float32, one
 user after the other, vLLM in bfloat16 with a wave of 48 in flight. A prompt holds the previous
@@ -27,11 +27,9 @@ from services.core.prompts import GenerationLimits
 NUM_USERS = 48
 NUM_REFERENCE_USERS = 8
 NUM_TOKENS = 100
-LIMITS = GenerationLimits(NUM_TOKENS)
 BAR = 12.0
-NAMES = {"preferences": "48 preferences of 100 tokens"}
 
-QUICK = paired_rounds.QUICK
+QUICK = (*paired_rounds.QUICK, "--tokens", "10")
 
 
 async def run(arguments: Sequence[str]) -> dict[str, Any]:
@@ -44,36 +42,49 @@ async def run(arguments: Sequence[str]) -> dict[str, Any]:
         checkpoint = write_checkpoint(Path(folder) / "checkpoint", SHAPES[options.model])
         reference = ReferenceLoop(checkpoint)
         async with serve(checkpoint) as model:
-            reference.write_preferences(draw_preference_prompts("warm up", 1), NUM_TOKENS)
-            await generate_all(model, draw_preference_prompts("warm up too", NUM_USERS), LIMITS)
+            reference.write_preferences(draw_preference_prompts("warm up", 1), options.tokens)
+            await generate_all(
+                model,
+                draw_preference_prompts("warm up too", NUM_USERS),
+                GenerationLimits(options.tokens),
+            )
             for number in range(options.rounds):
-                await _run_round(rounds, reference, model, number)
+                await _run_round(rounds, reference, model, number, options.tokens)
     claim = Claim("preferences", "reference", BAR, share=NUM_USERS / NUM_REFERENCE_USERS)
     measured = {"preferences": rounds.judge(claim)}
-    return {"preferences": measured["preferences"]["ratio"], "measured": measured}
+    return {
+        "preferences": measured["preferences"]["ratio"],
+        "tokens": options.tokens,
+        "measured": measured,
+    }
 
 
 def table(figures: dict[str, Any]) -> str:
     """One row."""
-    return gpu.table(figures) if "gpu" in figures else comparison_table(figures["measured"], NAMES)
+    if "gpu" in figures:
+        return gpu.table(figures)
+    name = f"{NUM_USERS} preferences of {figures['tokens']} tokens"
+    return comparison_table(figures["measured"], {"preferences": name})
 
 
 async def _run_round(
-    rounds: Rounds, reference: ReferenceLoop, model: ServedModel, number: int
+    rounds: Rounds, reference: ReferenceLoop, model: ServedModel, number: int, num_tokens: int
 ) -> None:
     few = draw_preference_prompts(f"loop {number}", NUM_REFERENCE_USERS)
     wave = draw_preference_prompts(f"engine {number}", NUM_USERS)
     written = await rounds.time(
-        "reference", lambda: asyncio.to_thread(reference.write_preferences, few, NUM_TOKENS)
+        "reference", lambda: asyncio.to_thread(reference.write_preferences, few, num_tokens)
     )
-    if written != NUM_REFERENCE_USERS * NUM_TOKENS:
+    if written != NUM_REFERENCE_USERS * num_tokens:
         raise RuntimeError(f"the reference loop wrote {written} tokens")
-    async with model.writing(NUM_USERS * NUM_TOKENS):
-        await rounds.time("preferences", lambda: generate_all(model, wave, LIMITS))
+    async with model.writing(NUM_USERS * num_tokens):
+        limits = GenerationLimits(num_tokens)
+        await rounds.time("preferences", lambda: generate_all(model, wave, limits))
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="msr bench preferences")
     add_options(parser, rounds=4)
+    parser.add_argument("--tokens", type=int, default=NUM_TOKENS, help="of each answer")
     parser.add_argument("--gpu", action="store_true", help="measure the 7B shape on this GPU")
     return parser.parse_args(arguments)

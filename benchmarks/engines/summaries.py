@@ -1,6 +1,6 @@
 """What does it take to describe 24 pictures in 100 tokens each, against the reference loop?
 
-    msr bench summaries [--rounds 3] [--gpu]
+    msr bench summaries [--rounds 3] [--tokens 100] [--gpu]
 
 The same checkpoint on both sides (33 million random parameters): the reference loop in float32 and
 batches of 8, vLLM in bfloat16 with all 24 in flight. Every round has new pictures. That each answer
@@ -24,11 +24,9 @@ from services.core.prompts import GenerationLimits, Messages, summary_messages
 
 NUM_PICTURES = 24
 NUM_TOKENS = 100
-LIMITS = GenerationLimits(NUM_TOKENS)
 BAR = 2.2
-NAMES = {"summaries": "24 summaries of 100 tokens"}
 
-QUICK = paired_rounds.QUICK
+QUICK = (*paired_rounds.QUICK, "--tokens", "10")
 
 
 async def run(arguments: Sequence[str]) -> dict[str, Any]:
@@ -42,30 +40,40 @@ async def run(arguments: Sequence[str]) -> dict[str, Any]:
         reference = ReferenceLoop(checkpoint)
         async with serve(checkpoint) as model:
             reference.summarize(draw_items("warm up", SUMMARY_BATCH), 1)
-            await generate_all(model, _draw_prompts("warm up too", 1), LIMITS)
+            await generate_all(
+                model, _draw_prompts("warm up too", 1), GenerationLimits(options.tokens)
+            )
             for number in range(options.rounds):
-                await _run_round(rounds, reference, model, number)
+                await _run_round(rounds, reference, model, number, options.tokens)
     measured = {"summaries": rounds.judge(Claim("summaries", "reference", BAR))}
-    return {"summaries": measured["summaries"]["ratio"], "measured": measured}
+    return {
+        "summaries": measured["summaries"]["ratio"],
+        "tokens": options.tokens,
+        "measured": measured,
+    }
 
 
 def table(figures: dict[str, Any]) -> str:
     """One row."""
-    return gpu.table(figures) if "gpu" in figures else comparison_table(figures["measured"], NAMES)
+    if "gpu" in figures:
+        return gpu.table(figures)
+    name = f"{NUM_PICTURES} summaries of {figures['tokens']} tokens"
+    return comparison_table(figures["measured"], {"summaries": name})
 
 
 async def _run_round(
-    rounds: Rounds, reference: ReferenceLoop, model: ServedModel, number: int
+    rounds: Rounds, reference: ReferenceLoop, model: ServedModel, number: int, num_tokens: int
 ) -> None:
     items = draw_items(f"loop {number}", NUM_PICTURES)
     written = await rounds.time(
-        "reference", lambda: asyncio.to_thread(reference.summarize, items, NUM_TOKENS)
+        "reference", lambda: asyncio.to_thread(reference.summarize, items, num_tokens)
     )
-    if written != NUM_PICTURES * NUM_TOKENS:
+    if written != NUM_PICTURES * num_tokens:
         raise RuntimeError(f"the reference loop wrote {written} tokens")
     prompts = _draw_prompts(f"engine {number}", NUM_PICTURES)
-    async with model.writing(NUM_PICTURES * NUM_TOKENS):
-        await rounds.time("summaries", lambda: generate_all(model, prompts, LIMITS))
+    async with model.writing(NUM_PICTURES * num_tokens):
+        limits = GenerationLimits(num_tokens)
+        await rounds.time("summaries", lambda: generate_all(model, prompts, limits))
 
 
 def _draw_prompts(name: str, num_items: int) -> list[Messages]:
@@ -75,5 +83,6 @@ def _draw_prompts(name: str, num_items: int) -> list[Messages]:
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="msr bench summaries")
     add_options(parser, rounds=3)
+    parser.add_argument("--tokens", type=int, default=NUM_TOKENS, help="of each answer")
     parser.add_argument("--gpu", action="store_true", help="measure the 7B shape on this GPU")
     return parser.parse_args(arguments)
