@@ -31,7 +31,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 NUM_USERS = 25
 # Names of before -> names of today.
-RENAMED = {"older_than_asked": "preference_behind"}
+RENAMED = {"older_than_asked": "preference_behind", "parts": "features", "folds": "updates"}
 # These differ from one run to the next of the same code.
 VOLATILE = {"timings", "written_ms", "num_cached", "instance"}
 PATIENCE_SECONDS = 600.0

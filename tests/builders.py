@@ -1,4 +1,4 @@
-"""Items, interactions and folded users for tests; an engine whose texts show what it was asked."""
+"""Items, interactions and updated users for tests; an engine whose texts show what it was asked."""
 
 import asyncio
 import hashlib
@@ -56,22 +56,22 @@ async def the_user(store: Store, user_id: str = "u1") -> UserRecord:
     return record
 
 
-async def a_folded_user(store: Store, item_ids: Sequence[str], user_id: str = "u1") -> UserRecord:
+async def an_updated_user(store: Store, item_ids: Sequence[str], user_id: str = "u1") -> UserRecord:
     """A user whose blocks read "after 1", "after 2", ... and whose preference reads "now"."""
     await put_items(store, item_ids)
     await store.ingest(a_history(item_ids, user_id=user_id))
     record = await the_user(store, user_id)
-    return await store.save_preference(folded_by_hand(record))
+    return await store.save_preference(updated_by_hand(record))
 
 
-def folded_by_hand(record: UserRecord, preference: str = "now") -> UpdatedPreference:
+def updated_by_hand(record: UserRecord, preference: str = "now") -> UpdatedPreference:
     blocks, tail = recurrence.split_blocks(record.item_ids)
-    folded = tuple(
-        recurrence.FoldedBlock(block, f"after {number}")
+    written = tuple(
+        recurrence.WrittenBlock(block, f"after {number}")
         for number, block in enumerate(blocks, start=1)
     )
     return UpdatedPreference(
-        record, PreferenceState(folded, tail), preference, record.version, "hand"
+        record, PreferenceState(written, tail), preference, record.version, "hand"
     )
 
 

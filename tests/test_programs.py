@@ -34,7 +34,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.usefixtures("store")
-def test_an_interaction_sent_to_the_server_is_folded_by_a_worker_elsewhere(
+def test_an_interaction_sent_to_the_server_is_covered_by_a_worker_elsewhere(
     data: str, redis_url: str
 ):
     with (

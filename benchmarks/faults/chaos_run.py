@@ -36,9 +36,9 @@ from services.state.user_store import Store
 NUM_WORKERS = 2
 NUM_SENDERS = 4
 MAX_LEAD_BATCHES = 3
-# A strike comes up to so long after its batch began: while it is taken in, or while it is folded.
+# A strike comes up to so long after its batch began: while it is taken in, or during the update.
 REQUEST_SECONDS = 0.04
-FOLD_SECONDS = 0.25
+UPDATE_SECONDS = 0.25
 CUT_SECONDS = (0.2, 3.0)  # around the timeout of Redis' client, 2 s
 SEND_AGAIN_SECONDS = 0.1
 SEND_TIMEOUT_SECONDS = 15.0
@@ -86,7 +86,9 @@ async def run(plan: Plan, folder: Path) -> Outcome:
         strikes = _Strikes(plan, len(deliveries.batches), draw)
         async with asyncio.TaskGroup() as tasks:
             for strike in (
-                strikes.plan(plan.kills, FOLD_SECONDS, lambda draw: draw.choice(workers).restart()),
+                strikes.plan(
+                    plan.kills, UPDATE_SECONDS, lambda draw: draw.choice(workers).restart()
+                ),
                 strikes.plan(plan.restarts, REQUEST_SECONDS, lambda _: redis.restart()),
                 strikes.plan(plan.api_kills, REQUEST_SECONDS, lambda _: server.restart()),
                 strikes.plan(plan.cuts, REQUEST_SECONDS, lambda draw: _cut(network, draw)),
@@ -118,8 +120,8 @@ async def run(plan: Plan, folder: Path) -> Outcome:
         "batches_sent_again": sender.num_again,
         "answers": dict(sorted(sender.answers.items())),
         # What kills left behind and another worker took over: kills hit work.
-        "folds_taken_over": sum(each.log_counts("work_claimed") for each in workers),
-        "folds_given_up": num_dead,
+        "updates_taken_over": sum(each.log_counts("work_claimed") for each in workers),
+        "updates_given_up": num_dead,
     }
     return Outcome(verdict, figures)
 

@@ -24,9 +24,10 @@ _POLL_SECONDS = 0.05
 class Verdict:
     """What went wrong: all empty if nothing did.
 
-    lost: not in the user's history, or not in what was folded. applied_twice: more than once in
-    what was folded, or counted twice in the history's version. preferences_differ: users whose
-    history's order, blocks' texts, tail or preference are not those of the offline recurrence.
+    lost: not in the user's history, or not covered by the preference. applied_twice: more
+    than once in what it covers, or counted twice in the history's version.
+    preferences_differ: users whose history's order, blocks' texts, tail or preference are not
+    those of the offline recurrence.
     """
 
     lost: list[Interaction] = field(default_factory=list)
@@ -54,8 +55,8 @@ class Verdict:
 async def judge(
     store: Store, interactions: Sequence[Interaction], items: Mapping[ItemId, HistoryItem]
 ) -> Verdict:
-    """Compare every user once no fold waits; RuntimeError if folding comes to a halt before."""
-    await _wait_until_folded(store)
+    """Compare every user once no update waits; RuntimeError if updating comes to a halt before."""
+    await _wait_until_updated(store)
     sent: dict[UserId, list[Interaction]] = {}
     for interaction in interactions:
         sent.setdefault(interaction.user_id, []).append(interaction)
@@ -78,9 +79,9 @@ async def _judge_user(
         verdict.lost += sent
         verdict.preferences_differ.append(user_id)
         return
-    held, folded = set(record.history), Counter(record.state.history)
-    verdict.lost += [each for each in sent if each not in held or not folded[each.item_id]]
-    twice = [each for each in sent if folded[each.item_id] > 1]
+    held, covered = set(record.history), Counter(record.state.history)
+    verdict.lost += [each for each in sent if each not in held or not covered[each.item_id]]
+    twice = [each for each in sent if covered[each.item_id] > 1]
     # A version that counts too much does not say which interaction was counted twice.
     verdict.applied_twice += twice or (sent if record.version > len(sent) else [])
     state, preference = await _offline([each.item_id for each in sent], items)
@@ -101,12 +102,12 @@ async def _offline(
     return state, await current_preference(state, write=write)
 
 
-async def _wait_until_folded(store: Store) -> None:
+async def _wait_until_updated(store: Store) -> None:
     num_waiting, since = -1, time.monotonic()
     while num_waiting:
         backlog = await store.load_backlog()
         if backlog.num_waiting != num_waiting:
             num_waiting, since = backlog.num_waiting, time.monotonic()
         elif time.monotonic() - since > STILL_SECONDS:
-            raise RuntimeError(f"{num_waiting} folds wait and none was done in {STILL_SECONDS} s")
+            raise RuntimeError(f"{num_waiting} updates wait and none was done in {STILL_SECONDS} s")
         await asyncio.sleep(_POLL_SECONDS)

@@ -28,7 +28,7 @@ LIMITS = WorkerLimits(
 
 
 async def work(redis_url: str) -> None:
-    """Fold until SIGTERM."""
+    """Update preferences until SIGTERM."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     store = await Store.open(redis_url, timeout_seconds=Settings().redis_timeout_seconds)

@@ -1,4 +1,4 @@
-"""Is an interaction ever lost, applied twice, or folded out of order, whatever is killed?
+"""Is an interaction ever lost, applied twice, or taken out of order, whatever is killed?
 
     msr bench chaos [--interactions 10000] [--users 500] [--kills 50] [--restarts 3] [--seed 0]
 
@@ -9,7 +9,7 @@ again, and the network is cut: loudly, or so that what was under way arrives lat
 user's history, blocks and preference are compared with the offline recurrence. Exit status 1, and
 the interactions concerned on stderr, if anything differs.
 
-The workers write by a digest of the prompt instead of a model: any difference in what is folded
+The workers write by a digest of the prompt instead of a model: any difference in what is taken in
 changes the text, and ten thousand interactions take minutes on two cores (faults/worker.py). Redis
 syncs every write before it answers it (faults/programs.py says what `everysec` would lose).
 Strikes and deliveries follow from the seed; which instruction a kill hits does not.

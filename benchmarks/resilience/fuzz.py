@@ -7,7 +7,7 @@ and what it does not: examples, every edge of every schema, drawn requests, and 
 All its checks hold: no 5xx, and no status, header, content type or body that the document does
 not list. Once with a server that asks nobody for a key, once with one that asks everybody.
 
-The server runs the demo model on a Redis of its own, and a worker folds (faults/worker.py).
+The server runs the demo model on a Redis of its own, and a worker updates (faults/worker.py).
 schemathesis comes with `pip install 'mllm-msr[dev]'`.
 """
 
@@ -105,10 +105,10 @@ async def fuzz(
     if with_keys:
         environment["MSR_REQUIRE_KEYS"] = "1"
     server = api(data, redis_url, folder, **environment)
-    folding = worker(0, redis_url, folder)
-    with ended_after([redis, server, folding]):
+    updating = worker(0, redis_url, folder)
+    with ended_after([redis, server, updating]):
         await redis.start()
-        await asyncio.gather(server.start(), folding.start())
+        await asyncio.gather(server.start(), updating.start())
         headers = {"Authorization": f"Bearer {await _make_key(redis_url)}"} if with_keys else {}
         await _put_what_examples_name(server.said, headers)
         process = await asyncio.create_subprocess_exec(

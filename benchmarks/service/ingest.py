@@ -5,7 +5,7 @@
 POST /interactions in batches of 100 new interactions to `msr serve --no-worker`, a process on a
 Redis of its own that syncs every write before it answers it. The client shares the machine's cores
 with both. The users of a batch differ, as those of a busy shop do: 10,000 users, drawn evenly.
-Nothing folds meanwhile, since what a model writes in a second is another question.
+No preference is updated meanwhile, since what a model writes in a second is another question.
 """
 
 import argparse
@@ -44,7 +44,7 @@ async def run(arguments: Sequence[str]) -> dict[str, Any]:
         data = await prepare(folder)
         port = free_port()
         redis = redis_server(folder, port)
-        # Without a worker the folds of the whole run wait, and none may be refused for that.
+        # Without a worker the updates of the whole run wait, and none may be refused for that.
         server = api(data, f"redis://127.0.0.1:{port}/0", folder, MSR_MAX_BACKLOG="1000000000")
         with ended_after([redis, server]):
             await redis.start()

@@ -88,10 +88,10 @@ def table(figures: dict[str, Any]) -> str:
 
 
 async def _agrees(store: Store, user_id: UserId, row: dict[str, Any]) -> bool:
-    """Whether the user's folded state is the offline one; waits until everything is folded."""
+    """Whether the user's state is the offline one; waits until it covers everything."""
     while True:
         record = await store.load_user(user_id)
-        if record is not None and record.folded_version == record.version:
+        if record is not None and record.preference_version == record.version:
             break
         await asyncio.sleep(0.05)
     return bool(

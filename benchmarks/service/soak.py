@@ -83,7 +83,7 @@ async def _soak(server: Program, worker: Program, options: argparse.Namespace) -
         finally:
             load.cancel()
             await asyncio.wait([load])
-        waiting = await _gauge(http, "msr_backlog_folds")
+        waiting = await _gauge(http, "msr_backlog_updates")
     num_compared = max(1, round(60 * min(COMPARED_MINUTES, options.minutes / 2) / SAMPLE_SECONDS))
     return {
         "minutes": options.minutes,
@@ -91,7 +91,7 @@ async def _soak(server: Program, worker: Program, options: argparse.Namespace) -
         "answers": sum(seen.statuses.values()),
         "errors": sum(n for status, n in seen.statuses.items() if status not in (200, 202)),
         "degraded": seen.num_degraded,
-        "folds_waiting": waiting,
+        "updates_waiting": waiting,
         "memory": {name: _growth(each, num_compared) for name, each in samples.items()},
         # Runnable processes of the whole machine, this benchmark's own included.
         "machine_load": round(os.getloadavg()[0], 1),
@@ -202,8 +202,8 @@ def _model_server(folder: Path) -> Program:
 
 
 def holds(figures: dict[str, Any]) -> bool:
-    """Whether memory stayed flat while everything was answered and folded."""
-    kept_up = figures["folds_waiting"] <= 60 * figures["sessions_per_second"]
+    """Whether memory stayed flat while everything was answered and covered by preferences."""
+    kept_up = figures["updates_waiting"] <= 60 * figures["sessions_per_second"]
     flat = all(each["growth"] < BAR_GROWTH for each in figures["memory"].values())
     return flat and kept_up and figures["errors"] == 0
 
@@ -226,7 +226,8 @@ def table(figures: dict[str, Any]) -> str:
     work = (
         f"{figures['minutes']:g} minutes at {figures['sessions_per_second']} sessions/s, "
         f"{figures['answers']:,} answers, {figures['errors']} of them errors, "
-        f"{figures['degraded']:,} degraded; {figures['folds_waiting']} folds waiting at the end; "
+        f"{figures['degraded']:,} degraded; "
+        f"{figures['updates_waiting']} updates waiting at the end; "
         f"machine's load {figures['machine_load']}"
     )
     return f"{markdown(header, rows)}\n\n{work}"

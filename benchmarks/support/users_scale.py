@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.support.retrieval_scale import percentiles
 from benchmarks.support.synthetic_catalogue import FIRST_TIMESTAMP_MS, draw_preference
 from services.core.records import Interaction, ItemId, UserId, derive_event_id
-from services.core.recurrence import FoldedBlock, PreferenceState, split_blocks
+from services.core.recurrence import PreferenceState, WrittenBlock, split_blocks
 from services.state.embedded_redis.server import EmbeddedRedis
 from services.state.records import UpdatedPreference, UserRecord, writer_of
 from services.state.user_store import Store
@@ -58,7 +58,7 @@ async def _add_users(
         histories = (_history(user, num_interactions) for user in users)
         await store.append_history([each for history in histories for each in history])
         records = await store.load_users(users)
-        await store.save_preferences([_fold(record, texts) for record in records.values()])
+        await store.save_preferences([_updated(record, texts) for record in records.values()])
 
 
 def _history(user_id: UserId, num_interactions: int) -> Iterator[Interaction]:
@@ -70,11 +70,11 @@ def _history(user_id: UserId, num_interactions: int) -> Iterator[Interaction]:
         yield Interaction(user_id, item_id, timestamp_ms, event_id)
 
 
-def _fold(record: UserRecord, texts: Sequence[str]) -> UpdatedPreference:
+def _updated(record: UserRecord, texts: Sequence[str]) -> UpdatedPreference:
     draw = Random(f"texts {record.user_id}")
     blocks, tail = split_blocks(record.item_ids)
-    folded = tuple(FoldedBlock(block, draw.choice(texts)) for block in blocks)
-    state = PreferenceState(folded, tail)
+    written = tuple(WrittenBlock(block, draw.choice(texts)) for block in blocks)
+    state = PreferenceState(written, tail)
     preference = draw.choice(texts) if tail else state.checkpoint
     return UpdatedPreference(record, state, preference, record.version, writer_of("random"))
 

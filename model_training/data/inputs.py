@@ -134,7 +134,7 @@ def read_preferences(
                 f"`msr build-preferences --cut {cut}` again"
             ) from error
         whole = manifest.definition.get("variant") != "direct"
-        _require_folded(user_id, row["item_ids"], interactions, history, cut, whole=whole)
+        _require_covered(user_id, row["item_ids"], interactions, history, cut, whole=whole)
         by_user[user_id] = row["preference"]
     if not by_user:
         raise EmptyDataset(f"{artifact.location} has no users; run `msr build-preferences` again")
@@ -163,27 +163,27 @@ def _require_current_definition(artifact: Artifact, manifest: Manifest) -> None:
             )
 
 
-def _require_folded(
+def _require_covered(
     user_id: UserId,
-    folded: Sequence[ItemId],
+    covered: Sequence[ItemId],
     interactions: Sequence[ItemId],
     history: Sequence[ItemId],
     cut: Cut,
     *,
     whole: bool,
 ) -> None:
-    """`folded` must be the history before the target; a direct preference may know its end only."""
-    expected = list(history) if whole else list(history[-len(folded) :])
-    if folded and list(folded) == expected:
+    """`covered` must be the history before the target; for a direct preference, its end."""
+    expected = list(history) if whole else list(history[-len(covered) :])
+    if covered and list(covered) == expected:
         return
-    # Items do not repeat in a history, so what is folded beyond it is the target or came after.
-    if set(folded) & set(interactions[len(history) :]):
+    # Items do not repeat in a history, so what is covered beyond it is the target or came after.
+    if set(covered) & set(interactions[len(history) :]):
         raise TargetLeak(
             f"the preference of user {user_id!r} was written from interactions that the cut "
             f"{cut!r} hides, the target item or what came after it; run "
             f"`msr build-preferences --cut {cut}` again"
         )
     raise ArtifactMismatch(
-        f"the preference of user {user_id!r} was written from {len(folded)} items that are not the "
-        f"{len(history)} before the target; run `msr build-preferences` again"
+        f"the preference of user {user_id!r} was written from {len(covered)} items that are not "
+        f"the {len(history)} before the target; run `msr build-preferences` again"
     )

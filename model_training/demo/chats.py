@@ -104,10 +104,10 @@ def question_chat(pool: Sequence[PooledCover], rng: Random, *, with_cover: bool)
 def preference_chat(rng: Random, mix: Mix) -> Chat:
     """One step of the recurrence: the preference before, a block of 1 to 3 items, the one after."""
     block_size = rng.choice((BLOCK_SIZE, BLOCK_SIZE, BLOCK_SIZE, 2, 1))
-    num_folded = BLOCK_SIZE * rng.choice((0, 0, 1, 1, 2, 2, 3, 4, 5))
-    history = _draw_history(num_folded + block_size, rng, mix)
-    folded, block = history[:num_folded], history[num_folded:]
-    previous = preference_sentence(preference_of(folded)) if folded else ""
+    num_earlier = BLOCK_SIZE * rng.choice((0, 0, 1, 1, 2, 2, 3, 4, 5))
+    history = _draw_history(num_earlier + block_size, rng, mix)
+    earlier, block = history[:num_earlier], history[num_earlier:]
+    previous = preference_sentence(preference_of(earlier)) if earlier else ""
     asked = prompts.preference_messages(previous, [_history_item(item, rng) for item in block])
     return Chat("preference", ((asked[0].text, preference_sentence(preference_of(history))),))
 

@@ -26,8 +26,8 @@ from services.state.user_store import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """The application's own parts."""
+class Dependencies:
+    """What the application holds for its routes."""
 
     store: Store
     adapters: LiveAdapters
@@ -51,8 +51,8 @@ class Parts:
     data: str | None
 
 
-def _parts(request: Request) -> Parts:
-    return cast(Parts, request.app.state.parts)
+def _dependencies(request: Request) -> Dependencies:
+    return cast(Dependencies, request.app.state.deps)
 
 
-AppParts = Annotated[Parts, Depends(_parts)]
+AppDependencies = Annotated[Dependencies, Depends(_dependencies)]

@@ -16,7 +16,7 @@ class Limits:
     num_scored: int = 20
     timeout_seconds: float = 10.0
     max_in_flight: int = 64
-    # Folds that may wait before interactions are refused, and how often they are counted.
+    # Updates that may wait before interactions are refused, and how often they are counted.
     max_backlog: int = 100_000
     backlog_seconds: float = 0.5
     # How often Redis is asked how it is.

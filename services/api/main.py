@@ -21,7 +21,7 @@ from services.api.adapters.active_adapters import LiveAdapters
 from services.api.adapters.experiment_outcomes import Outcomes
 from services.api.browse.search import Directory
 from services.api.browse.thumbnails import Covers
-from services.api.dependencies import Parts
+from services.api.dependencies import Dependencies
 from services.api.http import problems
 from services.api.http.auth import Access, AccessRules
 from services.api.http.body_limit import BodyLimit
@@ -111,26 +111,26 @@ def create_app(
     """
     limits, rules = limits or Limits(), rules or AccessRules()
     metrics = Metrics(registry or new_registry())
-    parts = _assemble(store, engine, ordering, adapters, source, limits, rules, metrics, data)
+    deps = _assemble(store, engine, ordering, adapters, source, limits, rules, metrics, data)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         following = [
-            asyncio.create_task(parts.live.follow()),
-            asyncio.create_task(parts.backlog.follow()),
-            asyncio.create_task(parts.redis_watch.follow()),
-            asyncio.create_task(parts.adapters.follow()),
-            asyncio.create_task(parts.shadow.run()),
+            asyncio.create_task(deps.live.follow()),
+            asyncio.create_task(deps.backlog.follow()),
+            asyncio.create_task(deps.redis_watch.follow()),
+            asyncio.create_task(deps.adapters.follow()),
+            asyncio.create_task(deps.shadow.run()),
         ]
         try:
-            async with parts.fetch_client:
+            async with deps.fetch_client:
                 yield
         finally:
             for task in following:
                 task.cancel()
 
     app = _routed(rules, lifespan)
-    app.state.parts = parts
+    app.state.deps = deps
     problems.register(app)
     # The last one added is the outermost.
     app.add_middleware(EncodedPaths)
@@ -139,7 +139,7 @@ def create_app(
         max_bytes=limits.max_body_bytes,
         by_path={"/items": limits.max_item_body_bytes},
     )
-    app.add_middleware(RequestLog, metrics=parts.metrics)
+    app.add_middleware(RequestLog, metrics=deps.metrics)
     app.add_middleware(SecurityHeaders)
     return app
 
@@ -173,15 +173,15 @@ def _assemble(
     rules: AccessRules,
     metrics: Metrics,
     data: str | None,
-) -> Parts:
+) -> Dependencies:
     async def load_items(item_ids: list[ItemId]) -> list[Item]:
         return [record.item for record in (await store.load_items(item_ids)).values()]
 
-    metrics.state_away.set_function(lambda: store.connection.health.is_unavailable)
+    metrics.redis_unavailable.set_function(lambda: store.connection.health.is_unavailable)
     behind = unwrapped(engine)
     if isinstance(behind, Replicated):
         metrics.watch_replicas(behind)
-    metrics.adapters.not_followed.set_function(lambda: bool(adapters.problem))
+    metrics.adapters.sync_failed.set_function(lambda: bool(adapters.problem))
     watch = EngineWatch(
         lambda: adapters.current.active.scorer,
         silence_seconds=limits.engine_silence_seconds,
@@ -203,7 +203,7 @@ def _assemble(
     )
     key_scan = KeyScan(store.connection)
     covers = Covers(items_held, limits.cover_cache_bytes, max_at_once=limits.max_images_at_once)
-    return Parts(
+    return Dependencies(
         store=store,
         adapters=adapters,
         shadow=shadow,
@@ -267,7 +267,7 @@ async def serve(
             await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         stop.set()
-        cast(Parts, app.state.parts).streams.end_all()  # they would be waited for
+        cast(Dependencies, app.state.deps).streams.end_all()  # they would be waited for
         server.should_exit = True
         # A second signal now ends the process the hard way: the handlers are gone.
         await _end(works, shutdown_seconds)

@@ -17,7 +17,7 @@ from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
-from services.api.dependencies import Parts
+from services.api.dependencies import Dependencies
 from services.api.http import problems
 from services.api.http.auth import Access, AccessRules
 from services.core.api_keys import ApiKey, Scope
@@ -78,7 +78,7 @@ class GuardedRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def handle_admitted(request: Request) -> Response:
-            access = cast(Parts, request.app.state.parts).access
+            access = cast(Dependencies, request.app.state.deps).access
             scope = need.under(access.rules)
             if scope is not None:
                 await _admit(request, access, scope)

@@ -1,9 +1,10 @@
 """Step 3, `msr build-preferences`: a written preference for every user, block after block.
 
-Reads `items`, `interactions` and `summaries`; writes `preferences`: for each user the items folded,
-the preference after each full block, and the current one. A shard of users goes through the engine
-in waves: block k of all of them, then block k + 1. So the engine always has many prompts to batch.
-Each wave is kept until its shard is written, and a killed run goes on behind the last whole one.
+Reads `items`, `interactions` and `summaries`; writes `preferences`: for each user the items
+covered, the preference after each full block, and the current one. A shard of users goes through
+the engine in waves: block k of all of them, then block k + 1. So the engine always has many prompts
+to batch. Each wave is kept until its shard is written, and a killed run goes on behind the
+last whole one.
 
 Which part of a history a preference has seen is the cut, and the manifest records it:
     --cut last      all but the target item: for training and evaluation (`preferences`)
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 from tqdm import tqdm
 
-from services.batch.user_progress import UserFold, history_items, read_folds, take_over
+from services.batch.user_progress import UserProgress, history_items, read_progress, take_over
 from services.core.artifacts import (
     Artifact,
     ArtifactWriter,
@@ -77,7 +78,7 @@ class _Plan:
     request: _Request
     writer: ArtifactWriter
     waves: ArtifactWriter
-    users: Sequence[UserFold]
+    users: Sequence[UserProgress]
     too_short: Sequence[QuarantinedRow]
     texts: Mapping[str, HistoryItem] = field(repr=False)
 
@@ -89,7 +90,7 @@ class _Plan:
     def num_shards(self) -> int:
         return -(-len(self.users) // self.request.shard_size)
 
-    def users_of(self, shard: int) -> Sequence[UserFold]:
+    def users_of(self, shard: int) -> Sequence[UserProgress]:
         size = self.request.shard_size
         return self.users[shard * size : (shard + 1) * size]
 
@@ -119,7 +120,12 @@ class _Plan:
         self.writer.write_shard(shard, pa.Table.from_pylist(rows, SCHEMA), quarantined)
 
     async def _run_wave(
-        self, engine: Engine, wave: int, shard: int, waiting: Sequence[UserFold], advance: Advance
+        self,
+        engine: Engine,
+        wave: int,
+        shard: int,
+        waiting: Sequence[UserProgress],
+        advance: Advance,
     ) -> None:
         """Write, or read where an earlier run wrote them, the next texts of users who wait."""
         number = wave * self.num_shards + shard
@@ -127,7 +133,7 @@ class _Plan:
         missing = [user for user in waiting if user.user_id not in known | refused]
         advance(len(waiting) - len(missing))
 
-        async def write(user: UserFold) -> str | EngineRefused:
+        async def write(user: UserProgress) -> str | EngineRefused:
             text = await self.write_text(engine, user)
             advance(1)
             return text
@@ -163,7 +169,7 @@ class _Plan:
         quarantined = [QuarantinedRow(user_id, reason) for user_id, reason in refused.items()]
         self.waves.write_shard(number, pa.table(columns, schema=WAVE_SCHEMA), quarantined)
 
-    async def write_text(self, engine: Engine, user: UserFold) -> str | EngineRefused:
+    async def write_text(self, engine: Engine, user: UserProgress) -> str | EngineRefused:
         """The preference after one more block, or why there is none."""
         number = len(user.texts)
         previous = user.texts[-1] if user.texts else ""
@@ -250,7 +256,7 @@ def _plan(request: _Request) -> _Plan:
         inputs={a.name: a.manifest().fingerprint for a in (items, interactions, summaries)},
     )
     texts = history_items(items, summaries)
-    users, too_short = read_folds(
+    users, too_short = read_progress(
         interactions,
         texts,
         cut=request.cut,
@@ -282,7 +288,7 @@ def _finish(plan: _Plan) -> dict[str, int]:
     return counts
 
 
-def _row(user: UserFold) -> dict[str, object]:
+def _row(user: UserProgress) -> dict[str, object]:
     return {
         "user_id": user.user_id,
         "item_ids": list(user.item_ids),

@@ -1,10 +1,10 @@
 """Last offline step, `msr publish`: the artifacts into Redis, for the API and the worker.
 
 Reads `items`, `summaries`, `interactions` and, if there is one, `preferences-whole` or else
-`preferences`. An item without a summary (quarantined by step 2) is published as failed and folded
-by its title alone, as step 3 did. A published preference is a folded state; what of the history it
-has not seen is queued to be folded. Users without a preference row get their history only: they are
-folded when they next interact or are asked for.
+`preferences`. An item without a summary (quarantined by step 2) is published as failed and
+described by its title alone, as step 3 did. A published preference is a state of the recurrence;
+where it does not cover the whole history, an update is queued. Users without a preference row get
+their history only: they are updated when they next interact or are asked for.
 
 Publishing what is published already ends at once. Publishing again adds what is new: interactions
 that came online stay, and so do the texts that still stand. Who was forgotten (`DELETE /users`)
@@ -23,7 +23,7 @@ from services.core.errors import ArtifactMismatch
 from services.core.fingerprint import fingerprint
 from services.core.prompts import PREFERENCE_FINGERPRINT
 from services.core.records import Interaction, Item, ItemId, UserId, derive_event_id
-from services.core.recurrence import BLOCK_SIZE, FoldedBlock, PreferenceState, split_blocks
+from services.core.recurrence import BLOCK_SIZE, PreferenceState, WrittenBlock, split_blocks
 from services.state.records import ItemRecord, UpdatedPreference, UserRecord, writer_of
 from services.state.user_store import Store
 
@@ -49,7 +49,7 @@ class _Sources:
 
 
 async def run(data: str, store: Store) -> dict[str, int]:
-    """Put the artifacts of `data` into the store; counts of what they hold and of queued folds.
+    """Put the artifacts of `data` into the store; counts of what they hold and of queued updates.
 
     Raises ArtifactMissing if a step has not run, ArtifactMismatch if one must run again.
     """
@@ -112,7 +112,7 @@ def _require_definition(manifest: Manifest) -> None:
     found = {name: manifest.definition.get(name) for name in asked}
     if found != asked:
         raise ArtifactMismatch(
-            f"these preferences were made by {found}, this code folds by {asked}; "
+            f"these preferences were made by {found}, this code updates by {asked}; "
             "run `msr build-preferences` again"
         )
 
@@ -178,7 +178,7 @@ def _interactions(row: Mapping[str, Any]) -> Iterator[Interaction]:
 
 
 async def _publish_preferences(preferences: Artifact, store: Store) -> int:
-    """Folded states into the store; how many users have interactions left to fold."""
+    """Put preferences into the store; how many users have interactions they do not cover."""
     writer = writer_of(preferences.manifest().model)
     num_queued = 0
     with tqdm(total=_num_users(preferences), desc="publish preferences", unit="user") as progress:
@@ -190,9 +190,9 @@ async def _publish_preferences(preferences: Artifact, store: Store) -> int:
                 for row in rows
                 if row["user_id"] in records
             ]
-            # A conflict means that a worker folds this user at the moment: its text is newer.
-            await store.save_preferences([folded for folded in merged if folded is not None])
-            num_queued += sum(await store.request_folds(list(records)))
+            # A conflict means that a worker updates this user at the moment: its text is newer.
+            await store.save_preferences([update for update in merged if update is not None])
+            num_queued += sum(await store.request_updates(list(records)))
             progress.update(len(rows))
     return num_queued
 
@@ -206,7 +206,7 @@ def _merged(record: UserRecord, row: Mapping[str, Any], writer: str) -> UpdatedP
     if record.num_dropped_blocks:  # a capped history no longer begins where the artifact's does
         return None
     blocks = tuple(
-        FoldedBlock(elements, text)
+        WrittenBlock(elements, text)
         for elements, text in zip(split_blocks(published)[0], row["block_preferences"], strict=True)
     )
     num_standing = _num_standing(blocks, item_ids)
@@ -218,14 +218,14 @@ def _merged(record: UserRecord, row: Mapping[str, Any], writer: str) -> UpdatedP
         preference = record.preference or state.checkpoint
     num_unseen = len(item_ids) - len(state.history)
     if record.writer == writer and (
-        record.version - record.folded_version <= num_unseen
+        record.version - record.preference_version <= num_unseen
         or _num_standing(record.state.blocks, item_ids) > num_standing
     ):
         return None
     return UpdatedPreference(record, state, preference, record.version - num_unseen, writer)
 
 
-def _num_standing(blocks: tuple[FoldedBlock[ItemId], ...], item_ids: tuple[ItemId, ...]) -> int:
+def _num_standing(blocks: tuple[WrittenBlock[ItemId], ...], item_ids: tuple[ItemId, ...]) -> int:
     num_standing = 0
     for block, elements in zip(blocks, split_blocks(item_ids)[0], strict=False):
         if block.elements != elements:

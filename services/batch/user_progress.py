@@ -17,7 +17,7 @@ from services.core.splits import Cut, cut_history, training_popularity
 
 
 @dataclass(slots=True)
-class UserFold:
+class UserProgress:
     """One user on the way through the blocks; `texts[k]` is the preference after `blocks[k]`.
 
     The first `num_full` blocks are full ones. The one after them is the tail, and its text the
@@ -32,7 +32,7 @@ class UserFold:
     texts: list[str] = field(default_factory=list)
     refused: str = ""
 
-    def copy(self) -> "UserFold":
+    def copy(self) -> "UserProgress":
         """One to go on with, without a trace in this one."""
         return replace(self, texts=list(self.texts))
 
@@ -52,20 +52,20 @@ def history_items(items: Artifact, summaries: Artifact) -> dict[str, HistoryItem
     }
 
 
-def read_folds(
+def read_progress(
     interactions: Artifact,
     texts: Mapping[str, HistoryItem],
     *,
     cut: Cut,
     direct: bool,
     num_users: int | None,
-) -> tuple[list[UserFold], list[QuarantinedRow]]:
+) -> tuple[list[UserProgress], list[QuarantinedRow]]:
     """The users (the first `num_users`) in order, and those whose history is too short."""
     popularity = _training_popularity(interactions) if cut == "popular" else None
     rows = (
         row for table in interactions.shards(["user_id", "item_ids"]) for row in table.to_pylist()
     )
-    users: list[UserFold] = []
+    users: list[UserProgress] = []
     too_short: list[QuarantinedRow] = []
     for row in islice(rows, num_users):
         try:
@@ -73,17 +73,17 @@ def read_folds(
         except HistoryTooShort as error:
             too_short.append(QuarantinedRow(row["user_id"], str(error)))
             continue
-        users.append(_fold(row["user_id"], history, texts, direct=direct))
+        users.append(_progress(row["user_id"], history, texts, direct=direct))
     return users, too_short
 
 
 def _training_popularity(interactions: Artifact) -> Mapping[str, int]:
-    """How many training users took each item: of all users, however many are folded."""
+    """How many training users took each item: of all users, however many get a preference."""
     columns = interactions.read(["user_id", "item_ids"]).to_pydict()
     return training_popularity(dict(zip(columns["user_id"], columns["item_ids"], strict=True)))
 
 
-def take_over(artifact: Artifact, recipe: Recipe, users: Sequence[UserFold]) -> None:
+def take_over(artifact: Artifact, recipe: Recipe, users: Sequence[UserProgress]) -> None:
     """Give users the texts that the same prompt and model wrote from the same items before."""
     if not artifact.exists():
         return
@@ -105,9 +105,9 @@ def take_over(artifact: Artifact, recipe: Recipe, users: Sequence[UserFold]) -> 
             user.texts.append(text)
 
 
-def _fold(
+def _progress(
     user_id: str, history: Sequence[str], texts: Mapping[str, HistoryItem], *, direct: bool
-) -> UserFold:
+) -> UserProgress:
     full, tail = ([], history[-DIRECT_HISTORY_SIZE:]) if direct else split_blocks(history)
     blocks = [*full, tail] if tail else full
     digests = []
@@ -117,4 +117,4 @@ def _fold(
             item = texts[item_id]
             digest.update(f"{item.title}\x00{item.summary}\x01".encode())
         digests.append(digest.hexdigest()[:16])
-    return UserFold(user_id, history, blocks, len(full), digests)
+    return UserProgress(user_id, history, blocks, len(full), digests)

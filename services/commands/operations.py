@@ -10,7 +10,7 @@ from services.commands.options import AsJson, Data, settings
 from services.commands.reporting import report, run
 
 dead_letters = typer.Typer(
-    help="Folds that failed too often: see them, try them again, or give them up.",
+    help="Updates that failed too often: see them, try them again, or give them up.",
     no_args_is_help=True,
 )
 
@@ -38,7 +38,7 @@ def list_dead_letters(data: Data = "data", user: Users = None, as_json: AsJson =
 
 @dead_letters.command("retry")
 def retry_dead_letters(data: Data = "data", user: Users = None, as_json: AsJson = False) -> None:
-    """Queue their folds again, with all tries before them; a worker must run."""
+    """Queue their updates again, with all tries before them; a worker must run."""
 
     async def work(work_queue: Any, letters: list[Any]) -> dict[str, int]:
         return {"retried": await work_queue.retry_dead_letters(letters)}
@@ -48,7 +48,7 @@ def retry_dead_letters(data: Data = "data", user: Users = None, as_json: AsJson 
 
 @dead_letters.command("drop")
 def drop_dead_letters(data: Data = "data", user: Users = None, as_json: AsJson = False) -> None:
-    """Give them up. Histories stay: the next interaction of a user folds everything."""
+    """Give them up. Histories stay: the next interaction of a user updates with everything."""
 
     async def work(work_queue: Any, letters: list[Any]) -> dict[str, int]:
         return {"dropped": await work_queue.drop_dead_letters(letters)}

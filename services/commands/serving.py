@@ -124,7 +124,7 @@ def serve(
         bool | None,
         typer.Option(
             "--worker/--no-worker",
-            help="Fold interactions in this process too; the default when REDIS_URL is unset.",
+            help="Update preferences in this process too; the default when REDIS_URL is unset.",
         ),
     ] = None,
     engine: EngineOption = EngineName.local,
@@ -147,7 +147,7 @@ def worker(
     adapter: Adapter = None,
     url: Urls = None,
 ) -> None:
-    """Fold interactions into preferences and summarize new items, as they arrive."""
+    """Update preferences with interactions and summarize new items, as they arrive."""
     without_progress_bars()
     from services.deployment import assemble
 

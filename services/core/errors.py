@@ -29,7 +29,7 @@
     ├── StateError               Redis
     │   ├── StateUnavailable       not reachable
     │   ├── StateConflict          somebody else saved first
-    │   └── BacklogFull            more unfolded interactions than the bound allows
+    │   └── BacklogFull            more preference updates wait than the bound allows
     └── AccessError              who asks, and how often
         ├── Unauthenticated        no API key, or none that is valid
         ├── TooManyStreams         as many streams of events are open as may be
@@ -158,7 +158,7 @@ class StateConflict(StateError):
 
 
 class BacklogFull(StateError):
-    """More interactions wait to be folded than the bound allows."""
+    """More preference updates wait than the bound allows."""
 
 
 class AccessError(MsrError):

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class FoldedBlock(Generic[T]):
+class WrittenBlock(Generic[T]):
     """A full block and the preference written after it."""
 
     elements: tuple[T, ...]
@@ -33,9 +33,9 @@ class FoldedBlock(Generic[T]):
 
 @dataclass(frozen=True)
 class PreferenceState(Generic[T]):
-    """Folded blocks, oldest first, and the tail of 0 to BLOCK_SIZE - 1 elements after them."""
+    """Written blocks, oldest first, and the tail of 0 to BLOCK_SIZE - 1 elements after them."""
 
-    blocks: tuple[FoldedBlock[T], ...] = ()
+    blocks: tuple[WrittenBlock[T], ...] = ()
     tail: tuple[T, ...] = ()
 
     @property
@@ -45,9 +45,9 @@ class PreferenceState(Generic[T]):
 
     @property
     def history(self) -> tuple[T, ...]:
-        """Everything folded or waiting in the tail, oldest first."""
-        folded = tuple(element for block in self.blocks for element in block.elements)
-        return folded + self.tail
+        """Everything in the blocks and the tail, oldest first."""
+        written = tuple(element for block in self.blocks for element in block.elements)
+        return written + self.tail
 
 
 # write(previous preference, block) -> preference
@@ -64,14 +64,14 @@ def split_blocks(history: Sequence[T]) -> tuple[list[tuple[T, ...]], tuple[T, ..
 async def advance(
     state: PreferenceState[T], arrived: Sequence[T], *, write: Write[T]
 ) -> PreferenceState[T]:
-    """Fold `arrived` (oldest first, all later than the state) into the state."""
+    """Advance the state by `arrived` (oldest first, all later than the state)."""
     blocks, tail = split_blocks((*state.tail, *arrived))
-    folded = list(state.blocks)
+    written = list(state.blocks)
     checkpoint = state.checkpoint
     for block in blocks:
         checkpoint = await write(checkpoint, block)
-        folded.append(FoldedBlock(block, checkpoint))
-    return PreferenceState(tuple(folded), tail)
+        written.append(WrittenBlock(block, checkpoint))
+    return PreferenceState(tuple(written), tail)
 
 
 async def current_preference(state: PreferenceState[T], *, write: Write[T]) -> str:

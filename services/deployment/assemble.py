@@ -238,7 +238,7 @@ def warn_if_exposed(host: str) -> None:
 
 
 async def work(data: str, choice: EngineChoice, settings: Settings) -> None:
-    """Fold interactions and summarize new items until SIGINT or SIGTERM."""
+    """Update preferences and summarize new items until SIGINT or SIGTERM."""
     stop = asyncio.Event()
     tracing.configure("msr-worker", endpoint=settings.otlp_endpoint)
     registry = new_registry()

@@ -110,7 +110,7 @@ class Settings(BaseSettings):
     timeout_seconds: float = Field(10.0, ge=0.05, le=60)
     max_in_flight: int = Field(64, ge=1)
     max_backlog: int = Field(
-        100_000, ge=1, description="Folds that may wait before interactions are refused."
+        100_000, ge=1, description="Updates that may wait before interactions are refused."
     )
     item_cache_mb: int = Field(128, ge=1)
     reload_seconds: float = Field(

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from services.core.errors import StateError
 from services.core.records import MAX_ID_CHARS, Interaction, Item, ItemId, UserId
-from services.core.recurrence import FoldedBlock, PreferenceState
+from services.core.recurrence import PreferenceState, WrittenBlock
 from services.state.records import ItemRecord, ItemStatus, UserRecord
 
 MAX_TIMESTAMP_MS = 2**53 - 1  # exact as the double that Lua counts with
@@ -68,14 +68,14 @@ def encode_preference(record: UserRecord) -> bytes:
 
 def decode_user(user_id: UserId, reply: list[Any]) -> UserRecord:
     """A user from what the script `load_user` gives."""
-    (version, folded_version, revision), entries, state = reply
+    (version, preference_version, revision), entries, state = reply
     history = [
         _decode_interaction(user_id, event_id, value)
         for event_id, value in zip(entries[::2], entries[1::2], strict=True)
     ]
     body = _EMPTY_STATE if state is None else json.loads(zlib.decompress(state))
     blocks = tuple(
-        FoldedBlock(tuple(map(ItemId, elements)), text) for elements, text, _ in body["blocks"]
+        WrittenBlock(tuple(map(ItemId, elements)), text) for elements, text, _ in body["blocks"]
     )
     return UserRecord(
         user_id=user_id,
@@ -83,7 +83,7 @@ def decode_user(user_id: UserId, reply: list[Any]) -> UserRecord:
         state=PreferenceState(blocks, tuple(map(ItemId, body["tail"]))),
         preference=body["preference"],
         version=int(version),
-        folded_version=int(folded_version),
+        preference_version=int(preference_version),
         revision=int(revision),
         written_ms=tuple(written_ms for _, _, written_ms in body["blocks"]),
         writer=body["writer"],

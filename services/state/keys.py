@@ -2,12 +2,12 @@
 
     msr:{p17}:user:ID        hash     version, revision, folded_version, what was dropped
     msr:{p17}:history:ID     hash     event id -> timestamp and item id
-    msr:{p17}:preference:ID  string   folded blocks, tail, current preference (encoding.py)
+    msr:{p17}:preference:ID  string   written blocks, tail, current preference (encoding.py)
     msr:{p17}:scores:ID      hash     score key -> margin
     msr:{p17}:shown:ID       hash     item recommended in an experiment -> experiment and arm
-    msr:{p17}:lease:ID       string   token of the worker that folds this user now
+    msr:{p17}:lease:ID       string   token of the worker that updates this user now
     msr:{p17}:events         stream   users whose history grew
-    msr:{p17}:dead           stream   users whose fold failed too often, with the reason
+    msr:{p17}:dead           stream   users whose update failed too often, with the reason
     msr:{i05}:item:ID        hash     title, picture, version, summary, status
     msr:{i05}:queue          stream   items that wait for their summary
     msr:published            string   fingerprints of the artifacts last published
@@ -32,9 +32,9 @@ from services.core.records import ItemId, UserId
 
 NUM_PARTITIONS = 64
 
-# Interactions kept of one user; older ones are dropped in whole folded blocks.
+# Interactions kept of one user; older ones are dropped in whole written blocks.
 HISTORY_CAP = 3_000
-# Times the cap that a history may reach before folding and dropping catch up; more is refused.
+# Times the cap that a history may reach before updating and dropping catch up; more is refused.
 HISTORY_SLACK = 2
 USER_TTL_SECONDS = 180 * 24 * 3600
 
@@ -84,17 +84,17 @@ def shown(user_id: UserId) -> str:
 
 
 def lease(user_id: UserId) -> str:
-    """Who folds one user at the moment."""
+    """Who updates one user at the moment."""
     return f"{_user_tag(user_id)}:lease:{user_id}"
 
 
 def events(partition: int) -> str:
-    """Stream of users to fold."""
+    """Stream of users to update."""
     return f"msr:{{p{partition:02d}}}:events"
 
 
 def dead_letters(partition: int) -> str:
-    """Stream of users whose fold failed too often."""
+    """Stream of users whose update failed too often."""
     return f"msr:{{p{partition:02d}}}:dead"
 
 

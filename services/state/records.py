@@ -21,7 +21,7 @@ class ItemRecord:
     """An item with its summary. `version` is `item.version`, read instead of hashed again.
 
     ready: `summary` is written. pending: a worker will write it. failed: the engine could not
-    describe it (`reason`); such an item is folded by its title alone, here and offline.
+    describe it (`reason`); such an item is described by its title alone, here and offline.
     """
 
     item: Item
@@ -47,7 +47,7 @@ class Ingested:
 
 @dataclass(frozen=True, slots=True)
 class BacklogSize:
-    """Folds that wait or are in a worker's hands, how long the oldest has, and those given up."""
+    """Updates that wait or are in a worker's hands, how long the oldest has, and those given up."""
 
     num_waiting: int
     lag_seconds: float
@@ -90,7 +90,7 @@ class UserRecord:
     """Everything held of one user, read at one moment.
 
     `history` is oldest first. `version` counts the interactions ever accepted; `preference` covers
-    the history as of `folded_version`. `revision` changes with every save (compare-and-set) and
+    the history as of `preference_version`. `revision` changes with every save (compare-and-set) and
     never repeats, not even after the user was forgotten. `writer` says who wrote the texts
     (`writer_of`). Of a history longer than the cap, `num_dropped_blocks` blocks are gone from the
     front, and the first block that is left never changes again: the recurrence goes on from its
@@ -102,7 +102,7 @@ class UserRecord:
     state: PreferenceState[ItemId]
     preference: str
     version: int
-    folded_version: int
+    preference_version: int
     revision: int
     written_ms: tuple[int, ...] = ()
     writer: str = ""
@@ -129,12 +129,12 @@ class UserRecord:
 class UpdatedPreference:
     """What was made of a loaded record: the state, and the preference it gives.
 
-    `preference` covers the history as of `folded_version`; while a long fold is under way both
-    stay as they were and only `state` gains blocks.
+    `preference` covers the history as of `preference_version`; while a long update is under way
+    both stay as they were and only `state` gains blocks.
     """
 
     record: UserRecord
     state: PreferenceState[ItemId]
     preference: str
-    folded_version: int
+    preference_version: int
     writer: str

@@ -43,7 +43,7 @@ __all__ = ["Ingested", "ItemRecord", "Store", "TimelineEntry", "UpdatedPreferenc
 
 _NO_LIMIT = 2**53
 _DROPPED_TOO_LATE = "older than the interactions kept of this user"
-_NO_ROOM = "too many interactions of this user wait to be folded; send it again later"
+_NO_ROOM = "too many interactions of this user wait for an update; send it again later"
 _UNKNOWN_ITEM = "unknown item; put it into the catalogue first"
 
 
@@ -57,7 +57,7 @@ class Store:
         self._ingest = Script.read("ingest")
         self._load_user = Script.read("load_user")
         self._save_preference = Script.read("save_preference")
-        self._request_fold = Script.read("request_fold")
+        self._request_update = Script.read("request_update")
         self._forget_user = Script.read("forget_user")
         self._save_scores = Script.read("save_scores")
         self._put_item = Script.read("put_item")
@@ -175,7 +175,7 @@ class Store:
     async def delete_item(self, item_id: ItemId) -> bool:
         """Take an item out of the catalogue; False if it was not there.
 
-        Texts already written keep what they say; histories keep the id, and folds leave it out.
+        Texts already written keep what they say; histories keep the id, and updates leave it out.
         """
         return bool(await self.connection.call("DEL", keys.item(item_id)))
 
@@ -191,10 +191,10 @@ class Store:
     async def ingest(
         self, interactions: Sequence[Interaction], *, origin: str = ""
     ) -> list[Ingested]:
-        """Add interactions to their users' histories and queue the folds; outcomes in order.
+        """Add interactions to their users' histories and queue the updates; outcomes in order.
 
         One script call a user, all sent at once. The same event id of a user is accepted once.
-        `origin` is handed to whoever folds them (`Delivery.origin`).
+        `origin` is handed to the worker that updates them (`Delivery.origin`).
         """
         known = await self.item_ids_known(i.item_id for i in interactions if not fault_of(i))
         refusals = {
@@ -206,14 +206,14 @@ class Store:
             interactions,
             refusals,
             limit=keys.HISTORY_SLACK * self._history_cap,
-            queue_folds=True,
+            queue_updates=True,
             origin=origin,
         )
 
     async def append_history(self, interactions: Sequence[Interaction]) -> list[Ingested]:
-        """As `ingest`, of items known to exist and without queueing folds (`msr publish`)."""
+        """As `ingest`, of items known to exist and without queueing updates (`msr publish`)."""
         refusals = {k: fault for k, i in enumerate(interactions) if (fault := fault_of(i))}
-        return await self._append(interactions, refusals, limit=_NO_LIMIT, queue_folds=False)
+        return await self._append(interactions, refusals, limit=_NO_LIMIT, queue_updates=False)
 
     async def load_user(self, user_id: UserId) -> UserRecord | None:
         """Everything held of one user, read at one moment; None for a user without any."""
@@ -232,7 +232,7 @@ class Store:
             if reply is not None
         }
 
-    async def load_folded_version(self, user_id: UserId) -> int:
+    async def load_preference_version(self, user_id: UserId) -> int:
         """How many interactions the user's preference covers; 0 for an unknown user."""
         reply = await self.connection.call("HGET", keys.user(user_id), "folded_version")
         return 0 if reply is None else int(reply)
@@ -242,31 +242,31 @@ class Store:
         reply = await self.connection.call("HMGET", keys.user(user_id), "version", "folded_version")
         return None if reply[0] is None else (int(reply[0]), int(reply[1] or 0))
 
-    async def save_preference(self, folded: UpdatedPreference) -> UserRecord:
-        """Save what was folded from a record; gives the record as it is now.
+    async def save_preference(self, update: UpdatedPreference) -> UserRecord:
+        """Save an update of a record; gives the record as it is now.
 
-        Once all is folded, blocks beyond the history cap are dropped. Raises StateConflict if the
+        Once all is covered, blocks beyond the history cap are dropped. Raises StateConflict if the
         user was saved or forgotten since the record was loaded.
         """
-        saved = (await self.save_preferences([folded]))[0]
+        saved = (await self.save_preferences([update]))[0]
         if saved is None:
             raise StateConflict(
-                f"user {folded.record.user_id!r} was saved or forgotten since revision "
-                f"{folded.record.revision}; load it again"
+                f"user {update.record.user_id!r} was saved or forgotten since revision "
+                f"{update.record.revision}; load it again"
             )
         return saved
 
     async def save_preferences(
-        self, folded: Sequence[UpdatedPreference]
+        self, updates: Sequence[UpdatedPreference]
     ) -> list[UserRecord | None]:
         """As `save_preference`, all sent at once; None in the place of a conflict."""
         now_ms = time.time_ns() // 1_000_000
-        records = [_merged(one, now_ms) for one in folded]
+        records = [_merged(one, now_ms) for one in updates]
         replies = await self.connection.run_all(
             self._save_preference,
             [
                 _save_call(record, text_changed=record.preference != one.record.preference)
-                for record, one in zip(records, folded, strict=True)
+                for record, one in zip(records, updates, strict=True)
             ],
         )
         saved = [
@@ -279,7 +279,7 @@ class Store:
         excess = len(record.history) - self._history_cap
         # The first block that stays is the one the recurrence goes on from, so one must stay.
         num_blocks = min(-(-excess // BLOCK_SIZE), len(record.state.blocks) - 1)
-        if excess <= 0 or num_blocks <= 0 or record.folded_version < record.version:
+        if excess <= 0 or num_blocks <= 0 or record.preference_version < record.version:
             return record
         num_interactions = num_blocks * BLOCK_SIZE
         kept = replace(
@@ -294,14 +294,14 @@ class Store:
         # Lost to an interaction that arrived in between: the next save drops the blocks.
         return replace(kept, revision=int(revision)) if revision else record
 
-    async def request_fold(self, user_id: UserId, *, origin: str = "") -> bool:
-        """Ask the workers to fold one user; False if the preference covers the history already."""
-        return (await self.request_folds([user_id], origin=origin))[0]
+    async def request_update(self, user_id: UserId, *, origin: str = "") -> bool:
+        """Ask the workers to update one user; False if the preference covers the history."""
+        return (await self.request_updates([user_id], origin=origin))[0]
 
-    async def request_folds(self, user_ids: Sequence[UserId], *, origin: str = "") -> list[bool]:
-        """As `request_fold`, for several users sent at once."""
+    async def request_updates(self, user_ids: Sequence[UserId], *, origin: str = "") -> list[bool]:
+        """As `request_update`, for several users sent at once."""
         replies = await self.connection.run_all(
-            self._request_fold,
+            self._request_update,
             [((keys.user(u), keys.events(keys.partition_of(u))), (u, origin)) for u in user_ids],
         )
         return [bool(reply) for reply in replies]
@@ -329,7 +329,7 @@ class Store:
     async def forget_user(self, user_id: UserId) -> bool:
         """Remove every trace of a user, waiting work included; False if there was none.
 
-        A fold in flight cannot bring the user back: its save finds another revision.
+        An update in flight cannot bring the user back: its save finds another revision.
         """
         partition = keys.partition_of(user_id)
         reply = await self.connection.run(
@@ -381,12 +381,12 @@ class Store:
             "timeline": [asdict(entry) for entry in user.timeline],
             "tail": list(user.state.tail),
             "history_version": user.version,
-            "preference_version": user.folded_version,
+            "preference_version": user.preference_version,
             "writer": user.writer,
             "num_dropped_blocks": user.num_dropped_blocks,
             "cached_margins": {key.decode(): decode_margin(margin) for key, margin in margins},
             "recommended_in_experiment": sorted(item_id.decode() for item_id in shown),
-            "waiting_folds": _count_of(user_id, waiting),
+            "waiting_updates": _count_of(user_id, waiting),
             "dead_letters": _count_of(user_id, dead),
             "expires_in_seconds": lives,
         }
@@ -397,7 +397,7 @@ class Store:
         refusals: Mapping[int, str],
         *,
         limit: int,
-        queue_folds: bool,
+        queue_updates: bool,
         origin: str = "",
     ) -> list[Ingested]:
         by_user: dict[UserId, list[int]] = {}
@@ -422,7 +422,7 @@ class Store:
                         keys.USER_TTL_SECONDS,
                         first_revision,
                         limit,
-                        int(queue_folds),
+                        int(queue_updates),
                         origin,
                         *facts,
                     ),
@@ -492,9 +492,9 @@ def _ingested(code: int, version: int) -> Ingested:
             return Ingested("rejected", version, _NO_ROOM)
 
 
-def _merged(folded: UpdatedPreference, now_ms: int) -> UserRecord:
+def _merged(update: UpdatedPreference, now_ms: int) -> UserRecord:
     """The record after the save; blocks that stand keep the time they were written."""
-    record, blocks = folded.record, folded.state.blocks
+    record, blocks = update.record, update.state.blocks
     num_kept = 0
     for old, new in zip(record.state.blocks, blocks, strict=False):
         if old != new:
@@ -502,10 +502,10 @@ def _merged(folded: UpdatedPreference, now_ms: int) -> UserRecord:
         num_kept += 1
     return replace(
         record,
-        state=folded.state,
-        preference=folded.preference,
-        folded_version=folded.folded_version,
-        writer=folded.writer,
+        state=update.state,
+        preference=update.preference,
+        preference_version=update.preference_version,
+        writer=update.writer,
         written_ms=record.written_ms[:num_kept] + (now_ms,) * (len(blocks) - num_kept),
     )
 
@@ -522,7 +522,7 @@ def _save_call(
     )
     arguments: list[Argument] = [
         record.revision,
-        record.folded_version,
+        record.preference_version,
         encode_preference(record),
         keys.USER_TTL_SECONDS,
         int(text_changed),

@@ -1,4 +1,4 @@
-"""Who has to do what: streams of users to fold and of items to summarize, and their leases.
+"""Who has to do what: streams of users to update and of items to summarize, and their leases.
 
 Every partition has one stream of each kind, read by one consumer group. A delivery stays pending
 until it is acknowledged; what a killed worker left pending is claimed by another. So work is
@@ -53,7 +53,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A user whose fold failed too often, and why; `entry_id` is its place in the stream."""
+    """A user whose update failed too often, and why; `entry_id` is its place in the stream."""
 
     entry_id: str
     user_id: UserId
@@ -187,7 +187,7 @@ class WorkQueue:
         return [_dead_letter(entry) for reply in replies for entry in reply]
 
     async def retry_dead_letters(self, letters: Sequence[DeadLetter]) -> int:
-        """Queue the folds of these users again; how many were still put aside.
+        """Queue the updates of these users again; how many were still put aside.
 
         A user who was forgotten meanwhile is not queued.
         """
@@ -205,9 +205,9 @@ class WorkQueue:
         return sum(map(int, await self._connection.run_all(self._retry_dead_letter, calls)))
 
     async def drop_dead_letters(self, letters: Sequence[DeadLetter]) -> int:
-        """Give these folds up for good; how many were still put aside.
+        """Give these updates up for good; how many were still put aside.
 
-        Histories stay: the next interaction of such a user folds everything.
+        Histories stay: the next interaction of such a user updates with everything.
         """
         replies = await self._connection.call_all(
             [
@@ -218,7 +218,7 @@ class WorkQueue:
         return sum(map(int, replies))
 
     async def count_user_failure(self, user_id: UserId) -> int:
-        """How often in a row the fold of this user has failed now; 0 for a forgotten user."""
+        """How often in a row the update of this user has failed now; 0 for a forgotten user."""
         return int(await self._connection.run(self._count_failure, [keys.user(user_id)]))
 
     async def count_item_failure(self, item_id: ItemId) -> int:
@@ -238,7 +238,7 @@ class WorkQueue:
     # --- one worker a user -----------------------------------------------------------------------
 
     async def acquire_lease(self, user_id: UserId, token: str, *, seconds: float) -> bool:
-        """Whether this token may fold the user now, for so long."""
+        """Whether this token may update the user now, for so long."""
         reply = await self._connection.call(
             "SET", keys.lease(user_id), token, "NX", "PX", int(1000 * seconds)
         )

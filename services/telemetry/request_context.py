@@ -1,9 +1,9 @@
 """What a piece of work is done for: the ids of the requests that asked for it, and their trace.
 
-    request -> context of its task -> stream record -> context of the fold -> model server
+    request -> context of its task -> stream record -> context of the update -> model server
 
 Every log line on the way bears the ids, so that one `grep` follows a request through API, worker
-and engine. A fold is done for all requests whose interactions it folds.
+and engine. An update is done for all requests whose interactions it covers.
 """
 
 import re
@@ -18,7 +18,7 @@ import structlog
 from services.telemetry import tracing
 
 HEADER = "X-Request-Id"
-# Of a burst of requests that one fold takes together, the newest are named.
+# Of a burst of requests that one update takes together, the newest are named.
 MAX_REQUESTS = 16
 
 _HARMLESS = re.compile(r"[A-Za-z0-9._-]{1,64}")

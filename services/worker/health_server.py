@@ -27,7 +27,7 @@ async def listening(
     """Answer while the block runs; InputError if the port cannot be had."""
 
     async def live(_: Request) -> Response:
-        """Answers as long as the event loop turns, on which the folds run too."""
+        """Answers as long as the event loop turns, which also runs the updates."""
         return JSONResponse({"status": "ok"})
 
     async def metrics(_: Request) -> Response:

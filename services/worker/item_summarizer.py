@@ -1,7 +1,7 @@
 """Writes the summary of an item that came without one, or records why there is none.
 
-An item whose summary fails `num_tries` times is marked failed with the reason and from then on
-folded by its title alone, with an empty summary: exactly what step 3 does with an item that step 2
+An item whose summary fails `num_tries` times is marked as failed, with the reason. From then on it
+is described by its title alone, with an empty summary, as step 3 does with an item that step 2
 quarantined.
 """
 
@@ -17,7 +17,7 @@ from services.state.user_store import Store
 from services.state.work_queue import WorkQueue
 from services.worker.limits import WorkerLimits
 from services.worker.metrics import WorkerMetrics
-from services.worker.queue_consumer import NOT_ITS_OWN_FAULT, TryLater
+from services.worker.queue_consumer import TRANSIENT_ERRORS, TryLater
 
 log = structlog.get_logger(__name__)
 
@@ -80,7 +80,7 @@ class Summarizer:
         item_id = record.item.item_id
         try:
             summary = await self._engine.generate(summary_messages(record.item), SUMMARY_LIMITS)
-        except NOT_ITS_OWN_FAULT:
+        except TRANSIENT_ERRORS:
             raise
         except Exception as error:
             failure = f"{type(error).__name__}: {error}"

@@ -1,7 +1,7 @@
-"""The worker, `msr worker`: folds interactions into preferences and summarizes new items.
+"""The worker, `msr worker`: updates interactions into preferences and summarizes new items.
 
-Any number of workers share the queues. Work is delivered at least once and has effect once: see
-`folding.py` for what makes it so and `lane.py` for what happens to work that fails.
+Any number of workers share the queues. Work is delivered at least once and has effect once:
+`preference_updater.py` says how, and `queue_consumer.py` what happens to work that fails.
 
     await Worker(store, engine).run(stop)
 """
@@ -27,8 +27,8 @@ from services.telemetry.request_context import Origin
 from services.worker.item_summarizer import Summarizer
 from services.worker.limits import WorkerLimits
 from services.worker.metrics import WorkerMetrics
-from services.worker.preference_updater import Folder
-from services.worker.queue_consumer import Lane, sleep_unless
+from services.worker.preference_updater import PreferenceUpdater
+from services.worker.queue_consumer import QueueConsumer, sleep_unless
 
 log = structlog.get_logger(__name__)
 
@@ -56,16 +56,16 @@ class Worker:
         consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         work_queue = WorkQueue(self._store, consumer=consumer)
         summarizer = Summarizer(self._store, work_queue, self._engine, limits, metrics)
-        folder = Folder(
+        updater = PreferenceUpdater(
             self._store, work_queue, self._engine, summarizer, limits, metrics, stop.is_set
         )
 
-        async def fold(user_id: str, taken: Sequence[Delivery]) -> None:
-            with _done_for("fold", taken):
-                folded = await folder.fold(UserId(user_id), _num_deliveries(taken))
-            if folded:
+        async def update(user_id: str, taken: Sequence[Delivery]) -> None:
+            with _done_for("update", taken):
+                updated = await updater.update(UserId(user_id), _num_deliveries(taken))
+            if updated:
                 oldest_ms = min(delivery.queued_ms for delivery in taken)
-                metrics.fold_latency_seconds.observe(max(0.0, time.time() - oldest_ms / 1000))
+                metrics.update_latency_seconds.observe(max(0.0, time.time() - oldest_ms / 1000))
             else:
                 metrics.duplicates.inc(len(taken))
 
@@ -73,15 +73,15 @@ class Worker:
             with _done_for("summary", taken):
                 await summarizer.settle(ItemId(item_id), _num_deliveries(taken))
 
-        users = Lane("users", work_queue, fold, limits.num_users, limits, metrics)
-        items = Lane("items", work_queue, summarize, limits.num_items, limits, metrics)
+        users = QueueConsumer("users", work_queue, update, limits.num_users, limits, metrics)
+        items = QueueConsumer("items", work_queue, summarize, limits.num_items, limits, metrics)
 
         async def keep_alive() -> None:
             while True:
                 await asyncio.sleep(min(limits.lease_seconds, limits.claim_after_seconds) / 3)
                 with contextlib.suppress(StateUnavailable, GroupMissing):  # the lanes tell of it
                     await work_queue.keep([*users.held, *items.held])
-                    await work_queue.renew_leases(folder.leases, seconds=limits.lease_seconds)
+                    await work_queue.renew_leases(updater.leases, seconds=limits.lease_seconds)
 
         if not await self._create_groups(work_queue, stop):
             return

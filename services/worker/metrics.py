@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
-# Behind a queue a fold may wait for hours.
+# Behind a queue an update may wait for hours.
 _WAITS = (*_SECONDS, 300, 900, 3600, 4 * 3600, 24 * 3600)
 
 
@@ -12,20 +12,20 @@ class WorkerMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """Every instrument starts at zero."""
-        self.folds = Counter(
-            "msr_worker_folds",
-            "Folds that ended: saved, or not needed since an earlier one took them along",
+        self.updates = Counter(
+            "msr_worker_updates",
+            "Updates that ended: saved, or not needed since an earlier one took them along",
             ["outcome"],
             registry=registry,
         )
-        self.fold_seconds = Histogram(
-            "msr_worker_fold_seconds",
-            "Time a fold took",
+        self.update_seconds = Histogram(
+            "msr_worker_update_seconds",
+            "Time an update took",
             buckets=_SECONDS,
             registry=registry,
         )
-        self.fold_latency_seconds = Histogram(
-            "msr_worker_fold_latency_seconds",
+        self.update_latency_seconds = Histogram(
+            "msr_worker_update_latency_seconds",
             "Time from an interaction's arrival to its being in the saved preference",
             buckets=_WAITS,
             registry=registry,
@@ -37,12 +37,12 @@ class WorkerMetrics:
         )
         self.rebuilds = Counter(
             "msr_worker_rebuilds",
-            "Folds that wrote blocks again: an interaction came late, or the model changed",
+            "Updates that wrote blocks again: an interaction came late, or the model changed",
             registry=registry,
         )
         self.duplicates = Counter(
             "msr_worker_duplicates",
-            "Deliveries of interactions that were folded already",
+            "Deliveries of interactions that a preference covers already",
             registry=registry,
         )
         self.preference_seconds = Histogram(
@@ -58,7 +58,7 @@ class WorkerMetrics:
             registry=registry,
         )
         self.dead_letters = Counter(
-            "msr_worker_dead_letters", "Folds given up and put aside", registry=registry
+            "msr_worker_dead_letters", "Updates given up and put aside", registry=registry
         )
         self.claimed = Counter(
             "msr_worker_claimed",
@@ -73,6 +73,6 @@ class WorkerMetrics:
             registry=registry,
         )
         for outcome in ("saved", "not_needed"):
-            self.folds.labels(outcome)
+            self.updates.labels(outcome)
         for outcome in ("written", "failed"):
             self.summaries.labels(outcome)

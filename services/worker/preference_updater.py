@@ -1,9 +1,9 @@
 """Carries one user's preference forward to the history as it is now.
 
-The whole ordered history goes through `recurrence.rebuild`, which keeps the blocks that still
-stand; so an interaction that arrives late rewrites the block it falls into and what follows, and
-any order of arrival ends in the same state. The save is a compare-and-set: of two workers that fold
-one user only one has effect, and a user who was forgotten meanwhile stays forgotten.
+The whole ordered history goes through `recurrence.rebuild`, which keeps the blocks that have not
+changed. So an interaction that arrives late rewrites its own block and those after it, and any
+order of arrival ends in the same state. The save is a compare-and-set: if two workers update one
+user, only one has effect, and a user who was forgotten meanwhile stays forgotten.
 """
 
 import contextlib
@@ -34,13 +34,13 @@ from services.state.work_queue import WorkQueue
 from services.worker.item_summarizer import Summarizer
 from services.worker.limits import WorkerLimits
 from services.worker.metrics import WorkerMetrics
-from services.worker.queue_consumer import NOT_ITS_OWN_FAULT, GaveUp, TryLater
+from services.worker.queue_consumer import TRANSIENT_ERRORS, GaveUp, TryLater
 
 log = structlog.get_logger(__name__)
 
 
-class Folder:
-    """Folds users, one worker a user at a time."""
+class PreferenceUpdater:
+    """Updates the preferences of users, one worker a user at a time."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Folder:
         metrics: WorkerMetrics,
         is_stopping: Callable[[], bool],
     ) -> None:
-        """The parts are the caller's and stay open. A long fold ends early if `is_stopping()`."""
+        """The parts are the caller's and stay open. A long update ends early if `is_stopping()`."""
         self.leases: dict[UserId, str] = {}
         self._store = store
         self._work_queue = work_queue
@@ -63,12 +63,12 @@ class Folder:
         self._is_stopping = is_stopping
         self._writer = writer_of(engine.identity.model)
 
-    async def fold(self, user_id: UserId, num_deliveries: int = 1) -> bool:
-        """Return once the preference covers the history as it was when the fold began; whether
-        that took a fold.
+    async def update(self, user_id: UserId, num_deliveries: int = 1) -> bool:
+        """Return once the preference covers the history as it was when the update began; whether
+        there was anything to update.
 
         Raises GaveUp after `num_tries` failures in a row, TryLater after fewer or while another
-        worker folds this user, and what the engine and the store raise when they do not serve.
+        worker updates this user, and what the engine and the store raise when they do not serve.
         """
         if num_deliveries > self._limits.max_deliveries:
             raise GaveUp(
@@ -78,30 +78,30 @@ class Folder:
         if not await self._work_queue.acquire_lease(
             user_id, token, seconds=self._limits.lease_seconds
         ):
-            raise TryLater("another worker folds this user")
+            raise TryLater("another worker updates this user")
         self.leases[user_id] = token
         try:
-            return await self._fold(user_id)
-        except NOT_ITS_OWN_FAULT:
+            return await self._update(user_id)
+        except TRANSIENT_ERRORS:
             raise
         except Exception as error:
             num_failures = await self._work_queue.count_user_failure(user_id)
             reason = f"{type(error).__name__}: {error}"
             if num_failures < self._limits.num_tries:
-                raise TryLater(f"fold failed {num_failures} time(s): {reason}") from error
-            log.error("fold_given_up", user_id=user_id, num_tries=num_failures, reason=reason)  # noqa: TRY400 - the reason goes into the dead letter
+                raise TryLater(f"update failed {num_failures} time(s): {reason}") from error
+            log.error("update_given_up", user_id=user_id, num_tries=num_failures, reason=reason)  # noqa: TRY400 - the reason goes into the dead letter
             raise GaveUp(reason) from error
         finally:
             del self.leases[user_id]
             with contextlib.suppress(StateUnavailable):  # then it expires
                 await self._work_queue.release_lease(user_id, token)
 
-    async def _fold(self, user_id: UserId) -> bool:
+    async def _update(self, user_id: UserId) -> bool:
         record = await self._store.load_user(user_id)
-        if record is None or record.folded_version >= record.version:
-            # An earlier fold took it along: the requests it came with are named here.
-            log.info("fold_not_needed", user_id=user_id)
-            self._metrics.folds.labels("not_needed").inc()
+        if record is None or record.preference_version >= record.version:
+            # An earlier update covers it: the requests it came with are named here.
+            log.info("update_not_needed", user_id=user_id)
+            self._metrics.updates.labels("not_needed").inc()
             return False
         started = time.perf_counter()
         item_ids = record.item_ids
@@ -128,7 +128,7 @@ class Folder:
                 continue
             state = part
             progress = UpdatedPreference(
-                record, state, record.preference, record.folded_version, self._writer
+                record, state, record.preference, record.preference_version, self._writer
             )
             record = await self._save(progress)
             if self._is_stopping():
@@ -137,8 +137,8 @@ class Folder:
         preference = await current_preference(state, write=write)
         await self._save(UpdatedPreference(record, state, preference, record.version, self._writer))
         seconds = time.perf_counter() - started
-        self._metrics.folds.labels("saved").inc()
-        self._metrics.fold_seconds.observe(seconds)
+        self._metrics.updates.labels("saved").inc()
+        self._metrics.update_seconds.observe(seconds)
         log.info(
             "preference_updated",
             user_id=user_id,
@@ -149,10 +149,10 @@ class Folder:
         )
         return True
 
-    async def _save(self, folded: UpdatedPreference) -> UserRecord:
+    async def _save(self, update: UpdatedPreference) -> UserRecord:
         """Save, and count the blocks that were not there before."""
-        saved = await self._store.save_preference(folded)
-        before, now = folded.record.state.blocks, folded.state.blocks
+        saved = await self._store.save_preference(update)
+        before, now = update.record.state.blocks, update.state.blocks
         pairs = zip(before, now, strict=False)
         num_kept = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         self._metrics.blocks_written.inc(len(now) - num_kept)

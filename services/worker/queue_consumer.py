@@ -38,7 +38,7 @@ class GaveUp(MsrError):
     """A subject failed too often; its deliveries become dead letters."""
 
 
-NOT_ITS_OWN_FAULT = (
+TRANSIENT_ERRORS = (
     TryLater,
     EngineUnavailable,
     EngineOverloaded,
@@ -52,7 +52,7 @@ NOT_ITS_OWN_FAULT = (
 Handle = Callable[[str, Sequence[Delivery]], Awaitable[None]]
 
 
-class Lane:
+class QueueConsumer:
     """Takes the work of one queue and has it handled, `num_at_once` subjects at a time."""
 
     def __init__(
@@ -73,7 +73,7 @@ class Lane:
         self._dead_letters = metrics.dead_letters
         self._postponed = {
             reason: metrics.postponed.labels(queue, reason.__name__)
-            for reason in (*NOT_ITS_OWN_FAULT, Exception)
+            for reason in (*TRANSIENT_ERRORS, Exception)
         }
         self._slots = asyncio.Semaphore(num_at_once)
         self._most_held = 2 * num_at_once
@@ -188,7 +188,7 @@ class Lane:
             except GaveUp as error:
                 await self._work_queue.dead_letter(taken, str(error))
                 self._dead_letters.inc()
-        except NOT_ITS_OWN_FAULT as error:
+        except TRANSIENT_ERRORS as error:
             self._note_postponed(error)
             # A first postponement is ordinary: another worker has the lease, or saved first.
             level = log.warning if num_tries else log.info

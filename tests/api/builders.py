@@ -20,7 +20,7 @@ from services.core.api_keys import Scope, issue
 from services.core.errors import EngineError
 from services.core.prompts import GenerationLimits, Messages
 from services.core.records import Interaction, Item, ItemId, UserId
-from services.core.recurrence import FoldedBlock, PreferenceState
+from services.core.recurrence import PreferenceState, WrittenBlock
 from services.core.scoring import AnswerLogprobs
 from services.engines.adapter_folders import AdapterFolders
 from services.engines.contract import EngineIdentity
@@ -196,7 +196,7 @@ async def put_catalogue(store: Store, item_ids: Sequence[str] = ITEM_IDS) -> Non
 async def put_user(
     store: Store, user_id: str, history: Sequence[str], *, preference: str = ""
 ) -> None:
-    """A user with this history, folded to `preference` unless that is empty."""
+    """A user with this history, updated to `preference` unless that is empty."""
     interactions = [
         Interaction(UserId(user_id), ItemId(item_id), 1000 * (k + 1), f"e{k}")
         for k, item_id in enumerate(history)
@@ -206,7 +206,7 @@ async def put_user(
     if preference and record is not None:
         ids = record.item_ids
         blocks = tuple(
-            FoldedBlock(ids[k : k + 3], f"{preference} {k // 3 + 1}")
+            WrittenBlock(ids[k : k + 3], f"{preference} {k // 3 + 1}")
             for k in range(0, len(ids) - len(ids) % 3, 3)
         )
         state = PreferenceState(blocks, ids[len(blocks) * 3 :])

@@ -12,14 +12,14 @@ async def test_a_whole_service_is_ready(store: Store) -> None:
     answer = await send(an_app(store), "GET", "/health/ready")
     assert answer.status_code == 200
     assert answer.json()["status"] == "ok"
-    assert set(answer.json()["parts"]) == {"redis", "engine", "artifacts", "adapters"}
+    assert set(answer.json()["components"]) == {"redis", "engine", "artifacts", "adapters"}
 
 
 async def test_without_its_engine_the_service_is_degraded_but_takes_requests(store: Store) -> None:
     engine = ScriptedEngine(failure=EngineUnavailable("gone"))
     answer = await send(an_app(store, engine), "GET", "/health/ready")
     assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
-    assert answer.json()["parts"]["engine"]["state"] == "degraded"
+    assert answer.json()["components"]["engine"]["state"] == "degraded"
 
 
 async def test_an_engine_heard_of_lately_is_not_asked_by_the_health_check(store: Store) -> None:
@@ -34,7 +34,7 @@ async def test_an_engine_that_does_not_answer_the_health_check_is_degraded(store
     engine = ScriptedEngine(stalled=[""])  # the health check's question names no item
     app = an_app(store, engine, engine_wait_seconds=0.05)
     answer = await send(app, "GET", "/health/ready")
-    assert "EngineTimeout" in answer.json()["parts"]["engine"]["detail"]
+    assert "EngineTimeout" in answer.json()["components"]["engine"]["detail"]
 
 
 async def test_metrics_count_requests_by_route_and_rankings_by_reason(store: Store) -> None:

@@ -16,7 +16,7 @@ async def test_a_preference_comes_with_its_blocks_tail_and_timeline(store: Store
     assert block["written_ms"] > 0
 
 
-async def test_a_user_never_folded_has_an_empty_preference(store: Store) -> None:
+async def test_a_user_never_updated_has_an_empty_preference(store: Store) -> None:
     await put_user(store, "u1", ["i1"])
     answer = (await send(an_app(store), "GET", "/users/u1/preference")).json()
     assert (answer["preference"], answer["preference_version"], answer["history_version"]) == (

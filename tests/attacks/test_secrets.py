@@ -49,7 +49,9 @@ async def test_no_secret_stands_in_a_log_an_answer_or_a_metric(tmp_path: Path):
                     for url in URLS
                 ]
                 answers.append(await http.get(f"/items/i?token={QUERY}"))
-                assert (await http.get("/health/ready")).json()["parts"]["redis"]["state"] == "ok"
+                assert (await http.get("/health/ready")).json()["components"]["redis"][
+                    "state"
+                ] == "ok"
                 metrics = await http.get("/metrics")
                 await redis.kill()
                 answers.append(await http.get("/items/i"))

@@ -63,16 +63,16 @@ async def test_the_default_cut_leaves_the_target_out_and_the_manifest_says_so(da
     assert all(row["item_ids"][-1] != HISTORIES[user][-1] for user, row in rows(data).items())
 
 
-async def test_for_the_paper_protocol_what_came_before_its_target_is_folded(data: str):
+async def test_for_the_paper_protocol_what_came_before_its_target_is_covered(data: str):
     await build_preferences.run(data, EchoEngine(), cut="popular")
 
     # u1, u3 and u4 train. The six of u3 are i0 to i4, which u1 took too, and then i8, as u4 did.
-    folded = {user: row["item_ids"] for user, row in rows(data, "preferences-popular").items()}
-    assert folded["u3"] == [f"i{n}" for n in range(8)]
-    assert folded["u1"] == ["i0", "i1", "i2", "i3"]
+    covered = {user: row["item_ids"] for user, row in rows(data, "preferences-popular").items()}
+    assert covered["u3"] == [f"i{n}" for n in range(8)]
+    assert covered["u1"] == ["i0", "i1", "i2", "i3"]
 
 
-async def test_for_serving_the_whole_history_is_folded_into_an_artifact_of_its_own(data: str):
+async def test_for_serving_the_whole_history_goes_into_an_artifact_of_its_own(data: str):
     await build_preferences.run(data, EchoEngine(), cut="none")
 
     assert not Artifact(data, "preferences").exists()
@@ -153,7 +153,7 @@ async def test_a_user_without_a_target_is_quarantined(data: str):
     assert "1 interaction" in reasons["u5"]
 
 
-async def test_an_item_without_a_summary_is_folded_by_its_title(data: str):
+async def test_an_item_without_a_summary_is_described_by_its_title(data: str):
     await summarize_images.run(data, EchoEngine(refuse="t1"))
     write_items(data, TITLES | {"i1": "T1"})
     await summarize_images.run(data, EchoEngine(refuse="T1"))

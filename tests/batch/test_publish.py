@@ -11,7 +11,7 @@ from services.core.records import ItemId, UserId
 from services.core.splits import Cut
 from services.state.user_store import Store
 from tests.artifact_builders import write_interactions, write_items
-from tests.builders import DigestEngine, an_interaction, folded_by_hand, the_user
+from tests.builders import DigestEngine, an_interaction, the_user, updated_by_hand
 from tests.worker.running import nothing_waits, work_to_the_end
 
 TITLES = {f"i{k}": f"title of i{k}" for k in range(1, 10)}
@@ -41,12 +41,12 @@ async def test_items_come_with_picture_and_summary_or_the_reason_why_not(store: 
     assert (items[ItemId("i9")].status, items[ItemId("i9")].reason) == ("failed", "not this one")
 
 
-async def test_histories_come_without_being_folded(store: Store, data: str):
+async def test_histories_come_without_being_updated(store: Store, data: str):
     counts = await publish.run(data, store)
 
     user = await the_user(store, "u1")
     assert list(user.item_ids) == HISTORIES["u1"]
-    assert (user.preference, user.folded_version, user.version) == ("", 0, 7)
+    assert (user.preference, user.preference_version, user.version) == ("", 0, 7)
     assert (counts["preferences"], counts["queued"]) == (0, 0)
     assert await nothing_waits(store)
 
@@ -60,7 +60,7 @@ async def test_whole_preferences_are_there_at_once(store: Store, data: str):
     row = Artifact(data, "preferences-whole").read().to_pylist()[0]
     assert user.preference == row["preference"]
     assert [entry.preference for entry in user.timeline] == row["block_preferences"]
-    assert (user.version, user.folded_version, counts["queued"]) == (7, 7, 0)
+    assert (user.version, user.preference_version, counts["queued"]) == (7, 7, 0)
 
 
 async def test_what_a_cut_preference_has_not_seen_is_queued(store: Store, data: str):
@@ -69,7 +69,7 @@ async def test_what_a_cut_preference_has_not_seen_is_queued(store: Store, data: 
     counts = await publish.run(data, store)
 
     user = await the_user(store, "u1")
-    assert (user.folded_version, user.version, counts["queued"]) == (6, 7, 2)
+    assert (user.preference_version, user.version, counts["queued"]) == (6, 7, 2)
     assert not await nothing_waits(store)
 
 
@@ -80,7 +80,7 @@ async def test_users_without_a_preference_are_not_queued(store: Store, data: str
 
     assert counts["queued"] == 1
     assert (await the_user(store, "u2")).item_ids == ("i8", "i9")
-    assert await store.request_fold(UserId("u2"))
+    assert await store.request_update(UserId("u2"))
 
 
 async def test_publishing_again_changes_nothing(store: Store, data: str):
@@ -124,7 +124,7 @@ async def test_interactions_and_texts_from_online_outlive_a_new_publication(
 
 async def test_texts_of_another_model_give_way_to_the_published_ones(store: Store, data: str):
     await publish.run(data, store)
-    await store.save_preference(folded_by_hand(await the_user(store, "u1")))
+    await store.save_preference(updated_by_hand(await the_user(store, "u1")))
     await build(data)
 
     await publish.run(data, store)
@@ -148,7 +148,7 @@ async def test_a_published_block_that_a_late_interaction_fell_into_is_not_used(
 
     user = await the_user(store, "u1")
     assert [block.elements for block in user.state.blocks] == [("i1", "i2", "i3")]
-    assert user.folded_version < user.version
+    assert user.preference_version < user.version
 
 
 async def test_a_missing_step_is_named(tmp_path: Path, store: Store):

@@ -19,7 +19,7 @@ from tests.worker.running import work_to_the_end
 HISTORY = a_history(some_ids(4))
 
 
-async def folded(store: Store, interactions: list) -> None:
+async def covered(store: Store, interactions: list) -> None:
     await put_items(store, some_ids(4))
     await store.ingest(interactions)
     await work_to_the_end(store, DigestEngine())
@@ -37,34 +37,34 @@ async def resave(store: Store, **changed: object) -> None:
     )
 
 
-async def test_a_history_that_is_folded_as_a_whole_is_right(store: Store):
-    await folded(store, HISTORY)
+async def test_a_history_that_is_covered_as_a_whole_is_right(store: Store):
+    await covered(store, HISTORY)
 
     assert await verdict_on(store) == Verdict()
 
 
 async def test_an_interaction_that_is_not_in_the_history_is_lost(store: Store):
-    await folded(store, [*HISTORY[:1], *HISTORY[2:]])
+    await covered(store, [*HISTORY[:1], *HISTORY[2:]])
 
     assert await verdict_on(store) == Verdict(lost=[HISTORY[1]], preferences_differ=["u1"])
 
 
-async def test_an_interaction_that_was_never_folded_is_lost(store: Store):
-    await folded(store, HISTORY)
+async def test_an_interaction_that_was_never_covered_is_lost(store: Store):
+    await covered(store, HISTORY)
     await resave(store, tail=())
 
     assert await verdict_on(store) == Verdict(lost=[HISTORY[3]], preferences_differ=["u1"])
 
 
-async def test_an_interaction_that_was_folded_twice_is_named(store: Store):
-    await folded(store, HISTORY)
+async def test_an_interaction_that_was_covered_twice_is_named(store: Store):
+    await covered(store, HISTORY)
     await resave(store, tail=("i4", "i4"))
 
     assert (await verdict_on(store)).applied_twice == [HISTORY[3]]
 
 
 async def test_a_user_whose_text_is_another_differs(store: Store):
-    await folded(store, HISTORY)
+    await covered(store, HISTORY)
     user = await the_user(store)
     await store.save_preference(
         UpdatedPreference(user, user.state, "other", user.version, user.writer)

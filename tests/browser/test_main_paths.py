@@ -109,8 +109,8 @@ def test_steps_adapters_and_health_are_told(watched: Watched) -> None:
     page.goto("/#/adapters")
     expect(page.locator(".adapter").filter(has_text="Active")).to_contain_text("chrono-uniform")
     page.goto("/#/health")
-    expect(page.locator(".part")).to_have_count(5)
-    expect(page.locator(".part .badge")).to_have_text(["Well"] * 5)
+    expect(page.locator(".component")).to_have_count(5)
+    expect(page.locator(".component .badge")).to_have_text(["Well"] * 5)
     expect(page.locator("dl.facts")).to_contain_text("Prompt: scoring")
 
 

@@ -69,7 +69,7 @@ def test_a_dead_model_is_told_and_rankings_are_cheap(browser: Browser, redis_url
         expect(page.locator(".place")).to_have_count(3)
         expect(page.locator("#notice")).to_contain_text("The model does not answer")
         page.goto("/#/health")
-        expect(page.locator(".part").filter(has_text="Model")).to_contain_text("Degraded")
+        expect(page.locator(".component").filter(has_text="Model")).to_contain_text("Degraded")
         assert watched.all_faults() == []
 
 

@@ -18,7 +18,7 @@ USERS = ("u1", "u2")
 
 @pytest.fixture
 async def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A data folder whose Redis has put aside the folds of two users."""
+    """A data folder whose Redis has put aside the updates of two users."""
     monkeypatch.delenv("REDIS_URL", raising=False)
     async with open_store(str(tmp_path), Settings()) as store:
         work_queue = WorkQueue(store, consumer="test")

@@ -1,4 +1,4 @@
-"""The recurrence: full blocks are folded, the tail waits, and arrival order does not matter."""
+"""The recurrence: full blocks are written, the tail waits, and arrival order does not matter."""
 
 from collections.abc import Sequence
 

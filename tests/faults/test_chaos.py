@@ -16,4 +16,4 @@ async def test_nothing_is_lost_or_applied_twice_while_everything_fails(tmp_path:
     assert outcome.verdict == Verdict()
     struck = ("kills", "redis_restarts", "api_kills", "network_cuts")
     assert [outcome.figures[each] for each in struck] == [3, 1, 1, 1]
-    assert outcome.figures["folds_given_up"] == 0
+    assert outcome.figures["updates_given_up"] == 0

@@ -1,4 +1,4 @@
-"""Clocks that step backwards, and interactions older than what was folded."""
+"""Clocks that step backwards, and interactions older than what the preference covers."""
 
 import asyncio
 import time
@@ -23,7 +23,7 @@ async def test_interactions_stamped_by_a_clock_that_stepped_back_take_their_plac
     assert (user.state, user.preference) == await offline(in_time)
 
 
-async def test_a_clock_of_redis_that_steps_back_delays_no_fold(store: Store):
+async def test_a_clock_of_redis_that_steps_back_delays_no_update(store: Store):
     """The stream then holds entries from the future; what is added stands after them."""
     future_id = f"{time.time_ns() // 1_000_000 + HOUR_MS}-0"
     events = keys.events(keys.partition_of("u1"))

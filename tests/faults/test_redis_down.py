@@ -96,7 +96,7 @@ async def test_health_and_metrics_tell_that_redis_is_away(app: FastAPI, redis: P
     assert await is_refused(app)
 
     async with a_client(app) as client:
-        assert (await client.get("/health/ready")).json()["parts"]["redis"]["state"] == "down"
+        assert (await client.get("/health/ready")).json()["components"]["redis"]["state"] == "down"
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while "msr_state_away 1.0" not in (await client.get("/metrics")).text:  # noqa: ASYNC110
+            while "msr_redis_unavailable 1.0" not in (await client.get("/metrics")).text:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)

@@ -48,12 +48,12 @@ def write_world(data: str, *, users: Sequence[str] | None = None) -> dict[str, l
 
 
 def write_preferences(
-    data: str, folded: Mapping[str, Sequence[str]], *, name: str = "preferences", **definition: str
+    data: str, covered: Mapping[str, Sequence[str]], *, name: str = "preferences", **definition: str
 ) -> None:
-    """A preferences artifact that says it folded these items; `definition` overrides fields."""
+    """A preferences artifact that says it covers these items; `definition` overrides fields."""
     rows = [
         {"user_id": user, "item_ids": list(items), "preference": f"Likes what {user} likes."}
-        for user, items in folded.items()
+        for user, items in covered.items()
     ]
     schema = pa.schema(
         [
@@ -67,7 +67,7 @@ def write_preferences(
         "variant": "recurrent",
         "prompt": PREFERENCE_FINGERPRINT,
         "block_size": BLOCK_SIZE,
-        "folded": {user: list(items) for user, items in folded.items()},
+        "covered": {user: list(items) for user, items in covered.items()},
         **definition,
     }
     inputs = {

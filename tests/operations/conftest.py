@@ -97,7 +97,7 @@ def service(
 
 
 def use(service: Service) -> None:
-    """Calls of every kind: taken in, folded, put, ranked, refused."""
+    """Calls of every kind: taken in, updated, put, ranked, refused."""
     asked = {"user_id": "new", "timeout_seconds": 60, "k": 5}
     headers = {"X-Request-Id": REQUEST_ID, "traceparent": TRACEPARENT}
     with (

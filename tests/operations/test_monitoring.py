@@ -40,9 +40,9 @@ def test_every_metric_and_label_that_is_asked_for_is_exposed(exposed: Exposed, q
     ("expression", "fault"),
     [
         ("sum(msr_no_such_total)", "msr_no_such_total is not exposed"),
-        ('msr_worker_folds_total{kind="x"}', "has no label kind"),
-        ('rate(msr_worker_folds_total{outcome="lost"}[5m])', "never has outcome='lost'"),
-        ("sum by (route) (msr_worker_folds_total)", r"label\(s\) \['route'\]"),
+        ('msr_worker_updates_total{kind="x"}', "has no label kind"),
+        ('rate(msr_worker_updates_total{outcome="lost"}[5m])', "never has outcome='lost'"),
+        ("sum by (route) (msr_worker_updates_total)", r"label\(s\) \['route'\]"),
     ],
 )
 def test_a_query_for_what_nobody_exposes_is_found(exposed: Exposed, expression: str, fault: str):
@@ -68,14 +68,14 @@ def test_a_worker_inside_the_api_is_seen_at_the_apis_metrics(
     with program(tmp_path / "log", environment, "serve", "--port", "0", "--data", demo_data) as url:
         text = httpx.get(f"{url}/metrics").text
 
-    assert 'msr_worker_folds_total{outcome="saved"}' in text
-    assert "msr_backlog_folds" in text
+    assert 'msr_worker_updates_total{outcome="saved"}' in text
+    assert "msr_backlog_updates" in text
 
 
 def test_what_was_done_is_counted(service: Service):
     texts = service.metrics()
 
-    assert 'msr_worker_folds_total{outcome="saved"} 1.0' in texts["msr-worker"]
+    assert 'msr_worker_updates_total{outcome="saved"} 1.0' in texts["msr-worker"]
     assert 'msr_worker_summaries_total{outcome="written"}' in texts["msr-worker"]
     assert re.search(r'msr_score_drift_index\{adapter="\w+"\} \d', texts["msr-api"])
     assert 'msr_candidate_scores_total{outcome="cached"} 0.0' not in texts["msr-api"]

@@ -26,22 +26,22 @@ def chain(service: Service, span: Received) -> list[str]:
 
 @pytest.mark.slow
 def test_a_trace_goes_from_the_caller_through_the_api_to_the_worker(service: Service):
-    fold = service.collector.wait_for("fold", **{"msr.request_ids": REQUEST_ID})
+    update = service.collector.wait_for("update", **{"msr.request_ids": REQUEST_ID})
     request = service.collector.wait_for("POST /interactions", **{"msr.request_id": REQUEST_ID})
 
-    assert fold.trace_id == request.trace_id == TRACE_ID
-    assert (request.parent, fold.parent) == (CALLER_SPAN, request.span_id)
-    assert (request.service, fold.service) == ("msr-api", "msr-worker")
+    assert update.trace_id == request.trace_id == TRACE_ID
+    assert (request.parent, update.parent) == (CALLER_SPAN, request.span_id)
+    assert (request.service, update.service) == ("msr-api", "msr-worker")
 
 
 @pytest.mark.slow
-def test_the_text_that_a_fold_asks_for_is_a_part_of_it(service: Service):
-    fold = service.collector.wait_for("fold", **{"msr.request_ids": REQUEST_ID})
+def test_the_text_that_an_update_asks_for_is_a_part_of_it(service: Service):
+    update = service.collector.wait_for("update", **{"msr.request_ids": REQUEST_ID})
     (written,) = [
         span for span in service.collector.spans(TRACE_ID) if span.name == "engine generate"
     ]
 
-    assert written.parent == fold.span_id
+    assert written.parent == update.span_id
     assert int(written.attributes["msr.prompt_tokens"]) > 10
 
 
@@ -94,16 +94,16 @@ async def test_an_error_is_told_by_its_kind_alone():
     assert "private" not in str(span)
 
 
-def test_a_fold_for_several_requests_is_linked_to_the_others():
+def test_an_update_for_several_requests_is_linked_to_the_others():
     with collecting() as collector:
         tracing.configure("test", endpoint=collector.url)
         others = [f"00-{TRACE_ID}-{number:016x}-01" for number in (1, 2)]
-        with tracing.span("fold", parent={"traceparent": others[1]}, linked=others[:1]):
+        with tracing.span("update", parent={"traceparent": others[1]}, linked=others[:1]):
             pass
         tracing.close()
-        fold = collector.wait_for("fold")
+        update = collector.wait_for("update")
 
-    assert (fold.parent, fold.links) == (f"{2:016x}", (f"{1:016x}",))
+    assert (update.parent, update.links) == (f"{2:016x}", (f"{1:016x}",))
 
 
 def test_a_collector_that_is_away_does_not_keep_a_program_from_ending():

@@ -8,13 +8,13 @@ from services.state.user_store import Store
 from services.state.work_queue import WorkQueue
 from tests.builders import (
     START_MS,
-    a_folded_user,
     a_history,
     an_interaction,
-    folded_by_hand,
+    an_updated_user,
     put_items,
     some_ids,
     the_user,
+    updated_by_hand,
 )
 
 
@@ -112,7 +112,7 @@ async def test_the_version_counts_accepted_interactions(store: Store):
     assert versions == [2, 2, 3]
 
 
-async def test_one_call_queues_one_fold_a_user_and_none_for_duplicates(store: Store):
+async def test_one_call_queues_one_update_a_user_and_none_for_duplicates(store: Store):
     work_queue = WorkQueue(store, consumer="test")
     await work_queue.create_groups()
     batch = a_history(["i1", "i2"]) + a_history(["i3"], user_id="u2")
@@ -145,7 +145,7 @@ async def test_ids_may_hold_what_keys_and_entries_use_themselves(store: Store):
 
 
 async def test_everything_of_a_user_expires_together(store: Store):
-    record = await a_folded_user(store, some_ids(4))
+    record = await an_updated_user(store, some_ids(4))
 
     names = [name(record.user_id) for name in (keys.user, keys.history, keys.preference)]
     lifetimes = [await store.connection.call("TTL", name) for name in names]
@@ -153,7 +153,7 @@ async def test_everything_of_a_user_expires_together(store: Store):
 
 
 async def test_a_user_who_expired_starts_anew(store: Store):
-    record = await a_folded_user(store, some_ids(4))
+    record = await an_updated_user(store, some_ids(4))
     await store.connection.call("DEL", keys.user(record.user_id))  # the first of its keys to go
 
     await store.ingest([an_interaction("i9")])
@@ -166,7 +166,7 @@ async def test_a_user_who_expired_starts_anew(store: Store):
 
 
 async def test_a_long_history_loses_whole_blocks_from_its_front(small_store: Store):
-    record = await a_folded_user(small_store, some_ids(10))
+    record = await an_updated_user(small_store, some_ids(10))
 
     assert record == await the_user(small_store)
     assert record.item_ids == tuple(some_ids(10)[6:])
@@ -177,7 +177,7 @@ async def test_a_long_history_loses_whole_blocks_from_its_front(small_store: Sto
 
 async def test_what_was_dropped_cannot_come_back(small_store: Store):
     history = a_history(some_ids(10))
-    before = await a_folded_user(small_store, some_ids(10))
+    before = await an_updated_user(small_store, some_ids(10))
 
     again = await small_store.ingest(history)
 
@@ -189,7 +189,7 @@ async def test_what_was_dropped_cannot_come_back(small_store: Store):
 async def test_late_interactions_are_refused_up_to_the_end_of_the_first_kept_block(
     small_store: Store,
 ):
-    await a_folded_user(small_store, some_ids(10))  # keeps those at 6, 7, 8 (fixed) and 9
+    await an_updated_user(small_store, some_ids(10))  # keeps those at 6, 7, 8 (fixed) and 9
     late = [
         an_interaction("i1", at=7, event_id="within the block"),
         an_interaction("i1", at=8, event_id="event-i9"),  # before event-i9-8, the block's last
@@ -206,11 +206,11 @@ async def test_blocks_stay_if_an_interaction_arrives_while_they_are_dropped(smal
     record = await the_user(small_store)
     await small_store.ingest([an_interaction("i11", at=-5)])
 
-    await small_store.save_preference(folded_by_hand(record))
+    await small_store.save_preference(updated_by_hand(record))
 
     now = await the_user(small_store)
     assert (len(now.history), now.num_dropped_blocks) == (11, 0)
-    assert now.folded_version < now.version
+    assert now.preference_version < now.version
 
 
 async def test_a_user_with_twice_the_cap_waiting_is_told_to_wait(small_store: Store):

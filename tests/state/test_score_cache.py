@@ -3,13 +3,13 @@
 from services.core.records import UserId
 from services.state import keys
 from services.state.user_store import Store
-from tests.builders import a_folded_user, folded_by_hand, some_ids, the_user
+from tests.builders import an_updated_user, some_ids, the_user, updated_by_hand
 
 USER = UserId("u1")
 
 
 async def test_margins_come_back_exactly(store: Store):
-    await a_folded_user(store, some_ids(3))
+    await an_updated_user(store, some_ids(3))
     margins = {"a": 0.1, "b": -1e-17, "c": 12345.678901234567}
 
     await store.save_scores(USER, margins)
@@ -18,10 +18,10 @@ async def test_margins_come_back_exactly(store: Store):
 
 
 async def test_a_new_preference_forgets_the_margins_of_the_old_one(store: Store):
-    await a_folded_user(store, some_ids(3))
+    await an_updated_user(store, some_ids(3))
     await store.save_scores(USER, {"a": 1.0})
 
-    await store.save_preference(folded_by_hand(await the_user(store), "changed"))
+    await store.save_preference(updated_by_hand(await the_user(store), "changed"))
 
     assert await store.load_scores(USER, ["a"]) == {}
 
@@ -33,7 +33,7 @@ async def test_nothing_is_remembered_of_a_user_without_history(store: Store):
 
 
 async def test_margins_expire_and_are_bounded(store: Store):
-    await a_folded_user(store, some_ids(3))
+    await an_updated_user(store, some_ids(3))
     await store.save_scores(USER, {"first": 1.0})
 
     await store.save_scores(USER, {f"k{n}": 0.0 for n in range(keys.SCORES_CAP)})

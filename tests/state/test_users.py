@@ -13,13 +13,13 @@ from services.state.records import UpdatedPreference
 from services.state.user_store import Store
 from services.state.work_queue import WorkQueue
 from tests.builders import (
-    a_folded_user,
     a_history,
     an_interaction,
-    folded_by_hand,
+    an_updated_user,
     put_items,
     some_ids,
     the_user,
+    updated_by_hand,
 )
 
 
@@ -28,10 +28,10 @@ async def test_nobody_knows_an_unknown_user(store: Store):
 
 
 async def test_a_saved_preference_is_read_back_as_it_was(store: Store):
-    saved = await a_folded_user(store, some_ids(7))
+    saved = await an_updated_user(store, some_ids(7))
 
     assert await the_user(store) == saved
-    assert (saved.preference, saved.folded_version, saved.version) == ("now", 7, 7)
+    assert (saved.preference, saved.preference_version, saved.version) == ("now", 7, 7)
     assert saved.state.tail == ("i7",)
     assert [block.preference for block in saved.state.blocks] == ["after 1", "after 2"]
 
@@ -40,30 +40,30 @@ async def test_only_the_first_of_two_saves_from_one_record_counts(store: Store):
     await put_items(store, some_ids(4))
     await store.ingest(a_history(some_ids(4)))
     record = await the_user(store)
-    await store.save_preference(folded_by_hand(record, "first"))
+    await store.save_preference(updated_by_hand(record, "first"))
 
     with pytest.raises(StateConflict, match="u1"):
-        await store.save_preference(folded_by_hand(record, "second"))
+        await store.save_preference(updated_by_hand(record, "second"))
 
     assert (await the_user(store)).preference == "first"
 
 
-async def test_interactions_that_arrive_during_a_fold_are_no_conflict(store: Store):
+async def test_interactions_that_arrive_during_an_update_are_no_conflict(store: Store):
     await put_items(store, some_ids(4))
     await store.ingest(a_history(some_ids(3)))
     record = await the_user(store)
     await store.ingest([an_interaction("i4", at=9)])
 
-    await store.save_preference(folded_by_hand(record))
+    await store.save_preference(updated_by_hand(record))
 
     now = await the_user(store)
-    assert (now.version, now.folded_version) == (4, 3)
+    assert (now.version, now.preference_version) == (4, 3)
 
 
 async def test_a_block_that_stands_keeps_the_time_it_was_written(store: Store):
-    record = await a_folded_user(store, some_ids(6))
+    record = await an_updated_user(store, some_ids(6))
     aged = replace(record, written_ms=(1, 2))
-    changed = folded_by_hand(aged)
+    changed = updated_by_hand(aged)
     last = replace(changed.state.blocks[1], preference="other")
     state = PreferenceState((changed.state.blocks[0], last))
 
@@ -74,15 +74,15 @@ async def test_a_block_that_stands_keeps_the_time_it_was_written(store: Store):
     assert saved.timeline[1].written_ms > 2
 
 
-async def test_a_fold_is_queued_on_request_if_there_is_something_to_fold(store: Store):
+async def test_an_update_is_queued_on_request_if_there_is_something_to_update(store: Store):
     await put_items(store, some_ids(3))
     await store.append_history(a_history(some_ids(3)))
 
-    behind = await store.request_fold(UserId("u1"))
-    await store.save_preference(folded_by_hand(await the_user(store)))
+    behind = await store.request_update(UserId("u1"))
+    await store.save_preference(updated_by_hand(await the_user(store)))
 
-    assert (behind, await store.request_fold(UserId("u1"))) == (True, False)
-    assert await store.request_fold(UserId("nobody")) is False
+    assert (behind, await store.request_update(UserId("u1"))) == (True, False)
+    assert await store.request_update(UserId("nobody")) is False
 
 
 async def test_a_forgotten_user_leaves_no_key_and_no_entry(store: Store):
@@ -91,7 +91,7 @@ async def test_a_forgotten_user_leaves_no_key_and_no_entry(store: Store):
     before = await store.connection.call("DBSIZE")
     await put_items(store, some_ids(3))
     items = await store.connection.call("DBSIZE") - before
-    await a_folded_user(store, some_ids(3))
+    await an_updated_user(store, some_ids(3))
     await store.save_scores(UserId("u1"), {"k": 1.0})
     await work_queue.acquire_lease(UserId("u1"), "token", seconds=60)
     taken = await work_queue.read("users", count=1, block_seconds=0.01)
@@ -121,17 +121,17 @@ async def test_forgetting_nobody_says_so(store: Store):
     assert await store.forget_user(UserId("nobody")) is False
 
 
-async def test_a_fold_that_ends_after_the_user_was_forgotten_brings_nothing_back(store: Store):
-    record = await a_folded_user(store, some_ids(3))
+async def test_an_update_that_ends_after_the_user_was_forgotten_brings_nothing_back(store: Store):
+    record = await an_updated_user(store, some_ids(3))
     await store.forget_user(UserId("u1"))
 
     with pytest.raises(StateConflict):
-        await store.save_preference(folded_by_hand(record))
+        await store.save_preference(updated_by_hand(record))
 
     assert await store.load_user(UserId("u1")) is None
 
 
-async def test_a_fold_of_the_forgotten_user_does_not_fit_the_one_who_came_after(store: Store):
+async def test_an_update_of_the_forgotten_user_does_not_fit_the_one_who_came_after(store: Store):
     await put_items(store, some_ids(3))
     await store.ingest(a_history(some_ids(3)))
     of_the_first = await the_user(store)
@@ -139,17 +139,17 @@ async def test_a_fold_of_the_forgotten_user_does_not_fit_the_one_who_came_after(
     await store.ingest([an_interaction("i1")])
 
     with pytest.raises(StateConflict):
-        await store.save_preference(folded_by_hand(of_the_first))
+        await store.save_preference(updated_by_hand(of_the_first))
 
     assert (await the_user(store)).preference == ""
 
 
 async def test_several_saves_at_once_report_conflicts_in_their_places(store: Store):
-    one = await a_folded_user(store, some_ids(3), "u1")
-    two = await a_folded_user(store, some_ids(3), "u2")
+    one = await an_updated_user(store, some_ids(3), "u1")
+    two = await an_updated_user(store, some_ids(3), "u2")
     stale = replace(two, revision=two.revision - 1)
 
-    saved = await store.save_preferences([folded_by_hand(r) for r in (stale, one)])
+    saved = await store.save_preferences([updated_by_hand(r) for r in (stale, one)])
 
     assert saved[0] is None
     assert saved[1] is not None
@@ -157,7 +157,7 @@ async def test_several_saves_at_once_report_conflicts_in_their_places(store: Sto
 
 
 async def test_a_long_text_in_any_script_survives(store: Store):
-    record = await a_folded_user(store, some_ids(3))
+    record = await an_updated_user(store, some_ids(3))
     text = 'Žluťoučký "kůň" 🐴\n' * 200
 
     await store.save_preference(UpdatedPreference(record, record.state, text, 3, "hand"))
@@ -166,7 +166,7 @@ async def test_a_long_text_in_any_script_survives(store: Store):
 
 
 async def test_all_that_is_held_of_a_user_is_exported(store: Store):
-    await a_folded_user(store, ["i1", "i2", "i3", "i4"])
+    await an_updated_user(store, ["i1", "i2", "i3", "i4"])
     await store.save_scores(UserId("u1"), {"key": 1.5})
     await store.ingest([an_interaction("i1", at=99)])
     held = await store.export_user(UserId("u1"))
@@ -175,16 +175,16 @@ async def test_all_that_is_held_of_a_user_is_exported(store: Store):
     assert (held["preference"], held["tail"], held["timeline"][0]["preference"]) == (
         "now", ["i4"], "after 1",
     )  # fmt: skip
-    assert (held["cached_margins"], held["waiting_folds"]) == ({"key": 1.5}, 2)
+    assert (held["cached_margins"], held["waiting_updates"]) == ({"key": 1.5}, 2)
     assert set(json.loads(json.dumps(held))) == set(held)
 
 
 async def test_a_request_named_like_a_user_is_nothing_held_of_that_user(store: Store):
     neighbor = next(f"n{k}" for k in range(1000) if partition_of(f"n{k}") == partition_of("u1"))
-    await a_folded_user(store, ["i1"])
+    await an_updated_user(store, ["i1"])
     await store.ingest([an_interaction("i1", user_id=neighbor)], origin="u1")
 
-    assert (await store.export_user(UserId("u1")))["waiting_folds"] == 1
+    assert (await store.export_user(UserId("u1")))["waiting_updates"] == 1
 
 
 async def test_of_an_unknown_user_nothing_is_exported(store: Store):
@@ -192,7 +192,7 @@ async def test_of_an_unknown_user_nothing_is_exported(store: Store):
         await store.export_user(UserId("nobody"))
 
 
-async def test_the_backlog_counts_folds_and_tells_how_long_the_oldest_waits(store: Store):
+async def test_the_backlog_counts_updates_and_tells_how_long_the_oldest_waits(store: Store):
     await put_items(store, ["i1"])
     assert (await store.load_backlog()).num_waiting == 0
     for at, user in enumerate(("u1", "u2", "u2")):

@@ -44,7 +44,7 @@ async def take_in(store: Store, request_id: str, **interaction: Any) -> None:
     assert answer.status_code == 202, answer.text
 
 
-async def test_the_log_of_a_fold_names_the_requests_whose_interactions_it_folded(
+async def test_the_log_of_an_update_names_the_requests_whose_interactions_it_covers(
     store: Store, logs: Logs
 ):
     await put_catalogue(store)
@@ -56,7 +56,7 @@ async def test_the_log_of_a_fold_names_the_requests_whose_interactions_it_folded
     assert told(logs, "preference_updated")["request_ids"] == ["from-a-browser", "from-an-app"]
 
 
-async def test_a_request_whose_interactions_an_earlier_fold_took_along_is_named_too(
+async def test_a_request_whose_interactions_an_earlier_update_took_along_is_named_too(
     store: Store, logs: Logs
 ):
     await put_items(store, ["i1"])
@@ -66,8 +66,8 @@ async def test_a_request_whose_interactions_an_earlier_fold_took_along_is_named_
     await work_to_the_end(store, DigestEngine())
 
     by_event = [(entry["event"], entry.get("request_ids", [])) for entry in logs]
-    folded = {event for event, named in by_event if named}
-    assert folded == {"preference_updated", "fold_not_needed"}
+    updated = {event for event, named in by_event if named}
+    assert updated == {"preference_updated", "update_not_needed"}
     named = [request_id for _, ids in by_event for request_id in ids]
     assert named == [f"request-{number}" for number in range(5)]
 
@@ -80,7 +80,7 @@ def test_of_many_requests_the_newest_are_named():
         assert request_context.current_request_id() == f"request-{MAX_REQUESTS + 2}"
 
 
-async def test_a_stream_record_of_an_older_version_is_folded_too(store: Store, logs: Logs):
+async def test_a_stream_record_of_an_older_version_is_handled_too(store: Store, logs: Logs):
     await put_items(store, ["i1"])
     await store.append_history([an_interaction("i1")])
     stream = keys.events(keys.partition_of("u1"))
@@ -88,7 +88,7 @@ async def test_a_stream_record_of_an_older_version_is_folded_too(store: Store, l
 
     await work_to_the_end(store, DigestEngine())
 
-    assert (await the_user(store)).folded_version == 1
+    assert (await the_user(store)).preference_version == 1
     assert "request_ids" not in told(logs, "preference_updated")
 
 
@@ -137,6 +137,6 @@ async def test_no_log_tells_a_prompt_a_history_or_a_preference(store: Store, log
 
     preference = (await the_user(store, UserId("u1"))).preference
     everything = json.dumps(logs, default=str)
-    assert told(logs, "fold_given_up")
+    assert told(logs, "update_given_up")
     for private in ("s3cret", preference, "title of", "looks i", '"i4"', "event-"):
         assert private not in everything, private

@@ -75,7 +75,7 @@ def test_the_offline_steps_write_on_vllm_what_they_write_locally(data: str, tmp_
 
 
 @pytest.mark.usefixtures("store")
-def test_an_interaction_is_folded_and_a_ranking_scored_by_vllm(
+def test_an_interaction_is_covered_and_a_ranking_scored_by_vllm(
     data: str, redis_url: str, model_server: str
 ):
     worker = ("worker", "--data", data, "--engine", "vllm", "--url", model_server)

@@ -17,10 +17,10 @@ from tests.builders import (
     a_history,
     an_interaction,
     an_item,
-    folded_by_hand,
     put_items,
     some_ids,
     the_user,
+    updated_by_hand,
 )
 from tests.worker.running import QUICK, nothing_waits, until
 
@@ -50,27 +50,27 @@ async def worker(store: Store) -> Counting:
     return Counting(store)
 
 
-async def test_a_fold_counts_its_blocks_its_texts_and_its_time(store: Store, worker: Counting):
+async def test_an_update_counts_its_blocks_its_texts_and_its_time(store: Store, worker: Counting):
     await store.ingest(a_history(some_ids(7)))
     await worker.work(DigestEngine())
 
-    assert worker.count("folds_total", outcome="saved") == 1
+    assert worker.count("updates_total", outcome="saved") == 1
     assert worker.count("blocks_written_total") == 2
     assert worker.count("preference_seconds_count") == 3  # and the unfinished block's
-    assert worker.count("fold_seconds_count") == 1
-    assert worker.count("fold_latency_seconds_count") == 1
+    assert worker.count("update_seconds_count") == 1
+    assert worker.count("update_latency_seconds_count") == 1
     assert worker.count("rebuilds_total") == 0
 
 
-async def test_the_latency_of_a_fold_begins_when_the_interaction_arrived(
+async def test_the_latency_of_an_update_begins_when_the_interaction_arrived(
     store: Store, worker: Counting
 ):
     await store.ingest([an_interaction()])
     await asyncio.sleep(0.3)
     await worker.work(DigestEngine())
 
-    assert worker.count("fold_latency_seconds_sum") >= 0.29
-    assert worker.count("fold_seconds_sum") < worker.count("fold_latency_seconds_sum")
+    assert worker.count("update_latency_seconds_sum") >= 0.29
+    assert worker.count("update_seconds_sum") < worker.count("update_latency_seconds_sum")
 
 
 async def test_a_late_interaction_counts_as_a_rebuild(store: Store, worker: Counting):
@@ -85,12 +85,12 @@ async def test_a_late_interaction_counts_as_a_rebuild(store: Store, worker: Coun
 
 async def test_a_delivery_that_brings_nothing_new_is_a_duplicate(store: Store, worker: Counting):
     await store.ingest([an_interaction()])
-    await store.save_preference(folded_by_hand(await the_user(store)))
+    await store.save_preference(updated_by_hand(await the_user(store)))
     await worker.work(DigestEngine())
 
     assert worker.count("duplicates_total") == 1
-    assert worker.count("folds_total", outcome="not_needed") == 1
-    assert worker.count("fold_latency_seconds_count") == 0
+    assert worker.count("updates_total", outcome="not_needed") == 1
+    assert worker.count("update_latency_seconds_count") == 0
 
 
 async def test_retries_and_the_dead_letter_at_their_end_are_counted(store: Store, worker: Counting):
@@ -113,13 +113,13 @@ async def test_an_engine_that_is_late_is_the_reason_of_a_retry(store: Store, wor
     assert worker.count("postponed_total", queue="users", reason="EngineTimeout") >= 1
 
 
-async def test_a_fold_that_lost_to_another_save_is_a_conflict(store: Store, worker: Counting):
+async def test_an_update_that_lost_to_another_save_is_a_conflict(store: Store, worker: Counting):
     engine = DigestEngine(gate=asyncio.Event())
     await store.ingest(a_history(some_ids(2)))
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(worker.work(engine))
         await engine.asked.wait()
-        await store.save_preference(folded_by_hand(await the_user(store)))
+        await store.save_preference(updated_by_hand(await the_user(store)))
         await store.ingest([an_interaction("i3", at=9)])
         engine.gate.set()
 
@@ -160,7 +160,7 @@ async def test_a_worker_tells_its_metrics_and_that_it_lives():
         ]
 
     assert (live.status_code, live.json(), other.status_code) == (200, {"status": "ok"}, 404)
-    assert 'msr_worker_folds_total{outcome="saved"} 0.0' in metrics.text
+    assert 'msr_worker_updates_total{outcome="saved"} 0.0' in metrics.text
     assert "server" not in metrics.headers
 
 

@@ -8,10 +8,10 @@ from services.state.user_store import Store
 from services.worker.limits import WorkerLimits
 from tests.builders import (
     DigestEngine,
-    a_folded_user,
     a_history,
     an_interaction,
     an_item,
+    an_updated_user,
     offline,
     put_items,
     some_ids,
@@ -20,7 +20,7 @@ from tests.builders import (
 from tests.worker.running import until, work_to_the_end, working
 
 
-async def folded(store: Store, *batches: list, engine: DigestEngine | None = None) -> None:
+async def updated(store: Store, *batches: list, engine: DigestEngine | None = None) -> None:
     for batch in batches:
         await store.ingest(batch)
         await work_to_the_end(store, engine or DigestEngine())
@@ -29,18 +29,18 @@ async def folded(store: Store, *batches: list, engine: DigestEngine | None = Non
 async def test_an_interaction_becomes_a_preference(store: Store):
     await put_items(store, ["i1"])
 
-    await folded(store, [an_interaction("i1")])
+    await updated(store, [an_interaction("i1")])
 
     user = await the_user(store)
     assert (user.state, user.preference) == await offline(["i1"])
-    assert user.folded_version == user.version == 1
+    assert user.preference_version == user.version == 1
 
 
-async def test_folding_again_and_again_ends_like_folding_once(store: Store):
+async def test_updating_again_and_again_ends_like_updating_once(store: Store):
     await put_items(store, some_ids(8))
     history = a_history(some_ids(8))
 
-    await folded(store, *([one] for one in history))
+    await updated(store, *([one] for one in history))
 
     user = await the_user(store)
     assert (user.state, user.preference) == await offline(some_ids(8))
@@ -50,17 +50,17 @@ async def test_a_late_interaction_rewrites_its_block_and_those_after_it(store: S
     await put_items(store, some_ids(9))
     history = a_history(some_ids(9))
     engine = DigestEngine()
-    await folded(store, history[:4] + history[5:], engine=engine)
+    await updated(store, history[:4] + history[5:], engine=engine)
     num_before = len(engine.prompts)
 
-    await folded(store, [history[4]], engine=engine)
+    await updated(store, [history[4]], engine=engine)
 
     user = await the_user(store)
     assert (user.state, user.preference) == await offline(some_ids(9))
     assert len(engine.prompts) - num_before == 2  # blocks two and three; block one stands
 
 
-async def test_a_burst_becomes_one_fold(store: Store):
+async def test_a_burst_becomes_one_update(store: Store):
     await put_items(store, some_ids(3))
     for interaction in a_history(some_ids(3)):
         await store.ingest([interaction])
@@ -72,7 +72,7 @@ async def test_a_burst_becomes_one_fold(store: Store):
     assert (await the_user(store)).preference == (await offline(some_ids(3)))[1]
 
 
-async def test_what_arrives_during_a_fold_is_folded_by_the_next(store: Store):
+async def test_what_arrives_during_an_update_is_covered_by_the_next(store: Store):
     await put_items(store, some_ids(2))
     first, second = a_history(some_ids(2))
     engine = DigestEngine(gate=asyncio.Event())
@@ -89,10 +89,10 @@ async def test_what_arrives_during_a_fold_is_folded_by_the_next(store: Store):
 
 async def is_current(store: Store) -> bool:
     user = await the_user(store)
-    return user.folded_version == user.version
+    return user.preference_version == user.version
 
 
-async def test_users_are_folded_side_by_side(store: Store):
+async def test_users_are_updated_side_by_side(store: Store):
     await put_items(store, ["i1"])
     await store.ingest([an_interaction(user_id=f"u{k}") for k in range(20)])
     engine = DigestEngine(gate=asyncio.Event())
@@ -102,7 +102,7 @@ async def test_users_are_folded_side_by_side(store: Store):
         engine.gate.set()
 
 
-async def test_no_more_users_than_allowed_are_folded_at_once(store: Store):
+async def test_no_more_users_than_allowed_are_updated_at_once(store: Store):
     await put_items(store, ["i1"])
     await store.ingest([an_interaction(user_id=f"u{k}") for k in range(20)])
     engine = CountingEngine(3)
@@ -132,7 +132,7 @@ class CountingEngine(DigestEngine):
         return await super().generate(messages, limits)
 
 
-async def test_a_user_forgotten_during_the_fold_stays_forgotten(store: Store):
+async def test_a_user_forgotten_during_the_update_stays_forgotten(store: Store):
     await put_items(store, ["i1"])
     await store.ingest([an_interaction("i1")])
     engine = DigestEngine(gate=asyncio.Event())
@@ -154,9 +154,9 @@ async def forget(store: Store) -> int:
 async def test_texts_of_another_model_are_written_again(store: Store):
     await put_items(store, some_ids(5))
     history = a_history(some_ids(5))
-    await folded(store, history[:4], engine=DigestEngine(model="old"))
+    await updated(store, history[:4], engine=DigestEngine(model="old"))
 
-    await folded(store, history[4:], engine=DigestEngine(model="new"))
+    await updated(store, history[4:], engine=DigestEngine(model="new"))
 
     user = await the_user(store)
     assert (user.state, user.preference) == await offline(some_ids(5), model="new")
@@ -184,11 +184,11 @@ async def test_a_user_of_deleted_items_alone_has_no_preference_and_holds_up_nobo
     assert (await the_user(store)).preference == ""
 
 
-async def test_an_item_that_waits_for_its_summary_gets_it_before_the_fold(store: Store):
+async def test_an_item_that_waits_for_its_summary_gets_it_before_the_update(store: Store):
     await store.put_item(an_item("i1"), summary=None)
     engine = DigestEngine()
 
-    await folded(store, [an_interaction("i1")], engine=engine)
+    await updated(store, [an_interaction("i1")], engine=engine)
 
     written = (await store.load_items([ItemId("i1")]))[ItemId("i1")].summary
     assert written
@@ -196,11 +196,11 @@ async def test_an_item_that_waits_for_its_summary_gets_it_before_the_fold(store:
     assert (await the_user(store)).preference == expected[1]
 
 
-async def test_an_item_without_summary_is_folded_by_its_title_as_offline(store: Store):
+async def test_an_item_without_summary_is_described_by_its_title_as_offline(store: Store):
     await store.put_item(an_item("i1"), summary=None)
     refusing = DigestEngine(failing={"Describe this item": EngineRefused("not this picture")})
 
-    await folded(store, [an_interaction("i1")], engine=refusing)
+    await updated(store, [an_interaction("i1")], engine=refusing)
 
     item = (await store.load_items([ItemId("i1")]))[ItemId("i1")]
     assert (item.status, item.reason) == ("failed", "EngineRefused: not this picture")
@@ -208,12 +208,12 @@ async def test_an_item_without_summary_is_folded_by_its_title_as_offline(store: 
     assert (await the_user(store)).preference == expected[1]
 
 
-async def test_a_capped_history_is_folded_as_if_nothing_were_missing(redis_url: str, store: Store):
+async def test_a_capped_history_is_updated_as_if_nothing_were_missing(redis_url: str, store: Store):
     small = await Store.open(redis_url, history_cap=6)
     await put_items(small, some_ids(20))
     history = a_history(some_ids(20))
     for start in range(0, 20, 4):
-        await folded(small, history[start : start + 4])
+        await updated(small, history[start : start + 4])
 
     user = await the_user(small)
     state, preference = await offline(some_ids(20))
@@ -239,18 +239,21 @@ async def test_a_capped_history_that_is_saved_on_the_way_is_cut_only_at_the_end(
     await small.close()
 
 
-async def test_a_long_fold_is_saved_on_the_way_and_taken_up_from_there(store: Store):
+async def test_a_long_update_is_saved_on_the_way_and_taken_up_from_there(store: Store):
     await put_items(store, some_ids(30))
     await store.ingest(a_history(some_ids(30)))
     failing = DigestEngine(failing={"title of i20": EngineRefused("stuck")})
     await work_to_the_end(store, failing, num_tries=1, blocks_between_saves=2)
-    assert [len((await the_user(store)).state.blocks), (await the_user(store)).folded_version] == [
+    assert [
+        len((await the_user(store)).state.blocks),
+        (await the_user(store)).preference_version,
+    ] == [
         6,
         0,
     ]
 
     engine = DigestEngine()
-    await store.request_fold(UserId("u1"))
+    await store.request_update(UserId("u1"))
     await work_to_the_end(store, engine)
 
     assert len(engine.prompts) == 4
@@ -259,7 +262,7 @@ async def test_a_long_fold_is_saved_on_the_way_and_taken_up_from_there(store: St
 
 
 async def test_a_user_who_is_up_to_date_costs_no_prompt(store: Store):
-    await a_folded_user(store, some_ids(3))
+    await an_updated_user(store, some_ids(3))
     engine = DigestEngine()
 
     await work_to_the_end(store, engine)

@@ -18,11 +18,11 @@ from tests.builders import (
     DigestEngine,
     a_history,
     an_interaction,
-    folded_by_hand,
     offline,
     put_items,
     some_ids,
     the_user,
+    updated_by_hand,
 )
 from tests.worker.running import QUICK, nothing_waits, until, work_to_the_end, working
 
@@ -46,7 +46,7 @@ async def test_a_user_who_always_fails_becomes_a_dead_letter_and_blocks_nobody(s
     assert (await the_user(store, "u2")).preference == (await offline(["i1"]))[1]
 
 
-async def test_a_dead_lettered_user_is_folded_with_the_next_interaction(store: Store):
+async def test_a_dead_lettered_user_is_updated_with_the_next_interaction(store: Store):
     await store.ingest([an_interaction("poison")])
     engine = DigestEngine(failing={"title of poison": ValueError("no")})
     await work_to_the_end(store, engine, num_tries=2)
@@ -103,7 +103,7 @@ async def test_a_worker_killed_between_save_and_acknowledgement_changes_nothing(
     await killed.create_groups()
     await store.ingest(a_history(some_ids(4)))
     await killed.read("users", count=9, block_seconds=0.01)
-    saved = await store.save_preference(folded_by_hand(await the_user(store)))
+    saved = await store.save_preference(updated_by_hand(await the_user(store)))
     engine = DigestEngine()
 
     await work_to_the_end(store, engine)
@@ -126,7 +126,7 @@ async def test_work_that_was_taken_up_too_often_is_put_aside(store: Store):
     assert "taken up 5 times" in letter.reason
 
 
-async def test_a_long_fold_stays_with_its_worker(store: Store):
+async def test_a_long_update_stays_with_its_worker(store: Store):
     await store.ingest([an_interaction("i1")])
     engine = DigestEngine(gate=asyncio.Event())
 
@@ -164,13 +164,13 @@ async def test_two_workers_end_like_one(store: Store):
     assert (user.state, user.preference) == await offline(some_ids(6))
 
 
-async def test_a_fold_that_lost_to_another_save_is_done_again(store: Store):
+async def test_an_update_that_lost_to_another_save_is_done_again(store: Store):
     await store.ingest(a_history(some_ids(2)))
     engine = DigestEngine(gate=asyncio.Event())
 
     async with working(store, engine):
         await engine.asked.wait()
-        behind = folded_by_hand(await the_user(store))
+        behind = updated_by_hand(await the_user(store))
         await store.save_preference(behind)
         await store.ingest([an_interaction("i3", at=9)])
         engine.gate.set()

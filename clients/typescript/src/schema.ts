@@ -43,8 +43,8 @@ export interface paths {
          *
          *     A request that does not fit the schema is refused as a whole. Otherwise every interaction has
          *     its own fate: accepted, a duplicate, or rejected with a reason. Sending a request again is
-         *     harmless if its interactions carry their timestamp or an event id. While too many wait to be
-         *     folded the whole request is refused with 429: send it again later.
+         *     harmless if its interactions carry their timestamp or an event id. While too many
+         *     preference updates wait, the whole request is refused with 429: send it again later.
          */
         post: operations["take_in_interactions_post"];
         delete?: never;
@@ -392,7 +392,7 @@ export interface paths {
         };
         /**
          * Should requests be sent here
-         * @description The state of each part. Without Redis nothing can be answered (503); without the model
+         * @description The state of each component. Without Redis nothing can be answered (503); without the model
          *     rankings are degraded but answered, so the status stays 200. Newly published artifacts that are
          *     refused degrade nothing: those before them keep serving.
          */
@@ -434,7 +434,7 @@ export interface paths {
         };
         /**
          * How far the work is
-         * @description The offline steps, by what lies in the data folder, and the folds that wait.
+         * @description The offline steps, by what lies in the data folder, and the updates that wait.
          */
         get: operations["progress_progress_get"];
         put?: never;
@@ -642,6 +642,19 @@ export interface components {
             share: number;
         };
         /**
+         * ComponentHealth
+         * @description State of one thing that the service stands on.
+         */
+        ComponentHealth: {
+            /**
+             * State
+             * @enum {string}
+             */
+            state: "ok" | "degraded" | "down";
+            /** Detail */
+            detail: string;
+        };
+        /**
          * CoverWidth
          * @description Pixels: in a list, on a card, and on a card of a dense screen.
          * @enum {integer}
@@ -683,22 +696,20 @@ export interface components {
             arms: components["schemas"]["ArmView"][];
         };
         /**
-         * FoldsView
-         * @description Interactions on their way into preferences.
+         * Feature
+         * @description What one feature said of an item, and what that counted.
          */
-        FoldsView: {
-            /** Num Waiting */
-            num_waiting: number;
+        Feature: {
             /**
-             * Lag Seconds
-             * @description How long the oldest has been waiting.
+             * Value
+             * @description The feature as it came, on a scale of its own.
              */
-            lag_seconds: number;
+            value: number;
             /**
-             * Num Dead
-             * @description Given up after too many failures.
+             * Contribution
+             * @description What it adds to the log-odds of `score`; null if it did not place the item.
              */
-            num_dead: number;
+            contribution: number | null;
         };
         /**
          * HistoryEntry
@@ -945,35 +956,6 @@ export interface components {
             status?: "ok";
         };
         /**
-         * Part
-         * @description What one feature said of an item, and what that counted.
-         */
-        Part: {
-            /**
-             * Value
-             * @description The feature as it came, on a scale of its own.
-             */
-            value: number;
-            /**
-             * Contribution
-             * @description What it adds to the log-odds of `score`; null if it did not place the item.
-             */
-            contribution: number | null;
-        };
-        /**
-         * PartHealth
-         * @description State of one thing that the service stands on.
-         */
-        PartHealth: {
-            /**
-             * State
-             * @enum {string}
-             */
-            state: "ok" | "degraded" | "down";
-            /** Detail */
-            detail: string;
-        };
-        /**
          * PersonaView
          * @description A user who is worth a look, and why.
          */
@@ -1021,7 +1003,7 @@ export interface components {
         };
         /**
          * PreferenceBlock
-         * @description One folded block of the history and the preference written after it.
+         * @description One full block of the history and the preference written after it.
          */
         PreferenceBlock: {
             /**
@@ -1070,7 +1052,7 @@ export interface components {
             user_id: string;
             /**
              * Preference
-             * @description "" while nothing has been folded.
+             * @description "" before the first update.
              */
             preference: string;
             /** History Version */
@@ -1079,7 +1061,7 @@ export interface components {
             preference_version: number;
             /**
              * Num Blocks
-             * @description Full blocks folded so far.
+             * @description Full blocks covered so far.
              */
             num_blocks: number;
             /**
@@ -1089,7 +1071,7 @@ export interface components {
             tail: string[];
             /**
              * Timeline
-             * @description Folded blocks, oldest first; of a very long history the latest ones.
+             * @description Full blocks, oldest first; of a very long history the latest ones.
              */
             timeline: components["schemas"]["PreferenceBlock"][];
         };
@@ -1097,11 +1079,6 @@ export interface components {
          * ProgressResponse
          * @description How far the work on catalogue and users is, offline and online.
          * @example {
-         *       "folds": {
-         *         "lag_seconds": 0,
-         *         "num_dead": 0,
-         *         "num_waiting": 0
-         *       },
          *       "steps": [
          *         {
          *           "artifact": "summaries",
@@ -1120,7 +1097,12 @@ export interface components {
          *           ],
          *           "state": "done"
          *         }
-         *       ]
+         *       ],
+         *       "updates": {
+         *         "lag_seconds": 0,
+         *         "num_dead": 0,
+         *         "num_waiting": 0
+         *       }
          *     }
          */
         ProgressResponse: {
@@ -1129,7 +1111,7 @@ export interface components {
              * @description In the order of the data flow.
              */
             steps: components["schemas"]["StepView"][];
-            folds: components["schemas"]["FoldsView"];
+            updates: components["schemas"]["UpdatesView"];
         };
         /**
          * QuarantinedView
@@ -1143,9 +1125,9 @@ export interface components {
         };
         /**
          * Readiness
-         * @description Whether requests should be sent here, and the state of each part.
+         * @description Whether requests should be sent here, and the state of each component.
          * @example {
-         *       "parts": {
+         *       "components": {
          *         "adapters": {
          *           "detail": "spring is active",
          *           "state": "ok"
@@ -1172,9 +1154,9 @@ export interface components {
              * @enum {string}
              */
             status: "ok" | "degraded" | "down";
-            /** Parts */
-            parts: {
-                [key: string]: components["schemas"]["PartHealth"];
+            /** Components */
+            components: {
+                [key: string]: components["schemas"]["ComponentHealth"];
             };
         };
         /**
@@ -1231,7 +1213,7 @@ export interface components {
             priority?: "interactive" | "background";
             /**
              * At Least Version
-             * @description Read your writes: a version that `POST /interactions` returned for this user. The answer waits, for half of the time to the deadline, until the preference covers it; `older_than_asked` says if it does not.
+             * @description Read your writes: a version that `POST /interactions` returned for this user. The answer waits, for half of the time to the deadline, until the preference covers it; `preference_behind` says if it does not.
              */
             at_least_version?: number | null;
         };
@@ -1247,8 +1229,7 @@ export interface components {
          *       "history_version": 7,
          *       "items": [
          *         {
-         *           "item_id": "i7",
-         *           "parts": {
+         *           "features": {
          *             "intercept": {
          *               "contribution": -1.08,
          *               "value": 1
@@ -1282,6 +1263,7 @@ export interface components {
          *               "value": 2.94
          *             }
          *           },
+         *           "item_id": "i7",
          *           "probability": 0.77,
          *           "rank": 1,
          *           "score": 0.9,
@@ -1293,7 +1275,7 @@ export interface components {
          *       "num_cached": 12,
          *       "num_candidates": 20,
          *       "num_scored": 20,
-         *       "older_than_asked": false,
+         *       "preference_behind": false,
          *       "preference_version": 7,
          *       "rejected": [],
          *       "timings": {
@@ -1330,14 +1312,14 @@ export interface components {
             history_version: number;
             /**
              * Preference Version
-             * @description Interactions that the preference used here covers; behind `history_version` while the worker folds.
+             * @description Interactions that the preference used here covers; behind `history_version` while an update is under way.
              */
             preference_version: number;
             /**
-             * Older Than Asked
+             * Preference Behind
              * @description True if the preference does not cover `at_least_version` of the request.
              */
-            older_than_asked: boolean;
+            preference_behind: boolean;
             /**
              * Adapter
              * @description The adapter that the model scores by for this user; null in mode `cheap`.
@@ -1417,11 +1399,11 @@ export interface components {
              */
             source: "sequential" | "neighbors" | "trending" | "titles" | "caller" | "new";
             /**
-             * Parts
+             * Features
              * @description Each feature by name: those of the cheap rankers, `margin` (log-odds of Yes over No) if the model scored the item, and `intercept`. Contributions add up to the log-odds of `score`.
              */
-            parts: {
-                [key: string]: components["schemas"]["Part"];
+            features: {
+                [key: string]: components["schemas"]["Feature"];
             };
         };
         /**
@@ -1548,6 +1530,24 @@ export interface components {
             total_seconds: number;
         };
         /**
+         * UpdatesView
+         * @description Interactions on their way into preferences.
+         */
+        UpdatesView: {
+            /** Num Waiting */
+            num_waiting: number;
+            /**
+             * Lag Seconds
+             * @description How long the oldest has been waiting.
+             */
+            lag_seconds: number;
+            /**
+             * Num Dead
+             * @description Given up after too many failures.
+             */
+            num_dead: number;
+        };
+        /**
          * UserEntry
          * @description A user in a list.
          */
@@ -1556,7 +1556,7 @@ export interface components {
             user_id: string;
             /**
              * Preference
-             * @description "" while nothing has been folded.
+             * @description "" before the first update.
              */
             preference: string;
             /** History Version */

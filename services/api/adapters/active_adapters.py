@@ -139,7 +139,7 @@ class LiveAdapters:
     # --- requests --------------------------------------------------------------------------------
 
     @contextmanager
-    def held_for(self, user_id: UserId) -> Iterator[Assigned]:
+    def lease_for_user(self, user_id: UserId) -> Iterator[Assigned]:
         """Who scores for this user; it stays loaded while it is held."""
         serving = self.current
         experiment = serving.choice.experiment
@@ -154,7 +154,7 @@ class LiveAdapters:
             yield Assigned(arm.adapter.name, scorer, experiment.name, arm.name)
 
     @contextmanager
-    def held_as_shadow(self) -> Iterator[Assigned | None]:
+    def lease_shadow(self) -> Iterator[Assigned | None]:
         """Who scores along; None if nobody does."""
         serving = self.current
         if serving.choice.shadow is None:
@@ -295,11 +295,11 @@ class LiveAdapters:
                 self.problem = ""
                 await self._retire()
             except StateUnavailable as error:
-                log.debug("adapters_not_looked_for", error=str(error))
+                log.debug("adapter_choice_unread", error=str(error))
             except Exception as error:  # whatever it is, what serves goes on, and it is told
                 problem = _told_problem(error)
                 if problem != self.problem:
-                    log.exception("adapters_not_followed")
+                    log.exception("adapter_sync_failed")
                 self.problem = problem
 
     async def _get_ready(

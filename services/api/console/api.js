@@ -73,7 +73,7 @@ export async function health() {
     const response = await fetch("/health/ready");
     return await response.json();
   } catch {
-    return { status: "unreachable", parts: {} };
+    return { status: "unreachable", components: {} };
   }
 }
 

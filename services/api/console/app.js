@@ -143,7 +143,7 @@ async function lookAtHealth() {
   const found = await health();
   let text = TOLD[found.status] ?? "";
   if (found.status === "degraded") {
-    text = found.parts.engine?.state === "ok" ? "" : TOLD.engine;
+    text = found.components.engine?.state === "ok" ? "" : TOLD.engine;
   }
   const shown = notice.textContent;
   if (text !== shown) fill(notice, text && el("p", {}, text));

@@ -1,4 +1,4 @@
-// Health: the parts that the service stands on, and what runs here.
+// Health: the components that the service stands on, and what runs here.
 
 import { get, health } from "./api.js";
 import { el, fill } from "./dom.js";
@@ -12,12 +12,12 @@ const FACTS = {
 };
 
 export function healthView(place, signal) {
-  const parts = el("ul", { class: "parts" });
+  const components = el("ul", { class: "components" });
   const facts = el("dl", { class: "facts" });
   fill(
     place,
     el("div", { class: "head" }, el("h1", {}, "Health")),
-    parts,
+    components,
     el("h2", {}, "What runs here"),
     facts,
   );
@@ -28,10 +28,10 @@ export function healthView(place, signal) {
       const told = await health();
       if (signal.aborted) return;
       fill(
-        parts,
-        part("Service", told.status, ""),
-        Object.entries(told.parts).map(([name, { state, detail }]) =>
-          part(NAMES[name] ?? name, state, detail),
+        components,
+        component("Service", told.status, ""),
+        Object.entries(told.components).map(([name, { state, detail }]) =>
+          component(NAMES[name] ?? name, state, detail),
         ),
       );
       await version().catch(() => fill(facts));
@@ -49,10 +49,10 @@ export function healthView(place, signal) {
   }
 }
 
-function part(name, state, detail) {
+function component(name, state, detail) {
   return el(
     "li",
-    { class: "card part" },
+    { class: "card component" },
     el("h2", {}, name),
     el("p", { class: `badge ${state}` }, STATES[state] ?? state),
     detail && el("p", { class: "hint" }, detail),

@@ -177,7 +177,7 @@ function card(place, item, { pending, moved: places, open, onTake, scale }) {
         { open },
         el("summary", {}, "Why"),
         el("p", { class: "hint" }, `Found: ${SOURCES[place.source]}. Placed by ${place.scored_by}.`),
-        parts(place.parts),
+        features(place.features),
       ),
     ),
   );
@@ -218,22 +218,22 @@ function probability(place, pending, scale) {
 }
 
 /** Each contribution to the log-odds, left of the middle if it counts against the item. */
-function parts(told) {
-  const counted = Object.entries(told).filter(([, part]) => part.contribution !== null);
-  const largest = Math.max(...counted.map(([, part]) => Math.abs(part.contribution)), 1);
+function features(told) {
+  const counted = Object.entries(told).filter(([, feature]) => feature.contribution !== null);
+  const largest = Math.max(...counted.map(([, feature]) => Math.abs(feature.contribution)), 1);
   return el(
     "table",
-    { class: "parts-of-score" },
-    el("caption", { class: "unseen" }, "What each part adds to the log-odds of the score"),
-    counted.map(([name, part]) => {
-      const bar = el("span", { class: `fill ${part.contribution < 0 ? "against" : "for"}` });
-      bar.style.setProperty("--share", Math.abs(part.contribution) / largest);
+    { class: "features" },
+    el("caption", { class: "unseen" }, "What each feature adds to the log-odds of the score"),
+    counted.map(([name, feature]) => {
+      const bar = el("span", { class: `fill ${feature.contribution < 0 ? "against" : "for"}` });
+      bar.style.setProperty("--share", Math.abs(feature.contribution) / largest);
       return el(
         "tr",
         {},
         el("th", { scope: "row" }, PARTS[name] ?? name),
         el("td", { class: "balance", "aria-hidden": "true" }, bar),
-        el("td", { class: "number" }, signed(part.contribution)),
+        el("td", { class: "number" }, signed(feature.contribution)),
       );
     }),
   );

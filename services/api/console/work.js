@@ -1,4 +1,4 @@
-// Work: how far the offline steps are, and what waits to be folded.
+// Work: how far the offline steps are, and which preference updates wait.
 
 import { get } from "./api.js";
 import { quarantine } from "./catalogue.js";
@@ -11,12 +11,12 @@ const STATES = {
 };
 
 export function workView(place, signal) {
-  const folds = el("dl", { class: "figures" });
+  const updates = el("dl", { class: "figures" });
   const steps = el("div", {}, loading());
   fill(
     place,
     el("div", { class: "head" }, el("h1", {}, "Work")),
-    el("section", {}, el("h2", {}, "Interactions on their way into preferences"), folds),
+    el("section", {}, el("h2", {}, "Interactions on their way into preferences"), updates),
     el("section", {}, el("h2", {}, "Offline steps"), steps),
   );
   let shown = "";
@@ -32,10 +32,10 @@ export function workView(place, signal) {
   async function look() {
     const told = await get("/progress", { signal });
     fill(
-      folds,
-      figure("Waiting", told.folds.num_waiting.toLocaleString("en")),
-      figure("Oldest waits", `${told.folds.lag_seconds.toFixed(1)} s`),
-      figure("Given up", told.folds.num_dead.toLocaleString("en")),
+      updates,
+      figure("Waiting", told.updates.num_waiting.toLocaleString("en")),
+      figure("Oldest waits", `${told.updates.lag_seconds.toFixed(1)} s`),
+      figure("Given up", told.updates.num_dead.toLocaleString("en")),
     );
     // What is open stays open as long as nothing changed.
     const now = JSON.stringify(told.steps);

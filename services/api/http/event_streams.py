@@ -81,7 +81,7 @@ class Streams:
         clock = asyncio.get_running_loop().time
         end_at = clock() + self._limits.stream_seconds
         # Something at once, so that the reader learns that the stream is open.
-        yield KEEP_ALIVE if last_id == str(user.folded_version) else _event(user, tell)
+        yield KEEP_ALIVE if last_id == str(user.preference_version) else _event(user, tell)
         said_at = clock()
         while clock() < end_at and not await self._pause():
             seen = await self._look_again(user)
@@ -101,7 +101,7 @@ class Streams:
         """The user as of now, or None if forgotten; the same one while nothing else is known."""
         try:
             versions = await self._store.load_versions(user.user_id)
-            if versions == (user.version, user.folded_version):
+            if versions == (user.version, user.preference_version):
                 return user
             return await self._store.load_user(user.user_id)
         except StateError:
@@ -115,4 +115,4 @@ class Streams:
 
 
 def _event(user: UserRecord, tell: Tell) -> str:
-    return f"id: {user.folded_version}\nevent: preference\ndata: {tell(user)}\n\n"
+    return f"id: {user.preference_version}\nevent: preference\ndata: {tell(user)}\n\n"

@@ -53,8 +53,8 @@ class AdapterMetrics:
             buckets=_DIFFERENCES,
             registry=registry,
         )
-        self.not_followed = Gauge(
-            "msr_adapters_not_followed",
+        self.sync_failed = Gauge(
+            "msr_adapter_sync_failed",
             "1 while this process cannot serve the adapters that were chosen",
             registry=registry,
         )

@@ -1,4 +1,4 @@
-"""Back-pressure: how many folds wait, for how long, and when no more interactions are taken in.
+"""Back-pressure: how many updates wait, for how long, and when no more interactions are taken in.
 
 Interactions come faster than a model writes. What waits costs memory in Redis and is behind what
 users do; past a bound it is better that senders hold on to theirs and try again. The backlog is
@@ -24,7 +24,7 @@ class Backlog:
     def __init__(
         self, store: Store, metrics: Metrics, *, max_waiting: int, poll_seconds: float
     ) -> None:
-        """`max_waiting` counts folds: one for each user of each request that is not folded yet."""
+        """`max_waiting` counts updates: one for each user in each request."""
         self.seen = BacklogSize(num_waiting=0, lag_seconds=0.0, num_dead=0)
         self._store = store
         self._metrics = metrics
@@ -34,15 +34,15 @@ class Backlog:
 
     @property
     def num_waiting(self) -> int:
-        """Folds that wait or are under way."""
+        """Updates that wait or are under way."""
         return self.seen.num_waiting
 
     def require_room(self) -> None:
         """BacklogFull if no more interactions are to be taken in now."""
         if self.num_waiting > self._max_waiting:
             raise BacklogFull(
-                f"{self.num_waiting} folds wait and {self._max_waiting} may; send the interactions "
-                "again later, and start more workers if it stays so"
+                f"{self.num_waiting} updates wait and {self._max_waiting} may; send the "
+                "interactions again later, and start more workers if it stays so"
             )
 
     async def follow(self) -> None:
@@ -59,8 +59,8 @@ class Backlog:
         was_full = self.num_waiting > self._max_waiting
         found = await self._store.load_backlog()
         self.seen = found
-        self._metrics.backlog_folds.set(found.num_waiting)
-        self._metrics.fold_lag.set(found.lag_seconds)
+        self._metrics.backlog_updates.set(found.num_waiting)
+        self._metrics.update_lag.set(found.lag_seconds)
         self._metrics.dead_letters.set(found.num_dead)
         if (found.num_waiting > self._max_waiting) != was_full:
             log.warning(

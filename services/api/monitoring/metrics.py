@@ -84,22 +84,24 @@ class Metrics:
         self.interactions = Counter(
             "msr_interactions", "Interactions received", ["outcome"], registry=registry
         )
-        self.backlog_folds = Gauge(
-            "msr_backlog_folds", "Folds that wait or are under way", registry=registry
+        self.backlog_updates = Gauge(
+            "msr_backlog_updates", "Updates that wait or are under way", registry=registry
         )
         self.backlog_bound = Gauge(
-            "msr_backlog_bound", "Folds past which interactions are refused", registry=registry
+            "msr_backlog_bound", "Updates past which interactions are refused", registry=registry
         )
-        self.fold_lag = Gauge(
-            "msr_fold_lag_seconds", "How long the oldest fold has been waiting", registry=registry
+        self.update_lag = Gauge(
+            "msr_update_lag_seconds",
+            "How long the oldest update has been waiting",
+            registry=registry,
         )
-        self.state_away = Gauge(
-            "msr_state_away",
+        self.redis_unavailable = Gauge(
+            "msr_redis_unavailable",
             "1 while Redis is known not to serve: what needs it is refused at once",
             registry=registry,
         )
         self.dead_letters = Gauge(
-            "msr_dead_letters", "Folds that failed too often", registry=registry
+            "msr_dead_letters", "Updates that failed too often", registry=registry
         )
         self.ordering_in_use = Gauge(
             "msr_ordering_in_use",
@@ -167,7 +169,7 @@ class Metrics:
         for counter, outcomes in (
             (self.candidate_scores, ("cached", "scored", "failed", "late", "shed")),
             (self.requests_shed, get_args(wire.Priority)),
-            (self.version_waits, ("reached", "older")),
+            (self.version_waits, ("reached", "behind")),
             (self.interactions, ("accepted", "duplicate", "rejected")),
             (self.ordering_reloads, ("loaded", "refused")),
             (self.item_cache_lookups, ("hit", "miss")),

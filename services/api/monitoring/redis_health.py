@@ -40,11 +40,11 @@ class RedisWatch:
         except StateError as error:
             metrics.redis_up.set(0)
             if self._was_up:
-                log.error("redis_is_away", reason=str(error))  # noqa: TRY400 - says it all
+                log.error("redis_unavailable", reason=str(error))  # noqa: TRY400 - says it all
             self._was_up = False
             return
         if not self._was_up:
-            log.info("redis_is_back")
+            log.info("redis_recovered")
         self._was_up = True
         metrics.redis_up.set(1)
         metrics.redis_answer_seconds.set(time.perf_counter() - started)

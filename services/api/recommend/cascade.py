@@ -41,8 +41,8 @@ ANSWER_SHARE = 0.1
 MOST_ANSWER_SECONDS = 0.05
 # Without the store there is no ranking at all, so it may take this long past a short deadline.
 STORE_SECONDS = 0.25
-# Of the time to the deadline, what a preference that is being folded is waited for: the rest is the
-# model's. It is looked at again and again, since whoever folds it may be another machine.
+# Of the time to the deadline, how long a preference that is being updated is waited for: the rest
+# is the model's. The store is asked again and again, since the worker may be another machine.
 WAITING_SHARE = 0.5
 FIRST_PAUSE_SECONDS = 0.01
 LONGEST_PAUSE_SECONDS = 0.1
@@ -85,7 +85,7 @@ class Cascade:
         One adapter scores, however many are activated meanwhile. Raises StateUnavailable if the
         store does not answer in time.
         """
-        with self._adapters.held_for(UserId(request.user_id)) as assigned:
+        with self._adapters.lease_for_user(UserId(request.user_id)) as assigned:
             return await self._recommend(request, assigned)
 
     async def _recommend(
@@ -126,8 +126,8 @@ class Cascade:
             items=ordering.places(candidates.ordered, scores.margins, request.mode, request.k),
             cold=user is None or not user.preference,
             history_version=user.version if user else 0,
-            preference_version=user.folded_version if user else 0,
-            older_than_asked=_is_older(user, request.at_least_version),
+            preference_version=user.preference_version if user else 0,
+            preference_behind=_is_behind(user, request.at_least_version),
             adapter=assigned.name if request.mode != "cheap" else None,
             experiment=assigned.experiment,
             arm=assigned.arm,
@@ -143,12 +143,12 @@ class Cascade:
     @tracing.traced("state")
     async def _load_user(self, user_id: UserId) -> UserRecord | None:
         user = await self._store.load_user(user_id)
-        if user is not None and user.history and not user.folded_version:
-            # Never folded, though there is something to fold: ask, and rank with what there is.
-            await self._store.request_fold(user_id, origin=str(request_context.current()))
+        if user is not None and user.history and not user.preference_version:
+            # No preference yet, though there is a history: request one, and rank without it.
+            await self._store.request_update(user_id, origin=str(request_context.current()))
         return user
 
-    @tracing.traced("wait for the fold")
+    @tracing.traced("wait for the update")
     async def _wait_for(
         self, user_id: UserId, user: UserRecord | None, version: int, until: float
     ) -> UserRecord | None:
@@ -158,14 +158,14 @@ class Cascade:
         """
         clock = asyncio.get_running_loop().time
         pause = FIRST_PAUSE_SECONDS
-        while user is not None and user.folded_version < version <= user.version:
+        while user is not None and user.preference_version < version <= user.version:
             if clock() + pause > until:
                 break
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-            if await self._store.load_folded_version(user_id) >= version:
+            if await self._store.load_preference_version(user_id) >= version:
                 user = await self._store.load_user(user_id)
-        outcome = "older" if _is_older(user, version) else "reached"
+        outcome = "behind" if _is_behind(user, version) else "reached"
         self._metrics.version_waits.labels(outcome).inc()
         return user
 
@@ -303,8 +303,8 @@ class Cascade:
             log.warning("recommendation_degraded", mode=mode, reason=scores.reason)
 
 
-def _is_older(user: UserRecord | None, version: int | None) -> bool:
-    return version is not None and (user is None or user.folded_version < version)
+def _is_behind(user: UserRecord | None, version: int | None) -> bool:
+    return version is not None and (user is None or user.preference_version < version)
 
 
 @asynccontextmanager

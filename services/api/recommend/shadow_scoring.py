@@ -93,7 +93,7 @@ class ShadowScorer:
 
     async def score(self, answered: Answered) -> None:
         """Score one answer again and compare."""
-        with self._adapters.held_as_shadow() as shadow:
+        with self._adapters.lease_shadow() as shadow:
             if shadow is None:
                 return
             try:

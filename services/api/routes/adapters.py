@@ -5,7 +5,7 @@ from typing import Annotated
 import structlog
 from fastapi import APIRouter, Path
 
-from services.api.dependencies import AppParts, Parts
+from services.api.dependencies import AppDependencies, Dependencies
 from services.api.http.problems import INVALID_REQUEST, documented
 from services.api.route_guard import Caller, GuardedRoute, needs
 from services.core import wire
@@ -53,9 +53,9 @@ _LOADS = (
 
 @router.get("/adapters", summary="List the adapters", responses=documented())
 @needs(Scope.ADMIN)
-async def read(parts: AppParts) -> wire.AdaptersResponse:
+async def read(deps: AppDependencies) -> wire.AdaptersResponse:
     """Every adapter that lies where this process looks, and those in use; read anew each time."""
-    return await _view(parts)
+    return await _view(deps)
 
 
 @router.post(
@@ -64,15 +64,15 @@ async def read(parts: AppParts) -> wire.AdaptersResponse:
     responses=documented(*_LOADS, *_CHANGES, INVALID_REQUEST),
 )
 @needs(Scope.ADMIN)
-async def activate(name: PathName, parts: AppParts, caller: Caller) -> wire.AdaptersResponse:
+async def activate(name: PathName, deps: AppDependencies, caller: Caller) -> wire.AdaptersResponse:
     """From the next request on this adapter scores, in this process at once, in all within seconds.
 
     Requests in hand end with the adapter that they began with. Whatever is refused leaves the old
     one active. Read `ranked_by` and `note` of the answer: an adapter for which no weights of fusion
     were fitted orders what it has scored by its margin alone.
     """
-    before = await parts.adapters.activate(name)
-    return await _changed("activate", before, parts, caller)
+    before = await deps.adapters.activate(name)
+    return await _changed("activate", before, deps, caller)
 
 
 @router.post(
@@ -81,10 +81,10 @@ async def activate(name: PathName, parts: AppParts, caller: Caller) -> wire.Adap
     responses=documented(*_LOADS[1:], *_CHANGES),
 )
 @needs(Scope.ADMIN)
-async def roll_back(parts: AppParts, caller: Caller) -> wire.AdaptersResponse:
+async def roll_back(deps: AppDependencies, caller: Caller) -> wire.AdaptersResponse:
     """As activating it by its name; a second rollback takes back the first."""
-    before = await parts.adapters.roll_back()
-    return await _changed("rollback", before, parts, caller)
+    before = await deps.adapters.roll_back()
+    return await _changed("rollback", before, deps, caller)
 
 
 @router.put(
@@ -93,12 +93,14 @@ async def roll_back(parts: AppParts, caller: Caller) -> wire.AdaptersResponse:
     responses=documented(*_LOADS, *_CHANGES, body=True),
 )
 @needs(Scope.ADMIN)
-async def set_shadow(body: wire.ShadowIn, parts: AppParts, caller: Caller) -> wire.AdaptersResponse:
+async def set_shadow(
+    body: wire.ShadowIn, deps: AppDependencies, caller: Caller
+) -> wire.AdaptersResponse:
     """It scores a share of the requests again, after they were answered and while nobody waits for
     the model; `msr_shadow_*` in GET /metrics compares.
     """
-    before = await parts.adapters.set_shadow(body.adapter, body.share)
-    return await _changed("shadow", before, parts, caller)
+    before = await deps.adapters.set_shadow(body.adapter, body.share)
+    return await _changed("shadow", before, deps, caller)
 
 
 @router.delete(
@@ -107,10 +109,10 @@ async def set_shadow(body: wire.ShadowIn, parts: AppParts, caller: Caller) -> wi
     responses=documented(*_LOADS[1:], *_CHANGES),
 )
 @needs(Scope.ADMIN)
-async def clear_shadow(parts: AppParts, caller: Caller) -> wire.AdaptersResponse:
+async def clear_shadow(deps: AppDependencies, caller: Caller) -> wire.AdaptersResponse:
     """Succeeds also if there was none."""
-    before = await parts.adapters.set_shadow(None)
-    return await _changed("shadow", before, parts, caller)
+    before = await deps.adapters.set_shadow(None)
+    return await _changed("shadow", before, deps, caller)
 
 
 @router.put(
@@ -120,7 +122,7 @@ async def clear_shadow(parts: AppParts, caller: Caller) -> wire.AdaptersResponse
 )
 @needs(Scope.ADMIN)
 async def set_experiment(
-    body: wire.ExperimentIn, parts: AppParts, caller: Caller
+    body: wire.ExperimentIn, deps: AppDependencies, caller: Caller
 ) -> wire.AdaptersResponse:
     """A user is always in the same arm, in every process. While it runs nothing is activated or
     rolled back; `experiment` and `arm` stand in every answer and as labels in GET /metrics.
@@ -128,8 +130,8 @@ async def set_experiment(
     arms = {arm.name: (arm.adapter, arm.weight) for arm in body.arms}
     if len(arms) < len(body.arms):
         raise InputError(f"two arms of experiment {body.name!r} have one name; rename one")
-    before = await parts.adapters.set_experiment(body.name, arms)
-    return await _changed("experiment", before, parts, caller)
+    before = await deps.adapters.set_experiment(body.name, arms)
+    return await _changed("experiment", before, deps, caller)
 
 
 @router.delete(
@@ -138,16 +140,16 @@ async def set_experiment(
     responses=documented(*_LOADS[1:], *_CHANGES),
 )
 @needs(Scope.ADMIN)
-async def end_experiment(parts: AppParts, caller: Caller) -> wire.AdaptersResponse:
+async def end_experiment(deps: AppDependencies, caller: Caller) -> wire.AdaptersResponse:
     """The active adapter scores for everybody again. Succeeds also if none ran."""
-    before = await parts.adapters.set_experiment(None)
-    return await _changed("experiment", before, parts, caller)
+    before = await deps.adapters.set_experiment(None)
+    return await _changed("experiment", before, deps, caller)
 
 
 async def _changed(
-    change: str, before: AdapterSelection, parts: Parts, caller: ApiKey | None
+    change: str, before: AdapterSelection, deps: Dependencies, caller: ApiKey | None
 ) -> wire.AdaptersResponse:
-    after = parts.adapters.current.choice
+    after = deps.adapters.current.choice
     log.info(
         "adapters_changed",
         change=change,
@@ -158,21 +160,21 @@ async def _changed(
         shadow=after.shadow and after.shadow.adapter.name,
         by_key=caller.key_id if caller is not None else None,
     )
-    await parts.live.look_again()
-    return await _view(parts)
+    await deps.live.look_again()
+    return await _view(deps)
 
 
 # --- what is told --------------------------------------------------------------------------------
 
 
-async def _view(parts: Parts) -> wire.AdaptersResponse:
-    adapters = parts.adapters
+async def _view(deps: Dependencies) -> wire.AdaptersResponse:
+    adapters = deps.adapters
     choice = adapters.current.choice
     experiment = choice.experiment
     weights = sum(arm.weight for arm in experiment.arms) if experiment else 1.0
     return wire.AdaptersResponse(
         model=adapters.model,
-        adapters=[_adapter_view(parts, ref, found) for ref, found in await adapters.known()],
+        adapters=[_adapter_view(deps, ref, found) for ref, found in await adapters.known()],
         active=choice.active.name,
         previous=choice.previous and choice.previous.name,
         shadow=choice.shadow
@@ -189,11 +191,13 @@ async def _view(parts: Parts) -> wire.AdaptersResponse:
     )
 
 
-def _adapter_view(parts: Parts, ref: AdapterRef, found: FoundAdapter | None) -> wire.AdapterView:
+def _adapter_view(
+    deps: Dependencies, ref: AdapterRef, found: FoundAdapter | None
+) -> wire.AdapterView:
     manifest = found.manifest if found is not None else None
-    reason = "" if parts.adapters.has_loaded(ref) else "its folder is gone"
+    reason = "" if deps.adapters.has_loaded(ref) else "its folder is gone"
     reason = found.problem if found is not None else reason
-    ordering = parts.live.by(EngineIdentity(parts.adapters.model, ref.weights))
+    ordering = deps.live.by(EngineIdentity(deps.adapters.model, ref.weights))
     return wire.AdapterView(
         name=ref.name,
         weights=ref.weights,
@@ -207,9 +211,9 @@ def _adapter_view(parts: Parts, ref: AdapterRef, found: FoundAdapter | None) -> 
         validation=manifest and manifest.validation,
         servable=not reason,
         reason=reason or None,
-        roles=_roles(parts.adapters.current.choice, ref),
+        roles=_roles(deps.adapters.current.choice, ref),
         ranked_by=ordering.final_order,
-        note=_NO_FUSION if parts.live.weighs_margins and ordering.final_order == "mllm" else None,
+        note=_NO_FUSION if deps.live.weighs_margins and ordering.final_order == "mllm" else None,
     )
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
 
-from services.api.dependencies import AppParts
+from services.api.dependencies import AppDependencies
 from services.api.http.problems import documented
 from services.api.route_guard import Caller, GuardedRoute, needs
 from services.core import wire
@@ -38,21 +38,21 @@ _EXAMPLES: dict[str, Any] = {
 @needs(Scope.WRITE)
 async def take_in(
     body: Annotated[wire.Interactions, Body(openapi_examples=_EXAMPLES)],
-    parts: AppParts,
+    deps: AppDependencies,
     caller: Caller,
 ) -> wire.InteractionsResponse:
     """Store the interactions; the preferences follow in the background.
 
     A request that does not fit the schema is refused as a whole. Otherwise every interaction has
     its own fate: accepted, a duplicate, or rejected with a reason. Sending a request again is
-    harmless if its interactions carry their timestamp or an event id. While too many wait to be
-    folded the whole request is refused with 429: send it again later.
+    harmless if its interactions carry their timestamp or an event id. While too many
+    preference updates wait, the whole request is refused with 429: send it again later.
     """
-    parts.backlog.require_room()
+    deps.backlog.require_room()
     received = body.interactions if isinstance(body, wire.InteractionBatch) else [body]
     # Every request has paid one token; only now it is known what this one costs.
     cost = -(-len(received) // INTERACTIONS_A_TOKEN)
-    await parts.access.charge(caller, cost - 1, num_taken=1)
+    await deps.access.charge(caller, cost - 1, num_taken=1)
     now_ms = time.time_ns() // 1_000_000
     reasons: dict[int, str] = {}
     stored: list[tuple[int, Interaction]] = []
@@ -64,7 +64,7 @@ async def take_in(
             stored.append((index, interaction))
         else:
             reasons[index] = fault
-    ingested = await parts.store.ingest(
+    ingested = await deps.store.ingest(
         [interaction for _, interaction in stored], origin=str(request_context.current())
     )
     versions: dict[str, int] = {}
@@ -76,12 +76,12 @@ async def take_in(
         num_accepted += result.outcome == "accepted"
         num_duplicates += result.outcome == "duplicate"
         versions[interaction.user_id] = result.version
-    await parts.outcomes.count(
+    await deps.outcomes.count(
         interaction
         for (_, interaction), result in zip(stored, ingested, strict=True)
         if result.outcome == "accepted"
     )
-    counts = parts.metrics.interactions
+    counts = deps.metrics.interactions
     counts.labels("accepted").inc(num_accepted)
     counts.labels("duplicate").inc(num_duplicates)
     counts.labels("rejected").inc(len(reasons))

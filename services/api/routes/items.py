@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Query, Response
 
 from services.api.browse import thumbnails
-from services.api.dependencies import AppParts, Parts
+from services.api.dependencies import AppDependencies, Dependencies
 from services.api.http.etag import is_held
 from services.api.http.problems import INVALID_REQUEST, documented
 from services.api.route_guard import GuardedRoute, needs
@@ -47,7 +47,7 @@ PathItemId = Annotated[wire.Id, Path(description="The item's id, percent-encoded
     },
 )
 @needs(Scope.ADMIN)
-async def put(body: wire.ItemIn, parts: AppParts, response: Response) -> wire.ItemView:
+async def put(body: wire.ItemIn, deps: AppDependencies, response: Response) -> wire.ItemView:
     """Store the item, its picture prepared for the model; the summary follows in the background.
 
     The item can be ranked at once: scoring needs title and picture only. Putting the same item
@@ -59,10 +59,10 @@ async def put(body: wire.ItemIn, parts: AppParts, response: Response) -> wire.It
             f"item {body.item_id!r}: nothing is left of the title once model markup and control "
             "characters are removed; give it a title in words"
         )
-    item = Item(ItemId(body.item_id), title, await _picture(body, parts))
-    status = await parts.store.put_item(item, summary=None, origin=str(request_context.current()))
+    item = Item(ItemId(body.item_id), title, await _picture(body, deps))
+    status = await deps.store.put_item(item, summary=None, origin=str(request_context.current()))
     response.status_code = 202 if status == "pending" else 200
-    return _loaded_view(await _load(item.item_id, parts))
+    return _loaded_view(await _load(item.item_id, deps))
 
 
 @router.get(
@@ -72,7 +72,7 @@ async def put(body: wire.ItemIn, parts: AppParts, response: Response) -> wire.It
 )
 @needs(Scope.READ)
 async def find(
-    parts: AppParts,
+    deps: AppDependencies,
     search: Annotated[
         console.Search,
         Query(description="Beginnings of words of the title, in any order; or of the id."),
@@ -91,10 +91,10 @@ async def find(
 ) -> console.ItemsResponse:
     """Items by id, page by page. What was put or deleted is found so within seconds."""
     if item_id is not None:
-        named = await parts.key_scan.load_items([ItemId(each) for each in item_id])
+        named = await deps.key_scan.load_items([ItemId(each) for each in item_id])
         return _listed(named, len(named), {}, complete=True)
-    found = await parts.directory.find_items(search, status=status, offset=offset, limit=limit)
-    loaded = await parts.key_scan.load_items(found.item_ids)
+    found = await deps.directory.find_items(search, status=status, offset=offset, limit=limit)
+    loaded = await deps.key_scan.load_items(found.item_ids)
     return _listed(loaded, found.num_matching, found.num_by_status, complete=found.complete)
 
 
@@ -114,7 +114,7 @@ async def find(
 @needs(Scope.READ)
 async def cover(
     item_id: PathItemId,
-    parts: AppParts,
+    deps: AppDependencies,
     width: Annotated[
         console.CoverWidth, Query(description="At most, in pixels.")
     ] = console.CoverWidth.MEDIUM,
@@ -129,13 +129,13 @@ async def cover(
 ) -> Response:
     """A picture for people. Without `version` a reader asks each time whether it changed."""
     known = ItemId(item_id)
-    current = (await _load(known, parts, images=False)).version
+    current = (await _load(known, deps, images=False)).version
     tag = f'"{current}-{width}"'
     may_keep = "max-age=31536000, immutable" if version == current else "no-cache"
     headers = {"ETag": tag, "Cache-Control": f"private, {may_keep}"}
     if is_held(if_none_match, tag):
         return Response(status_code=304, headers=headers)
-    picture = await parts.covers.get(known, current, width)
+    picture = await deps.covers.get(known, current, width)
     return Response(picture, media_type=thumbnails.MEDIA_TYPE, headers=headers)
 
 
@@ -145,9 +145,9 @@ async def cover(
     responses=documented(UnknownItem, StateUnavailable, StateError, INVALID_REQUEST),
 )
 @needs(Scope.READ)
-async def read(item_id: PathItemId, parts: AppParts) -> wire.ItemView:
+async def read(item_id: PathItemId, deps: AppDependencies) -> wire.ItemView:
     """The item as the model sees it, and how far its summary is."""
-    return _loaded_view(await _load(ItemId(item_id), parts))
+    return _loaded_view(await _load(ItemId(item_id), deps))
 
 
 @router.delete(
@@ -157,17 +157,17 @@ async def read(item_id: PathItemId, parts: AppParts) -> wire.ItemView:
     responses=documented(StateUnavailable, StateError, INVALID_REQUEST),
 )
 @needs(Scope.ADMIN)
-async def delete(item_id: PathItemId, parts: AppParts) -> Response:
+async def delete(item_id: PathItemId, deps: AppDependencies) -> Response:
     """Take the item out of the catalogue; it is not ranked any more. Histories keep its id."""
-    await parts.store.delete_item(ItemId(item_id))
+    await deps.store.delete_item(ItemId(item_id))
     return Response(status_code=204)
 
 
-async def _picture(body: wire.ItemIn, parts: Parts) -> bytes | None:
+async def _picture(body: wire.ItemIn, deps: Dependencies) -> bytes | None:
     if body.image is not None and body.image_url is not None:
         raise ImageRefused(f"item {body.item_id!r}: give `image` or `image_url`, not both")
     if body.image_url is not None:
-        data = await fetch_image(parts.fetch_client, body.image_url, parts.limits.fetch)
+        data = await fetch_image(deps.fetch_client, body.image_url, deps.limits.fetch)
     elif body.image is not None:
         try:
             data = base64.b64decode(body.image, validate=True)
@@ -175,12 +175,12 @@ async def _picture(body: wire.ItemIn, parts: Parts) -> bytes | None:
             raise ImageRefused(f"item {body.item_id!r}: `image` is not base64 ({error})") from error
     else:
         return None
-    async with parts.image_slots:  # decoding is bounded in memory, and off the event loop
-        return await asyncio.to_thread(prepare_image, data, parts.limits.image_size)
+    async with deps.image_slots:  # decoding is bounded in memory, and off the event loop
+        return await asyncio.to_thread(prepare_image, data, deps.limits.image_size)
 
 
-async def _load(item_id: ItemId, parts: Parts, *, images: bool = True) -> ItemRecord:
-    records = await parts.store.load_items([item_id], images=images)
+async def _load(item_id: ItemId, deps: Dependencies, *, images: bool = True) -> ItemRecord:
+    records = await deps.store.load_items([item_id], images=images)
     if item_id not in records:
         raise UnknownItem(f"item {item_id!r} is not in the catalogue; add it with PUT /items")
     return records[item_id]

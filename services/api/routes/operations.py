@@ -4,7 +4,7 @@ import asyncio
 
 from fastapi import APIRouter, Response
 
-from services.api.dependencies import AppParts, Parts
+from services.api.dependencies import AppDependencies, Dependencies
 from services.api.http.problems import documented
 from services.api.monitoring.step_progress import read_steps
 from services.api.route_guard import GuardedRoute, needs, open_to_all
@@ -34,21 +34,21 @@ async def live() -> wire.Liveness:
     },
 )
 @open_to_all
-async def ready(parts: AppParts, response: Response) -> wire.Readiness:
-    """The state of each part. Without Redis nothing can be answered (503); without the model
+async def ready(deps: AppDependencies, response: Response) -> wire.Readiness:
+    """The state of each component. Without Redis nothing can be answered (503); without the model
     rankings are degraded but answered, so the status stays 200. Newly published artifacts that are
     refused degrade nothing: those before them keep serving.
     """
-    redis, engine = await asyncio.gather(_redis_health(parts), _engine_health(parts))
+    redis, engine = await asyncio.gather(_redis_health(deps), _engine_health(deps))
     status = "down" if redis.state == "down" else engine.state
     response.status_code = 503 if status == "down" else 200
     return wire.Readiness(
         status=status,
-        parts={
+        components={
             "redis": redis,
             "engine": engine,
-            "artifacts": _artifacts_health(parts),
-            "adapters": _adapters_health(parts),
+            "artifacts": _artifacts_health(deps),
+            "adapters": _adapters_health(deps),
         },
     )
 
@@ -63,30 +63,32 @@ async def ready(parts: AppParts, response: Response) -> wire.Readiness:
     },
 )
 @needs(Scope.ADMIN, unless=lambda rules: rules.open_metrics)
-async def metrics(parts: AppParts) -> Response:
+async def metrics(deps: AppDependencies) -> Response:
     """Counts and times of this process."""
-    return Response(parts.metrics.render(), media_type=CONTENT_TYPE)
+    return Response(deps.metrics.render(), media_type=CONTENT_TYPE)
 
 
 @router.get("/progress", summary="How far the work is", responses=documented())
 @needs(Scope.READ)
-async def progress(parts: AppParts) -> console.ProgressResponse:
-    """The offline steps, by what lies in the data folder, and the folds that wait."""
-    folds = parts.backlog.seen
+async def progress(deps: AppDependencies) -> console.ProgressResponse:
+    """The offline steps, by what lies in the data folder, and the updates that wait."""
+    updates = deps.backlog.seen
     return console.ProgressResponse(
-        steps=await asyncio.to_thread(read_steps, parts.data) if parts.data is not None else [],
-        folds=console.FoldsView(
-            num_waiting=folds.num_waiting, lag_seconds=folds.lag_seconds, num_dead=folds.num_dead
+        steps=await asyncio.to_thread(read_steps, deps.data) if deps.data is not None else [],
+        updates=console.UpdatesView(
+            num_waiting=updates.num_waiting,
+            lag_seconds=updates.lag_seconds,
+            num_dead=updates.num_dead,
         ),
     )
 
 
 @router.get("/version", summary="What runs here", responses=documented())
 @open_to_all
-async def read_version(parts: AppParts) -> wire.VersionResponse:
+async def read_version(deps: AppDependencies) -> wire.VersionResponse:
     """Code, prompts, weights and artifacts, each by version or fingerprint."""
-    identity = parts.adapters.current.active.scorer.identity
-    ordering = parts.live.by(identity)
+    identity = deps.adapters.current.active.scorer.identity
+    ordering = deps.live.by(identity)
     return wire.VersionResponse(
         version=build.version(),
         commit=build.commit(),
@@ -104,38 +106,40 @@ async def read_version(parts: AppParts) -> wire.VersionResponse:
     )
 
 
-async def _redis_health(parts: Parts) -> wire.PartHealth:
+async def _redis_health(deps: Dependencies) -> wire.ComponentHealth:
     try:
-        await parts.store.ping()
+        await deps.store.ping()
     except StateError:
-        return wire.PartHealth(state="down", detail="does not answer")
-    return wire.PartHealth(state="ok", detail="answers")
+        return wire.ComponentHealth(state="down", detail="does not answer")
+    return wire.ComponentHealth(state="ok", detail="answers")
 
 
-def _artifacts_health(parts: Parts) -> wire.PartHealth:
-    ordering = parts.live.current
+def _artifacts_health(deps: Dependencies) -> wire.ComponentHealth:
+    ordering = deps.live.current
     detail = f"retrieval {ordering.rankers.fingerprint}"
     if ordering.ranker is not None:
         detail += f", ranker {ordering.ranker.fingerprint}"
-    if not parts.live.refusal:
-        return wire.PartHealth(state="ok", detail=detail)
-    kind = parts.live.refusal.split(":", 1)[0]
-    return wire.PartHealth(state="degraded", detail=f"{detail}; newer ones refused ({kind})")
+    if not deps.live.refusal:
+        return wire.ComponentHealth(state="ok", detail=detail)
+    kind = deps.live.refusal.split(":", 1)[0]
+    return wire.ComponentHealth(state="degraded", detail=f"{detail}; newer ones refused ({kind})")
 
 
-def _adapters_health(parts: Parts) -> wire.PartHealth:
+def _adapters_health(deps: Dependencies) -> wire.ComponentHealth:
     """Degraded while another adapter was chosen than this process can serve."""
-    active = parts.adapters.current.choice.active.name
-    if not parts.adapters.problem:
-        return wire.PartHealth(state="ok", detail=f"{active} is active")
-    kind = parts.adapters.problem.split(":", 1)[0]
-    return wire.PartHealth(
+    active = deps.adapters.current.choice.active.name
+    if not deps.adapters.problem:
+        return wire.ComponentHealth(state="ok", detail=f"{active} is active")
+    kind = deps.adapters.problem.split(":", 1)[0]
+    return wire.ComponentHealth(
         state="degraded", detail=f"{active} serves on; what was chosen is refused ({kind})"
     )
 
 
-async def _engine_health(parts: Parts) -> wire.PartHealth:
-    error = await parts.engine_watch.look()
+async def _engine_health(deps: Dependencies) -> wire.ComponentHealth:
+    error = await deps.engine_watch.look()
     if error is None:
-        return wire.PartHealth(state="ok", detail="answers")
-    return wire.PartHealth(state="degraded", detail=f"{type(error).__name__}; rankings are cheap")
+        return wire.ComponentHealth(state="ok", detail="answers")
+    return wire.ComponentHealth(
+        state="degraded", detail=f"{type(error).__name__}; rankings are cheap"
+    )

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from services.api.dependencies import AppParts
+from services.api.dependencies import AppDependencies
 from services.api.http.problems import documented
 from services.api.route_guard import GuardedRoute, needs
 from services.core import wire
@@ -18,13 +18,13 @@ router = APIRouter(tags=["recommendations"], route_class=GuardedRoute)
     responses=documented(StateUnavailable, StateError, body=True),
 )
 @needs(Scope.READ)
-async def recommend(body: wire.RecommendRequest, parts: AppParts) -> wire.RecommendResponse:
+async def recommend(body: wire.RecommendRequest, deps: AppDependencies) -> wire.RecommendResponse:
     """Rank the caller's candidates, or retrieve some, by the deadline.
 
     Unknown and already seen candidates are listed in `rejected`, the others are ranked. An unknown
     user gets what is popular (`cold`). A model that is away or late never fails the request: the
     items that it did not score keep their cheap rank, `degraded` is true and `reason` says why.
     """
-    answer = await parts.cascade.recommend(body)
-    parts.outcomes.note(answer)
+    answer = await deps.cascade.recommend(body)
+    deps.outcomes.note(answer)
     return answer

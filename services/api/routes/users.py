@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Query, Response
 from fastapi.responses import StreamingResponse
 
-from services.api.dependencies import AppParts, Parts
+from services.api.dependencies import AppDependencies, Dependencies
 from services.api.http import event_streams
 from services.api.http.problems import INVALID_REQUEST, documented
 from services.api.route_guard import GuardedRoute, needs
@@ -40,7 +40,7 @@ PathUserId = Annotated[wire.Id, Path(description="The user's id, percent-encoded
 )
 @needs(Scope.READ)
 async def find(
-    parts: AppParts,
+    deps: AppDependencies,
     prefix: Annotated[console.Search, Query(description="How their ids begin.")] = "",
     limit: Annotated[int, Query(ge=1, le=console.MAX_LISTED_USERS)] = 20,
     random: Annotated[bool, Query(description="Any of them, not the first.")] = False,
@@ -48,15 +48,15 @@ async def find(
     """Users by their id's beginning, in order, each with the preference. Who is new is found
     within seconds.
     """
-    found = await parts.directory.find_users(prefix, limit=limit, at_random=random)
-    records = await parts.store.load_users(found.user_ids)
+    found = await deps.directory.find_users(prefix, limit=limit, at_random=random)
+    records = await deps.store.load_users(found.user_ids)
     return console.UsersResponse(
         users=[
             console.UserEntry(
                 user_id=user.user_id,
                 preference=user.preference,
                 history_version=user.version,
-                preference_version=user.folded_version,
+                preference_version=user.preference_version,
             )
             for user_id in found.user_ids
             if (user := records.get(user_id)) is not None
@@ -73,15 +73,15 @@ async def find(
     responses=documented(PersonasUnreadable, StateUnavailable, StateError),
 )
 @needs(Scope.READ)
-async def personas(parts: AppParts) -> console.PersonasResponse:
+async def personas(deps: AppDependencies) -> console.PersonasResponse:
     """Those that `personas.json` in the data folder names, each with what was taken last. Without
     that file there are none, and users who are not known (any more) are left out.
     """
-    listed = await asyncio.to_thread(read_personas, parts.data) if parts.data is not None else []
-    users = await parts.store.load_users(UserId(persona.user_id) for persona in listed)
+    listed = await asyncio.to_thread(read_personas, deps.data) if deps.data is not None else []
+    users = await deps.store.load_users(UserId(persona.user_id) for persona in listed)
     known = [persona for persona in listed if persona.user_id in users]
     shown = [users[UserId(persona.user_id)] for persona in known]
-    latest = await _latest(shown, NUM_TAKEN_BY_A_PERSONA, parts)
+    latest = await _latest(shown, NUM_TAKEN_BY_A_PERSONA, deps)
     return console.PersonasResponse(
         personas=[
             console.PersonaView(**persona.model_dump(), last_taken=taken)
@@ -96,9 +96,9 @@ async def personas(parts: AppParts) -> console.PersonasResponse:
     responses=documented(UnknownUser, StateUnavailable, StateError, INVALID_REQUEST),
 )
 @needs(Scope.READ)
-async def read_preference(user_id: PathUserId, parts: AppParts) -> wire.PreferenceResponse:
+async def read_preference(user_id: PathUserId, deps: AppDependencies) -> wire.PreferenceResponse:
     """The written preference, what it covers, and how it came about block after block."""
-    return _preference(await _load(UserId(user_id), parts))
+    return _preference(await _load(UserId(user_id), deps))
 
 
 @router.get(
@@ -116,7 +116,7 @@ async def read_preference(user_id: PathUserId, parts: AppParts) -> wire.Preferen
 @needs(Scope.READ)
 async def follow_preference(
     user_id: PathUserId,
-    parts: AppParts,
+    deps: AppDependencies,
     last_event_id: Annotated[
         str | None, Header(description="The `id` that was seen last, by whoever comes back.")
     ] = None,
@@ -126,8 +126,8 @@ async def follow_preference(
     `forgotten` when the user is, and then the end. Comments in between show that the stream lives.
     Come back when it ends.
     """
-    user = await _load(UserId(user_id), parts)
-    events = parts.streams.open(
+    user = await _load(UserId(user_id), deps)
+    events = deps.streams.open(
         user, lambda user: _preference(user).model_dump_json(), last_event_id
     )
     return StreamingResponse(events, media_type=event_streams.MEDIA_TYPE)
@@ -141,14 +141,14 @@ async def follow_preference(
 @needs(Scope.READ)
 async def read_history(
     user_id: PathUserId,
-    parts: AppParts,
+    deps: AppDependencies,
     limit: Annotated[
         int, Query(ge=1, le=console.MAX_SHOWN_INTERACTIONS, description="The latest.")
     ] = 100,
 ) -> console.HistoryResponse:
     """What the user took, oldest first, with the items' titles."""
-    user = await _load(UserId(user_id), parts)
-    [shown] = await _latest([user], limit, parts)
+    user = await _load(UserId(user_id), deps)
+    [shown] = await _latest([user], limit, deps)
     return console.HistoryResponse(
         user_id=user.user_id,
         history_version=user.version,
@@ -164,25 +164,25 @@ async def read_history(
     responses=documented(StateUnavailable, StateError, INVALID_REQUEST),
 )
 @needs(Scope.ADMIN)
-async def forget(user_id: PathUserId, parts: AppParts) -> Response:
+async def forget(user_id: PathUserId, deps: AppDependencies) -> Response:
     """Remove every trace of the user. Forgetting an unknown user succeeds: nothing is left."""
-    await parts.store.forget_user(UserId(user_id))
+    await deps.store.forget_user(UserId(user_id))
     return Response(status_code=204)
 
 
-async def _load(user_id: UserId, parts: Parts) -> UserRecord:
-    user = await parts.store.load_user(user_id)
+async def _load(user_id: UserId, deps: Dependencies) -> UserRecord:
+    user = await deps.store.load_user(user_id)
     if user is None:
         raise UnknownUser(f"user {user_id!r} has no interactions; send some to POST /interactions")
     return user
 
 
 async def _latest(
-    users: Sequence[UserRecord], num: int, parts: Parts
+    users: Sequence[UserRecord], num: int, deps: Dependencies
 ) -> list[list[console.HistoryEntry]]:
     """Of each user the latest interactions, oldest first, with what is known of the items."""
     shown = [user.history[-num:] for user in users]
-    loaded = await parts.key_scan.load_items([each.item_id for taken in shown for each in taken])
+    loaded = await deps.key_scan.load_items([each.item_id for taken in shown for each in taken])
     items = {record.item.item_id: (record, has_image) for record, has_image in loaded}
 
     def entry(each: Interaction) -> console.HistoryEntry:
@@ -203,7 +203,7 @@ def _preference(user: UserRecord) -> wire.PreferenceResponse:
         user_id=user.user_id,
         preference=user.preference,
         history_version=user.version,
-        preference_version=user.folded_version,
+        preference_version=user.preference_version,
         num_blocks=user.num_dropped_blocks + len(user.state.blocks),
         tail=list(user.state.tail),
         timeline=[

@@ -38,7 +38,7 @@ class UserEntry(Answer):
     """A user in a list."""
 
     user_id: str
-    preference: str = Field(description='"" while nothing has been folded.')
+    preference: str = Field(description='"" before the first update.')
     history_version: int
     preference_version: int
 
@@ -194,7 +194,7 @@ class StepView(Answer):
     quarantined: list[QuarantinedView] = Field(description="The first of them.")
 
 
-class FoldsView(Answer):
+class UpdatesView(Answer):
     """Interactions on their way into preferences."""
 
     num_waiting: int
@@ -218,8 +218,8 @@ class ProgressResponse(Answer):
                 "quarantined": [{"row": "i13", "reason": "the engine refused the prompt"}],
             }
         ],
-        folds={"num_waiting": 0, "lag_seconds": 0.0, "num_dead": 0},
+        updates={"num_waiting": 0, "lag_seconds": 0.0, "num_dead": 0},
     )
 
     steps: list[StepView] = Field(description="In the order of the data flow.")
-    folds: FoldsView
+    updates: UpdatesView

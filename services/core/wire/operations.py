@@ -14,7 +14,7 @@ class Liveness(Answer):
     status: Literal["ok"] = "ok"
 
 
-class PartHealth(Answer):
+class ComponentHealth(Answer):
     """State of one thing that the service stands on."""
 
     state: Literal["ok", "degraded", "down"]
@@ -22,11 +22,11 @@ class PartHealth(Answer):
 
 
 class Readiness(Answer):
-    """Whether requests should be sent here, and the state of each part."""
+    """Whether requests should be sent here, and the state of each component."""
 
     model_config = example(
         status="ok",
-        parts={
+        components={
             "redis": {"state": "ok", "detail": "answers"},
             "engine": {"state": "ok", "detail": "answers"},
             "artifacts": {
@@ -38,7 +38,7 @@ class Readiness(Answer):
     )
 
     status: Literal["ok", "degraded", "down"]
-    parts: dict[str, PartHealth]
+    components: dict[str, ComponentHealth]
 
 
 class VersionResponse(Answer):

@@ -78,11 +78,11 @@ class RecommendRequest(Request):
         default=None,
         description="Read your writes: a version that `POST /interactions` returned for this user. "
         "The answer waits, for half of the time to the deadline, until the preference covers it; "
-        "`older_than_asked` says if it does not.",
+        "`preference_behind` says if it does not.",
     )
 
 
-class Part(Answer):
+class Feature(Answer):
     """What one feature said of an item, and what that counted."""
 
     value: float = Field(description="The feature as it came, on a scale of its own.")
@@ -112,7 +112,7 @@ class RecommendedItem(Answer):
         description="Who proposed the item: a ranker or the caller; `new` is a caller's item that "
         "the cheap rankers were fitted without, known to them by its title alone."
     )
-    parts: dict[str, Part] = Field(
+    features: dict[str, Feature] = Field(
         description="Each feature by name: those of the cheap rankers, `margin` (log-odds of Yes "
         "over No) if the model scored the item, and `intercept`. Contributions add up to the "
         "log-odds of `score`."
@@ -149,7 +149,7 @@ class RecommendResponse(Answer):
                 "scored_by": "mllm-fusion",
                 "probability": 0.77,
                 "source": "sequential",
-                "parts": {
+                "features": {
                     "popularity": {"value": 4.78, "contribution": -0.12},
                     "trending": {"value": 2.94, "contribution": 0.31},
                     "neighbors": {"value": 0.49, "contribution": 0.22},
@@ -164,7 +164,7 @@ class RecommendResponse(Answer):
         cold=False,
         history_version=7,
         preference_version=7,
-        older_than_asked=False,
+        preference_behind=False,
         adapter="spring",
         experiment="spring-or-summer",
         arm="control",
@@ -189,9 +189,9 @@ class RecommendResponse(Answer):
     history_version: int = Field(description="Interactions in the user's history; 0 if unknown.")
     preference_version: int = Field(
         description="Interactions that the preference used here covers; behind `history_version` "
-        "while the worker folds."
+        "while an update is under way."
     )
-    older_than_asked: bool = Field(
+    preference_behind: bool = Field(
         description="True if the preference does not cover `at_least_version` of the request."
     )
     adapter: str | None = Field(

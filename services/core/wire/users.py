@@ -6,7 +6,7 @@ from services.core.wire.common import Answer, example
 
 
 class PreferenceBlock(Answer):
-    """One folded block of the history and the preference written after it."""
+    """One full block of the history and the preference written after it."""
 
     number: int = Field(description="From 1, over the user's whole life.")
     item_ids: list[str]
@@ -35,11 +35,11 @@ class PreferenceResponse(Answer):
     )
 
     user_id: str
-    preference: str = Field(description='"" while nothing has been folded.')
+    preference: str = Field(description='"" before the first update.')
     history_version: int
     preference_version: int
-    num_blocks: int = Field(description="Full blocks folded so far.")
+    num_blocks: int = Field(description="Full blocks covered so far.")
     tail: list[str] = Field(description="Items of the unfinished block, oldest first.")
     timeline: list[PreferenceBlock] = Field(
-        description="Folded blocks, oldest first; of a very long history the latest ones."
+        description="Full blocks, oldest first; of a very long history the latest ones."
     )

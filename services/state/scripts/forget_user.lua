@@ -1,4 +1,4 @@
--- Removes every trace of one user, waiting and dead-lettered work included. A fold in flight
+-- Removes every trace of one user, waiting and dead-lettered work included. An update in flight
 -- finds no revision to save against.
 -- KEYS  1 events, 2 dead letters, then the user's own keys      ARGV  1 user id, 2 consumer group
 -- Gives 1 if the user was known.

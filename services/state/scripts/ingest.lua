@@ -1,7 +1,7 @@
 -- Adds interactions to one user's history, each at most once, and tells the workers.
 -- KEYS  1 user, 2 history, 3 preference, 4 events
 -- ARGV  1 user id, 2 lifetime in seconds, 3 first revision of a new user, 4 most interactions,
---       5 "1" to queue a fold, 6 what it is done for, then event id, timestamp, item id of each
+--       5 "1" to queue an update, 6 what it is done for, then event id, timestamp, item id of each
 --       interaction
 -- Gives {history version, then for each interaction 0 accepted, 1 duplicate, 2 older than what
 --       is kept, 3 no room}

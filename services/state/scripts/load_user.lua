@@ -1,6 +1,6 @@
 -- One user as of one moment.
 -- KEYS  1 user, 2 history, 3 preference
--- Gives {{version, folded version, revision}, history entries, state}, or nil for no such user.
+-- Gives {{version, preference version, revision}, history entries, state}, or nil for no such user.
 if redis.call('EXISTS', KEYS[1]) == 0 then
   return nil
 end

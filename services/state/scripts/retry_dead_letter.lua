@@ -1,4 +1,4 @@
--- Queues a fold again that was put aside.
+-- Queues an update again that was put aside.
 -- KEYS  1 dead letters, 2 events, 3 user      ARGV  1 entry id, 2 user id
 -- Gives 1 if it was still there; of a user who was forgotten nothing is queued.
 if redis.call('XDEL', KEYS[1], ARGV[1]) == 0 then

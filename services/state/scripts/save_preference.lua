@@ -2,7 +2,7 @@
 -- KEYS  1 user, 2 history, 3 preference, 4 scores
 -- ARGV  1 expected revision, 2 history version the preference covers, 3 the state,
 --       4 lifetime in seconds, 5 "1" if the preference's text changed
---       and to drop folded blocks from the history: 6 expected history version, 7 timestamp and
+--       and to drop written blocks from the history: 6 expected history version, 7 timestamp and
 --       8 event id of the last interaction that late ones may not precede, then the event ids
 -- Gives the new revision, or 0 if the user was saved, forgotten or (when dropping) extended since.
 local now = redis.call('HMGET', KEYS[1], 'revision', 'version')

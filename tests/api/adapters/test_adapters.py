@@ -264,7 +264,7 @@ async def test_every_other_process_follows(app: FastAPI, store: Store, tmp_path:
     await elsewhere.look()
     assert (await recommend(other))["adapter"] == "sft"
     await change(other, "rollback")
-    await app.state.parts.adapters.look()
+    await app.state.deps.adapters.look()
     assert (await recommend(app))["adapter"] == "own"
 
 
@@ -277,10 +277,10 @@ async def test_a_process_that_cannot_follow_serves_on_and_tells_until_it_can(
     await change(app, "sft/activate")
     await elsewhere.look()
     ready = (await send(other, "GET", "/health/ready")).json()
-    assert (ready["status"], ready["parts"]["adapters"]["state"]) == ("ok", "degraded")
+    assert (ready["status"], ready["components"]["adapters"]["state"]) == ("ok", "degraded")
     assert (await recommend(other))["adapter"] == "own"
     assert SFT_WEIGHTS in (await send(other, "GET", "/adapters")).json()["problem"]
-    assert "msr_adapters_not_followed 1.0" in (await send(other, "GET", "/metrics")).text
+    assert "msr_adapter_sync_failed 1.0" in (await send(other, "GET", "/metrics")).text
     put_adapter(tmp_path / "mounted-later", "sft")
     await elsewhere.look()
     assert (await recommend(other))["adapter"] == "sft"
@@ -343,8 +343,8 @@ async def test_a_choice_that_cannot_be_read_is_told_and_what_serves_goes_on(
     app: FastAPI, store: Store
 ) -> None:
     await store.connection.call("HSET", keys.ADAPTERS, MODEL, b"{")
-    await app.state.parts.adapters.look()
-    assert app.state.parts.adapters.problem.startswith("StateError")
+    await app.state.deps.adapters.look()
+    assert app.state.deps.adapters.problem.startswith("StateError")
     assert (await recommend(app))["adapter"] == "own"
 
 
@@ -354,7 +354,7 @@ async def test_an_adapter_that_nobody_wants_for_long_is_unloaded(
     live = live_adapters(store, engine, tmp_path, retire_seconds=0)
     put_adapter(tmp_path, "sft")
     await live.set_shadow("sft", 1.0)
-    with live.held_as_shadow():
+    with live.lease_shadow():
         await live.set_shadow(None)
         await live.look()
         assert set(engine.loaded) == {SFT_WEIGHTS}  # somebody still uses it

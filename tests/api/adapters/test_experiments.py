@@ -60,7 +60,7 @@ async def test_each_user_is_scored_by_the_adapter_of_the_arm(app: FastAPI) -> No
         arm = EXPERIMENT["arms"][draw_arm("rank-or-sft", UserId(user), (2, 1))]  # type: ignore[index]
         assert (answer["experiment"], answer["arm"]) == ("rank-or-sft", arm["name"])
         assert answer["adapter"] == arm["adapter"]
-        margin = answer["items"][0]["parts"]["margin"]["value"]
+        margin = answer["items"][0]["features"]["margin"]["value"]
         assert margin == {"own": 1.0, "sft": 2.0}[arm["adapter"]]
 
 
@@ -82,11 +82,11 @@ async def test_an_experiment_is_shared_and_ends_for_all(
     other = live_adapters(store, SwappingEngine(), tmp_path)
     await experiment(app)
     await other.look()
-    with other.held_for(UserId("u1")) as assigned:
+    with other.lease_for_user(UserId("u1")) as assigned:
         assert assigned.arm == (await recommend(app, "u1"))["arm"]
     assert (await send(app, "DELETE", "/adapters/experiment")).json()["experiment"] is None
     await other.look()
-    with other.held_for(UserId("u1")) as assigned:
+    with other.lease_for_user(UserId("u1")) as assigned:
         assert (assigned.name, assigned.arm) == ("own", None)
 
 
@@ -142,7 +142,7 @@ async def test_without_an_experiment_nothing_is_remembered(app: FastAPI, store: 
 
 async def let_shadow_run(app: FastAPI) -> None:
     """Until one request is done with."""
-    running = asyncio.create_task(app.state.parts.shadow.run())
+    running = asyncio.create_task(app.state.deps.shadow.run())
     async with asyncio.timeout(30):
         while "msr_shadow_requests_total{" not in await metrics(app):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -188,12 +188,12 @@ async def test_while_anybody_waits_for_the_model_the_shadow_waits_and_then_gives
     await shadow(app)
     [loaded] = engine.loaded.values()
     await recommend(app, candidates=["i2", "i3"])
-    [answered] = app.state.parts.shadow.waiting
+    [answered] = app.state.deps.shadow.waiting
     engine.stalled = {"i4"}
     stalled = asyncio.create_task(recommend(app, candidates=["i4"], timeout_seconds=60))
     while "i4" not in engine.asked:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
-    scoring = asyncio.create_task(app.state.parts.shadow.score(answered))
+    scoring = asyncio.create_task(app.state.deps.shadow.score(answered))
     await asyncio.sleep(5 * shadow_module.PAUSE_SECONDS)
     assert loaded.num_asked == 0
     stalled.cancel()
@@ -205,8 +205,8 @@ async def test_what_waited_too_long_is_dropped(app: FastAPI, engine: SwappingEng
     await shadow(app)
     [loaded] = engine.loaded.values()
     await recommend(app, candidates=["i2", "i3"])
-    [answered] = app.state.parts.shadow.waiting
-    await app.state.parts.shadow.score(replace(answered, answered_at=-math.inf))
+    [answered] = app.state.deps.shadow.waiting
+    await app.state.deps.shadow.score(replace(answered, answered_at=-math.inf))
     assert loaded.num_asked == 0
     assert 'outcome="dropped"} 1.0' in await metrics(app)
 
@@ -225,11 +225,11 @@ async def test_a_shadow_that_fails_is_counted_and_the_next_is_scored(
 async def test_only_a_sample_is_scored_and_nothing_once_it_is_cleared(app: FastAPI) -> None:
     await shadow(app, share=1e-9)
     await recommend(app, candidates=["i2", "i3"])
-    assert not app.state.parts.shadow.waiting
+    assert not app.state.deps.shadow.waiting
     await shadow(app)
     assert (await send(app, "DELETE", "/adapters/shadow")).json()["shadow"] is None
     await recommend(app, candidates=["i2", "i3"])
-    assert not app.state.parts.shadow.waiting
+    assert not app.state.deps.shadow.waiting
 
 
 @pytest.mark.parametrize(

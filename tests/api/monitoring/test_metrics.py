@@ -19,7 +19,7 @@ WITH_SCORES = EngineIdentity("scripted", "a1", validation_scores=HALVES)
 
 def samples(app: FastAPI) -> dict[tuple[str, ...], float]:
     """By name and the values of the labels."""
-    families = text_string_to_metric_families(app.state.parts.metrics.render().decode())
+    families = text_string_to_metric_families(app.state.deps.metrics.render().decode())
     return {
         (sample.name, *sample.labels.values()): sample.value
         for family in families
@@ -86,7 +86,7 @@ async def test_items_that_the_process_holds_are_hits(store: Store) -> None:
     app = an_app(store)
     await recommend(app, "u1", candidates=["i1", "i2"])
     await recommend(app, "u2", candidates=["i1"])
-    app.state.parts.cascade._scorer._cold.clear()
+    app.state.deps.cascade._scorer._cold.clear()
     await recommend(app, "u2", candidates=["i1"])
 
     told = samples(app)
@@ -112,7 +112,7 @@ async def test_redis_tells_how_it_is_and_a_lost_one_is_told_too(tmp_path: Path) 
     store = await Store.open(redis.start())
     await put_catalogue(store)
     app = an_app(store)
-    watch = app.state.parts.redis_watch
+    watch = app.state.deps.redis_watch
     await watch.look()
     up = samples(app)
     redis.stop()

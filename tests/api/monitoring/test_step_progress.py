@@ -12,7 +12,7 @@ ROWS = pa.table({"item_id": ["i1", "i2"]})
 
 async def steps(store: Store, data: Path) -> dict[str, Any]:
     answer = (await send(an_app(store, data=str(data)), "GET", "/progress")).json()
-    assert answer["folds"] == {"num_waiting": 0, "lag_seconds": 0.0, "num_dead": 0}
+    assert answer["updates"] == {"num_waiting": 0, "lag_seconds": 0.0, "num_dead": 0}
     return {step["artifact"]: step for step in answer["steps"]}
 
 

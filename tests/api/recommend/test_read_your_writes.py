@@ -16,7 +16,7 @@ async def act(store: Store, item_id: str = "i2") -> int:
     return result.version
 
 
-async def fold(store: Store, after_seconds: float) -> None:
+async def update(store: Store, after_seconds: float) -> None:
     await asyncio.sleep(after_seconds)
     record = await store.load_user(UserId("u1"))
     assert record is not None
@@ -29,28 +29,28 @@ async def fold(store: Store, after_seconds: float) -> None:
 async def test_a_ranking_waits_for_the_version_that_it_is_to_know(store: Store) -> None:
     await put_user(store, "u1", ["i1"], preference="likes i1")
     version = await act(store)
-    folding = asyncio.create_task(fold(store, 0.1))
+    updating = asyncio.create_task(update(store, 0.1))
     answer = await recommend(an_app(store), mode="cheap", at_least_version=version)
-    await folding
-    assert (answer["preference_version"], answer["older_than_asked"]) == (version, False)
+    await updating
+    assert (answer["preference_version"], answer["preference_behind"]) == (version, False)
 
 
-async def test_what_is_not_folded_in_half_of_the_time_is_ranked_by_what_is_known_and_said(
+async def test_an_update_that_takes_over_half_of_the_time_is_not_waited_for_and_said_to_be_behind(
     store: Store,
 ) -> None:
     await put_user(store, "u1", ["i1"], preference="likes i1")
     version = await act(store)
     app = an_app(store)
     answer = await recommend(app, at_least_version=version, timeout_seconds=1)
-    assert (answer["preference_version"], answer["older_than_asked"]) == (version - 1, True)
+    assert (answer["preference_version"], answer["preference_behind"]) == (version - 1, True)
     assert not answer["degraded"]  # the other half was the model's
     metrics = (await send(app, "GET", "/metrics")).text
-    assert 'msr_version_waits_total{outcome="older"} 1.0' in metrics
+    assert 'msr_version_waits_total{outcome="behind"} 1.0' in metrics
 
 
 async def test_a_version_that_the_history_never_had_is_not_waited_for(store: Store) -> None:
     await put_user(store, "u1", ["i1"], preference="likes i1")
     started = asyncio.get_running_loop().time()
     answer = await recommend(an_app(store), mode="cheap", at_least_version=99, timeout_seconds=50)
-    assert answer["older_than_asked"]
+    assert answer["preference_behind"]
     assert asyncio.get_running_loop().time() - started < 20

@@ -46,7 +46,7 @@ class Folder:
 
 
 async def look(app: Any, folder: Folder) -> None:
-    await app.state.parts.live.look(folder)
+    await app.state.deps.live.look(folder)
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ async def test_what_cannot_serve_is_refused_once_and_the_old_serves_on(
     assert folder.num_loads == 1
     assert ids_of(await recommend(app, mode="cheap", k=2)) == ["i6", "i5"]
     ready = (await send(app, "GET", "/health/ready")).json()
-    assert (ready["status"], ready["parts"]["artifacts"]["state"]) == ("ok", "degraded")
+    assert (ready["status"], ready["components"]["artifacts"]["state"]) == ("ok", "degraded")
     metrics = (await send(app, "GET", "/metrics")).text
     assert 'msr_ordering_reloads_total{outcome="refused"} 1.0' in metrics
 
@@ -98,7 +98,7 @@ async def test_what_the_disk_does_not_give_is_told_and_tried_again(store: Store)
     folder.publish("newer", OSError("connection reset by peer"))
     await look(app, folder)
     ready = (await send(app, "GET", "/health/ready")).json()
-    assert "newer ones refused (OSError)" in ready["parts"]["artifacts"]["detail"]
+    assert "newer ones refused (OSError)" in ready["components"]["artifacts"]["detail"]
     folder.publish("newer")
     await look(app, folder)
     assert (await send(app, "GET", "/version")).json()["retrieval"] == "newer"
@@ -112,7 +112,7 @@ async def test_what_replaces_a_refused_artifact_is_taken_up(store: Store) -> Non
     folder.publish("mended")
     await look(app, folder)
     ready = (await send(app, "GET", "/health/ready")).json()
-    assert ready["parts"]["artifacts"] == {"state": "ok", "detail": "retrieval mended"}
+    assert ready["components"]["artifacts"] == {"state": "ok", "detail": "retrieval mended"}
 
 
 async def test_files_that_give_way_while_they_are_read_are_looked_for_again(store: Store) -> None:

@@ -34,8 +34,8 @@ def test_times_are_read_by_user(data: str):
 
 def test_preferences_of_the_popular_cut_are_read_for_it_alone(data: str):
     # With five items a user the last of the six most popular ones is simply the last.
-    folded = {user: history[:-1] for user, history in some_histories().items()}
-    write_preferences(data, folded, name="preferences-popular", cut="popular")
+    covered = {user: history[:-1] for user, history in some_histories().items()}
+    write_preferences(data, covered, name="preferences-popular", cut="popular")
 
     assert len(read(data, "preferences-popular", cut="popular").by_user) == 30
     with pytest.raises(TargetLeak, match="cut 'popular'"):
@@ -58,19 +58,19 @@ def test_an_artifact_with_whole_histories_is_refused(data: str):
         read(data)
 
 
-def test_a_row_that_folded_the_target_is_refused_whatever_the_manifest_says(data: str):
+def test_a_row_that_covers_the_target_is_refused_whatever_the_manifest_says(data: str):
     histories = some_histories()
-    folded = {user: history[:-1] for user, history in histories.items()}
-    write_preferences(data, folded | {"u3": histories["u3"]})
+    covered = {user: history[:-1] for user, history in histories.items()}
+    write_preferences(data, covered | {"u3": histories["u3"]})
 
     with pytest.raises(TargetLeak, match="'u3'"):
         read(data)
 
 
-@pytest.mark.parametrize("folded", [["i0"], [], ["i0", "i9", "i4", "i1"]])
-def test_a_row_that_folded_other_items_is_refused(data: str, folded: list[str]):
+@pytest.mark.parametrize("covered", [["i0"], [], ["i0", "i9", "i4", "i1"]])
+def test_a_row_that_covers_other_items_is_refused(data: str, covered: list[str]):
     histories = {user: history[:-1] for user, history in some_histories().items()}
-    write_preferences(data, histories | {"u0": folded})
+    write_preferences(data, histories | {"u0": covered})
 
     with pytest.raises(ArtifactMismatch, match="'u0'"):
         read(data)
@@ -100,8 +100,8 @@ def test_preferences_of_other_interactions_are_refused(data: str):
 
 @pytest.mark.parametrize("field", ["prompt", "block_size"])
 def test_preferences_of_another_definition_are_refused(data: str, field: str):
-    folded = {user: history[:-1] for user, history in some_histories().items()}
-    write_preferences(data, folded, **{field: "older"})
+    covered = {user: history[:-1] for user, history in some_histories().items()}
+    write_preferences(data, covered, **{field: "older"})
 
     with pytest.raises(ArtifactMismatch, match=f"{field} 'older'"):
         read(data)

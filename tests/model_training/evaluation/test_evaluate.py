@@ -287,8 +287,8 @@ async def test_the_paper_protocol_takes_no_preferences_of_the_other_cut(data: st
 
 async def test_the_paper_protocol_takes_preferences_of_its_own_cut(data: str):
     # With five items a user the last of the six most popular ones is simply the last.
-    folded = {user: history[:-1] for user, history in some_histories().items()}
-    write_preferences(data, folded, name="preferences-popular", cut="popular")
+    covered = {user: history[:-1] for user, history in some_histories().items()}
+    write_preferences(data, covered, name="preferences-popular", cut="popular")
     engine = RecordingEngine()
     result = await ask(data, engine, protocol="paper")
 

@@ -59,8 +59,8 @@ async def test_preferences_of_test_users_alone_are_too_few_for_fusion_and_said_s
 def without_validation(tmp_path) -> str:
     write_world(str(tmp_path))
     write_interactions(str(tmp_path), few_histories())
-    folded = {user: history[:-1] for user, history in few_histories().items()}
-    write_preferences(str(tmp_path), folded)
+    covered = {user: history[:-1] for user, history in few_histories().items()}
+    write_preferences(str(tmp_path), covered)
     return str(tmp_path)
 
 

@@ -1,6 +1,6 @@
--- Queues a fold of one user if the preference does not cover the history.
+-- Queues an update of one user if the preference does not cover the history.
 -- KEYS  1 user, 2 events      ARGV  1 user id, 2 what it is done for
--- Gives 1 if queued, 0 if there is nothing to fold.
+-- Gives 1 if queued, 0 if there is nothing to update.
 local now = redis.call('HMGET', KEYS[1], 'version', 'folded_version')
 if not now[1] or tonumber(now[1]) <= tonumber(now[2]) then
   return 0
