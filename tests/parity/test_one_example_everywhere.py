@@ -40,7 +40,7 @@ class ListeningEngine(LocalEngine):
     heard: list[list[int]]
 
     async def score(self, messages: Messages) -> AnswerLogprobs:
-        self.heard.append(self._encode(messages).ids.tolist())
+        self.heard.append(self._model.encode(messages).ids.tolist())
         return await super().score(messages)
 
 
@@ -117,8 +117,8 @@ async def test_rank_learns_from_the_margins_that_evaluation_measures(checkpoint,
         as_rows(GroupsWithImages(ITEMS)({"preference": [PREFERENCE], "item_ids": [list(ITEMS)]}))
     )
     with torch.inference_mode():
-        logits = engine._model(**batch, logits_to_keep=1).logits[:, -1]
-    trained = (logits[:, engine._answers.yes] - logits[:, engine._answers.no]).tolist()
+        logits = engine._model._model(**batch, logits_to_keep=1).logits[:, -1]
+    trained = (logits[:, engine._model.answers.yes] - logits[:, engine._model.answers.no]).tolist()
     group = UserCandidates(UserId("u1"), PREFERENCE, tuple(ITEMS.values()))
     [measured] = [scored async for _, scored in score_users(engine, [group])]
 

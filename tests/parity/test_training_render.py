@@ -46,20 +46,20 @@ def test_training_and_serving_render_the_same_prompt_tokens(engine, collate):
     batch = collate([training_row(messages, label=True) for messages in PROMPTS])
 
     for row, messages in enumerate(PROMPTS):
-        assert asked_tokens(batch, row).tolist() == engine._encode(messages).ids.tolist()
+        assert asked_tokens(batch, row).tolist() == engine._model.encode(messages).ids.tolist()
 
 
 def test_training_and_serving_see_the_same_pixels(engine, collate):
     shown = [messages for messages in PROMPTS if messages[0].picture is not None]
     batch = collate([training_row(messages, label=True) for messages in PROMPTS])
 
-    served = torch.cat([engine._encode(messages).pixels for messages in shown])
+    served = torch.cat([engine._model.encode(messages).pixels for messages in shown])
     assert torch.equal(batch["pixel_values"], served)
     assert batch["image_sizes"].tolist() == [[56, 56]] * len(shown)
 
 
 def test_training_teaches_the_answer_tokens_that_serving_reads(engine, collate):
-    assert collate.answers == engine._answers
+    assert collate.answers == engine._model.answers
 
 
 async def test_the_trainers_forward_pass_gives_the_served_margin(engine, collate):
@@ -67,7 +67,7 @@ async def test_the_trainers_forward_pass_gives_the_served_margin(engine, collate
     batch = collate([training_row(messages, label=True)])
     position = int((batch.pop("labels")[0] != IGNORED).nonzero()[0, 0]) - 1
     with torch.inference_mode():
-        logits = engine._model(**batch).logits[0, position]
+        logits = engine._model._model(**batch).logits[0, position]
     served = await engine.score(messages)
 
     trained = float(logits[collate.answers.yes] - logits[collate.answers.no])

@@ -20,6 +20,7 @@ from services.core.prompts import GenerationLimits, Message
 from services.core.scoring import answer_margin
 from services.engines.contract import EngineIdentity
 from services.engines.local.engine import LocalEngine
+from services.engines.local.model import LocalModel
 from services.engines.rendering import chat_content, pictures
 from tests.engines.conftest import a_prompt
 
@@ -178,7 +179,7 @@ class CountingModel:
 async def test_a_prompt_nobody_waits_for_any_more_is_not_computed(checkpoint: Path):
     model, processor = load_checkpoint(checkpoint)
     counting = CountingModel(model)
-    engine = LocalEngine(counting, processor, EngineIdentity("m", ""), max_batch=1)
+    engine = LocalEngine(LocalModel(counting, processor, EngineIdentity("m", "")), max_batch=1)
     first = asyncio.ensure_future(engine.generate(PROMPTS[0], SHORT))
     abandoned = asyncio.ensure_future(engine.generate(PROMPTS[1], SHORT))
     last = asyncio.ensure_future(engine.generate(PROMPTS[2], SHORT))

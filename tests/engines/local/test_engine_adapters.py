@@ -118,7 +118,7 @@ async def test_an_adapter_that_fails_in_the_middle_of_loading_leaves_the_model_a
     folder = copytree(SFT, tmp_path / "torn")
     (folder / "adapter_model.safetensors").write_bytes(b"no tensors")
     with pytest.raises(ModelUnusable, match="cannot load"):
-        await engine._run_control_task(lambda: engine._attach_adapter("torn", str(folder)))
+        await engine._run_control_task(lambda: engine._model.attach_adapter("torn", str(folder)))
     answers = [await engine.score(prompt) for prompt in PROMPTS]
     again = await engine.load_adapter(SFT)
     by_sft = [await again.score(prompt) for prompt in PROMPTS]
@@ -129,7 +129,7 @@ async def test_an_adapter_that_fails_in_the_middle_of_loading_leaves_the_model_a
 
 
 async def test_a_merged_checkpoint_takes_no_adapter(engine: LocalEngine):
-    merged = LocalEngine(engine._model, engine._processor, engine.identity, merged=True)
+    merged = LocalEngine(engine._model, merged=True)
 
     with pytest.raises(AdapterRefused, match="merged checkpoint"):
         await merged.load_adapter(SFT)

@@ -1,0 +1,226 @@
+"""A transformers model with its processor and its adapters: batches of prompts in, answers out.
+
+Not thread-safe: the engine's thread owns it (`engine.py`).
+
+Texts in a batch are padded on the left and masked. Images are never padded: all prompts of a batch
+have images of one shape. So an answer depends on the rest of its batch only in the last digits of
+float32 arithmetic (demo model: margins agree within 1e-5).
+
+Several adapters share the base model. A batch is scored by one of them.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from peft import PeftConfig, PeftModel
+from safetensors import SafetensorError
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from services.core.errors import EngineRefused, EngineUnavailable, ModelUnusable
+from services.core.prompts import GenerationLimits, Messages
+from services.core.scoring import AnswerLogprobs
+from services.engines.checkpoints import identify
+from services.engines.contract import EngineIdentity
+from services.engines.prompt_fitting import shorten_to_fit
+from services.engines.rendering import answer_tokens, chat_content, pictures, render
+
+_CANNOT_LOAD = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    """One prompt as the model takes it: ids (T,); pixels (1, P, 3, H, W) and sizes (1, 2)."""
+
+    ids: torch.Tensor
+    pixels: torch.Tensor | None
+    sizes: torch.Tensor | None
+    was_shortened: bool = False
+
+    @property
+    def num_tokens(self) -> int:
+        """Its length, image tokens included."""
+        return int(self.ids.shape[0])
+
+    @property
+    def pixel_shape(self) -> tuple[int, ...]:
+        """Prompts of one batch have the same; () without an image."""
+        return () if self.pixels is None else tuple(self.pixels.shape)
+
+
+class LocalModel:
+    """Open it with `LocalModel.load`."""
+
+    def __init__(self, model: Any, processor: Any, identity: EngineIdentity) -> None:
+        """`model` is a transformers model, or a PeftModel with the adapter of this identity.
+
+        Raises AnswerTokenMissing if the chat template has no one-token Yes and No.
+        """
+        self.identity = identity
+        self._model = model.eval()
+        self._processor = processor
+        # PEFT's names of the adapters, by fingerprint; None is the base model alone.
+        own_name = model.active_adapter if isinstance(model, PeftModel) else None
+        self._peft_names: dict[str, str | None] = {identity.adapter: own_name}
+        self.answers = answer_tokens(processor)
+        self._pad_id = int(processor.tokenizer.pad_token_id)
+        self._max_tokens = int(model.config.get_text_config().max_position_embeddings)
+
+    @classmethod
+    def load(
+        cls, model: str, adapter: str | None, *, device: Literal["cpu", "cuda"]
+    ) -> "LocalModel":
+        """Load a checkpoint (folder, merged or not, or hub name) and an adapter folder.
+
+        float32 on a CPU, bfloat16 on a GPU. Raises ModelUnusable with what is wrong and where.
+        """
+        dtype = torch.bfloat16 if device == "cuda" else torch.float32
+        try:
+            processor = AutoProcessor.from_pretrained(model)
+            loaded = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype)
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelUnusable(
+                f"cannot load the model {model!r} ({error}); give --model a checkpoint folder or a "
+                "hub name that this machine can reach"
+            ) from error
+        processor.tokenizer.padding_side = "left"
+        if adapter is not None:
+            try:
+                loaded = PeftModel.from_pretrained(loaded, adapter, is_trainable=False)
+            except _CANNOT_LOAD as error:
+                raise _unusable(adapter, error) from error
+        return cls(loaded.to(device), processor, identify(model, adapter))
+
+    def score(self, batch: Sequence[EncodedPrompt], adapter: str) -> list[AnswerLogprobs]:
+        """Answers by the adapter of this fingerprint; EngineUnavailable if it is detached."""
+        inputs = self._collate(batch)
+        with torch.inference_mode(), self._using_adapter(adapter):
+            logits = self._model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1]
+            logprobs = torch.log_softmax(logits.float(), dim=-1)  # (B, V)
+            answers = logprobs[:, [self.answers.yes, self.answers.no]].tolist()
+        return [AnswerLogprobs(yes=yes, no=no) for yes, no in answers]
+
+    def generate(
+        self, batch: Sequence[EncodedPrompt], limits: GenerationLimits
+    ) -> list[tuple[str, int]]:
+        """The base model's greedy texts, each with its number of tokens."""
+        inputs = self._collate(batch)
+        # Summaries and preferences are the base model's: the adapter only answers Yes or No.
+        with torch.inference_mode(), self._base_only():
+            output = self._model.generate(
+                **inputs,
+                max_new_tokens=limits.max_new_tokens,
+                do_sample=False,
+                pad_token_id=self._pad_id,
+            )
+        written = output[:, inputs["input_ids"].shape[1] :]  # (B, T), padded on the right
+        texts = self._processor.tokenizer.batch_decode(written, skip_special_tokens=True)
+        counts = (written != self._pad_id).sum(dim=1).tolist()
+        return [(text.strip(), count) for text, count in zip(texts, counts, strict=True)]
+
+    # --- adapters --------------------------------------------------------------------------------
+
+    def attach_adapter(self, fingerprint: str, folder: str) -> None:
+        """Add an adapter. Raises ModelUnusable and leaves the model as it was if that fails."""
+        if fingerprint in self._peft_names:
+            return
+        # The fingerprint is hexadecimal, so it can be the name of a module.
+        try:
+            self._attach(fingerprint, folder)
+        except _CANNOT_LOAD as error:
+            raise _unusable(folder, error) from error
+        self._peft_names[fingerprint] = fingerprint
+
+    def detach_adapter(self, fingerprint: str) -> None:
+        """Remove an adapter and free its memory."""
+        name = self._peft_names.pop(fingerprint, None)
+        if name is None:
+            return
+        if self._model.active_adapter == name and len(self._model.peft_config) > 1:
+            other = next(each for each in self._model.peft_config if each != name)
+            self._model.set_adapter(other, inference_mode=True)
+        if len(self._model.peft_config) > 1:
+            self._model.delete_adapter(name)
+        else:  # the last one: the base model is left
+            self._model = self._model.unload()
+
+    def _attach(self, name: str, folder: str) -> None:
+        model, is_first = self._model, not isinstance(self._model, PeftModel)
+        if is_first:
+            model = PeftModel(model, PeftConfig.from_pretrained(folder), adapter_name=name)
+        try:
+            model.load_adapter(folder, name, torch_device=str(model.device))
+        except BaseException:
+            if is_first:
+                model.unload()
+            elif name in model.peft_config:
+                model.delete_adapter(name)
+            raise
+        self._model = model.eval()
+
+    def _using_adapter(self, fingerprint: str) -> AbstractContextManager[Any]:
+        if fingerprint not in self._peft_names:
+            raise EngineUnavailable(f"the adapter {fingerprint} was unloaded")
+        name = self._peft_names[fingerprint]
+        if name is None:
+            return self._base_only()
+        if self._model.active_adapter != name:
+            self._model.set_adapter(name, inference_mode=True)
+        return nullcontext()
+
+    def _base_only(self) -> AbstractContextManager[Any]:
+        if not isinstance(self._model, PeftModel):
+            return nullcontext()
+        disabled: AbstractContextManager[Any] = self._model.disable_adapter()
+        return disabled
+
+    # --- prompts to tensors ----------------------------------------------------------------------
+
+    def encode_to_fit(self, messages: Messages, max_new_tokens: int) -> EncodedPrompt:
+        """The prompt, shortened until it leaves room for its answer; EngineRefused if it cannot."""
+        room = self._max_tokens - max_new_tokens
+        encoded = self.encode(messages)
+        if encoded.num_tokens <= room:
+            return encoded
+        shorter = shorten_to_fit(messages, lambda form: self.encode(form).num_tokens <= room)
+        if shorter is None:
+            raise EngineRefused(
+                f"the prompt has {encoded.num_tokens} tokens, the model takes {room}, and nothing "
+                "of it can be cut; use a smaller image"
+            )
+        return self.encode(shorter, was_shortened=True)
+
+    def encode(self, messages: Messages, *, was_shortened: bool = False) -> EncodedPrompt:
+        """The prompt's tokens and pixels."""
+        encoded = self._processor(
+            text=render(self._processor, chat_content(messages), answered=False),
+            images=pictures(messages) or None,
+            add_special_tokens=False,  # the template has written every special token already
+            return_tensors="pt",
+        )
+        pixels, sizes = encoded.get("pixel_values"), encoded.get("image_sizes")
+        return EncodedPrompt(encoded["input_ids"][0], pixels, sizes, was_shortened)
+
+    def _collate(self, batch: Sequence[EncodedPrompt]) -> dict[str, torch.Tensor]:
+        width = max(encoded.num_tokens for encoded in batch)
+        ids = torch.full((len(batch), width), self._pad_id, dtype=torch.long)
+        mask = torch.zeros((len(batch), width), dtype=torch.long)
+        for row, encoded in enumerate(batch):
+            ids[row, width - encoded.num_tokens :] = encoded.ids
+            mask[row, width - encoded.num_tokens :] = 1
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        pixels = [encoded.pixels for encoded in batch if encoded.pixels is not None]
+        sizes = [encoded.sizes for encoded in batch if encoded.sizes is not None]
+        if pixels:
+            inputs["pixel_values"] = torch.cat(pixels).to(self._model.dtype)
+            inputs["image_sizes"] = torch.cat(sizes)
+        return {name: tensor.to(self._model.device) for name, tensor in inputs.items()}
+
+
+def _unusable(adapter: str, error: Exception) -> ModelUnusable:
+    return ModelUnusable(
+        f"cannot load the adapter {adapter!r} onto this model ({error}); give a folder, to "
+        "--adapter or beside the others, that `msr train` wrote for the same base model"
+    )
