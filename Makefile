@@ -47,10 +47,10 @@ evaluate-microlens: $(VENV)/train.stamp
 evaluate-demo: $(VENV)/train.stamp
 	$(BIN)/msr bench evaluate-demo --data data/demo-evaluation --json
 
-# Two processes: eight minutes on two cores. A file's tests stay together, since they share what was
-# trained or started for them.
+# Two processes with one thread each: on two cores, more threads would wait for one another. The tests
+# of a file share what was trained or started for them, so they stay in one process.
 test: lint
-	$(BIN)/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 # The documents' own commands, in their order.
 test-docs: $(VENV)/dev.stamp

@@ -39,6 +39,7 @@ def test_the_same_seed_gives_the_same_weights(checkpoint: Path, tmp_path: Path):
     assert fingerprint_checkpoint(again) == fingerprint_checkpoint(checkpoint)
 
 
+@pytest.mark.slow
 async def test_the_reference_loop_and_an_engine_give_the_same_margins(checkpoint, reference):
     preference, items = draw_preference("user"), draw_items("new", 2)
     engine = LocalEngine.load(str(checkpoint))
@@ -50,11 +51,13 @@ async def test_the_reference_loop_and_an_engine_give_the_same_margins(checkpoint
     assert [candidate.margin for candidate in scored] == pytest.approx(margins, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_answers_differ_from_item_to_item(reference):
     margins = reference.score(draw_preference("user"), draw_items("new", 2), num_tokens=1)
     assert abs(margins[0] - margins[1]) > 1e-3
 
 
+@pytest.mark.slow
 def test_no_answer_ends_before_its_limit(reference):
     prompts = draw_preference_prompts("wave", 3)
     assert reference.write_preferences(prompts, 20) == 60

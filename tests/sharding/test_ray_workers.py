@@ -76,6 +76,7 @@ async def open_nothing() -> Engine:
     raise ModelUnusable("/no/model holds no weights; name a checkpoint folder")
 
 
+@pytest.mark.slow
 async def test_both_nodes_do_shards(start_workers: Start, tmp_path: Path):
     job, progress = CopyJob(tmp_path), []
     workers = await start_workers(partial(open_noting, tmp_path, 2, ""))
@@ -111,6 +112,7 @@ async def test_a_shard_that_kills_every_worker_ends_the_step(start_workers: Star
     assert sum(len(texts) for texts in noted(tmp_path).values()) == 1 + MAX_SHARD_RETRIES
 
 
+@pytest.mark.slow
 async def test_a_worker_without_an_engine_ends_the_step(start_workers: Start, tmp_path: Path):
     workers = await start_workers(open_nothing)
 
@@ -118,6 +120,7 @@ async def test_a_worker_without_an_engine_ends_the_step(start_workers: Start, tm
         await workers.run_shards(CopyJob(tmp_path), [0], lambda done: None)
 
 
+@pytest.mark.slow
 async def test_a_worker_with_another_model_ends_the_step(start_workers: Start, tmp_path: Path):
     workers = await start_workers(partial(open_fragile, 9), identity=EngineIdentity("expected", ""))
 
@@ -125,6 +128,7 @@ async def test_a_worker_with_another_model_ends_the_step(start_workers: Start, t
         await workers.run_shards(CopyJob(tmp_path), [0], lambda done: None)
 
 
+@pytest.mark.slow
 async def test_an_engine_that_goes_away_ends_the_step_and_what_is_done_stays(
     start_workers: Start, tmp_path: Path
 ):
@@ -137,6 +141,7 @@ async def test_an_engine_that_goes_away_ends_the_step_and_what_is_done_stays(
     assert len(job.written()) == 2
 
 
+@pytest.mark.slow
 async def test_a_worker_that_writes_elsewhere_is_found_out(start_workers: Start, tmp_path: Path):
     workers = await start_workers(partial(open_fragile, 9))
 
@@ -144,6 +149,7 @@ async def test_a_worker_that_writes_elsewhere_is_found_out(start_workers: Start,
         await workers.run_shards(OtherDiskJob(tmp_path), [0], lambda done: None)
 
 
+@pytest.mark.slow
 async def test_a_worker_that_lacks_the_data_says_so(start_workers: Start, tmp_path: Path):
     workers = await start_workers(partial(open_fragile, 9))
 

@@ -121,6 +121,7 @@ def test_another_configuration_replaces_the_adapter(data_with_examples, config):
 
 
 @pytest.mark.parametrize("left", ["adapter.unfinished", "adapter.replaced"])
+@pytest.mark.slow
 def test_what_a_kill_left_while_publishing_is_cleared(data_with_examples, config, left: str):
     train.run(data_with_examples, config)
     (Path(data_with_examples) / left).mkdir()
@@ -132,6 +133,7 @@ def test_what_a_kill_left_while_publishing_is_cleared(data_with_examples, config
 
 
 @pytest.mark.parametrize("moved_last", ["adapter", "adapter.unfinished"])
+@pytest.mark.slow
 def test_a_kill_while_an_adapter_takes_the_place_of_an_earlier_one_is_made_good(
     data_with_examples, config, monkeypatch, moved_last: str
 ):

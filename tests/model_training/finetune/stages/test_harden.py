@@ -116,6 +116,7 @@ def test_hostile_titles_come_to_move_less(plan: RunPlan, tmp_path: Path):
     assert sum(losses[-4:]) < 0.5 * sum(losses[:4])
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_to_the_same_weights(plan: RunPlan, tmp_path: Path):
     require_same_weights_after_a_kill(harden.fit, plan, tmp_path)
 

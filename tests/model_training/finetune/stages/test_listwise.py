@@ -130,5 +130,6 @@ def test_a_stage_that_gained_nothing_says_so(plan: RunPlan, tmp_path: Path):
     assert told["best"] == told["at_the_start"]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_to_the_same_weights(plan: RunPlan, tmp_path: Path):
     require_same_weights_after_a_kill(listwise.fit, plan, tmp_path)
