@@ -8,8 +8,8 @@ import pytest
 from services.batch.prepare_catalogue import run
 from services.batch.readers.microlens import MicroLens
 
-BESIDE = Path(__file__).parents[2].parent / "shared" / "data" / "microlens"
-FOLDER = Path(os.environ.get("MSR_MICROLENS", BESIDE))
+SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "microlens"
+FOLDER = Path(os.environ.get("MSR_MICROLENS", SHARED))
 
 
 @pytest.mark.skipif(not FOLDER.is_dir(), reason="research data, not part of the repository")

@@ -37,7 +37,7 @@ def told(logs: Logs, event: str) -> MutableMapping[str, Any]:
     return found
 
 
-async def take_in(store: Store, request_id: str, **interaction: Any) -> None:
+async def add_interaction(store: Store, request_id: str, **interaction: Any) -> None:
     body = {"user_id": "u1", "item_id": "i1", **interaction}
     headers = {"X-Request-Id": request_id}
     answer = await send(an_app(store), "POST", "/interactions", body, headers=headers)
@@ -48,8 +48,8 @@ async def test_the_log_of_an_update_names_the_requests_whose_interactions_it_cov
     store: Store, logs: Logs
 ):
     await put_catalogue(store)
-    await take_in(store, "from-a-browser")
-    await take_in(store, "from-an-app", item_id="i2")
+    await add_interaction(store, "from-a-browser")
+    await add_interaction(store, "from-an-app", item_id="i2")
 
     await work_to_the_end(store, DigestEngine())
 
@@ -132,7 +132,7 @@ async def test_no_log_tells_a_prompt_a_history_or_a_preference(store: Store, log
     await put_catalogue(store)
     await put_user(store, "u1", ["i1", "i2"], preference="likes s3cret things")
     await recommend(an_app(store, ScriptedEngine({"i3": 1.0})), "u1")
-    await take_in(store, "r1", item_id="i4")
+    await add_interaction(store, "r1", item_id="i4")
     await work_to_the_end(store, DigestEngine(failing={"title of i4": ValueError("no")}))
 
     preference = (await the_user(store, UserId("u1"))).preference

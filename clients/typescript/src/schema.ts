@@ -46,7 +46,7 @@ export interface paths {
          *     harmless if its interactions carry their timestamp or an event id. While too many
          *     preference updates wait, the whole request is refused with 429: send it again later.
          */
-        post: operations["take_in_interactions_post"];
+        post: operations["add_interactions_interactions_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1836,7 +1836,7 @@ export interface operations {
             };
         };
     };
-    take_in_interactions_post: {
+    add_interactions_interactions_post: {
         parameters: {
             query?: never;
             header?: never;

@@ -36,7 +36,7 @@ _EXAMPLES: dict[str, Any] = {
     responses=documented(StateUnavailable, StateError, BacklogFull, body=True),
 )
 @needs(Scope.WRITE)
-async def take_in(
+async def add_interactions(
     body: Annotated[wire.Interactions, Body(openapi_examples=_EXAMPLES)],
     deps: AppDependencies,
     caller: Caller,

@@ -23,7 +23,7 @@ from tests.api.builders import (
 )
 
 
-class Folder:
+class FakeDataFolder:
     """Stands for a data folder where steps publish: an ordering, or why there is none."""
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Folder:
         return self.found
 
 
-async def look(app: Any, folder: Folder) -> None:
+async def look(app: Any, folder: FakeDataFolder) -> None:
     await app.state.deps.live.look(folder)
 
 
@@ -56,7 +56,7 @@ async def user(store: Store) -> None:
 
 @pytest.mark.usefixtures("user")
 async def test_the_next_request_is_ranked_by_what_was_published(store: Store) -> None:
-    folder = Folder()
+    folder = FakeDataFolder()
     app = an_app(store, source=folder)
     folder.publish("newer")
     assert ids_of(await recommend(app, mode="cheap", k=2)) == ["i6", "i5"]
@@ -69,7 +69,7 @@ async def test_the_next_request_is_ranked_by_what_was_published(store: Store) ->
 
 
 async def test_what_is_in_use_is_not_loaded_again(store: Store) -> None:
-    folder = Folder()
+    folder = FakeDataFolder()
     await look(an_app(store, source=folder), folder)
     assert folder.num_loads == 0
 
@@ -79,7 +79,7 @@ async def test_what_is_in_use_is_not_loaded_again(store: Store) -> None:
 async def test_what_cannot_serve_is_refused_once_and_the_old_serves_on(
     store: Store, error: Exception
 ) -> None:
-    folder = Folder()
+    folder = FakeDataFolder()
     app = an_app(store, source=folder)
     folder.publish("broken", error)
     await look(app, folder)
@@ -93,7 +93,7 @@ async def test_what_cannot_serve_is_refused_once_and_the_old_serves_on(
 
 
 async def test_what_the_disk_does_not_give_is_told_and_tried_again(store: Store) -> None:
-    folder = Folder()
+    folder = FakeDataFolder()
     app = an_app(store, source=folder)
     folder.publish("newer", OSError("connection reset by peer"))
     await look(app, folder)
@@ -105,7 +105,7 @@ async def test_what_the_disk_does_not_give_is_told_and_tried_again(store: Store)
 
 
 async def test_what_replaces_a_refused_artifact_is_taken_up(store: Store) -> None:
-    folder = Folder()
+    folder = FakeDataFolder()
     app = an_app(store, source=folder)
     folder.publish("broken", ArtifactMismatch("no"))
     await look(app, folder)
@@ -116,7 +116,7 @@ async def test_what_replaces_a_refused_artifact_is_taken_up(store: Store) -> Non
 
 
 async def test_files_that_give_way_while_they_are_read_are_looked_for_again(store: Store) -> None:
-    folder = Folder()
+    folder = FakeDataFolder()
     app = an_app(store, source=folder)
     folder.publish("newer", ArtifactMissing("a part is gone"))
     await look(app, folder)
@@ -127,7 +127,7 @@ async def test_files_that_give_way_while_they_are_read_are_looked_for_again(stor
 
 async def test_a_server_under_load_takes_it_up_and_answers_every_request(store: Store) -> None:
     await put_user(store, "u1", ["i1"], preference="likes i1")
-    folder, stop = Folder(), asyncio.Event()
+    folder, stop = FakeDataFolder(), asyncio.Event()
     app = an_app(store, ScriptedEngine(), source=folder, reload_seconds=0.02)
     listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(
@@ -142,7 +142,7 @@ async def test_a_server_under_load_takes_it_up_and_answers_every_request(store: 
 
 
 async def send_until_taken_up(
-    client: httpx.AsyncClient, folder: Folder
+    client: httpx.AsyncClient, folder: FakeDataFolder
 ) -> tuple[list[int], list[str]]:
     """Statuses of requests that were in flight while three orderings were taken up in turn."""
     statuses: list[int] = []
