@@ -26,7 +26,8 @@ from benchmarks.faults.supervised_process import api, ended_after, free_port, re
 from benchmarks.faults.world import ITEM_IDS, prepare
 from benchmarks.support.runner import markdown
 from benchmarks.support.synthetic_catalogue import FIRST_TIMESTAMP_MS
-from services.core.records import Interaction, UserId, derive_event_id
+from services.core.ids import derive_event_id
+from services.core.records import Interaction, UserId
 
 BATCH_SIZE = 100
 NUM_USERS = 10_000

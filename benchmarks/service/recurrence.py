@@ -20,7 +20,8 @@ from benchmarks.support import demo_catalogue
 from benchmarks.support.runner import markdown
 from model_training.demo.world import NUM_ITEMS, NUM_USERS
 from services.core.artifacts import Artifact
-from services.core.records import Interaction, Item, ItemId, UserId, derive_event_id
+from services.core.ids import derive_event_id
+from services.core.records import Interaction, Item, ItemId, UserId
 from services.core.recurrence import BLOCK_SIZE
 from services.deployment.assemble import choose_engine
 from services.deployment.settings import Settings

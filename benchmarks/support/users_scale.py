@@ -12,7 +12,8 @@ from typing import Any
 
 from benchmarks.support.retrieval_scale import percentiles
 from benchmarks.support.synthetic_catalogue import FIRST_TIMESTAMP_MS, draw_preference
-from services.core.records import Interaction, ItemId, UserId, derive_event_id
+from services.core.ids import derive_event_id
+from services.core.records import Interaction, ItemId, UserId
 from services.core.recurrence import PreferenceState, WrittenBlock, split_blocks
 from services.state.embedded_redis.server import EmbeddedRedis
 from services.state.records import UpdatedPreference, UserRecord, writer_of

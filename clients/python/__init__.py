@@ -1,4 +1,4 @@
-"""The Python clients: `from clients.python import MsrClient`. httpx and pydantic are enough."""
+"""The Python clients of the HTTP API. Installed from `msr-client`, this package is `msr_client`."""
 
 from clients.python.client import AsyncMsrClient, MsrClient
 from clients.python.errors import (

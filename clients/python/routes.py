@@ -1,6 +1,6 @@
-"""The routes of the HTTP API, each written once: what is asked for and how the answer reads.
+"""The routes of the HTTP API, each written once: the request and how to read its response.
 
-A function here sends nothing. It gives the request as a `Call`, which either client sends.
+A function here sends nothing. It returns the request as a `Call`, which either client sends.
 """
 
 import base64
@@ -11,10 +11,12 @@ from typing import Generic, TypeVar
 from urllib.parse import quote
 
 import httpx
+from httpx_retries import Retry
 from pydantic import BaseModel, ValidationError
 
-from clients.python.errors import ServerUnreachable
+from clients.python.errors import ProblemError, ServerUnreachable
 from services.core import wire
+from services.core.ids import derive_event_id
 from services.core.wire import console
 
 Answer = TypeVar("Answer")
@@ -23,10 +25,9 @@ Model = TypeVar("Model", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[Answer]):
-    """A request, and how its answer is read.
+    """A request, and how to read the body of a success.
 
-    A `repeatable` one has the same effect sent once or often, so that it may be sent again when
-    nobody knows what became of it.
+    A `repeatable` request has the same effect if it is sent once or several times.
     """
 
     method: str
@@ -34,6 +35,17 @@ class Call(Generic[Answer]):
     read: Callable[[httpx.Response], Answer]
     repeatable: bool
     content: str | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers that describe the body."""
+        return {"Content-Type": "application/json"} if self.content is not None else {}
+
+    def answer(self, response: httpx.Response) -> Answer:
+        """The model of a success; ProblemError, or ServerUnreachable if another server answered."""
+        if not response.is_success:
+            raise problem_of(response)
+        return self.read(response)
 
 
 def recommend(
@@ -50,7 +62,7 @@ def recommend(
 ) -> Call[wire.RecommendResponse]:
     """The items the user would take next, best first (POST /recommend).
 
-    `at_least_version`, as `interact` returned it: wait until the preference knows of that.
+    `at_least_version`, as `interact` returned it: wait until the preference covers that version.
     """
     body = wire.RecommendRequest(
         user_id=user_id,
@@ -63,18 +75,19 @@ def recommend(
         at_least_version=at_least_version,
         priority=priority,
     )
-    # It changes nothing that a second one would find otherwise.
+    # A ranking changes no state, so a second one gives the same.
     return _call("POST", "/recommend", wire.RecommendResponse, body, repeatable=True)
 
 
 def interact(*interactions: wire.InteractionIn) -> Call[wire.InteractionsResponse]:
     """Send what users did, up to 1,000 interactions (POST /interactions).
 
-    What has neither an event id nor a timestamp gets an event id here, so that it counts once
-    however often the client has to send it; if an answer was lost on the way, the one that comes
-    counts it among `duplicates`. Calling this twice makes two interactions of it, as ever.
+    An interaction without an event id gets one here, before the first try, so that it counts once
+    however often the client sends it. If the first response was lost, the next one counts it among
+    `duplicates`. Two calls with the same arguments make two interactions, unless these have a
+    timestamp: the id then follows from user, item and timestamp.
     """
-    body = wire.InteractionBatch(interactions=[_recognizable(each) for each in interactions])
+    body = wire.InteractionBatch(interactions=[_with_event_id(each) for each in interactions])
     return _call("POST", "/interactions", wire.InteractionsResponse, body, repeatable=True)
 
 
@@ -84,7 +97,7 @@ def preference(user_id: str) -> Call[wire.PreferenceResponse]:
 
 
 def personas() -> Call[console.PersonasResponse]:
-    """Users who are worth a look, as the server's data folder names them (GET /personas)."""
+    """Example users, as the server's data folder names them (GET /personas)."""
     return _call("GET", "/personas", console.PersonasResponse)
 
 
@@ -106,7 +119,7 @@ def put_item(
     image: bytes | None = None,
     image_url: str | None = None,
 ) -> Call[wire.ItemView]:
-    """Add or replace an item; `image` is the bytes of a picture file (PUT /items)."""
+    """Add or replace an item; `image` has the bytes of an image file (PUT /items)."""
     encoded = base64.b64encode(image).decode() if image is not None else None
     body = wire.ItemIn(item_id=item_id, title=title, image=encoded, image_url=image_url)
     return _call("PUT", "/items", wire.ItemView, body)
@@ -118,56 +131,56 @@ def item(item_id: str) -> Call[wire.ItemView]:
 
 
 def delete_item(item_id: str) -> Call[None]:
-    """Take an item out of the catalogue (DELETE /items/{id})."""
+    """Remove an item from the catalogue (DELETE /items/{id})."""
     return _delete(f"/items/{_quoted(item_id)}")
 
 
 def adapters() -> Call[wire.AdaptersResponse]:
-    """The adapters that there are, and which of them serve (GET /adapters)."""
+    """All adapters, and which of them serve (GET /adapters)."""
     return _call("GET", "/adapters", wire.AdaptersResponse)
 
 
 def activate_adapter(name: str) -> Call[wire.AdaptersResponse]:
-    """Let this adapter score from the next request on (POST /adapters/{name}/activate)."""
+    """Score with this adapter from the next request on (POST /adapters/{name}/activate)."""
     return _call("POST", f"/adapters/{_quoted(name)}/activate", wire.AdaptersResponse)
 
 
 def roll_back_adapter() -> Call[wire.AdaptersResponse]:
-    """Let the previous adapter score again (POST /adapters/rollback)."""
+    """Score with the previous adapter again (POST /adapters/rollback)."""
     return _call("POST", "/adapters/rollback", wire.AdaptersResponse)
 
 
 def set_shadow(adapter: str, *, share: float) -> Call[wire.AdaptersResponse]:
-    """Let an adapter score a share of the requests along (PUT /adapters/shadow)."""
+    """Score a share of the requests with a second adapter too (PUT /adapters/shadow)."""
     body = wire.ShadowIn(adapter=adapter, share=share)
     return _call("PUT", "/adapters/shadow", wire.AdaptersResponse, body)
 
 
 def clear_shadow() -> Call[wire.AdaptersResponse]:
-    """Let no adapter score along (DELETE /adapters/shadow)."""
+    """Stop the second adapter (DELETE /adapters/shadow)."""
     return _call("DELETE", "/adapters/shadow", wire.AdaptersResponse)
 
 
 def set_experiment(name: str, arms: Sequence[wire.ArmIn]) -> Call[wire.AdaptersResponse]:
-    """Divide the users among adapters (PUT /adapters/experiment)."""
+    """Split the users between adapters (PUT /adapters/experiment)."""
     body = wire.ExperimentIn(name=name, arms=list(arms))
     return _call("PUT", "/adapters/experiment", wire.AdaptersResponse, body)
 
 
 def end_experiment() -> Call[wire.AdaptersResponse]:
-    """Let the active adapter score for everybody again (DELETE /adapters/experiment)."""
+    """Score all users with the active adapter again (DELETE /adapters/experiment)."""
     return _call("DELETE", "/adapters/experiment", wire.AdaptersResponse)
 
 
 def version() -> Call[wire.VersionResponse]:
-    """What runs on the server (GET /version)."""
+    """The versions of the server's code and models (GET /version)."""
     return _call("GET", "/version", wire.VersionResponse)
 
 
 def read_model(
     response: httpx.Response, model: type[Model], content: bytes | str | None = None
 ) -> Model:
-    """The body, or this part of it, as a model; ServerUnreachable if it is none."""
+    """The body, or this `content`, as a model; ServerUnreachable if it does not fit."""
     try:
         return model.model_validate_json(response.content if content is None else content)
     except ValidationError as error:
@@ -175,11 +188,26 @@ def read_model(
 
 
 def not_this_api(response: httpx.Response, expected: str) -> ServerUnreachable:
-    """What to raise for an answer that this API does not give."""
+    """The error for a response that this API does not give."""
     return ServerUnreachable(
-        f"{response.url} answered {response.status_code} with what is not a {expected}; "
-        "is this the API's address, and of this version?"
+        f"{response.url} answered {response.status_code} with a body that is not a {expected}; "
+        "is this the address of the API, and of the same version?"
     )
+
+
+def problem_of(response: httpx.Response) -> ProblemError:
+    """The error of a problem document; ServerUnreachable is raised if the response has none."""
+    return ProblemError.of(
+        read_model(response, wire.Problem), retry_after_seconds=retry_after_seconds(response)
+    )
+
+
+def retry_after_seconds(response: httpx.Response) -> float | None:
+    """The header Retry-After, a number or a date, in seconds; None without a valid one."""
+    try:
+        return Retry().parse_retry_after(response.headers.get("Retry-After", ""))
+    except ValueError:
+        return None
 
 
 def _call(
@@ -209,12 +237,16 @@ def _as_event_stream(response: httpx.Response) -> httpx.Response:
     return response
 
 
-def _recognizable(interaction: wire.InteractionIn) -> wire.InteractionIn:
-    # With a timestamp the server recognizes a repetition by itself. An id of ours would make two
-    # equal calls two interactions, which are one.
-    if interaction.event_id is not None or interaction.timestamp_ms is not None:
+def _with_event_id(interaction: wire.InteractionIn) -> wire.InteractionIn:
+    if interaction.event_id is not None:
         return interaction
-    return interaction.model_copy(update={"event_id": secrets.token_hex(12)})
+    at = interaction.timestamp_ms
+    event_id = (
+        secrets.token_hex(12)
+        if at is None
+        else derive_event_id(interaction.user_id, interaction.item_id, at)
+    )
+    return interaction.model_copy(update={"event_id": event_id})
 
 
 def _quoted(any_id: str) -> str:

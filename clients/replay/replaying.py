@@ -57,7 +57,7 @@ def open_client(url: str, *, api_key: str | None, timeout_seconds: float) -> Asy
             api_key=api_key,
             timeout_seconds=timeout_seconds,
             retries=Retries(max_tries=1),
-            transport=httpx.AsyncHTTPTransport(limits=limits),
+            limits=limits,
         )
     except ValueError as error:
         raise InputError(str(error)) from error

@@ -21,8 +21,9 @@ from services.core.artifacts import Artifact, Manifest
 from services.core.data_folder.steps import SERVED_PREFERENCES, STEPS
 from services.core.errors import ArtifactMismatch
 from services.core.fingerprint import fingerprint
+from services.core.ids import derive_event_id
 from services.core.prompts import PREFERENCE_FINGERPRINT
-from services.core.records import Interaction, Item, ItemId, UserId, derive_event_id
+from services.core.records import Interaction, Item, ItemId, UserId
 from services.core.recurrence import BLOCK_SIZE, PreferenceState, WrittenBlock, split_blocks
 from services.state.records import ItemRecord, UpdatedPreference, UserRecord, writer_of
 from services.state.user_store import Store

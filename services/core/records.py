@@ -53,12 +53,6 @@ class Interaction:
         return (self.timestamp_ms, self.event_id)
 
 
-def derive_event_id(user_id: UserId, item_id: ItemId, timestamp_ms: int) -> str:
-    """The event id of an interaction that came without one: the same facts give the same id."""
-    facts = f"{user_id}\x00{item_id}\x00{timestamp_ms}"
-    return hashlib.sha256(facts.encode()).hexdigest()[:24]
-
-
 @dataclass(frozen=True, slots=True)
 class ScoredCandidate:
     """A candidate with the model's answer to "will this user take it next".

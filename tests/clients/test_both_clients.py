@@ -145,7 +145,9 @@ def test_three_lines_import_the_client_and_make_the_first_call(
 ) -> None:
     three = examples()[0]
     assert len(three.splitlines()) == 3
-    exec(three.replace("http://127.0.0.1:8000", base_url), {})
+    exec(
+        three.replace("http://127.0.0.1:8000", base_url).replace("msr_client", "clients.python"), {}
+    )
     assert "RecommendedItem" in capsys.readouterr().out
 
 

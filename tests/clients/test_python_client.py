@@ -141,11 +141,11 @@ def a_preference_at(versions: list[int]) -> httpx.MockTransport:
 
 def test_waiting_ends_when_the_preference_covers_the_version() -> None:
     with MsrClient("http://x", transport=a_preference_at([2, 3, 4, 5])) as client:
-        found = client.wait_for_version("u1", 4, sleep=lambda seconds: None)
+        found = client.wait_for_version("u1", 4)
     assert found.preference_version == 4
 
 
 def test_waiting_in_vain_says_how_far_the_preference_came() -> None:
     client = MsrClient("http://x", transport=a_preference_at([2]))
     with client, pytest.raises(StillUpdating, match="covers 2 of 4"):
-        client.wait_for_version("u1", 4, timeout_seconds=0, sleep=lambda seconds: None)
+        client.wait_for_version("u1", 4, timeout_seconds=0)

@@ -1,5 +1,6 @@
 """What is sent again, how often, and after how long."""
 
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -16,8 +17,10 @@ from clients.python import (
     ServerUnreachable,
     StateUnavailable,
 )
-from clients.python.retries import Tries, retry_after_seconds
+from clients.python.retries import Tries
+from clients.python.routes import retry_after_seconds
 from services.core import wire
+from services.core.ids import derive_event_id
 
 AT_ONCE = Retries(first_pause_seconds=0.0)
 
@@ -61,6 +64,8 @@ def asking(script: Script, retries: Retries = AT_ONCE) -> MsrClient:
         httpx.RemoteProtocolError,
         a_problem("state-unavailable", 503),
         a_problem("rate-limited", 429),
+        httpx.Response(502, text="<html>"),
+        httpx.Response(504, text="<html>"),
     ],
 )
 def test_what_failed_on_its_way_or_was_put_off_is_sent_again(
@@ -159,7 +164,7 @@ def test_two_calls_are_two_interactions_unless_they_bear_a_timestamp() -> None:
         client.interact(timed, untimed, named)
         client.interact(timed, untimed, named)
     first, second = sent_ids(script)
-    assert (first[0], first[2]) == (second[0], second[2]) == (None, "mine")
+    assert (first[0], first[2]) == (second[0], second[2]) == (derive_event_id("u", "i", 7), "mine")
     assert first[1] != second[1]
 
 
@@ -191,27 +196,40 @@ def test_an_interaction_whose_answer_was_lost_counts_once(base_url: str) -> None
 # --- how long ------------------------------------------------------------------------------------
 
 
-def pauses(retries: Retries, *, drawn: float, asked: float = 0.0) -> list[float]:
-    now = [100.0]
-    tries = Tries(retries, clock=lambda: now[0], draw=lambda: drawn)
+def pauses(retries: Retries, **headers: str) -> list[float]:
+    """The pauses that are asked for; no time passes in them."""
+    tries = Tries(retries)
+    put_off = a_problem("state-unavailable", 503, **headers)
     found = []
-    while (pause := tries.pause_before_next(asked)) is not None:
-        now[0] += pause
-        found.append(pause)
+    while not tries.is_exhausted():
+        found.append(tries.increment().pause_seconds(put_off))
     return found
 
 
 def test_pauses_double_up_to_the_longest_with_chance_in_each() -> None:
     retries = Retries(max_tries=5, first_pause_seconds=1.0, longest_pause_seconds=4.0)
-    assert pauses(retries, drawn=0.0) == [0.5, 1.0, 2.0, 2.0]
-    assert pauses(retries, drawn=0.5) == [0.75, 1.5, 3.0, 3.0]
+    drawn = [pauses(retries) for _ in range(50)]
+    for whole, found in zip([1.0, 2.0, 4.0, 4.0], zip(*drawn, strict=True), strict=True):
+        assert whole / 2 <= min(found) < 0.6 * whole
+        assert 0.9 * whole < max(found) <= whole
+
+
+def test_what_the_server_asks_for_is_added_to_the_pause() -> None:
+    retries = Retries(max_tries=3, first_pause_seconds=1.0, longest_pause_seconds=1.0)
+    for pause in pauses(retries, **{"Retry-After": "8"}):
+        assert 8.5 <= pause <= 9.0
 
 
 def test_no_try_begins_after_the_budget() -> None:
-    retries = Retries(max_tries=99, budget_seconds=10.0, first_pause_seconds=4.0,
-                      longest_pause_seconds=4.0)  # fmt: skip
-    assert pauses(retries, drawn=0.0) == [2.0] * 5
-    assert pauses(retries, drawn=0.0, asked=2.5) == [4.5] * 2
+    retries = Retries(max_tries=99, budget_seconds=0.3, first_pause_seconds=0.1,
+                      longest_pause_seconds=0.1)  # fmt: skip
+    script = Script(*[httpx.ConnectError] * 99)
+    began = time.monotonic()
+    with asking(script, retries) as client, pytest.raises(ServerUnreachable) as caught:
+        client.version()
+    assert time.monotonic() - began < 1.0
+    assert 3 <= len(script.sent) <= 7
+    assert f"after {len(script.sent)} tries" in str(caught.value)
 
 
 @pytest.mark.parametrize(("value", "seconds"), [("3", 3.0), ("", None), ("soon", None),

@@ -1,8 +1,9 @@
 """Updates of a preference, over real connections that are cut, refused and ended."""
 
 import json
+import time
+from collections.abc import Iterator
 from contextlib import aclosing, closing
-from typing import cast
 
 import httpx
 import pytest
@@ -15,7 +16,6 @@ from clients.python import (
     ServerUnreachable,
     UnknownUser,
 )
-from clients.python.call_flow import Conversations, Pause, ReadOn, Send, Step
 from services.core import wire
 from tests.clients.serving import Reply, ScriptedServer
 
@@ -118,35 +118,53 @@ async def test_a_refusal_in_the_middle_is_raised(server: ScriptedServer) -> None
     await raised(server, ProblemError, Reply([told(1)]), refused("forbidden", 403))
 
 
-# --- what is decided between two connections, without any ----------------------------------------
+# --- how long until the next connection ----------------------------------------------------------
 
 
-def after_hearing(piece: bytes, then: bytes | httpx.TransportError) -> list[Step]:
-    """What is done when a stream that told `piece` goes on with `then`."""
-    asked = Conversations("http://x", Retries(max_tries=2)).watch_preference("u1", None)
-    stream = httpx.Response(200, headers={"Content-Type": "text/event-stream"})
-    assert isinstance(next(asked), Send)
-    assert isinstance(asked.send(stream), ReadOn)
-    assert isinstance(asked.send(piece), ReadOn)
-    steps = [asked.send(then), next(asked)]
-    assert not any(isinstance(step, wire.PreferenceResponse) for step in steps)
-    return cast(list[Step], steps)
+class Streams(httpx.MockTransport):
+    """Gives streams in turn, each a piece and then its end or an error; keeps the requests."""
+
+    def __init__(self, *streams: tuple[bytes, httpx.TransportError | None]) -> None:
+        self.sent: list[httpx.Request] = []
+        self._streams = list(streams)
+        super().__init__(self._open)
+
+    def _open(self, request: httpx.Request) -> httpx.Response:
+        self.sent.append(request)
+        piece, error = self._streams.pop(0)
+
+        def content() -> Iterator[bytes]:
+            yield piece
+            if error is not None:
+                raise error
+
+        headers = {"Content-Type": "text/event-stream"}
+        return httpx.Response(200, headers=headers, content=content())
 
 
-@pytest.mark.parametrize("then", [b"", httpx.ReadError("cut"), httpx.ReadTimeout("silent")])
+@pytest.mark.parametrize("then", [None, httpx.ReadError("cut"), httpx.ReadTimeout("silent")])
 def test_a_stream_that_ends_breaks_or_falls_silent_is_asked_for_again(
-    then: bytes | httpx.TransportError,
+    then: httpx.TransportError | None,
 ) -> None:
-    pause, send = after_hearing(b"id: 3\n\n", then)
-    assert isinstance(pause, Pause)
-    assert isinstance(send, Send)
-    assert (send.last_event_id, send.streamed) == ("3", True)
+    streams = Streams((b"id: 3\n\n", then), (FORGOTTEN, None))
+    with MsrClient("http://x", transport=streams, retries=AT_ONCE) as client:
+        assert list(client.watch_preference("u1")) == []
+    assert streams.sent[1].headers["Last-Event-ID"] == "3"
+
+
+def test_a_stream_that_was_heard_begins_the_tries_again() -> None:
+    streams = Streams(*[(ALIVE, httpx.ReadError("cut"))] * 9, (FORGOTTEN, None))
+    with MsrClient("http://x", transport=streams, retries=AT_ONCE) as client:
+        assert list(client.watch_preference("u1")) == []
+    assert len(streams.sent) == 10
 
 
 def test_the_server_says_how_long_to_wait_before_that() -> None:
-    pause, _ = after_hearing(b"retry: 1500\n", b"")
-    assert isinstance(pause, Pause)
-    assert 1.5 <= pause.seconds <= 1.6
+    streams = Streams((b"retry: 200\n\n", None), (FORGOTTEN, None))
+    began = time.monotonic()
+    with MsrClient("http://x", transport=streams, retries=AT_ONCE) as client:
+        assert list(client.watch_preference("u1")) == []
+    assert time.monotonic() - began >= 0.2
 
 
 # --- leaving -------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ import pytest
 from services.batch import build_preferences, publish, summarize_images
 from services.core.artifacts import Artifact
 from services.core.errors import EngineRefused
-from services.core.records import Interaction, ItemId, UserId, derive_event_id
+from services.core.ids import derive_event_id
+from services.core.records import Interaction, ItemId, UserId
 from services.state.user_store import Store
 from tests.artifact_builders import write_interactions, write_items
 from tests.builders import DigestEngine

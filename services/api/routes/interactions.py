@@ -11,7 +11,8 @@ from services.api.route_guard import Caller, GuardedRoute, needs
 from services.core import wire
 from services.core.api_keys import Scope
 from services.core.errors import BacklogFull, StateError, StateUnavailable
-from services.core.records import Interaction, ItemId, UserId, derive_event_id
+from services.core.ids import derive_event_id
+from services.core.records import Interaction, ItemId, UserId
 from services.telemetry import request_context
 
 MAX_AHEAD_MS = 24 * 3600 * 1000

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.core.errors import RowRefused
-from services.core.ids import ID_PATTERN, MAX_ID_CHARS
-from services.core.records import ItemId, UserId, derive_event_id
+from services.core.ids import ID_PATTERN, MAX_ID_CHARS, derive_event_id
+from services.core.records import ItemId, UserId
 
 Codes = NDArray[np.int64]
 Mask = NDArray[np.bool_]

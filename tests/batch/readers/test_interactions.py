@@ -12,7 +12,8 @@ from services.batch.readers.interactions import (
     moment,
 )
 from services.core.errors import RowRefused
-from services.core.records import ItemId, UserId, derive_event_id
+from services.core.ids import derive_event_id
+from services.core.records import ItemId, UserId
 
 PAIRS = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), unique=True, max_size=60)
 THRESHOLDS = st.integers(0, 4)
