@@ -1,28 +1,28 @@
-"""What a client raises, as one tree.
+"""The errors of a client, as one tree.
 
     ClientError
-    ├── ServerUnreachable     no answer came, or one that is not this API's
+    ├── ServerUnreachable     no response, or one that is not of this API
     ├── StillUpdating          the preference did not reach the version in time
     └── ProblemError          the server answered with a problem document, here as `problem`
         ├── InvalidRequest      the request does not fit the schema
         ├── BodyTooLarge        more bytes than the server takes
-        ├── Unauthenticated     no API key, or none that is valid
-        ├── Forbidden           an API key without the scope that this needs
+        ├── Unauthenticated     no valid API key
+        ├── Forbidden           the API key lacks the scope of this route
         ├── RateLimited         more than the key's rate allows
-        ├── TooManyStreams      as many preferences are watched as may be
+        ├── TooManyStreams      the server allows no more open streams
         ├── BacklogFull         too many interactions wait for an update
-        ├── StateUnavailable    the server's Redis is away
-        ├── StateConflict       somebody else wrote first
+        ├── StateUnavailable    the server cannot reach its Redis
+        ├── StateConflict       another request changed the same state first
         ├── UnknownUser         a user without interactions
-        ├── UnknownItem         an item that the catalogue does not have
-        ├── RowRefused          a title of which nothing is left
-        ├── ImageRefused        a picture that cannot be used
-        ├── UrlRefused          an address that the server will not fetch
+        ├── UnknownItem         an item that is not in the catalogue
+        ├── RowRefused          a title that has no text left once it is cleaned
+        ├── ImageRefused        an image that cannot be used
+        ├── UrlRefused          an address that the server does not fetch
         ├── UnknownAdapter      a name that no adapter has
-        └── AdapterRefused      an adapter that may not serve, or not now
+        └── AdapterRefused      an adapter that cannot serve there or now
 
-A class of ProblemError is one `type` of problem documents; a type without a class of its own is
-raised as ProblemError.
+Each class of ProblemError is for one `type` of problem document. A type without a class is raised
+as ProblemError.
 """
 
 from typing import ClassVar
@@ -31,11 +31,11 @@ from services.core import wire
 
 
 class ClientError(Exception):
-    """Root of what a client raises."""
+    """Root of the errors of a client."""
 
 
 class ServerUnreachable(ClientError):
-    """No answer came, or one that is not this API's."""
+    """No response came, or one that is not of this API."""
 
 
 class StillUpdating(ClientError):
@@ -50,7 +50,7 @@ class ProblemError(ClientError):
     def __init__(self, problem: wire.Problem, *, retry_after_seconds: float | None = None) -> None:
         """The message names the problem's title, detail and request id.
 
-        `retry_after_seconds`: when the server would like to be asked again, if it said so.
+        `retry_after_seconds`: how long the server asks to wait, if it does.
         """
         super().__init__(f"{problem.title}: {problem.detail} (request {problem.request_id})")
         self.problem = problem
@@ -78,25 +78,25 @@ class BodyTooLarge(ProblemError):
 
 
 class Unauthenticated(ProblemError):
-    """No API key came, or none that is valid."""
+    """The request has no valid API key."""
 
     type = "/problems/unauthenticated"
 
 
 class Forbidden(ProblemError):
-    """The API key has not the scope that this needs."""
+    """The API key lacks the scope of this route."""
 
     type = "/problems/forbidden"
 
 
 class RateLimited(ProblemError):
-    """The API key has used up what its rate allows."""
+    """The API key has sent more than its rate allows."""
 
     type = "/problems/rate-limited"
 
 
 class TooManyStreams(ProblemError):
-    """The server has as many streams open as it may."""
+    """The server allows no more open streams."""
 
     type = "/problems/too-many-streams"
 
@@ -108,13 +108,13 @@ class BacklogFull(ProblemError):
 
 
 class StateUnavailable(ProblemError):
-    """The server's Redis is away."""
+    """The server cannot reach its Redis."""
 
     type = "/problems/state-unavailable"
 
 
 class StateConflict(ProblemError):
-    """Somebody else wrote first; read again and repeat the request."""
+    """Another request changed the same state first; read it again and repeat the request."""
 
     type = "/problems/state-conflict"
 
@@ -126,37 +126,37 @@ class UnknownUser(ProblemError):
 
 
 class UnknownItem(ProblemError):
-    """An item that the catalogue does not have."""
+    """An item that is not in the catalogue."""
 
     type = "/problems/unknown-item"
 
 
 class RowRefused(ProblemError):
-    """A title of which nothing is left once markup is removed."""
+    """A title that has no text left once markup is removed."""
 
     type = "/problems/row-refused"
 
 
 class ImageRefused(ProblemError):
-    """A picture that cannot be used."""
+    """An image that cannot be used."""
 
     type = "/problems/image-refused"
 
 
 class UrlRefused(ProblemError):
-    """A picture's address that the server will not fetch."""
+    """An image address that the server does not fetch."""
 
     type = "/problems/url-refused"
 
 
 class UnknownAdapter(ProblemError):
-    """A name that no adapter of the server has."""
+    """The server has no adapter of this name."""
 
     type = "/problems/unknown-adapter"
 
 
 class AdapterRefused(ProblemError):
-    """An adapter that may not serve there, or not now."""
+    """An adapter that cannot serve there or now."""
 
     type = "/problems/adapter-refused"
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -76,6 +77,15 @@ def run(*command: str | Path, **options: Path) -> str:
 def test_the_package_needs_pydantic_and_the_packages_of_httpx_alone(tmp_path: Path) -> None:
     write_project(tmp_path)
     run(sys.executable, "-c", IMPORT_ALONE, cwd=tmp_path)
+
+
+def test_the_service_and_both_clients_have_one_version() -> None:
+    service = tomllib.loads((PROJECT.parents[1] / "pyproject.toml").read_text())
+    python = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+    npm = json.loads((PROJECT.parent / "typescript" / "package.json").read_text())
+    lock = json.loads((PROJECT.parent / "typescript" / "package-lock.json").read_text())
+    version = service["project"]["version"]
+    assert (python["project"]["version"], npm["version"], lock["version"]) == (version,) * 3
 
 
 @pytest.fixture(scope="module")

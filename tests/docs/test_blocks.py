@@ -1,7 +1,8 @@
 """The documents are followed: their blocks are run in order, as a reader would type them.
 
 Each document has an empty folder, in which the repository's own folders stand, since a reader works
-in a clone. Port 8000 is another, free one here.
+in a clone. The package `msr_client` can be imported, as after `pip install ./clients/python`. Port
+8000 is another, free one here.
 """
 
 import os
@@ -13,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from clients.python.packaging.build_backend import write_project
 from services.process.announce import wait_until_listening
 from tests.docs.documents import DOCUMENTS, ROOT, RUNNABLE, Block, read_blocks
 from tests.state.test_connection import a_free_port
 
+_INSTALLED = "installed"
 FOLLOWED = [
     document
     for document in DOCUMENTS
@@ -31,6 +34,7 @@ def test_a_document_can_be_followed_from_its_first_block_to_its_last(
 ):
     for folder in ("model_training", "benchmarks", "docker"):
         (tmp_path / folder).symlink_to(ROOT / folder)
+    write_project(tmp_path / _INSTALLED)
     port = str(a_free_port())
     with ExitStack() as servers:
         for block in read_blocks(document):
@@ -49,18 +53,18 @@ def _command(block: Block, text: str) -> list[str]:
     return ["bash", "-euo", "pipefail", "-c", text]
 
 
-def _environment() -> dict[str, str]:
+def _environment(folder: Path) -> dict[str, str]:
     """This environment's programs first; nothing of the settings of whoever runs the tests."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     kept = {name: os.environ[name] for name in ("HOME", "LANG") if name in os.environ}
-    return {**kept, "PATH": path, "PYTHONPATH": str(ROOT)}
+    return {**kept, "PATH": path, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder / _INSTALLED}"}
 
 
 def _run(block: Block, text: str, folder: Path) -> None:
     finished = subprocess.run(
         _command(block, text),
         cwd=folder,
-        env=_environment(),
+        env=_environment(folder),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -76,7 +80,7 @@ def _serving(block: Block, text: str, folder: Path) -> Iterator[None]:
         subprocess.Popen(
             _command(block, f"exec {text}"),
             cwd=folder,
-            env=_environment(),
+            env=_environment(folder),
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
