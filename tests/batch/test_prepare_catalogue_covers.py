@@ -7,9 +7,11 @@ from services.batch import covers
 from services.batch.prepare_catalogue import run
 from services.batch.readers.amazon import Amazon
 from services.batch.readers.plain import Plain
+from services.batch.readers.source import SourceItem
 from services.core.artifacts import Artifact
 from services.core.images import MAX_IMAGE_BYTES, prepare_image
 from services.core.records import item_version
+from services.fetch.rules import FetchRules
 from tests.batch.readers.builders import (
     a_plain_catalogue,
     a_product,
@@ -192,12 +194,8 @@ async def test_a_host_that_keeps_failing_is_given_up(tmp_path: Path):
     most = covers.UNREACHABLE_AFTER + covers.MAX_IN_FLIGHT
     paths = [f"/{k}.png" for k in range(2 * most)]
     with ImageServer({path: Answer(status=503) for path in paths}) as server:
-        items = [
-            covers.SourceItem("row", path, "Title", cover_url=server.url(path)) for path in paths
-        ]
-        rules = covers.FetchRules(
-            (server.host,), allow_private=True, max_attempts=1, max_per_host=2
-        )
+        items = [SourceItem("row", path, "Title", cover_url=server.url(path)) for path in paths]
+        rules = FetchRules((server.host,), allow_private=True, max_attempts=1, max_per_host=2)
         async with covers.CoverLoader(data=str(tmp_path), image_size=28, rules=rules) as loader:
             loaded = await loader.load_all(items)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page, ViewportSize, expect, sync_playwright
 
 FLAGS = (
     "--no-sandbox",
@@ -50,6 +50,11 @@ class Watched:
     page: Page
     faults: list[str] = field(default_factory=list)
 
+    def refuse_dialog(self, dialog: Dialog) -> None:
+        """Close it, and remember that there was one."""
+        self.faults.append("a dialog")
+        dialog.dismiss()
+
     def all_faults(self) -> list[str]:
         """Errors, dialogs and violations of the policy, so far."""
         return [*self.faults, *self.page.evaluate("window.violations")]
@@ -65,7 +70,7 @@ def a_page(
         watched = Watched(page)
         page.add_init_script(_WATCH)
         page.on("pageerror", lambda error: watched.faults.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: (watched.faults.append("a dialog"), dialog.dismiss()))
+        page.on("dialog", watched.refuse_dialog)
         yield watched
 
 

@@ -85,7 +85,7 @@ def test_a_method_shows_the_signature_and_the_words_of_its_route() -> None:
     shown = inspect.signature(MsrClient("http://x").recommend)
     assert list(shown.parameters)[:3] == ["user_id", "candidates", "k"]
     assert shown.return_annotation is wire.RecommendResponse
-    assert "best first" in (MsrClient.recommend.__doc__ or "")
+    assert "best first" in (MsrClient.recommend.__doc__ or "")  # type: ignore[call-overload]
 
 
 async def test_the_asynchronous_client_talks_to_the_real_api(base_url: str) -> None:
@@ -154,7 +154,7 @@ def test_three_lines_import_the_client_and_make_the_first_call(
 async def test_the_example_of_watching_prints_each_preference(
     server: ScriptedServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    body = wire.PreferenceResponse.model_config["json_schema_extra"]["examples"][0]
+    body = wire.PreferenceResponse.model_json_schema()["examples"][0]
     piece = f"event: preference\ndata: {json.dumps(body)}\n\nevent: forgotten\ndata: {{}}\n\n"
     url = server.play(Reply([piece.encode()], "end"))
     code = examples()[1].replace("http://127.0.0.1:8000", url)

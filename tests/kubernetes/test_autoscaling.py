@@ -39,4 +39,6 @@ def test_a_rule_asks_for_a_metric_that_the_api_exposes(name: str):
     names = {selector.name for selector in query.selectors()}
     assert {name.removesuffix("_bucket") for name in names} == {name}
     assert name in exposed
-    assert promql_parser.parse(RULES[name]["seriesQuery"]).name in names
+    series = promql_parser.parse(RULES[name]["seriesQuery"])
+    assert isinstance(series, promql_parser.VectorSelector)
+    assert series.name in names

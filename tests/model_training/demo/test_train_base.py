@@ -10,6 +10,7 @@ from transformers import AutoModelForImageTextToText
 
 from model_training.demo import train_base
 from model_training.demo.chats import (
+    Chat,
     Mix,
     PooledCover,
     direct_chat,
@@ -73,7 +74,7 @@ def test_a_lesson_with_a_cover_is_rendered_as_the_processor_renders_it_for_servi
     text = processor.apply_chat_template(chat_content(messages), tokenize=False)
     served = processor(text=text, images=pictures(messages), return_tensors="pt")["input_ids"][0]
 
-    chat = train_base.Chat("summary", ((messages[0].text, "A."),), cover=0)
+    chat = Chat("summary", ((messages[0].text, "A."),), cover=0)
     taught = processor.tokenizer(train_base.render(processor, chat))["input_ids"]
 
     assert taught[: len(served)] == served.tolist()

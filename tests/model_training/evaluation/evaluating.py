@@ -42,4 +42,4 @@ def test_users() -> list[str]:
     return [user for user, part in split_users(list(some_histories())).items() if part == "test"]
 
 
-test_users.__test__ = False
+test_users.__test__ = False  # type: ignore[attr-defined]
