@@ -19,13 +19,13 @@ def ordinary(
 ) -> bytes:
     """What Pillow's own encoder writes of a picture that is no single color."""
     ramp = Image.linear_gradient("L").resize(size)
-    picture = Image.merge("RGB", (ramp, ramp.transpose(Image.Transpose.ROTATE_180), ramp))
+    image = Image.merge("RGB", (ramp, ramp.transpose(Image.Transpose.ROTATE_180), ramp))
     if mode == "I;16":
-        picture = ramp.convert("I;16")
+        image = ramp.convert("I;16")
     elif mode != "RGB":
-        picture = picture.convert(mode)
+        image = image.convert(mode)
     encoded = io.BytesIO()
-    picture.save(encoded, kind, **options)
+    image.save(encoded, kind, **options)
     return encoded.getvalue()
 
 

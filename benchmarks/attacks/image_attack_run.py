@@ -159,15 +159,15 @@ def _accept(name: str, prepared: bytes | None, verdict: Verdict) -> None:
     if prepared is None:
         verdict.faults[name] = "accepted without a picture"
         return
-    with Image.open(io.BytesIO(prepared)) as picture:
-        picture.load()
-        if (picture.format, picture.mode, *picture.size) != (
+    with Image.open(io.BytesIO(prepared)) as image:
+        image.load()
+        if (image.format, image.mode, *image.size) != (
             "JPEG",
             "RGB",
             DEFAULT_IMAGE_SIZE,
             DEFAULT_IMAGE_SIZE,
         ):
-            verdict.faults[name] = f"prepared to {picture.format} {picture.mode} {picture.size}"
+            verdict.faults[name] = f"prepared to {image.format} {image.mode} {image.size}"
             return
     verdict.accepted.add(name)
 

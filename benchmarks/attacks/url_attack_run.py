@@ -20,7 +20,7 @@ from services.fetch.rules import FetchRules
 
 _REDIRECT = "HTTP/1.1 302 Found\r\nLocation: {}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _BUSY = "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-_PICTURE = "HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: 6\r\n\r\nsecret"
+_IMAGE = "HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: 6\r\n\r\nsecret"
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ class Network:
     ) -> None:
         """The server that must not be reached gives away what it has."""
         self.reached.num_inside += 1
-        await self._say(_PICTURE, reader, writer)
+        await self._say(_IMAGE, reader, writer)
 
     async def answer_public(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter

@@ -22,7 +22,7 @@ from benchmarks.support.served_model import ServedModel, generate_all, serve
 from benchmarks.support.synthetic_catalogue import draw_items
 from services.core.prompts import GenerationLimits, Messages, summary_messages
 
-NUM_PICTURES = 24
+NUM_IMAGES = 24
 NUM_TOKENS = 100
 BAR = 2.2
 
@@ -64,14 +64,14 @@ def table(figures: dict[str, Any]) -> str:
 async def _run_round(
     rounds: Rounds, reference: ReferenceLoop, model: ServedModel, number: int, num_tokens: int
 ) -> None:
-    items = draw_items(f"loop {number}", NUM_PICTURES)
+    items = draw_items(f"loop {number}", NUM_IMAGES)
     written = await rounds.time(
         "reference", lambda: asyncio.to_thread(reference.summarize, items, num_tokens)
     )
-    if written != NUM_PICTURES * num_tokens:
+    if written != NUM_IMAGES * num_tokens:
         raise RuntimeError(f"the reference loop wrote {written} tokens")
-    prompts = _draw_prompts(f"engine {number}", NUM_PICTURES)
-    async with model.writing(NUM_PICTURES * num_tokens):
+    prompts = _draw_prompts(f"engine {number}", NUM_IMAGES)
+    async with model.writing(NUM_IMAGES * num_tokens):
         limits = GenerationLimits(num_tokens)
         await rounds.time("summaries", lambda: generate_all(model, prompts, limits))
 

@@ -27,18 +27,18 @@ QUICK = ("--images", "30")
 
 async def run(arguments: Sequence[str]) -> dict[str, Any]:
     """How many were accepted, refused and at fault; how far memory grew; how many were reached."""
-    pictures = images.corpus()
+    corpus = images.corpus()
     num_taken = _options(arguments).images
     # Evenly from the whole corpus; with all of it, also those that take seconds each.
-    if num_taken < len(pictures):
-        light = [each for each in pictures if not each.heavy]
-        pictures = light[:: -(-len(light) // num_taken)]
+    if num_taken < len(corpus):
+        light = [each for each in corpus if not each.heavy]
+        corpus = light[:: -(-len(light) // num_taken)]
     with tempfile.TemporaryDirectory() as name:
-        online = await put_all(pictures, Path(name))
-        offline = await asyncio.to_thread(prepare_all, pictures, Path(name))
+        online = await put_all(corpus, Path(name))
+        offline = await asyncio.to_thread(prepare_all, corpus, Path(name))
     reached = await url_attack_run.try_all(urls.corpus())
     return {
-        "images": len(pictures),
+        "images": len(corpus),
         "api": _figures(online),
         "batch": _figures(offline),
         "disagreements": sorted(disagreements(online, offline)),

@@ -114,7 +114,7 @@ class _Direct:
 
     async def _margin(self, preference: str, item: Item) -> float:
         [message] = scoring_messages(preference, item)
-        picture = {
+        image = {
             "type": "image_url",
             "image_url": None,
             "uuid": f"{item.item_id}:{item.version}",
@@ -124,7 +124,7 @@ class _Direct:
             "messages": [
                 {
                     "role": message.role,
-                    "content": [picture, {"type": "text", "text": message.text}],
+                    "content": [image, {"type": "text", "text": message.text}],
                 }
             ],
             "temperature": 0,

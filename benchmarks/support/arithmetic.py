@@ -11,7 +11,7 @@ from benchmarks.support.random_model import PATCH_SIZE, Shape
 from services.core.images import DEFAULT_IMAGE_SIZE
 
 # A square cover on the published grid: the whole picture, and two tiles of which one is all border.
-TILES_PER_PICTURE = 3
+TILES_PER_IMAGE = 3
 PATCHES_PER_TILE = (DEFAULT_IMAGE_SIZE // PATCH_SIZE) ** 2
 
 
@@ -27,7 +27,7 @@ class Work:
     prompt_tokens: int
     cached_tokens: int
     generated_tokens: int
-    pictures: int
+    images: int
 
     @property
     def new_tokens(self) -> int:
@@ -46,7 +46,7 @@ class Work:
             (self.new_tokens + decoded) * _layer_flops(shape)
             + attended * 4 * shape.layers * shape.hidden
             + self.generated_tokens * 2 * shape.hidden * shape.vocabulary
-            + self.pictures * _picture_flops(shape)
+            + self.images * _image_flops(shape)
         )
 
 
@@ -63,11 +63,11 @@ def _layer_flops(shape: Shape) -> float:
     return 2.0 * shape.layers * weights
 
 
-def _picture_flops(shape: Shape) -> float:
+def _image_flops(shape: Shape) -> float:
     tokens = PATCHES_PER_TILE + 1  # and the class token
     weights = 4 * shape.vision_hidden**2 + 2 * shape.vision_hidden * shape.vision_mlp
     used_layers = shape.vision_layers - 1  # the picture's features are those before the last layer
     tower = used_layers * (2 * tokens * weights + 4 * tokens**2 * shape.vision_hidden)
     patches = 2 * PATCHES_PER_TILE * 3 * PATCH_SIZE**2 * shape.vision_hidden
     projector = 2 * PATCHES_PER_TILE * (shape.vision_hidden + shape.hidden) * shape.hidden
-    return float(TILES_PER_PICTURE * (tower + patches + projector))
+    return float(TILES_PER_IMAGE * (tower + patches + projector))

@@ -148,14 +148,14 @@ class _Meter:
         self.turns: dict[str, list[Measured]] = defaultdict(list)
 
     async def measure(
-        self, name: str, work: Callable[[], Awaitable[None]], num_prompts: int, num_pictures: int
+        self, name: str, work: Callable[[], Awaitable[None]], num_prompts: int, num_images: int
     ) -> None:
         before = await self.model.count_tokens()
         started = time.perf_counter()
         await work()
         seconds = time.perf_counter() - started
         counted = (await self.model.count_tokens()).since(before)
-        done = Work(num_prompts, counted.prompt, counted.cached, counted.generated, num_pictures)
+        done = Work(num_prompts, counted.prompt, counted.cached, counted.generated, num_images)
         self.turns[name].append(Measured(done, seconds))
 
 

@@ -23,7 +23,7 @@ from transformers import LlavaNextForConditionalGeneration, LlavaNextProcessor
 from services.core.prompts import Messages, scoring_messages, summary_messages
 from services.core.records import Item
 from services.core.scoring import answer_margin
-from services.engines.rendering import answer_tokens, chat_content, pictures, render
+from services.engines.rendering import answer_tokens, chat_content, prompt_images, render
 
 SCORE_BATCH = 6
 SCORE_TOKENS = 30
@@ -74,7 +74,7 @@ class ReferenceLoop:
 
     def _generate(self, batch: Sequence[Messages], num_tokens: int, **options: Any) -> Any:
         texts = [render(self._processor, chat_content(prompt), answered=False) for prompt in batch]
-        images = [picture for prompt in batch for picture in pictures(prompt)]
+        images = [image for prompt in batch for image in prompt_images(prompt)]
         inputs = self._processor(
             text=texts,
             images=images or None,

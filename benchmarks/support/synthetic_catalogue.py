@@ -81,9 +81,9 @@ def draw_preference(name: str) -> str:
 def draw_cover(name: str) -> bytes:
     """A picture that needs no preparing: a JPEG of 336 x 336 pixels, about 40 KB."""
     coarse = Random(f"cover {name}").randbytes(3 * COARSE_SIDE * COARSE_SIDE)
-    picture = Image.frombytes("RGB", (COARSE_SIDE, COARSE_SIDE), coarse)
+    image = Image.frombytes("RGB", (COARSE_SIDE, COARSE_SIDE), coarse)
     side = (DEFAULT_IMAGE_SIZE, DEFAULT_IMAGE_SIZE)
-    return prepare_image(_as_png(picture.resize(side, Image.Resampling.BICUBIC)))
+    return prepare_image(_as_png(image.resize(side, Image.Resampling.BICUBIC)))
 
 
 def draw_items(name: str, num_items: int) -> list[Item]:
@@ -172,7 +172,7 @@ class DrawnTexts:
         """Nothing to give back."""
 
 
-def _as_png(picture: Image.Image) -> bytes:
+def _as_png(image: Image.Image) -> bytes:
     encoded = io.BytesIO()
-    picture.save(encoded, format="PNG")
+    image.save(encoded, format="PNG")
     return encoded.getvalue()

@@ -97,7 +97,7 @@ def question_chat(pool: Sequence[PooledCover], rng: Random, *, with_cover: bool)
         question = draw_question(seen, rng, attribute=name)
         turns.append((question.text, question.answer))
     item = f"{prompt_phrases.TITLE_OPENS}{title}{prompt_phrases.TITLE_CLOSES}"
-    first = item + ("" if with_cover else prompt_phrases.NO_PICTURE) + turns[0][0]
+    first = item + ("" if with_cover else prompt_phrases.NO_IMAGE) + turns[0][0]
     return Chat("question", ((first, turns[0][1]), *turns[1:]), number if with_cover else None)
 
 

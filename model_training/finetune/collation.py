@@ -14,7 +14,7 @@ import torch
 from services.core.errors import AnswerTokenMissing
 from services.core.prompts import Message, Messages
 from services.core.scoring import NO, YES
-from services.engines.rendering import answer_tokens, chat_content, pictures, render
+from services.engines.rendering import answer_tokens, chat_content, prompt_images, render
 
 IGNORED = -100  # torch's cross entropy skips this label
 
@@ -26,7 +26,7 @@ def training_row(messages: Messages, *, label: bool) -> dict[str, Any]:
     """
     answer = Message("assistant", YES if label else NO)
     return {
-        "images": pictures(messages),
+        "images": prompt_images(messages),
         "prompt": chat_content(messages),
         "completion": chat_content((answer,)),
     }

@@ -1,4 +1,4 @@
-"""From a cover's file or address to the prepared picture, many at a time.
+"""From a cover's file or address to the prepared image, many at a time.
 
 An item whose cover cannot be had stays, described from its text; the cover is quarantined under
 COVER_ROW with the reason. Downloads are kept (`services/fetch/cache.py`); decoding runs in threads
@@ -27,12 +27,12 @@ T = TypeVar("T")
 
 COVER_ROW = "cover of "
 UNREACHABLE_AFTER = 20
-MAX_IN_FLIGHT = 32  # raw pictures in memory at once
+MAX_IN_FLIGHT = 32  # raw images in memory at once
 
 
 @dataclass(frozen=True, slots=True)
 class Cover:
-    """A prepared picture, or none because the item has no cover, or none because of a fault."""
+    """A prepared image, or none because the item has no cover, or none because of a fault."""
 
     image: bytes | None = None
     fault: str = ""
@@ -41,7 +41,7 @@ class Cover:
 class CoverLoader:
     """Loads covers in batches; use as `async with`.
 
-    With `refetch_broken` a kept download that is no picture is fetched once more.
+    With `refetch_broken` a kept download that is no image is fetched once more.
     """
 
     def __init__(
@@ -120,9 +120,9 @@ class CoverLoader:
         self._failures[host] = 0
         return fetched
 
-    async def _in_thread(self, work: Callable[[T, int], bytes], picture: T) -> bytes:
+    async def _in_thread(self, work: Callable[[T, int], bytes], cover: T) -> bytes:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, work, picture, self._image_size)
+        return await loop.run_in_executor(self._threads, work, cover, self._image_size)
 
 
 def _prepare_file(path: Path, image_size: int) -> bytes:

@@ -172,7 +172,7 @@ def estimate(
 
     The tables are read and filtered, because only that tells which covers are needed. Returns
     users, items, interactions, quarantined (rows of the tables), covers, downloads (those not kept
-    from before), download_bytes, artifact_bytes (of the pictures) and estimated_seconds; the last
+    from before), download_bytes, artifact_bytes (of the images) and estimated_seconds; the last
     three rest on the typical figures above.
     """
     selection = select(
@@ -275,7 +275,7 @@ async def _retry_covers(
         recovered: dict[str, str] = {}
         tried = [by_row[fault.row] for shard in faults for fault in shard if fault.row in by_row]
         progress = tqdm(total=len(tried), desc="retry covers", unit=" covers", disable=None)
-        for start in range(0, len(tried), ITEMS_PER_SHARD):  # pictures are dropped and made again
+        for start in range(0, len(tried), ITEMS_PER_SHARD):  # images are dropped and made again
             batch = tried[start : start + ITEMS_PER_SHARD]  # below, so that memory stays bounded
             loaded = await covers.load_all(batch, on_done=progress.update)
             recovered |= {
@@ -337,7 +337,7 @@ def _item_table(start: int, items: Sequence[SourceItem], covers: Sequence[Cover]
 
 
 def _with_covers(table: pa.Table, items: Sequence[SourceItem], covers: Sequence[Cover]) -> pa.Table:
-    """The shard with these items' pictures; they were there a moment ago."""
+    """The shard with these items' images; they were there a moment ago."""
     columns: Mapping[str, list[Any]] = table.to_pydict()
     position = {item_id: k for k, item_id in enumerate(columns["item_id"])}
     for item, cover in zip(items, covers, strict=True):

@@ -28,7 +28,7 @@ from services.core.recurrence import BLOCK_SIZE, PreferenceState, WrittenBlock, 
 from services.state.records import ItemRecord, UpdatedPreference, UserRecord, writer_of
 from services.state.user_store import Store
 
-ITEMS_AT_ONCE = 200  # pictures of about 100 KB each
+ITEMS_AT_ONCE = 200  # images of about 100 KB each
 USERS_AT_ONCE = 500
 NO_SUMMARY = "no summary in the artifact; run `msr summarize-images --retry-quarantined`"
 

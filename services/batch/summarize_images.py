@@ -205,7 +205,7 @@ async def _summarize(engine: Engine, item: Item) -> str | EngineRefused:
         return error
     if not summary:
         return EngineRefused(
-            "the model wrote an empty summary; look at the item's title and picture, then run "
+            "the model wrote an empty summary; look at the item's title and image, then run "
             "with --retry-quarantined"
         )
     return summary

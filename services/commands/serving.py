@@ -68,7 +68,7 @@ def serve_model(
         float | None, typer.Option(min=0, help="Memory for keys and values, in GiB.")
     ] = None,
     image_cache_gb: Annotated[
-        float, typer.Option(min=0, help="Memory for prepared pictures, in GiB.")
+        float, typer.Option(min=0, help="Memory for prepared images, in GiB.")
     ] = 4.0,
     gpu_memory_share: Annotated[
         float, typer.Option(min=0, max=1, help="Share of a GPU's memory to take.")

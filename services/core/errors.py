@@ -3,13 +3,13 @@
     MsrError
     ├── InputError               the caller's data or arguments
     │   ├── RowRefused             one row of a file; quarantined, never stops a step
-    │   ├── ImageRefused           one picture; quarantined, never stops a step
+    │   ├── ImageRefused           one image; quarantined, never stops a step
     │   ├── UrlRefused             an address we will not fetch from
     │   ├── MalformedFile          a whole file that cannot be read (a missing column, say)
     │   ├── EmptyDataset           nothing is left to work on
     │   ├── HistoryTooShort        a history with no target item to hold out
     │   ├── UnknownItem            an item id that the catalogue does not have
-    │   ├── NoCover                an item without a picture
+    │   ├── NoCover                an item without an image
     │   ├── UnknownUser            a user id without any state
     │   └── UnknownAdapter         a name that no adapter here has
     ├── ArtifactError            what steps read and write
@@ -54,7 +54,7 @@ class RowRefused(InputError):
 
 
 class ImageRefused(InputError):
-    """One picture cannot be used."""
+    """One image cannot be used."""
 
 
 class UrlRefused(InputError):
@@ -78,7 +78,7 @@ class UnknownItem(InputError):
 
 
 class NoCover(InputError):
-    """An item that has no picture to show."""
+    """An item that has no image to show."""
 
 
 class UnknownUser(InputError):

@@ -1,12 +1,12 @@
-"""One picture in, one picture out: what is accepted, and how it is prepared.
+"""Prepares an image for the model: which files are accepted, and what becomes of them.
 
 Every cover is prepared once, to a square the model's image grid contains, letterboxed. Then no
-image processor has anything left to resize (torchvision and Pillow resize differently), no picture
+image processor has anything left to resize (torchvision and Pillow resize differently), no image
 is padded to the size of its batch-mates, and a score is the same wherever it is computed.
 
 A file may come from anybody. What it can cost is bounded before its pixels are decoded: formats,
 bytes, pixels, the reads its structure takes, and the passes over its pixels that it asks for. Only
-the first frame of an animation is ever looked at. Pictures in preparation hold about 400 MB at
+the first frame of an animation is ever looked at. Images in preparation hold about 400 MB at
 most, however many threads prepare: large ones wait for one another.
 """
 
@@ -27,12 +27,12 @@ MAX_JPEG_PIXELS = 50_000_000
 MAX_IMAGE_PIXELS = 25_000_000
 LARGE_PIXELS = 4_000_000
 ACCEPTED_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-_JPEG_FORMATS = ("JPEG", "MPO")  # MPO: what Pillow calls a JPEG with further pictures behind it
+_JPEG_FORMATS = ("JPEG", "MPO")  # MPO: what Pillow calls a JPEG with further images behind it
 
-# The mean color of CLIP's training pictures: after normalization the border is about zero.
+# The mean color of CLIP's training images: after normalization the border is about zero.
 _BORDER = (122, 116, 104)
 
-# How finely a file may be cut into chunks, blocks or segments. A picture of 20 MB in chunks of 4 kB
+# How finely a file may be cut into chunks, blocks or segments. An image of 20 MB in chunks of 4 kB
 # takes some 20,000 reads; one that is nothing but headers takes millions, and minutes.
 _MAX_READS = 100_000
 
@@ -42,7 +42,7 @@ _MAX_JPEG_SCANS = 40
 _BMP_RUN_LENGTHS = (1, 2)  # Pillow decodes these byte by byte, in Python
 
 _ROWS_AT_ONCE = 256
-_large_pictures = threading.Lock()
+_large_images = threading.Lock()
 
 # It warns of each odd tag in words of its own, and Python keeps all warnings: a file could fill the
 # log and the memory with them. What matters is refused, and the rest is of no matter.
@@ -70,35 +70,34 @@ def prepare_image(data: bytes, size: int = DEFAULT_IMAGE_SIZE) -> bytes:
     before any pixel is decoded.
     """
     if not data:
-        raise ImageRefused("the picture is an empty file; replace it or leave the picture out")
+        raise ImageRefused("the image is an empty file; replace it or leave the image out")
     if len(data) > MAX_IMAGE_BYTES:
         raise ImageRefused(
-            f"the picture has {len(data):,} bytes, more than {MAX_IMAGE_BYTES:,}; shrink it"
+            f"the image has {len(data):,} bytes, more than {MAX_IMAGE_BYTES:,}; shrink it"
         )
     try:
         with _open(data) as opened:
             _refuse_dimensions(opened)
             _refuse_slow_coding(opened, data)
             large = opened.width * opened.height > LARGE_PIXELS
-        with _large_pictures if large else contextlib.nullcontext():
+        with _large_images if large else contextlib.nullcontext():
             return _prepare(data, size)
     except _TooManyReads as error:
         raise ImageRefused(
-            f"the picture's file has more than {_MAX_READS:,} parts; save it anew"
+            f"the image's file has more than {_MAX_READS:,} parts; save it anew"
         ) from error
     except UnidentifiedImageError as error:  # its message names a memory address
         raise ImageRefused(
-            f"the file is not a picture; accepted are {', '.join(ACCEPTED_FORMATS)}"
+            f"the file is not an image; accepted are {', '.join(ACCEPTED_FORMATS)}"
         ) from error
     except _DECODER_ERRORS as error:
         raise ImageRefused(
-            f"the picture cannot be decoded ({type(error).__name__}: {str(error)[:200]}); "
-            "replace it"
+            f"the image cannot be decoded ({type(error).__name__}: {str(error)[:200]}); replace it"
         ) from error
 
 
 def thumbnail(prepared: bytes, width: int) -> bytes:
-    """A prepared picture for people to look at: WebP, at most `width` pixels wide."""
+    """A prepared image for people to look at: WebP, at most `width` pixels wide."""
     with contextlib.closing(_open(prepared)) as opened:
         opened.draft("RGB", (width, width))
         opened.thumbnail((width, width), Image.Resampling.LANCZOS)
@@ -108,7 +107,7 @@ def thumbnail(prepared: bytes, width: int) -> bytes:
 
 
 def blank_image(size: int = DEFAULT_IMAGE_SIZE) -> bytes:
-    """A prepared picture that shows nothing, for the ablation "the model sees no cover"."""
+    """A prepared image that shows nothing, for the ablation "the model sees no cover"."""
     return _encode(Image.new("RGB", (size, size), _BORDER))
 
 
@@ -139,7 +138,7 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _prepare(data: bytes, size: int) -> bytes:
-    # Closing lets go of the pixels at once, also where a traceback still holds the picture.
+    # Closing lets go of the pixels at once, also where a traceback still holds the image.
     with contextlib.closing(_open(data)) as opened:
         opened.draft("RGB", (2 * size, 2 * size))
         ImageOps.exif_transpose(opened, in_place=True)
@@ -150,16 +149,16 @@ def _refuse_dimensions(image: Image.Image) -> None:
     width, height = image.size
     most = MAX_JPEG_PIXELS if image.format in _JPEG_FORMATS else MAX_IMAGE_PIXELS
     if width < 1 or height < 1 or width * height > most:
-        raise ImageRefused(f"the picture has {width} x {height} pixels; accepted are 1 to {most:,}")
+        raise ImageRefused(f"the image has {width} x {height} pixels; accepted are 1 to {most:,}")
 
 
 def _refuse_slow_coding(image: Image.Image, data: bytes) -> None:
     if image.format in _JPEG_FORMATS and _count_jpeg_scans(data) > _MAX_JPEG_SCANS:
         raise ImageRefused(
-            f"the picture has more than {_MAX_JPEG_SCANS} scans; save it as an ordinary JPEG"
+            f"the image has more than {_MAX_JPEG_SCANS} scans; save it as an ordinary JPEG"
         )
     if image.format == "BMP" and image.info.get("compression") in _BMP_RUN_LENGTHS:
-        raise ImageRefused("the picture is a run-length coded BMP; save it as a PNG")
+        raise ImageRefused("the image is a run-length coded BMP; save it as a PNG")
 
 
 # A segment's marker, or what ends the coded data of a scan: not a stuffed 0xFF, not a restart.

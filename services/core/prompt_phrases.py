@@ -6,7 +6,7 @@ MAX_PREFERENCE_CHARS = 1200
 
 TITLE_OPENS = 'Title: "'
 TITLE_CLOSES = '"\n'
-NO_PICTURE = "(This item has no picture.)\n"
+NO_IMAGE = "(This item has no picture.)\n"
 SUMMARY_INSTRUCTION = (
     "Describe this item in one sentence: its subject, its colors, how it is drawn or photographed, "
     "and its mood."
@@ -27,7 +27,7 @@ SCORING_QUESTION = "Will this user take this item next? Answer Yes or No."
 # What a prompt says whatever the item and the user are. The demo tokenizer holds each as one token.
 FIXED_PHRASES = (
     TITLE_OPENS,
-    NO_PICTURE,
+    NO_IMAGE,
     SUMMARY_INSTRUCTION,
     PREFERENCE_OPENS,
     BLOCK_OPENS,

@@ -5,7 +5,7 @@
     scoring      will this user take this item next?      (section 3.3: supervised question)
 
 Prompts are chat messages. Only a model's own chat template turns them into tokens. A message has at
-most one picture and exactly one text, because published LLaVA-NeXT templates put every picture
+most one image and exactly one text, because published LLaVA-NeXT templates put every image
 before every text and close the turn after each text part.
 
 The item stands first in the scoring prompt, so that an engine can reuse its KV prefix (over a
@@ -25,7 +25,7 @@ from services.core.prompt_phrases import (
     MAX_PREFERENCE_CHARS,
     MAX_SUMMARY_CHARS,
     MAX_TITLE_CHARS,
-    NO_PICTURE,
+    NO_IMAGE,
     PREFERENCE_CLOSES,
     PREFERENCE_INSTRUCTION,
     PREFERENCE_OPENS,
@@ -42,8 +42,8 @@ from services.core.sanitize_text import clean_text
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A prepared picture, with the identity under which an engine may cache it."""
+class ItemImage:
+    """A prepared image, with the identity under which an engine may cache it."""
 
     item_id: ItemId
     version: str
@@ -52,7 +52,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a chat: at most one picture, which comes before the text.
+    """One turn of a chat: at most one image, which comes before the text.
 
     `free` are the spans (start, end) of the text that are titles, summaries or a preference, in the
     order in which they may be cut.
@@ -60,7 +60,7 @@ class Message:
 
     role: Literal["user", "assistant"]
     text: str
-    picture: Picture | None = None
+    image: ItemImage | None = None
     free: tuple[tuple[int, int], ...] = ()
 
 
@@ -90,7 +90,7 @@ class HistoryItem:
 
 
 def summary_messages(item: Item) -> Messages:
-    """Ask for a summary of one item, from its picture and title, or from the title alone."""
+    """Ask for a summary of one item, from its image and title, or from the title alone."""
     return (_message([*_item_pieces(item, cut_at=0), _Piece(SUMMARY_INSTRUCTION)], item),)
 
 
@@ -144,7 +144,7 @@ def _history_pieces(index: int, item: HistoryItem) -> list[_Piece]:
 
 def _item_pieces(item: Item, cut_at: int) -> list[_Piece]:
     title = _Piece(clean_text(item.title, MAX_TITLE_CHARS), cut_at)
-    closes = TITLE_CLOSES if item.image is not None else TITLE_CLOSES + NO_PICTURE
+    closes = TITLE_CLOSES if item.image is not None else TITLE_CLOSES + NO_IMAGE
     return [_Piece(TITLE_OPENS), title, _Piece(closes)]
 
 
@@ -156,11 +156,11 @@ def _message(pieces: Sequence[_Piece], item: Item | None = None) -> Message:
         if piece.cut_at is not None:
             spans.append((piece.cut_at, start, end))
         start = end
-    picture = None
+    image = None
     if item is not None and item.image is not None:
-        picture = Picture(item.item_id, item.version, item.image)
+        image = ItemImage(item.item_id, item.version, item.image)
     free = tuple((start, end) for _, start, end in sorted(spans))
-    return Message("user", "".join(piece.text for piece in pieces), picture, free)
+    return Message("user", "".join(piece.text for piece in pieces), image, free)
 
 
 # --- prompts that are too long -------------------------------------------------------------------
@@ -177,7 +177,7 @@ def shorten(messages: Messages, num_cuts: int = 1) -> Messages | None:
 
     Free texts lose words from their ends, one text after the other: in a preference prompt item by
     item, oldest first, the summary before the title, and then the previous preference; in a scoring
-    prompt the preference and then the title. Pictures, fixed phrases and the question stay. Cutting
+    prompt the preference and then the title. Images, fixed phrases and the question stay. Cutting
     twice is the same as cutting two steps at once.
     """
     num_words = num_cuts * WORDS_PER_CUT
@@ -212,12 +212,12 @@ def _cut(message: Message, num_words: int) -> tuple[Message, int]:
 
 
 _PROBE = Item(ItemId("probe"), "probe title")
-_PROBE_WITH_PICTURE = Item(ItemId("probe"), "probe title", b"probe picture")
+_PROBE_WITH_IMAGE = Item(ItemId("probe"), "probe title", b"probe picture")
 _PROBE_HISTORY = [HistoryItem("probe title", "probe summary")] * 2
 
 
 def _rendered(messages: Messages) -> list[list[object]]:
-    return [[message.role, message.picture is not None, message.text] for message in messages]
+    return [[message.role, message.image is not None, message.text] for message in messages]
 
 
 # Each fingerprint hashes rendered examples, so that any change of what a model would see counts,
@@ -225,7 +225,7 @@ def _rendered(messages: Messages) -> list[list[object]]:
 SUMMARY_FINGERPRINT = fingerprint(
     {
         "text_only": _rendered(summary_messages(_PROBE)),
-        "picture": _rendered(summary_messages(_PROBE_WITH_PICTURE)),
+        "picture": _rendered(summary_messages(_PROBE_WITH_IMAGE)),
         "limits": asdict(SUMMARY_LIMITS),
         "caps": [MAX_TITLE_CHARS],
     }
@@ -241,8 +241,8 @@ PREFERENCE_FINGERPRINT = fingerprint(
 SCORING_FINGERPRINT = fingerprint(
     {
         "text_only": _rendered(scoring_messages("probe taste", _PROBE)),
-        "picture": _rendered(scoring_messages("probe taste", _PROBE_WITH_PICTURE)),
-        "unknown": _rendered(scoring_messages("", _PROBE_WITH_PICTURE)),
+        "picture": _rendered(scoring_messages("probe taste", _PROBE_WITH_IMAGE)),
+        "unknown": _rendered(scoring_messages("", _PROBE_WITH_IMAGE)),
         "caps": [MAX_TITLE_CHARS, MAX_PREFERENCE_CHARS],
     }
 )

@@ -16,7 +16,7 @@ ItemId = NewType("ItemId", str)
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing to recommend: a cleaned title and, if it has one, its prepared picture.
+    """One thing to recommend: a cleaned title and, if it has one, its prepared image.
 
     `image` holds the bytes that `images.prepare_image` returned, or None for a text-only item.
     """

@@ -8,7 +8,7 @@ import unicodedata
 
 from services.core.prompt_phrases import FIXED_PHRASES
 
-# Role, picture and end markers of chat templates, as whoever writes a text may spell them: those of
+# Role, image and end markers of chat templates, as whoever writes a text may spell them: those of
 # LLaVA-NeXT's Mistral and Vicuna, of Llama, ChatML, Gemma and others, and tags of any kind, which
 # no reader of a title needs. "USER:" and "ASSISTANT:" are Vicuna's; in the middle of a word only
 # their upper-case form is a marker.

@@ -20,12 +20,12 @@ def chat_content(messages: Messages) -> list[dict[str, Any]]:
     return [{"role": message.role, "content": _parts(message)} for message in messages]
 
 
-def pictures(messages: Messages) -> list[Image.Image]:
+def prompt_images(messages: Messages) -> list[Image.Image]:
     """The pictures of the messages in order, decoded to RGB."""
     return [
-        Image.open(io.BytesIO(message.picture.data)).convert("RGB")
+        Image.open(io.BytesIO(message.image.data)).convert("RGB")
         for message in messages
-        if message.picture is not None
+        if message.image is not None
     ]
 
 
@@ -55,5 +55,5 @@ def answer_tokens(processor: Any) -> AnswerTokens:
 
 
 def _parts(message: Message) -> list[dict[str, Any]]:
-    picture: list[dict[str, Any]] = [] if message.picture is None else [{"type": "image"}]
-    return [*picture, {"type": "text", "text": message.text}]
+    image: list[dict[str, Any]] = [] if message.image is None else [{"type": "image"}]
+    return [*image, {"type": "text", "text": message.text}]

@@ -1,4 +1,4 @@
-"""Downloaded pictures as they came, kept so that a resumed or repeated step fetches nothing twice.
+"""Downloaded images as they came, kept so that a resumed or repeated step fetches nothing twice.
 
     data/downloads/3f/3f2a9c...   the bytes of one URL, named by its digest
 
@@ -17,7 +17,7 @@ FOLDER = "downloads"
 
 
 class DownloadCache:
-    """The pictures fetched for a data folder (a path or an fsspec URL)."""
+    """The images fetched for a data folder (a path or an fsspec URL)."""
 
     def __init__(self, data: str) -> None:
         """Nothing is read or written before a method asks for it."""

@@ -1,4 +1,4 @@
-"""One picture by URL: politely, boundedly, and never from an address the rules exclude.
+"""One image by URL: politely, boundedly, and never from an address the rules exclude.
 
     async with CheckedClient(rules) as client:
         data = await fetch_image(client, "https://m.media-amazon.com/images/I/1.jpg", rules)
@@ -32,7 +32,7 @@ Sleep = Callable[[float], Awaitable[None]]
 
 
 class HostUnreachable(ImageRefused):
-    """The picture could not be had now, after every attempt; it may be there later."""
+    """The image could not be had now, after every attempt; it may be there later."""
 
 
 async def resolve_host(host: str, port: int) -> list[str]:
@@ -138,10 +138,10 @@ class CheckedClient(httpx.AsyncClient):
 async def fetch_image(
     client: CheckedClient, url: str, rules: FetchRules, *, sleep: Sleep = asyncio.sleep
 ) -> bytes:
-    """The bytes behind a URL, not yet judged as a picture (`images.prepare_image` does that).
+    """The bytes behind a URL, not yet judged as an image (`images.prepare_image` does that).
 
     Raises UrlRefused for an address the rules exclude, ImageRefused for an answer that is no
-    picture within the limits, HostUnreachable (an ImageRefused) when all attempts failed.
+    image within the limits, HostUnreachable (an ImageRefused) when all attempts failed.
     """
     checked = check_url(url, rules)
     wait_seconds, fault = 0.0, ""
@@ -193,7 +193,7 @@ async def _read(response: httpx.Response, rules: FetchRules) -> bytes:
         raise ImageRefused(f"{name} answered HTTP {response.status_code}; correct the address")
     content_type = response.headers.get("Content-Type", "")
     if not content_type.lower().startswith("image/"):
-        raise ImageRefused(f"{name} is {content_type[:60] or 'of no type'!r}, not a picture")
+        raise ImageRefused(f"{name} is {content_type[:60] or 'of no type'!r}, not an image")
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise ImageRefused(f"{name} came compressed although that was not asked for")
     announced = response.headers.get("Content-Length", "")

@@ -35,7 +35,7 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 @dataclass(frozen=True, slots=True)
 class FetchRules:
-    """From where, how much and how insistently pictures are fetched.
+    """From where, how much and how insistently images are fetched.
 
     `allowed_hosts` holds `host` (default ports), `host:port`, or `*.domain` for every host below a
     domain. `timeout_seconds` bounds one attempt from its first to its last byte. `allow_private`
@@ -88,7 +88,7 @@ def check_address(address: str, *, host: str) -> None:
     for reached in (parsed, *_embedded(parsed)):
         if not _is_public(reached):
             raise UrlRefused(
-                f"host {host} leads to {address}, which is not a public address; pictures are "
+                f"host {host} leads to {address}, which is not a public address; images are "
                 "fetched from public hosts only"
             )
 

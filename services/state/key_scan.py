@@ -82,10 +82,10 @@ class KeyScan:
         commands: list[Command] = [("HMGET", keys.item(each), *ITEM_FIELDS) for each in wanted]
         commands += [("HEXISTS", keys.item(each), "image") for each in wanted]
         replies = await self._connection.call_all(commands)
-        rows, pictures = replies[: len(wanted)], replies[len(wanted) :]
+        rows, images = replies[: len(wanted)], replies[len(wanted) :]
         return [
-            (decode_item(item_id, row), bool(has_picture))
-            for item_id, row, has_picture in zip(wanted, rows, pictures, strict=True)
+            (decode_item(item_id, row), bool(has_image))
+            for item_id, row, has_image in zip(wanted, rows, images, strict=True)
             if row[0] is not None
         ]
 

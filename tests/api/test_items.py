@@ -11,14 +11,14 @@ from services.state.user_store import Store
 from tests.api.builders import an_app, send
 
 
-def a_picture(color: str = "red") -> str:
+def an_image(color: str = "red") -> str:
     encoded = io.BytesIO()
     Image.new("RGB", (30, 20), color).save(encoded, "PNG")
     return base64.b64encode(encoded.getvalue()).decode()
 
 
 async def test_a_new_item_is_stored_prepared_and_waits_for_its_summary(store: Store) -> None:
-    body = {"item_id": "new", "title": "  A fox\nin [INST] snow ", "image": a_picture()}
+    body = {"item_id": "new", "title": "  A fox\nin [INST] snow ", "image": an_image()}
     response = await send(an_app(store, image_size=28), "PUT", "/items", body)
     assert response.status_code == 202
     assert (response.json()["status"], response.json()["title"]) == ("pending", "A fox in snow")
@@ -47,11 +47,11 @@ async def test_an_item_can_be_read_and_deleted(store: Store) -> None:
     assert (gone.status_code, gone.json()["type"]) == (404, "/problems/unknown-item")
 
 
-async def test_a_picture_is_fetched_from_an_allowed_host(store: Store) -> None:
+async def test_an_image_is_fetched_from_an_allowed_host(store: Store) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         head = "HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nConnection: close\r\n\r\n"
-        writer.write(head.encode() + base64.b64decode(a_picture()))
+        writer.write(head.encode() + base64.b64decode(an_image()))
         writer.close()
 
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
@@ -68,7 +68,7 @@ async def test_a_picture_is_fetched_from_an_allowed_host(store: Store) -> None:
         ({"image": "not base64!"}, "image-refused"),
         ({"image": "Ü"}, "image-refused"),
         ({"image": base64.b64encode(b"no picture").decode()}, "image-refused"),
-        ({"image": a_picture(), "image_url": "https://a.test/1.jpg"}, "image-refused"),
+        ({"image": an_image(), "image_url": "https://a.test/1.jpg"}, "image-refused"),
         ({"image_url": "https://not-allowed.test/1.jpg"}, "url-refused"),
         ({"image_url": "file:///etc/passwd"}, "url-refused"),
         ({"image_url": "http://127.0.0.1/1.jpg"}, "url-refused"),

@@ -5,7 +5,7 @@ import pytest
 from benchmarks.attacks import url_attack_run, urls
 from services.fetch.download import CheckedClient, fetch_image
 from services.fetch.rules import FetchRules
-from tests.fetch.image_server import Answer, ImageServer, a_picture
+from tests.fetch.image_server import Answer, ImageServer, an_image
 
 CORPUS = urls.corpus()
 
@@ -35,7 +35,7 @@ async def test_without_the_rules_on_addresses_half_of_them_would_reach_what_is_i
 
 async def test_a_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch):
     with (
-        ImageServer({"/1.png": Answer(a_picture())}) as server,
+        ImageServer({"/1.png": Answer(an_image())}) as server,
         ImageServer({}) as proxy,
     ):
         for name in ("http_proxy", "https_proxy", "all_proxy"):
@@ -43,6 +43,6 @@ async def test_a_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.Monke
             monkeypatch.setenv(name.upper(), f"http://{proxy.host}")
         rules = FetchRules((server.host,), allow_private=True)
         async with CheckedClient(rules) as client:
-            assert await fetch_image(client, server.url("/1.png"), rules) == a_picture()
+            assert await fetch_image(client, server.url("/1.png"), rules) == an_image()
 
     assert not proxy.requests

@@ -8,20 +8,20 @@ from benchmarks.attacks.image_attack_run import disagreements, prepare_all, put_
 from benchmarks.attacks.images import corpus
 from benchmarks.resilience import hostile
 
-PICTURES = [image for image in corpus() if not image.heavy][::12]
+IMAGES = [image for image in corpus() if not image.heavy][::12]
 
 
 @pytest.mark.slow
-async def test_api_and_batch_step_survive_hostile_pictures_and_decide_alike(tmp_path: Path):
-    online = await put_all(PICTURES, tmp_path)
-    offline = prepare_all(PICTURES, tmp_path)
+async def test_api_and_batch_step_survive_hostile_images_and_decide_alike(tmp_path: Path):
+    online = await put_all(IMAGES, tmp_path)
+    offline = prepare_all(IMAGES, tmp_path)
 
     assert (online.faults, offline.faults) == ({}, {})
     assert not disagreements(online, offline)
-    assert len(online.accepted) + len(online.refused) == len(PICTURES)
+    assert len(online.accepted) + len(online.refused) == len(IMAGES)
 
 
-def test_the_bench_fails_on_a_fault_on_growth_and_on_pictures_that_are_unaccounted_for():
+def test_the_bench_fails_on_a_fault_on_growth_and_on_images_that_are_unaccounted_for():
     way = {"accepted": 1, "refused": 1, "faults": {}, "grown_bytes": 0}
     good = {
         "images": 2,

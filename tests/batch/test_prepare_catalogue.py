@@ -220,7 +220,7 @@ def test_changed_files_or_arguments_change_the_fingerprints(tmp_path, data):
     items, interactions = fingerprints()
     prepare(folder, data, image_size=56)
     assert fingerprints()[0] != items
-    assert fingerprints()[1] == interactions  # pictures do not matter to them
+    assert fingerprints()[1] == interactions  # images do not matter to them
     with (folder / "items.csv").open("a") as file:
         file.write("d,Dog,\n")
     prepare(folder, data)

@@ -18,9 +18,9 @@ from tests.batch.readers.builders import (
     a_review,
     an_amazon_folder,
 )
-from tests.fetch.image_server import Answer, ImageServer, a_picture
+from tests.fetch.image_server import Answer, ImageServer, an_image
 
-PICTURE = a_picture()
+IMAGE = an_image()
 
 
 def images(data: Path) -> dict[str, bytes | None]:
@@ -47,16 +47,16 @@ def a_shop_on(server: ImageServer, folder: Path) -> Path:
     return a_plain_catalogue(folder, items, [("u", "apple", 1), ("u", "bear", 2)])
 
 
-def test_a_cover_becomes_the_prepared_picture_of_its_item(tmp_path: Path):
+def test_a_cover_becomes_the_prepared_image_of_its_item(tmp_path: Path):
     folder = a_plain_catalogue(tmp_path / "shop", [("a", "Apple", "a.png"), ("b", "Bear", "")])
-    (folder / "a.png").write_bytes(PICTURE)
+    (folder / "a.png").write_bytes(IMAGE)
 
     counts = prepare(folder, tmp_path / "data")
 
-    assert images(tmp_path / "data") == {"a": prepare_image(PICTURE, 28), "b": None}
+    assert images(tmp_path / "data") == {"a": prepare_image(IMAGE, 28), "b": None}
     assert counts["items_with_image"] == 1
     versions = Artifact(str(tmp_path / "data"), "items").read(["version"])["version"].to_pylist()
-    assert versions[0] == item_version("Apple", prepare_image(PICTURE, 28))
+    assert versions[0] == item_version("Apple", prepare_image(IMAGE, 28))
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ def test_a_cover_becomes_the_prepared_picture_of_its_item(tmp_path: Path):
     [
         (None, "no file a.png"),
         (b"", "empty file"),
-        (b"no picture at all", "not a picture"),
-        (PICTURE[:60], "cannot be decoded|not a picture"),
+        (b"no image at all", "not an image"),
+        (IMAGE[:60], "cannot be decoded|not an image"),
         (b"\x89PNG" + bytes(MAX_IMAGE_BYTES), "shrink it"),
     ],
 )
@@ -94,7 +94,7 @@ def test_a_decompression_bomb_is_quarantined_unopened(tmp_path: Path):
 
 
 def test_amazon_covers_are_fetched_and_faulty_rows_cost_themselves_alone(tmp_path: Path):
-    with ImageServer({"/a.png": Answer(PICTURE), "/b.png": Answer(b"", 404)}) as server:
+    with ImageServer({"/a.png": Answer(IMAGE), "/b.png": Answer(b"", 404)}) as server:
         cover = {name: [{"variant": "MAIN", "large": server.url(f"/{name}.png")}] for name in "ab"}
         products = [a_product("a", "Ä", cover["a"]), a_product("b", "B", cover["b"]), b'{"title":']
         reviews = [a_review("u", item, day) for day, item in enumerate("abab?", start=1)]
@@ -106,13 +106,13 @@ def test_amazon_covers_are_fetched_and_faulty_rows_cost_themselves_alone(tmp_pat
             allowed_hosts=(server.host,), allow_private=True,
         )  # fmt: skip
 
-    assert images(tmp_path / "data") == {"a": prepare_image(PICTURE, 28), "b": None}
+    assert images(tmp_path / "data") == {"a": prepare_image(IMAGE, 28), "b": None}
     assert (counts["interactions"], counts["repeats"], counts["quarantined"]) == (2, 2, 3)
     assert set(reasons(tmp_path / "data")) == {"meta_Toys.jsonl.gz:3", "cover of b"}
 
 
 def test_addresses_outside_the_rules_are_never_asked(tmp_path: Path):
-    with ImageServer({"/apple.png": Answer(PICTURE)}) as server:
+    with ImageServer({"/apple.png": Answer(IMAGE)}) as server:
         folder = a_shop_on(server, tmp_path / "shop")
         other_host = prepare(folder, tmp_path / "data1", allow_private=True)
         private = prepare(folder, tmp_path / "data2", allowed_hosts=(server.host,))
@@ -124,7 +124,7 @@ def test_addresses_outside_the_rules_are_never_asked(tmp_path: Path):
 
 
 def test_a_download_is_kept_for_another_size(tmp_path: Path):
-    answers = {f"/{name}.png": Answer(PICTURE) for name in ("apple", "bear", "car")}
+    answers = {f"/{name}.png": Answer(IMAGE) for name in ("apple", "bear", "car")}
     with ImageServer(answers) as server:
         folder = a_shop_on(server, tmp_path / "shop")
         from_server(server, folder, tmp_path / "data")
@@ -134,14 +134,14 @@ def test_a_download_is_kept_for_another_size(tmp_path: Path):
         )  # fmt: skip
 
     assert server.requests.total() == 3
-    assert images(tmp_path / "data")["car"] == prepare_image(PICTURE, 56)
+    assert images(tmp_path / "data")["car"] == prepare_image(IMAGE, 56)
 
 
 # --- trying again --------------------------------------------------------------------------------
 
 
 def test_retrying_fetches_the_quarantined_covers_alone(tmp_path: Path):
-    good, later = Answer(PICTURE), [Answer(status=404), Answer(PICTURE)]
+    good, later = Answer(IMAGE), [Answer(status=404), Answer(IMAGE)]
     answers = {"/apple.png": good, "/bear.png": later, "/car.png": [Answer(status=404)]}
     with ImageServer(answers) as server:
         folder = a_shop_on(server, tmp_path / "shop")
@@ -151,13 +151,13 @@ def test_retrying_fetches_the_quarantined_covers_alone(tmp_path: Path):
     assert server.requests == {"/apple.png": 1, "/bear.png": 2, "/car.png": 2}
     assert (first["quarantined_covers"], again["quarantined_covers"]) == (2, 1)
     assert (first["items_with_image"], again["items_with_image"]) == (1, 2)
-    assert images(tmp_path / "data")["bear"] == prepare_image(PICTURE, 28)
+    assert images(tmp_path / "data")["bear"] == prepare_image(IMAGE, 28)
     assert list(reasons(tmp_path / "data")) == ["cover of car"]
 
 
 def test_recovered_covers_change_the_fingerprint_and_stay_on_a_rerun(tmp_path: Path):
-    answers = {f"/{name}.png": Answer(PICTURE) for name in ("apple", "car")}
-    with ImageServer(answers | {"/bear.png": [Answer(status=404), Answer(PICTURE)]}) as server:
+    answers = {f"/{name}.png": Answer(IMAGE) for name in ("apple", "car")}
+    with ImageServer(answers | {"/bear.png": [Answer(status=404), Answer(IMAGE)]}) as server:
         folder, data = a_shop_on(server, tmp_path / "shop"), tmp_path / "data"
         from_server(server, folder, data)
         before = Artifact(str(data), "items").manifest().fingerprint
@@ -170,9 +170,9 @@ def test_recovered_covers_change_the_fingerprint_and_stay_on_a_rerun(tmp_path: P
     assert rerun["items_with_image"] == 3
 
 
-def test_a_kept_download_that_is_no_picture_is_fetched_anew_on_a_retry(tmp_path: Path):
-    answers = {f"/{name}.png": Answer(PICTURE) for name in ("apple", "car")}
-    with ImageServer(answers | {"/bear.png": [Answer(b"broken"), Answer(PICTURE)]}) as server:
+def test_a_kept_download_that_is_no_image_is_fetched_anew_on_a_retry(tmp_path: Path):
+    answers = {f"/{name}.png": Answer(IMAGE) for name in ("apple", "car")}
+    with ImageServer(answers | {"/bear.png": [Answer(b"broken"), Answer(IMAGE)]}) as server:
         folder, data = a_shop_on(server, tmp_path / "shop"), tmp_path / "data"
         from_server(server, folder, data)
         counts = from_server(server, folder, data, retry_quarantined=True)

@@ -12,7 +12,7 @@ import pytest
 from services.batch.prepare_catalogue import run
 from services.batch.readers.plain import Plain
 from tests.batch.readers.builders import a_plain_catalogue, many_items
-from tests.fetch.image_server import Answer, ImageServer, a_picture
+from tests.fetch.image_server import Answer, ImageServer, an_image
 
 NUM_ITEMS = 30
 PROGRAM = """
@@ -30,8 +30,8 @@ def files(data: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def server():
-    pictures = [a_picture(f"rgb({8 * k}, {255 - 8 * k}, 99)") for k in range(NUM_ITEMS)]
-    with ImageServer({f"/{k}.png": Answer(p) for k, p in enumerate(pictures)}) as server:
+    images = [an_image(f"rgb({8 * k}, {255 - 8 * k}, 99)") for k in range(NUM_ITEMS)]
+    with ImageServer({f"/{k}.png": Answer(p) for k, p in enumerate(images)}) as server:
         yield server
 
 

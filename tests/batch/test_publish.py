@@ -21,7 +21,7 @@ HISTORIES = {"u1": ["i1", "i2", "i3", "i4", "i5", "i6", "i7"], "u2": ["i8", "i9"
 @pytest.fixture
 async def data(tmp_path: Path) -> str:
     data = str(tmp_path / "data")
-    write_items(data, TITLES, images={"i1": b"picture"})
+    write_items(data, TITLES, images={"i1": b"image"})
     write_interactions(data, HISTORIES)
     engine = DigestEngine(failing={'Title: "title of i9"': EngineRefused("not this one")})
     await summarize_images.run(data, engine)
@@ -32,12 +32,12 @@ async def build(data: str, cut: Cut = "none", **options: int) -> None:
     await build_preferences.run(data, DigestEngine(), cut=cut, **options)
 
 
-async def test_items_come_with_picture_and_summary_or_the_reason_why_not(store: Store, data: str):
+async def test_items_come_with_image_and_summary_or_the_reason_why_not(store: Store, data: str):
     counts = await publish.run(data, store)
 
     items = await store.load_items([ItemId("i1"), ItemId("i9")])
     assert counts["items"] == 9
-    assert (items[ItemId("i1")].item.image, items[ItemId("i1")].status) == (b"picture", "ready")
+    assert (items[ItemId("i1")].item.image, items[ItemId("i1")].status) == (b"image", "ready")
     assert (items[ItemId("i9")].status, items[ItemId("i9")].reason) == ("failed", "not this one")
 
 

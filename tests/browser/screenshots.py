@@ -65,8 +65,8 @@ def _take_another_turn(page: Page) -> None:
 def _save(page: Page, path: Path) -> None:
     """What is in view once every cover there is loaded, as a small PNG."""
     page.evaluate(_COVERS_IN_SIGHT)
-    picture = Image.open(io.BytesIO(page.screenshot(animations="disabled"))).convert("RGB")
-    picture.quantize(256).save(path, optimize=True)
+    image = Image.open(io.BytesIO(page.screenshot(animations="disabled"))).convert("RGB")
+    image.quantize(256).save(path, optimize=True)
     size = path.stat().st_size
     assert size < MAX_BYTES, f"{path} has {size:,} bytes"
     print(f"{path}: {size:,} bytes")

@@ -52,7 +52,7 @@ def test_an_item_is_put_read_and_deleted(client: MsrClient) -> None:
     assert caught.value.problem.type == "/problems/unknown-item"
 
 
-def test_a_picture_that_is_none_is_a_problem(client: MsrClient) -> None:
+def test_an_image_that_is_none_is_a_problem(client: MsrClient) -> None:
     with pytest.raises(ProblemError) as caught:
         client.put_item("new", "A fox", image=b"no picture")
     assert caught.value.problem.type == "/problems/image-refused"

@@ -1,4 +1,4 @@
-"""Pictures: what is refused and why, and that preparing is deterministic and letterboxed."""
+"""Images: what is refused and why, and that preparing is deterministic and letterboxed."""
 
 import io
 import struct
@@ -11,7 +11,7 @@ from services.core.errors import ImageRefused
 from services.core.images import MAX_IMAGE_BYTES, blank_image, prepare_image
 
 
-def a_picture(width: int = 40, height: int = 20, mode: str = "RGB", kind: str = "PNG") -> bytes:
+def an_image(width: int = 40, height: int = 20, mode: str = "RGB", kind: str = "PNG") -> bytes:
     file = io.BytesIO()
     Image.new(mode, (width, height), "red" if mode != "I;16" else 65_535).save(file, kind)
     return file.getvalue()
@@ -31,8 +31,8 @@ def opened(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data))
 
 
-def test_a_wide_picture_is_letterboxed_into_the_square():
-    prepared = opened(prepare_image(a_picture(40, 20), 56))
+def test_a_wide_image_is_letterboxed_into_the_square():
+    prepared = opened(prepare_image(an_image(40, 20), 56))
 
     assert prepared.size == (56, 56)
     assert prepared.getpixel((28, 28)) == (254, 0, 0)
@@ -40,12 +40,12 @@ def test_a_wide_picture_is_letterboxed_into_the_square():
 
 
 def test_the_same_bytes_give_the_same_bytes():
-    assert prepare_image(a_picture()) == prepare_image(a_picture())
+    assert prepare_image(an_image()) == prepare_image(an_image())
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "1", "I;16"])
 def test_every_color_mode_becomes_rgb(mode: str):
-    assert opened(prepare_image(a_picture(mode=mode), 56)).mode == "RGB"
+    assert opened(prepare_image(an_image(mode=mode), 56)).mode == "RGB"
 
 
 def test_transparency_lies_on_white():
@@ -55,7 +55,7 @@ def test_transparency_lies_on_white():
     assert opened(prepare_image(file.getvalue(), 56)).getpixel((28, 28)) == (255, 255, 255)
 
 
-def test_a_phone_picture_is_turned_upright():
+def test_a_phone_image_is_turned_upright():
     image = Image.new("RGB", (40, 20), "red")
     exif = image.getexif()
     exif[0x0112] = 6  # to be shown rotated by 90 degrees
@@ -72,22 +72,22 @@ def test_a_phone_picture_is_turned_upright():
     ("data", "message"),
     [
         (b"", "empty file"),
-        (b"not a picture", "not a picture"),
-        (a_picture(300, 300)[:80], "cannot be decoded"),
+        (b"not an image", "not an image"),
+        (an_image(300, 300)[:80], "cannot be decoded"),
         (b"\x89PNG" + b"\0" * MAX_IMAGE_BYTES, "bytes"),
         (a_png_claiming(60_000, 60_000), "pixels|Decompression"),
         (a_png_claiming(9_000, 9_000), "pixels"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
     ],
     ids=["empty", "text", "cut", "too many bytes", "bomb", "too many pixels", "svg"],
 )
-def test_a_picture_that_cannot_be_used_is_refused_with_the_reason(data: bytes, message: str):
+def test_an_image_that_cannot_be_used_is_refused_with_the_reason(data: bytes, message: str):
     with pytest.raises(ImageRefused, match=message):
         prepare_image(data)
 
 
 def test_the_reason_names_no_memory_address_so_that_manifests_stay_equal():
     with pytest.raises(ImageRefused) as refused:
-        prepare_image(b"not a picture")
+        prepare_image(b"not an image")
 
     assert "0x" not in str(refused.value)

@@ -1,4 +1,4 @@
-"""The prompts: item first, data quoted and harmless, one text and at most one picture a message."""
+"""The prompts: item first, data quoted and harmless, one text and at most one image a message."""
 
 import pytest
 from hypothesis import given
@@ -10,7 +10,7 @@ from services.core.records import Item, ItemId
 from services.core.sanitize_text import clean_text
 
 
-def an_item(title: str = "a calm fox", image: bytes | None = b"picture") -> Item:
+def an_item(title: str = "a calm fox", image: bytes | None = b"image") -> Item:
     return Item(ItemId("i1"), title, image)
 
 
@@ -21,14 +21,14 @@ def test_the_item_stands_before_the_preference_so_that_its_prefix_can_be_reused(
     common = first.text.index("likes red")
     assert first.text[:common] == second.text[:common]
     assert "a calm fox" in first.text[:common]
-    assert first.picture == second.picture
+    assert first.image == second.image
 
 
-def test_a_text_only_item_says_so_and_carries_no_picture():
+def test_a_text_only_item_says_so_and_carries_no_image():
     (message,) = prompts.summary_messages(an_item(image=None))
 
-    assert message.picture is None
-    assert prompt_phrases.NO_PICTURE in message.text
+    assert message.image is None
+    assert prompt_phrases.NO_IMAGE in message.text
 
 
 def test_an_unknown_preference_is_named_as_unknown():
@@ -52,7 +52,7 @@ def test_a_preference_prompt_without_items_is_refused():
 
 
 def test_raw_ids_never_stand_in_a_prompt():
-    item = Item(ItemId("secret-id-77"), "a fox", b"picture")
+    item = Item(ItemId("secret-id-77"), "a fox", b"image")
 
     texts = [m.text for m in prompts.scoring_messages("x", item) + prompts.summary_messages(item)]
 
@@ -174,11 +174,11 @@ def test_then_it_loses_the_end_of_the_title():
     assert "word32" not in message.text
 
 
-def test_picture_fixed_phrases_and_question_are_never_cut():
+def test_image_fixed_phrases_and_question_are_never_cut():
     whole = prompts.scoring_messages(WORDS, an_item(WORDS))
     (message,) = shortest(whole)
 
-    assert message.picture == whole[0].picture
+    assert message.image == whole[0].image
     assert message.text == 'Title: ""\nThe taste of a user: ""\n' + prompt_phrases.SCORING_QUESTION
 
 

@@ -1,4 +1,4 @@
-"""A real HTTP server on this machine, which serves pictures and whatever goes wrong with them."""
+"""A real HTTP server on this machine, which serves images and whatever goes wrong with them."""
 
 import io
 import ssl
@@ -27,7 +27,7 @@ class Answer:
     stalls: bool = False
 
 
-def a_picture(color: str = "teal", size: tuple[int, int] = (12, 16), kind: str = "PNG") -> bytes:
+def an_image(color: str = "teal", size: tuple[int, int] = (12, 16), kind: str = "PNG") -> bytes:
     encoded = io.BytesIO()
     Image.new("RGB", size, color).save(encoded, kind)
     return encoded.getvalue()

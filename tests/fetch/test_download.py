@@ -8,9 +8,9 @@ import pytest
 from services.core.errors import ImageRefused, UrlRefused
 from services.fetch.download import CheckedClient, HostUnreachable, fetch_image
 from services.fetch.rules import FetchRules
-from tests.fetch.image_server import AUTHORITY, Answer, ImageServer, a_picture
+from tests.fetch.image_server import AUTHORITY, Answer, ImageServer, an_image
 
-PICTURE = a_picture()
+IMAGE = an_image()
 
 
 def rules_for(server: ImageServer, **changes: object) -> FetchRules:
@@ -35,9 +35,9 @@ def resolver(*addresses: str):
     return resolve
 
 
-async def test_a_picture_is_fetched_as_it_is():
-    with ImageServer({"/1.png": Answer(PICTURE)}) as server:
-        assert await fetch(server, "/1.png") == PICTURE
+async def test_an_image_is_fetched_as_it_is():
+    with ImageServer({"/1.png": Answer(IMAGE)}) as server:
+        assert await fetch(server, "/1.png") == IMAGE
 
 
 # --- addresses -----------------------------------------------------------------------------------
@@ -45,7 +45,7 @@ async def test_a_picture_is_fetched_as_it_is():
 
 async def test_a_loopback_address_is_refused_unless_private_ones_are_allowed():
     with (
-        ImageServer({"/1.png": Answer(PICTURE)}) as server,
+        ImageServer({"/1.png": Answer(IMAGE)}) as server,
         pytest.raises(UrlRefused, match="not a public address"),
     ):
         await fetch(server, "/1.png", allow_private=False)
@@ -77,7 +77,7 @@ async def test_the_connection_goes_to_the_judged_address_without_a_second_look_u
         lookups.append(host)
         return ["127.0.0.1"]
 
-    with ImageServer({"/1.png": Answer(PICTURE)}) as server:
+    with ImageServer({"/1.png": Answer(IMAGE)}) as server:
         rules = FetchRules((f"covers.example:{server.port}",), allow_private=True)
         async with CheckedClient(rules, resolve=resolve) as client:  # no DNS knows this name
             assert await fetch_image(client, f"http://covers.example:{server.port}/1.png", rules)
@@ -86,8 +86,8 @@ async def test_the_connection_goes_to_the_judged_address_without_a_second_look_u
 
 
 async def test_a_redirect_to_another_allowed_address_is_followed():
-    with ImageServer({"/old.png": redirect("/new.png"), "/new.png": Answer(PICTURE)}) as server:
-        assert await fetch(server, "/old.png") == PICTURE
+    with ImageServer({"/old.png": redirect("/new.png"), "/new.png": Answer(IMAGE)}) as server:
+        assert await fetch(server, "/old.png") == IMAGE
 
 
 @pytest.mark.parametrize(
@@ -135,12 +135,12 @@ async def test_more_than_three_redirects_are_refused():
 async def test_tls_verifies_the_name_of_the_host_not_the_address(name: str, trusted: bool):
     tls = ssl.create_default_context()
     AUTHORITY.configure_trust(tls)
-    with ImageServer({"/1.png": Answer(PICTURE)}, tls=True) as server:
+    with ImageServer({"/1.png": Answer(IMAGE)}, tls=True) as server:
         rules = FetchRules((f"{name}:{server.port}",), allow_private=True, max_attempts=1)
         async with CheckedClient(rules, resolve=resolver("127.0.0.1"), tls=tls) as client:
             fetched = fetch_image(client, f"https://{name}:{server.port}/1.png", rules)
             if trusted:
-                assert await fetched == PICTURE
+                assert await fetched == IMAGE
             else:
                 with pytest.raises(HostUnreachable, match="certificate"):
                     await fetched
@@ -154,16 +154,16 @@ async def test_tls_verifies_the_name_of_the_host_not_the_address(name: str, trus
     [
         (Answer(status=404), "HTTP 404"),
         (Answer(status=403), "HTTP 403"),
-        (Answer(b"<html>", headers={"Content-Type": "text/html"}), "not a picture"),
+        (Answer(b"<html>", headers={"Content-Type": "text/html"}), "not an image"),
         (Answer(b"?", headers={}), "no type"),
         (
-            Answer(PICTURE, headers={"Content-Type": "image/png", "Content-Encoding": "gzip"}),
+            Answer(IMAGE, headers={"Content-Type": "image/png", "Content-Encoding": "gzip"}),
             "compressed",
         ),
         (Answer(b"x" * 2000), "2000 bytes, more than 1,000"),
     ],
 )
-async def test_an_answer_that_is_no_picture_within_the_limits_is_refused_at_once(
+async def test_an_answer_that_is_no_image_within_the_limits_is_refused_at_once(
     answer: Answer, reason: str
 ):
     with ImageServer({"/1.png": answer}) as server, pytest.raises(ImageRefused, match=reason):
@@ -184,8 +184,8 @@ async def test_a_body_without_announced_length_is_cut_off_at_the_limit():
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503])
 async def test_a_host_that_is_busy_is_asked_again(status: int):
-    with ImageServer({"/1.png": [Answer(status=status), Answer(PICTURE)]}) as server:
-        assert await fetch(server, "/1.png") == PICTURE
+    with ImageServer({"/1.png": [Answer(status=status), Answer(IMAGE)]}) as server:
+        assert await fetch(server, "/1.png") == IMAGE
 
 
 async def test_waits_grow_and_respect_what_the_host_asks_for():
@@ -195,7 +195,7 @@ async def test_waits_grow_and_respect_what_the_host_asks_for():
         waits.append(seconds)
 
     busy = Answer(status=429, headers={"Retry-After": "9"})
-    with ImageServer({"/1.png": [Answer(status=503)] * 2 + [busy, Answer(PICTURE)]}) as server:
+    with ImageServer({"/1.png": [Answer(status=503)] * 2 + [busy, Answer(IMAGE)]}) as server:
         rules = rules_for(server, backoff_seconds=1.0)
         async with CheckedClient(rules) as client:
             await fetch_image(client, server.url("/1.png"), rules, sleep=sleep)
@@ -207,9 +207,9 @@ async def test_waits_grow_and_respect_what_the_host_asks_for():
 
 
 async def test_a_body_that_breaks_off_is_fetched_again():
-    cut = Answer(PICTURE[:10], announced_length=len(PICTURE))
-    with ImageServer({"/1.png": [cut, Answer(PICTURE)]}) as server:
-        assert await fetch(server, "/1.png") == PICTURE
+    cut = Answer(IMAGE[:10], announced_length=len(IMAGE))
+    with ImageServer({"/1.png": [cut, Answer(IMAGE)]}) as server:
+        assert await fetch(server, "/1.png") == IMAGE
 
 
 async def test_a_host_that_stays_busy_is_given_up_as_unreachable():
@@ -224,7 +224,7 @@ async def test_a_host_that_stays_busy_is_given_up_as_unreachable():
 
 async def test_a_host_that_stalls_is_left_after_the_time_limit():
     with (
-        ImageServer({"/1.png": Answer(PICTURE, stalls=True)}) as server,
+        ImageServer({"/1.png": Answer(IMAGE, stalls=True)}) as server,
         pytest.raises(HostUnreachable, match=r"no answer within 0\.05 s"),
     ):
         await fetch(server, "/1.png", timeout_seconds=0.05, max_attempts=2)
@@ -242,7 +242,7 @@ async def test_a_name_that_does_not_resolve_is_unreachable():
 
 async def test_no_more_requests_than_allowed_are_in_flight_to_one_host():
     paths = [f"/{k}.png" for k in range(20)]
-    with ImageServer({path: Answer(PICTURE) for path in paths}) as server:
+    with ImageServer({path: Answer(IMAGE) for path in paths}) as server:
         rules = rules_for(server, max_per_host=3)
         async with CheckedClient(rules) as client:
             await asyncio.gather(*(fetch_image(client, server.url(p), rules) for p in paths))

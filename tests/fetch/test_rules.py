@@ -15,7 +15,7 @@ RULES = FetchRules(("m.media-amazon.com", "*.shop.example", "covers.example:8443
         "https://covers.example:8443/1.jpg",
     ],
 )
-def test_a_picture_on_an_allowed_host_may_be_fetched(url: str):
+def test_an_image_on_an_allowed_host_may_be_fetched(url: str):
     assert check_url(url, RULES).host
 
 

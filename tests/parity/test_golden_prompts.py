@@ -12,22 +12,22 @@ from services.core.records import Item, ItemId
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "prompts.txt"
 
-PICTURED = Item(ItemId("i1"), "A calm fox", b"picture")
+WITH_IMAGE = Item(ItemId("i1"), "A calm fox", b"picture")
 TEXT_ONLY = Item(ItemId("i2"), "A loud boat")
 BLOCK = [HistoryItem("A calm fox", "A red fox in dots."), HistoryItem("A loud boat", "")]
 CASES = {
-    "summary of an item with a picture": prompts.summary_messages(PICTURED),
+    "summary of an item with a picture": prompts.summary_messages(WITH_IMAGE),
     "summary of a text-only item": prompts.summary_messages(TEXT_ONLY),
     "preference, first block": prompts.preference_messages("", BLOCK),
     "preference, later block": prompts.preference_messages("Likes red.", BLOCK),
-    "scoring": prompts.scoring_messages("Likes red.", PICTURED),
+    "scoring": prompts.scoring_messages("Likes red.", WITH_IMAGE),
     "scoring, text-only item, unknown user": prompts.scoring_messages("", TEXT_ONLY),
 }
 
 
 def shown(name: str, messages: Messages) -> str:
     turns = "".join(
-        f"[{message.role}]{' <picture>' if message.picture else ''}\n{message.text}\n"
+        f"[{message.role}]{' <picture>' if message.image else ''}\n{message.text}\n"
         for message in messages
     )
     return f"=== {name}\n{turns}"

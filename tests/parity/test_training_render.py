@@ -50,7 +50,7 @@ def test_training_and_serving_render_the_same_prompt_tokens(engine, collate):
 
 
 def test_training_and_serving_see_the_same_pixels(engine, collate):
-    shown = [messages for messages in PROMPTS if messages[0].picture is not None]
+    shown = [messages for messages in PROMPTS if messages[0].image is not None]
     batch = collate([training_row(messages, label=True) for messages in PROMPTS])
 
     served = torch.cat([engine._model.encode(messages).pixels for messages in shown])

@@ -9,7 +9,7 @@ from services.state.user_store import Store
 from services.state.work_queue import WorkQueue
 from tests.builders import an_item, put_items
 
-PICTURE = bytes(range(256))
+IMAGE = bytes(range(256))
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ async def the_item(store: Store, item_id: str = "i1") -> ItemRecord:
 
 
 async def test_an_item_with_a_summary_is_ready(store: Store, work_queue: WorkQueue):
-    item = an_item(image=PICTURE)
+    item = an_item(image=IMAGE)
 
     status = await store.put_item(item, summary="A fox.")
 
@@ -56,7 +56,7 @@ async def test_the_same_item_again_keeps_its_summary_and_is_not_queued_twice(
 
 
 async def test_a_changed_item_waits_for_a_new_summary(store: Store, work_queue: WorkQueue):
-    await store.put_item(an_item(image=PICTURE), summary="A fox.")
+    await store.put_item(an_item(image=IMAGE), summary="A fox.")
 
     status = await store.put_item(an_item(), summary=None)
 
@@ -111,10 +111,10 @@ async def test_a_deleted_item_is_gone_and_its_summary_finds_no_place(store: Stor
     assert await store.item_ids_known([ItemId("i1")]) == set()
 
 
-async def test_pictures_are_left_out_on_request(store: Store):
-    await store.put_item(an_item(image=PICTURE), summary="A fox.")
+async def test_images_are_left_out_on_request(store: Store):
+    await store.put_item(an_item(image=IMAGE), summary="A fox.")
 
     light = await store.load_items([ItemId("i1")], images=False)
 
     assert light[ItemId("i1")].item == an_item(image=None)
-    assert light[ItemId("i1")].version == an_item(image=PICTURE).version
+    assert light[ItemId("i1")].version == an_item(image=IMAGE).version

@@ -37,7 +37,7 @@ async def test_an_empty_store_is_listed_whole(store: Store) -> None:
     assert (found.entries, found.complete) == ([], True)
 
 
-async def test_items_come_in_the_order_asked_without_their_pictures(store: Store) -> None:
+async def test_items_come_in_the_order_asked_without_their_images(store: Store) -> None:
     await put(store)
     asked = [ItemId(each) for each in ("i2", "nowhere", "i1", "i2")]
     loaded = await KeyScan(store.connection).load_items(asked)

@@ -128,7 +128,7 @@ async def test_a_server_without_the_adapter_is_refused_with_what_it_has(model_se
         await connect(model_server, adapter="other")
 
 
-async def test_a_broken_picture_is_refused_and_the_server_goes_on(engine: VllmEngine):
+async def test_a_broken_image_is_refused_and_the_server_goes_on(engine: VllmEngine):
     [message] = scoring_messages("likes red", Item(ItemId("broken"), "a fox", b"no picture"))
 
     with pytest.raises(EngineRefused, match="image"):

@@ -12,9 +12,9 @@ from services.core.prompts import (
     PREFERENCE_LIMITS,
     SUMMARY_LIMITS,
     HistoryItem,
+    ItemImage,
     Message,
     Messages,
-    Picture,
     preference_messages,
     summary_messages,
 )
@@ -77,10 +77,10 @@ async def test_texts_are_those_of_the_local_engine(
     assert written == await asyncio.gather(*(local.generate(*prompt) for prompt in prompts))
 
 
-async def test_a_picture_that_is_none_is_refused_alone(
+async def test_an_image_that_is_none_is_refused_alone(
     in_process: VllmOfflineEngine, scoring_prompts: list[Messages]
 ):
-    broken = (Message("user", "Yes or No?", Picture(ItemId("i"), "1", b"no picture")),)
+    broken = (Message("user", "Yes or No?", ItemImage(ItemId("i"), "1", b"no picture")),)
 
     results = await asyncio.gather(
         *(in_process.score(prompt) for prompt in (scoring_prompts[0], broken, scoring_prompts[1])),

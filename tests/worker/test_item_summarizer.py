@@ -16,7 +16,7 @@ async def the_item(store: Store) -> ItemRecord:
     return (await store.load_items([ItemId("i1")]))[ItemId("i1")]
 
 
-async def test_a_new_item_is_described_by_its_picture_and_title(store: Store):
+async def test_a_new_item_is_described_by_its_image_and_title(store: Store):
     await store.put_item(an_item(image=b"picture"), summary=None)
     engine = DigestEngine()
 

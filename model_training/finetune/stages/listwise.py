@@ -35,7 +35,7 @@ from services.core.errors import ArtifactMismatch
 from services.core.prompts import Messages, scoring_messages
 from services.core.records import Item, ItemId
 from services.core.scoring import AnswerTokens
-from services.engines.rendering import answer_tokens, chat_content, pictures, render
+from services.engines.rendering import answer_tokens, chat_content, prompt_images, render
 
 
 def fit(plan: RunPlan, scratch: Path, trained: Path) -> None:
@@ -135,7 +135,7 @@ class GroupCollator:
         and the pictures.
         """
         prompts: list[Messages] = [messages for group in groups for messages in group["prompts"]]
-        images = [picture for messages in prompts for picture in pictures(messages)]
+        images = [image for messages in prompts for image in prompt_images(messages)]
         batch = self._processor(
             text=[
                 render(self._processor, chat_content(messages), answered=False)

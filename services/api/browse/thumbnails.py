@@ -18,7 +18,7 @@ class Covers:
     """Resized covers; the least recently used ones leave first."""
 
     def __init__(self, items: ItemCache, max_bytes: int, *, max_at_once: int) -> None:
-        """Pictures come from `items`; so many at once are resized, off the event loop."""
+        """Images come from `items`; so many at once are resized, off the event loop."""
         self.num_bytes = 0
         self._items = items
         self._max_bytes = max_bytes
@@ -26,14 +26,14 @@ class Covers:
         self._held: OrderedDict[tuple[ItemId, str, int], bytes] = OrderedDict()
 
     async def get(self, item_id: ItemId, version: str, width: int) -> bytes:
-        """A picture of MEDIA_TYPE; NoCover if the item has none, or is gone by now."""
+        """An image of MEDIA_TYPE; NoCover if the item has none, or is gone by now."""
         key = (item_id, version, width)
         if key in self._held:
             self._held.move_to_end(key)
             return self._held[key]
         held = (await self._items.get({item_id: version})).get(item_id)
         if held is None or held.item.image is None:
-            raise NoCover(f"item {item_id!r} has no cover; put it with a picture to give it one")
+            raise NoCover(f"item {item_id!r} has no cover; put it with an image to give it one")
         async with self._slots:
             resized = await asyncio.to_thread(thumbnail, held.item.image, width)
         if held.version == version:  # it may have changed meanwhile

@@ -53,7 +53,7 @@ KINDS: Mapping[type[errors.MsrError], Kind] = {
     errors.MsrError: Kind("failed", 500, "The server failed", "its log has the reason"),
     errors.InputError: Kind("bad-input", 422, "The input cannot be used"),
     errors.RowRefused: Kind("row-refused", 422, "The row cannot be used"),
-    errors.ImageRefused: Kind("image-refused", 422, "The picture cannot be used"),
+    errors.ImageRefused: Kind("image-refused", 422, "The image cannot be used"),
     errors.UrlRefused: Kind("url-refused", 403, "The address will not be fetched"),
     errors.MalformedFile: Kind("malformed-file", 422, "The file cannot be read"),
     errors.EmptyDataset: Kind("empty-dataset", 422, "Nothing is left to work on"),

@@ -59,7 +59,7 @@ async def put(body: wire.ItemIn, deps: AppDependencies, response: Response) -> w
             f"item {body.item_id!r}: nothing is left of the title once model markup and control "
             "characters are removed; give it a title in words"
         )
-    item = Item(ItemId(body.item_id), title, await _picture(body, deps))
+    item = Item(ItemId(body.item_id), title, await _image(body, deps))
     status = await deps.store.put_item(item, summary=None, origin=str(request_context.current()))
     response.status_code = 202 if status == "pending" else 200
     return _loaded_view(await _load(item.item_id, deps))
@@ -135,8 +135,8 @@ async def cover(
     headers = {"ETag": tag, "Cache-Control": f"private, {may_keep}"}
     if is_held(if_none_match, tag):
         return Response(status_code=304, headers=headers)
-    picture = await deps.covers.get(known, current, width)
-    return Response(picture, media_type=thumbnails.MEDIA_TYPE, headers=headers)
+    image = await deps.covers.get(known, current, width)
+    return Response(image, media_type=thumbnails.MEDIA_TYPE, headers=headers)
 
 
 @router.get(
@@ -163,7 +163,7 @@ async def delete(item_id: PathItemId, deps: AppDependencies) -> Response:
     return Response(status_code=204)
 
 
-async def _picture(body: wire.ItemIn, deps: Dependencies) -> bytes | None:
+async def _image(body: wire.ItemIn, deps: Dependencies) -> bytes | None:
     if body.image is not None and body.image_url is not None:
         raise ImageRefused(f"item {body.item_id!r}: give `image` or `image_url`, not both")
     if body.image_url is not None:

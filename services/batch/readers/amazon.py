@@ -5,7 +5,7 @@
 
 A review is an interaction whatever its rating: the question is what a user takes next, not what
 they praise. The item is the `parent_asin`, as in the dataset's own benchmarks: variants of a
-product are one item. The cover is the MAIN picture, in the `large` size (about 500 pixels, more
+product are one item. The cover is the MAIN image, in the `large` size (about 500 pixels, more
 than a model sees), by URL.
 """
 
@@ -86,11 +86,11 @@ def find_cover_url(images: object) -> str | None:
     """The cover among an item's `images`, if any: MAIN before others, `large` before `hi_res`."""
     if not isinstance(images, list):
         return None
-    pictures = [picture for picture in images if isinstance(picture, dict)]
-    pictures.sort(key=lambda picture: picture.get("variant") != "MAIN")
-    for picture in pictures:
+    found = [image for image in images if isinstance(image, dict)]
+    found.sort(key=lambda image: image.get("variant") != "MAIN")
+    for image in found:
         for size in ("large", "hi_res"):
-            url = picture.get(size)
+            url = image.get(size)
             if isinstance(url, str) and url:
                 return url
     return None

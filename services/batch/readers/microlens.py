@@ -66,7 +66,7 @@ class MicroLens:
             yield SourceItem(f"{self.items_table.name}:{line}", item_id, title, cover_file=cover)
 
     def cover_files(self) -> Iterable[tuple[str, Path]]:
-        """The pictures in the folder of covers."""
+        """The images in the folder of covers."""
         return self._covers.items()
 
     def _read_pairs_csv(self, columns: InteractionColumns, faults: Faults) -> None:
@@ -105,7 +105,7 @@ def _append_history(columns: InteractionColumns, raw: bytes, line: int) -> None:
 
 
 def _find_covers(folder: Path) -> dict[str, Path]:
-    """Item id -> picture; of several with one name the suffix that stands first above."""
+    """Item id -> image; of several with one name the suffix that stands first above."""
     found: dict[str, Path] = {}
     for suffix in COVER_SUFFIXES:
         for path in sorted(folder.iterdir()):

@@ -80,7 +80,7 @@ class Plain:
             yield SourceItem(row, _text(item_id), _text(title), file, url)
 
     def cover_files(self) -> Iterable[tuple[str, Path]]:
-        """The local pictures that items name."""
+        """The local images that items name."""
         root = self._root.resolve()
         named = {item.cover_file for item in self.items([]) if item.cover_file is not None}
         return [(os.path.relpath(path, root), path) for path in named]
@@ -129,14 +129,14 @@ def _text(value: Any) -> str:
 
 
 def _resolve(root: Path, image: str, row: str) -> Path:
-    """The picture's path; where links lead counts, not how the path is written."""
+    """The image's path; where links lead counts, not how the path is written."""
     try:
         path = (root / image).resolve()
     except (OSError, ValueError, RuntimeError):  # too long, a NUL, a circle of links
         return root / image  # cannot be opened either; reported with its item
     if not path.is_relative_to(root):
         raise MalformedFile(
-            f"{row}: the image path {image[:100]!r} leads outside {root}; put the pictures below "
+            f"{row}: the image path {image[:100]!r} leads outside {root}; put the images below "
             "the folder of the items table and name them relative to it"
         )
     return path

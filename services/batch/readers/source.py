@@ -58,7 +58,7 @@ class Source(Protocol):
         ...
 
     def cover_files(self) -> Iterable[tuple[str, Path]]:
-        """Local pictures as (name within the source, path), each once."""
+        """Local images as (name within the source, path), each once."""
         ...
 
 

@@ -14,7 +14,7 @@ MIN_TIMEOUT_SECONDS = 0.05
 MAX_TIMEOUT_SECONDS = 60.0
 MAX_TITLE_INPUT_CHARS = 10_000
 MAX_URL_CHARS = 2048
-# 20 MiB of picture (the most that is decoded) in base64.
+# 20 MiB of image (the most that is decoded) in base64.
 MAX_IMAGE_BASE64_CHARS = 4 * ((20 * 1024 * 1024 + 2) // 3)
 # What a double holds exactly: Redis scripts count in doubles.
 MAX_TIMESTAMP_MS = 2**53 - 1

@@ -18,7 +18,7 @@ ItemStatus = Literal["ready", "pending", "failed"]
 
 
 class ItemIn(Request):
-    """An item to add or replace: a title and at most one picture."""
+    """An item to add or replace: a title and at most one image."""
 
     model_config = example(
         item_id="i7",
@@ -32,14 +32,14 @@ class ItemIn(Request):
         default=None,
         min_length=1,
         max_length=MAX_IMAGE_BASE64_CHARS,
-        description="The picture's file (JPEG, PNG, WebP, GIF or BMP) in base64.",
+        description="The image's file (JPEG, PNG, WebP, GIF or BMP) in base64.",
         json_schema_extra={"contentEncoding": "base64"},
     )
     image_url: str | None = Field(
         default=None,
         min_length=1,
         max_length=MAX_URL_CHARS,
-        description="Where to fetch the picture, on a host that the server allows; not together "
+        description="Where to fetch the image, on a host that the server allows; not together "
         "with `image`.",
     )
 
@@ -59,7 +59,7 @@ class ItemView(Answer):
 
     item_id: str
     title: str
-    version: str = Field(description="Changes exactly when title or picture change.")
+    version: str = Field(description="Changes exactly when title or image change.")
     has_image: bool
     status: ItemStatus = Field(description="Whether the summary is written. All can be scored.")
     summary: str | None

@@ -25,7 +25,7 @@ from services.core.scoring import AnswerLogprobs
 from services.engines.checkpoints import identify
 from services.engines.contract import EngineIdentity
 from services.engines.prompt_fitting import shorten_to_fit
-from services.engines.rendering import answer_tokens, chat_content, pictures, render
+from services.engines.rendering import answer_tokens, chat_content, prompt_images, render
 
 _CANNOT_LOAD = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
 
@@ -196,7 +196,7 @@ class LocalModel:
         """The prompt's tokens and pixels."""
         encoded = self._processor(
             text=render(self._processor, chat_content(messages), answered=False),
-            images=pictures(messages) or None,
+            images=prompt_images(messages) or None,
             add_special_tokens=False,  # the template has written every special token already
             return_tensors="pt",
         )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from services.core.errors import AnswerTokenMissing
-from services.core.prompts import GenerationLimits, Message, Messages, Picture
+from services.core.prompts import GenerationLimits, ItemImage, Message, Messages
 from services.core.scoring import NO, YES, AnswerLogprobs, AnswerTokens, find_answer_tokens
 from services.engines import token_usage
 
@@ -53,8 +53,8 @@ class ChatRequest(Generic[T]):
     @property
     def image_ids(self) -> list[str]:
         """The ids under which servers cache the prompt's images."""
-        pictures = [message.picture for message in self.messages]
-        return [image_id(picture) for picture in pictures if picture is not None]
+        images = [message.image for message in self.messages]
+        return [image_id(image) for image in images if image is not None]
 
     def body(self, held: Container[str]) -> bytes:
         """JSON, without the data of images whose ids are in `held`."""
@@ -136,18 +136,18 @@ def answer_tokens(rendered: Mapping[str | None, Sequence[int]]) -> AnswerTokens:
     return find_answer_tokens(lambda word: rendered[word])
 
 
-def image_id(picture: Picture) -> str:
+def image_id(image: ItemImage) -> str:
     """The id under which a server caches an image and all that it computes from it."""
-    return f"{picture.item_id}:{picture.version}"
+    return f"{image.item_id}:{image.version}"
 
 
 def _parts(message: Message, held: Container[str]) -> list[dict[str, Any]] | str:
-    if message.picture is None:
+    if message.image is None:
         return message.text
-    uuid = image_id(message.picture)
+    uuid = image_id(message.image)
     image = None
     if uuid not in held:
-        encoded = base64.b64encode(message.picture.data).decode()
+        encoded = base64.b64encode(message.image.data).decode()
         image = {"url": f"data:image/jpeg;base64,{encoded}"}
     return [
         {"type": "image_url", "image_url": image, "uuid": uuid},

@@ -138,10 +138,10 @@ async def _healthy(http: httpx.AsyncClient) -> bool:
 
 async def _warm_up(url: str, options: ServeOptions, adapter: str | None) -> None:
     """Ask as a client will; so what no client could use is found here."""
-    picture = io.BytesIO()
-    side = _picture_side(options.model)
-    Image.new("RGB", (side, side), "gray").save(picture, "PNG")
-    item = Item(ItemId("warm-up"), "warm-up", prepare_image(picture.getvalue(), side))
+    image = io.BytesIO()
+    side = _image_side(options.model)
+    Image.new("RGB", (side, side), "gray").save(image, "PNG")
+    item = Item(ItemId("warm-up"), "warm-up", prepare_image(image.getvalue(), side))
     prompt = scoring_messages("", item)
     engine = await VllmEngine.connect(
         [url], model=options.served_name, adapter=adapter, timeout_seconds=_WARM_UP_SECONDS
@@ -154,7 +154,7 @@ async def _warm_up(url: str, options: ServeOptions, adapter: str | None) -> None
         await engine.close()
 
 
-def _picture_side(model: str) -> int:
+def _image_side(model: str) -> int:
     """The side in pixels of the pictures that the model sees without their being resized."""
     config = Path(model) / "config.json"
     if not config.exists():

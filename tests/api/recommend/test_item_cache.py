@@ -21,7 +21,7 @@ async def get(cache: ItemCache, shelf: Shelf, item_id: str) -> Item:
     return (await cache.get({ItemId(item_id): shelf.version(item_id)}))[ItemId(item_id)].item
 
 
-async def test_a_picture_is_read_once_a_version() -> None:
+async def test_an_image_is_read_once_a_version() -> None:
     shelf = Shelf(a=b"first")
     cache = ItemCache(shelf.load, max_bytes=10_000)
     await get(cache, shelf, "a")

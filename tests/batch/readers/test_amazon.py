@@ -18,7 +18,7 @@ def test_reviews_are_interactions_whatever_their_rating(tmp_path: Path, zipped: 
     assert columns.timestamps_ms.tolist() == [7 * DAY_MS, 8 * DAY_MS]
 
 
-def test_the_cover_is_the_main_picture_in_its_large_size():
+def test_the_cover_is_the_main_image_in_its_large_size():
     images = [
         {"thumb": "t", "large": "other", "variant": "PT01", "hi_res": None},
         {"thumb": "t", "large": "main", "variant": "MAIN", "hi_res": "main_hi"},
@@ -38,7 +38,7 @@ def test_the_cover_is_the_main_picture_in_its_large_size():
         ([{"variant": "MAIN"}, {"variant": "PT01", "large": "other"}], "other"),
     ],
 )
-def test_another_picture_serves_when_the_main_one_is_absent(images: object, expected: str | None):
+def test_another_image_serves_when_the_main_one_is_absent(images: object, expected: str | None):
     assert find_cover_url(images) == expected
 
 

@@ -10,7 +10,7 @@ from services.core.errors import MalformedFile
 from tests.batch.readers.builders import a_plain_catalogue, write_csv
 
 
-def test_a_picture_is_a_file_beside_the_table_or_an_address(tmp_path: Path):
+def test_an_image_is_a_file_beside_the_table_or_an_address(tmp_path: Path):
     rows = [("a", "Apple", "covers/a.png"), ("b", "Bear", "https://h/b.png"), ("c", "Car", "")]
 
     items = list(Plain(a_plain_catalogue(tmp_path, rows)).items([]))
@@ -101,7 +101,7 @@ def test_a_quote_that_is_never_closed_is_told_with_its_line(tmp_path: Path):
 def test_the_digest_follows_tables_and_covers_and_not_where_they_lie(tmp_path: Path):
     for name in ("one", "two"):
         folder = a_plain_catalogue(tmp_path / name, [("a", "Apple", "a.png")])
-        (folder / "a.png").write_bytes(b"picture")
+        (folder / "a.png").write_bytes(b"image")
     before = digest_source(Plain(tmp_path / "one"))
     assert digest_source(Plain(tmp_path / "two")) == before
 

@@ -9,7 +9,7 @@ from benchmarks.support.random_model import SEVEN_B
 
 def a_work(**changed: int) -> Work:
     nothing = {"prompts": 1, "prompt_tokens": 1, "cached_tokens": 0, "generated_tokens": 1}
-    return Work(**(nothing | {"pictures": 0} | changed))
+    return Work(**(nothing | {"images": 0} | changed))
 
 
 def test_a_cached_token_of_the_7b_shape_takes_128_kib():
@@ -23,8 +23,8 @@ def test_a_token_costs_two_operations_a_weight():
     assert of_a_token == pytest.approx(2 * 6.98e9 + 4 * 32 * 4096 * 1000.5, rel=1e-3)
 
 
-def test_a_picture_costs_what_its_three_tiles_do_in_the_vision_tower():
-    more = a_work(pictures=1).flops(SEVEN_B) - a_work().flops(SEVEN_B)
+def test_an_image_costs_what_its_three_tiles_do_in_the_vision_tower():
+    more = a_work(images=1).flops(SEVEN_B) - a_work().flops(SEVEN_B)
     # 289 M weights in 23 layers, 577 tokens a tile, two operations each, and the rest on top.
     assert more == pytest.approx(3 * 577 * 2 * 289e6, rel=0.2)
     assert more > 3 * 577 * 2 * 289e6

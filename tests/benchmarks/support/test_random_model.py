@@ -15,7 +15,7 @@ from benchmarks.support.random_model import (
 )
 from benchmarks.support.synthetic_catalogue import draw_items, draw_preference
 from services.core.prompts import scoring_messages
-from services.engines.rendering import answer_tokens, chat_content, pictures, render
+from services.engines.rendering import answer_tokens, chat_content, prompt_images, render
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,8 @@ def test_a_square_cover_is_1176_tokens_as_in_published_checkpoints(processor):
     messages = scoring_messages(draw_preference("any"), item)
 
     encoded = processor(
-        text=render(processor, chat_content(messages), answered=False), images=pictures(messages)
+        text=render(processor, chat_content(messages), answered=False),
+        images=prompt_images(messages),
     )
 
     assert encoded["input_ids"][0].count(processor.image_token_id) == 1176

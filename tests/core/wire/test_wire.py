@@ -4,7 +4,7 @@ from pydantic import TypeAdapter, ValidationError
 from services.core import images, wire
 
 
-def test_the_base64_of_the_largest_accepted_picture_fits() -> None:
+def test_the_base64_of_the_largest_accepted_image_fits() -> None:
     assert wire.MAX_IMAGE_BASE64_CHARS >= 4 * images.MAX_IMAGE_BYTES / 3
     assert wire.MAX_IMAGE_BASE64_CHARS < 4 * images.MAX_IMAGE_BYTES / 3 + 4
 

@@ -21,7 +21,7 @@ from services.core.scoring import answer_margin
 from services.engines.contract import EngineIdentity
 from services.engines.local.engine import LocalEngine
 from services.engines.local.model import LocalModel
-from services.engines.rendering import chat_content, pictures
+from services.engines.rendering import chat_content, prompt_images
 from tests.engines.conftest import a_prompt
 
 SHORT = GenerationLimits(max_new_tokens=4)
@@ -62,7 +62,7 @@ async def test_scores_are_the_models_own_log_probabilities(engine: LocalEngine, 
         chat_content(PROMPTS[0]), tokenize=False, add_generation_prompt=True
     )
     inputs = processor(
-        text=text, images=pictures(PROMPTS[0]), add_special_tokens=False, return_tensors="pt"
+        text=text, images=prompt_images(PROMPTS[0]), add_special_tokens=False, return_tensors="pt"
     )
     with torch.inference_mode():
         logits = model(**inputs).logits[0, -1].float()

@@ -37,7 +37,7 @@ async def an_engine_that_freezes(server: FakeServer) -> VllmEngine:
     return engine
 
 
-def the_picture(body: dict[str, Any]) -> dict[str, Any]:
+def the_image(body: dict[str, Any]) -> dict[str, Any]:
     return body["messages"][0]["content"][0]
 
 
@@ -75,42 +75,42 @@ async def test_scores_are_computed_before_texts_that_wait():
 # --- pictures ------------------------------------------------------------------------------------
 
 
-async def test_a_picture_goes_before_the_text_under_its_items_id_and_version():
+async def test_an_image_goes_before_the_text_under_its_items_id_and_version():
     server = FakeServer()
     engine = await an_engine(server)
     [prompt] = a_prompt()
     await engine.generate((prompt,), LIMITS)
 
-    picture, text = server.bodies[0]["messages"][0]["content"]
-    assert prompt.picture is not None
-    assert picture["uuid"] == f"i1:{prompt.picture.version}"
+    image, text = server.bodies[0]["messages"][0]["content"]
+    assert prompt.image is not None
+    assert image["uuid"] == f"i1:{prompt.image.version}"
     assert text["text"] == prompt.text
 
 
-async def test_a_picture_is_sent_once_and_then_named():
+async def test_an_image_is_sent_once_and_then_named():
     server = FakeServer()
     engine = await an_engine(server)
     await engine.score(a_prompt())
     await engine.score(a_prompt(taste="blue"))
 
-    first, second = (the_picture(body) for body in server.bodies)
+    first, second = (the_image(body) for body in server.bodies)
     assert first["image_url"]["url"].startswith("data:image/jpeg;base64,")
     assert second == {"type": "image_url", "image_url": None, "uuid": first["uuid"]}
 
 
-async def test_a_picture_that_the_server_has_forgotten_is_sent_again_at_once():
+async def test_an_image_that_the_server_has_forgotten_is_sent_again_at_once():
     server = FakeServer()
     engine = await an_engine(server)
     await engine.score(a_prompt())
     server.holds.clear()
 
     await engine.score(a_prompt())
-    assert [the_picture(body)["image_url"] is None for body in server.bodies] == [
+    assert [the_image(body)["image_url"] is None for body in server.bodies] == [
         False, True, False,
     ]  # fmt: skip
 
 
-async def test_two_prompts_at_once_both_bring_a_picture_that_no_server_holds_yet():
+async def test_two_prompts_at_once_both_bring_an_image_that_no_server_holds_yet():
     both_there = asyncio.Barrier(2)
 
     async def answer_both(_: object) -> httpx.Response:
@@ -121,7 +121,7 @@ async def test_two_prompts_at_once_both_bring_a_picture_that_no_server_holds_yet
     engine = await an_engine(server)
 
     await asyncio.gather(engine.score(a_prompt()), engine.score(a_prompt(taste="blue")))
-    assert all(the_picture(body)["image_url"] for body in server.bodies)
+    assert all(the_image(body)["image_url"] for body in server.bodies)
 
 
 async def test_a_server_that_misses_what_it_was_just_sent_is_not_asked_for_ever():

@@ -45,5 +45,5 @@ def test_what_a_full_home_does_not_take_goes_to_the_items_second_choice():
     assert choose_server("i1:v1", full) == second
 
 
-def test_a_prompt_without_a_picture_goes_to_the_least_loaded():
+def test_a_prompt_without_an_image_goes_to_the_least_loaded():
     assert choose_server(None, {"a": 3, "b": 1, "c": 2}) == "b"

@@ -232,7 +232,7 @@ async def test_a_connection_that_was_cut_by_a_restart_with_another_model_answers
     assert len(server.bodies) == 1
 
 
-async def test_a_server_that_comes_back_is_presumed_to_hold_no_pictures():
+async def test_a_server_that_comes_back_is_presumed_to_hold_no_images():
     server = FakeServer()
     engine = await an_engine(server, patience_seconds=60)
     await engine.score(a_prompt())

@@ -119,7 +119,7 @@ def test_items_that_the_catalogue_lacks_are_named(data: str):
         read_items(data, {"i1", "i99"})
 
 
-def test_items_are_read_with_their_pictures(data: str):
+def test_items_are_read_with_their_images(data: str):
     items = read_items(data, {"i5", "i6"})
 
     assert items["i5"].image is None

@@ -63,7 +63,7 @@ async def test_summaries_are_asked_with_the_cover_or_from_the_title_alone() -> N
     await write_summaries(engine, world, with_covers=True)
     await write_summaries(engine, world, with_covers=False)
 
-    shown = [messages[0].picture is not None for messages in engine.asked]
+    shown = [messages[0].image is not None for messages in engine.asked]
     assert shown == [True] * 60 + [False] * 60
 
 

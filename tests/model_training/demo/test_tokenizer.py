@@ -17,15 +17,15 @@ def processor(tmp_path_factory: pytest.TempPathFactory) -> LlavaNextProcessor:
     return AutoProcessor.from_pretrained(folder)
 
 
-def a_chat(text: str = "What is it?", *, answer: str | None = None, picture: bool = True):
-    parts = [{"type": "image"}] if picture else []
+def a_chat(text: str = "What is it?", *, answer: str | None = None, image: bool = True):
+    parts = [{"type": "image"}] if image else []
     chat = [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
     if answer is not None:
         chat.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
     return chat
 
 
-def test_a_prompt_takes_the_published_form_with_pictures_before_the_text(processor) -> None:
+def test_a_prompt_takes_the_published_form_with_images_before_the_text(processor) -> None:
     text = processor.apply_chat_template(a_chat("What is it?", answer="A star."), tokenize=False)
 
     assert text == "[INST] <image>\nWhat is it? [/INST] A star.</s>"
@@ -78,7 +78,7 @@ def test_a_prepared_cover_takes_as_many_tokens_as_the_model_has_features_for(pro
 
 
 def test_nothing_is_put_before_the_prompt(processor) -> None:
-    text = processor.apply_chat_template(a_chat(picture=False), tokenize=False)
+    text = processor.apply_chat_template(a_chat(image=False), tokenize=False)
 
     with_special = processor.tokenizer(text)["input_ids"]
     without = processor.tokenizer(text, add_special_tokens=False)["input_ids"]

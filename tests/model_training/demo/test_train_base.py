@@ -23,7 +23,7 @@ from model_training.demo.tokenizer import build_processor, build_tokenizer
 from services.core import prompt_phrases, prompts, scoring
 from services.core.images import prepare_image
 from services.core.records import Item, ItemId
-from services.engines.rendering import chat_content, pictures
+from services.engines.rendering import chat_content, prompt_images
 
 POOL = [PooledCover("red", "star", "flat"), PooledCover("blue", "boat", "dotted")]
 MIX = Mix(unfamiliar_titles=0.5, new_tastes=0.5)
@@ -72,7 +72,9 @@ def test_a_lesson_with_a_cover_is_rendered_as_the_processor_renders_it_for_servi
     item = Item(ItemId("item"), "The calm star in Lisbon", prepare_image(cover, 56))
     messages = prompts.summary_messages(item)
     text = processor.apply_chat_template(chat_content(messages), tokenize=False)
-    served = processor(text=text, images=pictures(messages), return_tensors="pt")["input_ids"][0]
+    served = processor(text=text, images=prompt_images(messages), return_tensors="pt")["input_ids"][
+        0
+    ]
 
     chat = Chat("summary", ((messages[0].text, "A."),), cover=0)
     taught = processor.tokenizer(train_base.render(processor, chat))["input_ids"]

@@ -199,10 +199,10 @@ async def test_blank_covers_replace_every_cover_and_leave_text_only_items_alone(
     result = await ask(data, blind, ablate="cover")
 
     assert result.ablate == "cover"
-    shown = [message.picture and message.picture.data for message in blind.asked]
+    shown = [message.image and message.image.data for message in blind.asked]
     assert set(shown) == {None, blank_image(56)}
     assert [m.text for m in blind.asked] == [m.text for m in seeing.asked]
-    assert {m.picture and m.picture.data for m in seeing.asked} >= {a_cover("green"), None}
+    assert {m.image and m.image.data for m in seeing.asked} >= {a_cover("green"), None}
 
 
 async def test_without_a_preference_no_prompt_says_one(data: str):

@@ -50,14 +50,14 @@ def test_the_answer_follows_the_prompt_and_only_padding_follows_the_answer(proce
         assert (batch["labels"][row, length:] == IGNORED).all()
 
 
-def test_rows_with_and_without_pictures_share_a_batch(processor):
+def test_rows_with_and_without_images_share_a_batch(processor):
     batch = AnswerCollator(processor)([a_row(color=None), a_row("b"), a_row("c", color=None)])
 
     assert batch["pixel_values"].shape == (1, 2, 3, 56, 56)
     assert [len(supervised(batch, row)) for row in range(3)] == [2, 2, 2]
 
 
-def test_a_batch_without_pictures_has_no_pixels(processor):
+def test_a_batch_without_images_has_no_pixels(processor):
     assert "pixel_values" not in AnswerCollator(processor)([a_row(color=None)])
 
 

@@ -22,7 +22,7 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-def test_a_report_has_numbers_text_page_and_one_picture_a_plot(report):
+def test_a_report_has_numbers_text_page_and_one_image_a_plot(report):
     plots = ("hit-rates", "roc", "calibration-mllm", "calibration-mllm-fusion")
     slices = ("slice-1-history-length", "slice-2-cold-items")
     names = {"report.json", "report.md", "report.html"}
