@@ -57,7 +57,7 @@ def table(figures: dict[str, Any]) -> str:
     """One row."""
     if "gpu" in figures:
         return gpu.table(figures)
-    name = f"{NUM_PICTURES} summaries of {figures['tokens']} tokens"
+    name = f"{NUM_IMAGES} summaries of {figures['tokens']} tokens"
     return comparison_table(figures["measured"], {"summaries": name})
 
 

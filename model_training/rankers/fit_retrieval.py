@@ -105,7 +105,7 @@ def run(
     # Opened before hours are spent: a folder that cannot be written to is told at once.
     writer = artifact.write(main_recipe(name, recipe))
     # Two servers that start on one folder both come here: the second takes what the first made.
-    with artifact.held(lambda: log.info("waiting_for_another_fit", artifact=artifact.location)):
+    with artifact.locked(lambda: log.info("waiting_for_another_fit", artifact=artifact.location)):
         if not (writer.finished and is_whole(data, name)):
             _make(data, name, recipe, _read_seen(data, histories, cut), config)
     return artifact.manifest().counts

@@ -1,9 +1,9 @@
-"""From a cover's file or address to the prepared image, many at a time.
+"""Reads or downloads covers and prepares them as images, many at a time.
 
-An item whose cover cannot be had stays, described from its text; the cover is quarantined under
-COVER_ROW with the reason. Downloads are kept (`services/fetch/cache.py`); decoding runs in threads
-beside them. A host that fails UNREACHABLE_AFTER covers in a row is left alone for the rest of the
-run: one machine without network must not spend hours on back-off.
+An item without a usable cover stays and is described from its title; the cover is quarantined under
+COVER_ROW with the reason. Downloads are kept (`services/fetch/cache.py`). Decoding runs in threads
+while other covers download. After UNREACHABLE_AFTER failures in a row a host is skipped for the
+rest of the run, so that a run without a network does not wait for hours.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ MAX_IN_FLIGHT = 32  # raw images in memory at once
 
 @dataclass(frozen=True, slots=True)
 class Cover:
-    """A prepared image, or none because the item has no cover, or none because of a fault."""
+    """A prepared image; None if the item has no cover, or a cover with a fault."""
 
     image: bytes | None = None
     fault: str = ""
@@ -41,13 +41,13 @@ class Cover:
 class CoverLoader:
     """Loads covers in batches; use as `async with`.
 
-    With `refetch_broken` a kept download that is no image is fetched once more.
+    With `refetch_broken` a kept download that is not an image is downloaded again.
     """
 
     def __init__(
         self, *, data: str, image_size: int, rules: FetchRules, refetch_broken: bool = False
     ) -> None:
-        """`data` is the folder of artifacts, in which downloads are kept."""
+        """`data` is the data folder, where downloads are kept."""
         self._image_size = image_size
         self._rules = rules
         self._refetch_broken = refetch_broken
@@ -72,8 +72,9 @@ class CoverLoader:
     async def load_all(
         self, items: Sequence[SourceItem], on_done: Callable[[], object] = lambda: None
     ) -> list[Cover]:
-        """The cover of each item, in order; a fault of one is no fault of another. `on_done` is
-        called after each.
+        """The cover of each item, in order; `on_done` is called after each.
+
+        A fault affects its own item only.
         """
         return list(await asyncio.gather(*(self._load_one(item, on_done) for item in items)))
 

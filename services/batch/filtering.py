@@ -1,8 +1,8 @@
 """Which items and interactions of a data set are kept, and in which order.
 
-Only the first row of an item id counts, and only with a title. Only interactions with such an item
-count, and of each user and item only the first. Then the iterated k-core. Items keep the order of
-their table, users that of their first interaction in the file.
+Of an item id the first row counts, if it has a title. Interactions count if their item does, and of
+each user and item the first. Then comes the iterated k-core. Items keep the order of their table,
+users that of their first interaction in the file.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ from services.core.sanitize_text import clean_text
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What is kept: items with clean titles, in order; histories, whose `items` index the items."""
+    """What is kept: items with clean titles, in order, and histories of indices into `items`."""
 
     items: list[SourceItem]
     histories: Histories
@@ -48,8 +48,8 @@ def select(
 ) -> Selection:
     """Read a source and filter it; thresholds that are None are the source's own.
 
-    With `min_item` 0 also items that nobody took are kept; `num_users` keeps the first N users and
-    the items they took. Raises MalformedFile, or EmptyDataset if nothing is left.
+    `min_item` 0 keeps items without interactions too. `num_users` keeps the first N users and
+    their items. Raises MalformedFile, or EmptyDataset if nothing is left.
     """
     min_user = source.min_user_interactions if min_user is None else min_user
     min_item = source.min_item_interactions if min_item is None else min_item
@@ -58,7 +58,7 @@ def select(
     users, items, times = columns.users, columns.items, columns.timestamps_ms
     is_first = first_occurrences(users, items, times)
 
-    # The core over all items contains the final one: what lies outside it need not be remembered.
+    # This core contains the final one, so items outside it are not kept in memory.
     in_core = k_core(users[is_first], items[is_first], min_user=min_user, min_item=min_item)
     wanted = None if min_item == 0 else set(np.unique(items[is_first][in_core]).tolist())
     item_faults: Faults = []
@@ -95,9 +95,8 @@ def select(
 def _read_items(
     source: Source, columns: InteractionColumns, wanted: set[int] | None, faults: Faults
 ) -> tuple[Mask, dict[int, SourceItem], int]:
-    """Which item codes are usable; the items to keep by code, in the order of their table; how many
-    titles were cut. `wanted` None keeps all items, else those codes; items that no interaction
-    names are then not looked at.
+    """Which item codes are usable; the items to keep, by code in table order; how many titles were
+    cut. `wanted` are the codes to keep; None keeps all items, also those without interactions.
     """
     usable = bytearray(len(columns.item_ids))
     kept: dict[int, SourceItem] = {}

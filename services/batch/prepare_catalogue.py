@@ -1,17 +1,17 @@
-"""Step 1: a data set as it lies on disk becomes the artifacts `items` and `interactions`.
+"""Step 1, `msr prepare-catalogue`: makes the artifacts `items` and `interactions` of a data set.
 
     msr prepare-catalogue --microlens FOLDER --data data
     msr prepare-catalogue --amazon FOLDER --category Video_Games --data data
     msr prepare-catalogue --catalogue FOLDER --data data
 
-What it decides, in this order: which item rows can be used (the first of each id, with a title);
-which interactions (with a usable item, the first of each user and item); the k-core; the numbering
-(users as they first appear, items as in their table); each history's order (time, then event id).
+It decides, in this order: which item rows are used (the first of each id, with a title); which
+interactions (with a usable item, the first of each user and item); the k-core; the numbering (users
+in order of first appearance, items as in their table); each history's order (time, then event id).
 
-A row that cannot be used is quarantined with its name and reason and the step goes on. A cover that
-cannot be used is quarantined while its item stays, described from its title, so that no history
-loses it; `retry_quarantined` tries those covers again. A killed run resumes: finished shards and
-downloads are not made again.
+A row that cannot be used is quarantined with its name and reason, and the step continues. An item
+whose cover cannot be used stays and is described from its title, so that no history loses it; the
+cover is quarantined, and `retry_quarantined` tries it again. A killed run resumes: it keeps
+finished shards and downloads.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ from services.fetch.cache import DownloadCache
 from services.fetch.rules import FetchRules
 
 STEP = "prepare-catalogue"
-RULES = 1  # raise it when this step decides something differently, so that artifacts are remade
+RULES = 1  # raise it when this step's decisions change, so that artifacts are made again
 ITEMS_PER_SHARD = 1_000
 USERS_PER_SHARD = 10_000
 
@@ -66,8 +66,8 @@ DOWNLOADS_PER_SECOND = 20
 PREPARED_PER_SECOND = 200
 PREPARED_BYTES_PER_PIXEL = 0.5
 
-# In the definition of items after covers were recovered: their digest. It makes the fingerprint
-# follow the bytes, while a rerun by the same arguments still knows the artifact as finished.
+# The digest of covers that a retry recovered, in the definition of items. It changes the
+# fingerprint with the bytes; a rerun with the same arguments still finds the artifact finished.
 RECOVERED = "recovered_covers"
 
 
@@ -86,13 +86,13 @@ def run(
 ) -> dict[str, int]:
     """Make or complete the artifacts and return their counts (see `count`).
 
-    The thresholds of the k-core are the source's own unless given; 0 or 1 turns one off, and with 0
-    for items also those nobody took stay. `num_users` keeps the first N users after the k-core and
-    the items they took: a sample to try things on. `allowed_hosts` are fetched from besides the
-    source's own; `allow_private` is explained in `fetch/rules.py`.
+    The thresholds of the k-core default to the source's own; 0 or 1 turns one off, and 0 for items
+    keeps items without interactions. `num_users` keeps the first N users after the k-core and their
+    items: a sample. Covers are downloaded from `allowed_hosts` and from the source's own hosts;
+    `allow_private` is explained in `fetch/rules.py`.
 
     Raises InputError for impossible arguments, MalformedFile, EmptyDataset or FolderNotWritable;
-    what was finished stays.
+    earlier artifacts stay.
     """
     if image_size < 1 or items_per_shard < 1 or (num_users is not None and num_users < 1):
         raise InputError("image_size, items_per_shard and num_users must be at least 1; raise them")
@@ -117,7 +117,7 @@ def run(
         "num_users": num_users,
         "max_title_chars": MAX_TITLE_CHARS,
     }
-    # Rankers that let old interactions count less must know what "old" can mean.
+    # Rankers that weigh old interactions less must know what the times mean.
     history_recipe = Recipe(STEP, {**definition, "times": source.times}, inputs=digests)
     item_recipe = Recipe(
         STEP,
@@ -141,12 +141,12 @@ def run(
         asyncio.run(_retry_covers(items, read().items, covers))
         return count(data)
 
-    # Opened before the tables are read: a folder that cannot be written to is told at once.
+    # Opened before the tables are read, so that a folder that cannot be written fails at once.
     history_writer, item_writer = histories.write(history_recipe), items.write(item_recipe)
     selection = read()
     num_history_shards = _write_histories(history_writer, selection)
     num_item_shards = asyncio.run(_write_items(item_writer, selection, covers, items_per_shard))
-    # Published together at the end, so that the two disagree for a moment at most.
+    # Published together at the end, so that the two disagree only for a moment.
     history_writer.finish(
         num_history_shards,
         {
@@ -168,12 +168,12 @@ def estimate(
     min_item_interactions: int | None = None,
     num_users: int | None = None,
 ) -> dict[str, int]:
-    """What `run` with these arguments would make and cost, without writing or fetching anything.
+    """What `run` with these arguments would make and cost; writes and downloads nothing.
 
-    The tables are read and filtered, because only that tells which covers are needed. Returns
-    users, items, interactions, quarantined (rows of the tables), covers, downloads (those not kept
-    from before), download_bytes, artifact_bytes (of the images) and estimated_seconds; the last
-    three rest on the typical figures above.
+    It reads and filters the tables to find the covers that are needed. Returns users, items,
+    interactions, quarantined (rows of the tables), covers, downloads (covers not kept from before),
+    download_bytes, artifact_bytes (of the images) and estimated_seconds; the last three use the
+    typical figures above.
     """
     selection = select(
         source, min_user=min_user_interactions, min_item=min_item_interactions, num_users=num_users
@@ -197,9 +197,9 @@ def estimate(
 
 
 def count(data: str) -> dict[str, int]:
-    """Counts of the finished artifacts: users, items, interactions; items_with_image; quarantined
-    in all, and of these quarantined_items, _covers and _interactions; titles_cut (to the longest
-    that a prompt takes); repeats (of the same user and item, left out).
+    """Counts of the finished artifacts: users, items, interactions, items_with_image; quarantined
+    in all, and of these quarantined_items, _covers and _interactions; titles_cut (to the length
+    that a prompt allows); repeats (of a user and item, left out).
     """
     items = Artifact(data, "items").manifest()
     interactions = Artifact(data, "interactions").manifest()
@@ -215,7 +215,7 @@ def count(data: str) -> dict[str, int]:
 
 
 def _write_histories(writer: ArtifactWriter, selection: Selection) -> int:
-    """Write the shards that are missing; the number of all."""
+    """Write the missing shards; the number of all shards."""
     histories = selection.histories
     item_ids = pa.array([item.item_id for item in selection.items], pa.string())
     starts = range(0, len(histories.user_ids), USERS_PER_SHARD)
@@ -245,7 +245,7 @@ def _write_histories(writer: ArtifactWriter, selection: Selection) -> int:
 async def _write_items(
     writer: ArtifactWriter, selection: Selection, covers: CoverLoader, items_per_shard: int
 ) -> int:
-    """Write the shards that are missing; the number of all."""
+    """Write the missing shards; the number of all shards."""
     starts = range(0, len(selection.items), items_per_shard)
     progress = tqdm(total=len(selection.items), desc="prepare items", unit=" items", disable=None)
     async with covers:
@@ -265,7 +265,7 @@ async def _write_items(
 async def _retry_covers(
     artifact: Artifact, items: Sequence[SourceItem], covers: CoverLoader
 ) -> None:
-    """Try the quarantined covers of the finished artifact again; remake it if any can be had."""
+    """Try the quarantined covers of the finished artifact again; remake it with those that work."""
     manifest = artifact.manifest()
     recipe = Recipe(manifest.step, manifest.definition, manifest.model, manifest.inputs)
     old = artifact.write(recipe)
@@ -337,13 +337,13 @@ def _item_table(start: int, items: Sequence[SourceItem], covers: Sequence[Cover]
 
 
 def _with_covers(table: pa.Table, items: Sequence[SourceItem], covers: Sequence[Cover]) -> pa.Table:
-    """The shard with these items' images; they were there a moment ago."""
+    """The shard with the recovered images of these items."""
     columns: Mapping[str, list[Any]] = table.to_pydict()
     position = {item_id: k for k, item_id in enumerate(columns["item_id"])}
     for item, cover in zip(items, covers, strict=True):
         if cover.image is None:
             raise InputError(
-                f"the cover of item {item.item_id!r} was there and is gone again ({cover.fault}); "
+                f"the cover of item {item.item_id!r} could be used and now cannot ({cover.fault}); "
                 "run with --retry-quarantined once more"
             )
         columns["image"][position[item.item_id]] = cover.image
@@ -364,7 +364,7 @@ def _has_cover(item: SourceItem) -> bool:
 
 
 def _is_finished(artifact: Artifact, recipe: Recipe) -> bool:
-    """Whether the artifact follows from this recipe, with or without covers recovered since."""
+    """Whether the artifact has this recipe, with or without covers recovered since."""
     if not artifact.exists():
         return False
     manifest = artifact.manifest()

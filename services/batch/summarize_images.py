@@ -1,9 +1,9 @@
-"""Step 2, `msr summarize-images`: one sentence on every item, by the multimodal LLM.
+"""Step 2, `msr summarize-images`: the multimodal LLM describes every item in one sentence.
 
 Reads `items`, writes `summaries` (item_id, version, summary). Text-only items are described from
-their title. An item that the engine refuses or finds nothing to say about is quarantined and can be
-retried alone; an engine that is gone stops the step, and the next run does the shards that are
-missing. When the catalogue changes, items that did not change keep the summary they have.
+their title. An item that the engine refuses, or gives no text for, is quarantined and can be
+retried. An unavailable engine stops the step; the next run makes the missing shards. When the
+catalogue changes, unchanged items keep their summary.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ SCHEMA = pa.schema([("item_id", pa.string()), ("version", pa.string()), ("summar
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """What was asked for: all that a Ray worker is told of the step."""
+    """The arguments of a run; a Ray worker gets nothing else."""
 
     data: str
     model: str
@@ -57,7 +57,7 @@ class _Plan:
         return max(1, -(-self.num_items // self.request.shard_size))
 
     def bounds(self, shard: int) -> tuple[int, int]:
-        """Its first item, and the first one after it."""
+        """Its first item, and the first item after it."""
         size = self.request.shard_size
         return shard * size, min((shard + 1) * size, self.num_items)
 
@@ -65,7 +65,7 @@ class _Plan:
         return self.writer.has_shard(shard)
 
     def left(self) -> list[int]:
-        """The shards that are missing, and with `retry` those in which an item is."""
+        """The missing shards, and with `retry` those in which an item is missing."""
         return [
             shard
             for shard in range(self.num_shards)
@@ -93,7 +93,7 @@ class _Plan:
         self._write(shard, items, summaries)
 
     def _known(self, shard: int) -> Mapping[str, str]:
-        """Summaries by item version; those of the shard itself too if it is there already."""
+        """Summaries by item version; also those of the shard if it is written already."""
         if not self.has_shard(shard):
             return self.reusable
         done = self.writer.read_shard(shard)

@@ -1,12 +1,12 @@
-"""What an API key is: who calls, what the caller may do, how often.
+"""API keys: who calls, what they may do, and how often.
 
-A key is told to its owner once, as `msr_ID_SECRET`; kept is the id and a digest of the secret:
+The owner sees a key once, as `msr_ID_SECRET`. The server keeps the id and a digest of the secret:
 
     key, token = issue("shop window", [Scope.READ], now_ms=now_ms)
     key_id, secret = parse(token)
     assert key.is_opened_by(secret)
 
-Scopes do not contain one another: a key that may do everything has all three.
+No scope contains another: a key that may do everything has all three.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from enum import StrEnum
 from services.core.errors import InputError
 
 MAX_NAME_CHARS = 100
-MIN_RATE = 0.001  # a token in a quarter of an hour; what is slower is better revoked
+MIN_RATE = 0.001  # one token in a quarter of an hour; rather than a lower rate, revoke the key
 MAX_BURST = 1_000_000
 
 _ID_BYTES = 6
@@ -41,7 +41,7 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """All that is kept of a key. `expires_ms` None: never. `rate_per_second` 0: no limit.
+    """What the server keeps of a key. `expires_ms` None: never. `rate_per_second` 0: no limit.
 
     A limited key holds up to `burst` tokens and gains `rate_per_second` of them.
     """
@@ -56,11 +56,11 @@ class ApiKey:
     digest: str = field(default="", repr=False)
 
     def is_opened_by(self, secret: str) -> bool:
-        """Whether this is the key's secret, in a time that does not tell how much of it fits."""
+        """Whether this is the key's secret; compared in constant time."""
         return hmac.compare_digest(self.digest, _digest(secret))
 
     def has_expired(self, now_ms: int) -> bool:
-        """Whether the key is past its time."""
+        """Whether the key has expired."""
         return self.expires_ms is not None and now_ms >= self.expires_ms
 
 
@@ -73,10 +73,10 @@ def issue(
     rate_per_second: float = 0.0,
     burst: int | None = None,
 ) -> tuple[ApiKey, str]:
-    """A new key, and the token that only its owner will have.
+    """A new key, and the token for its owner.
 
-    A `burst` that is not given is what one second brings, at least 1. InputError for a name, time
-    or limit that makes no sense.
+    `burst` defaults to the requests of one second, at least 1. InputError for an unusable name,
+    time or limit.
     """
     _check_name(name)
     if not (granted := frozenset(scopes)):
@@ -98,15 +98,15 @@ def issue(
 
 
 def parse(token: str) -> tuple[str, str] | None:
-    """The id and the secret of a token; None if it has not the form of one."""
+    """The id and the secret of a token; None if it is malformed."""
     found = _TOKEN.fullmatch(token)
     return (found[1], found[2]) if found is not None else None
 
 
 def _digest(secret: str) -> str:
-    # One SHA-256, unsalted. Slow and salted hashes (argon2, bcrypt) protect passwords, which can be
-    # guessed; nobody guesses 256 random bits, and no two keys share a secret. A slow hash a request
-    # would only let anybody who sends wrong keys keep the processor busy.
+    # One SHA-256, unsalted. Slow, salted hashes (argon2, bcrypt) protect passwords, which can be
+    # guessed; 256 random bits cannot, and no two keys share a secret. A slow hash for each request
+    # would let a caller with wrong keys keep the processor busy.
     return hashlib.sha256(secret.encode()).hexdigest()
 
 

@@ -7,11 +7,10 @@
           part-00017.parquet         rows of shard 17
           quarantine-00017.parquet   rows of shard 17 that could not be used, with reasons
 
-The fingerprint hashes the step's own definitions, its model and its inputs' fingerprints. Every
-file is written beside its place and renamed into it, the part of a shard last; so a part that
-exists is whole, and a killed step resumes by making the parts that do not. No file holds a time or
-a host name: the same inputs give the same bytes, interrupted or not. Paths go through fsspec: a
-folder or an object store.
+The fingerprint hashes the step's definitions, its model and its inputs' fingerprints. Files are
+written atomically, the part of a shard last: a part that exists is complete, and a killed step
+resumes with the missing parts. No file holds a time or a host name, so the same inputs give the
+same bytes, interrupted or not. Paths go through fsspec: a folder or an object store.
 """
 
 import fcntl
@@ -54,7 +53,7 @@ def find_artifacts(root: str, pattern: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class QuarantinedRow:
-    """A row that was left out: which one (an id, a line number) and why."""
+    """A row that was left out: its id or line number, and the reason."""
 
     row: str
     reason: str
@@ -62,7 +61,7 @@ class QuarantinedRow:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What an artifact follows from. Equal recipes give equal bytes."""
+    """Everything that determines an artifact's content. Equal recipes give equal bytes."""
 
     step: str
     definition: Mapping[str, Any]
@@ -71,13 +70,13 @@ class Recipe:
 
     @property
     def fingerprint(self) -> str:
-        """Names the artifact's folder."""
+        """The name of the artifact's folder."""
         return fingerprint(asdict(self))
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What `manifest.json` of a finished artifact says."""
+    """The content of a finished artifact's `manifest.json`."""
 
     step: str
     fingerprint: str
@@ -90,29 +89,29 @@ class Manifest:
     quarantined: list[dict[str, str]]
 
     def to_json(self) -> str:
-        """Readable, and the same for the same content."""
+        """Readable JSON; the same content gives the same text."""
         return json.dumps(asdict(self), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 class Artifact:
-    """A named artifact in the data folder, finished or in the making.
+    """A named artifact in the data folder, finished or not.
 
     `root` is the data folder as a path or fsspec URL.
     """
 
     def __init__(self, root: str, name: str) -> None:
-        """Nothing is read or written before a method asks for it."""
+        """Does not touch the file system."""
         self.name = name
         self._fs, base = fsspec.core.url_to_fs(str(root))
         self._folder = f"{base.rstrip('/')}/{name}"
 
     @property
     def location(self) -> str:
-        """Where it lies, for messages."""
+        """Its path, for messages."""
         return str(self._folder)
 
     def exists(self) -> bool:
-        """Whether a finished artifact lies here."""
+        """Whether the artifact is finished."""
         return bool(self._fs.exists(f"{self._folder}/{MANIFEST}"))
 
     def manifest(self) -> Manifest:
@@ -133,7 +132,7 @@ class Artifact:
             ) from error
 
     def is_whole(self) -> bool:
-        """Whether a finished artifact lies here and none of its parts is gone."""
+        """Whether the artifact is finished and no part is missing."""
         if not self.exists():
             return False
         manifest = self.manifest()
@@ -141,7 +140,7 @@ class Artifact:
         return all(self._fs.exists(part) for part in parts)
 
     def num_unfinished_parts(self) -> int:
-        """Shards that a run has written which is not finished, or was stopped."""
+        """How many parts an unfinished run has written."""
         finished = self.manifest().fingerprint if self.exists() else ""
         parts = self._fs.glob(f"{self._folder}/*/part-*.parquet")
         return sum(str(part).split("/")[-2] != finished for part in parts)
@@ -160,7 +159,7 @@ class Artifact:
     def read_rows(
         self, start: int, stop: int, columns: Sequence[str] | None = None
     ) -> Iterator[pa.Table]:
-        """Rows `start` to `stop` of all, in order, one table a shard; other shards are not read."""
+        """Rows `start` to `stop`, in order, one table for each shard that holds some of them."""
         fingerprint, ends = self._row_numbers
         for shard, (first, end) in enumerate(pairwise([0, *ends])):
             if start < end and first < stop:
@@ -172,12 +171,12 @@ class Artifact:
         return ArtifactWriter(self, recipe)
 
     @contextmanager
-    def held(self, on_wait: Callable[[], object]) -> Iterator[None]:
-        """Wait until no other process holds this artifact, and hold it: for a step that programs
-        begin by themselves, so perhaps several at once. `on_wait` is called before a wait.
+    def locked(self, on_wait: Callable[[], object]) -> Iterator[None]:
+        """Lock this artifact for one process; call `on_wait` if another one holds the lock.
 
-        The kernel lets go of what a killed process held. Nothing is held in an object store, which
-        has no locks. The artifact's folder must be there, as once a writer is opened.
+        Servers start some steps by themselves, so several may start the same step. The kernel
+        releases the lock of a killed process. An object store has no locks, so there nothing is
+        locked. The artifact's folder must exist: opening a writer makes it.
         """
         if not isinstance(self._fs, LocalFileSystem):
             yield
@@ -192,7 +191,7 @@ class Artifact:
 
     @cached_property
     def _row_numbers(self) -> tuple[str, list[int]]:
-        """The finished artifact's fingerprint, and after each shard the rows so far."""
+        """The finished artifact's fingerprint, and the number of rows up to each shard's end."""
         manifest = self.manifest()
         counts = []
         for shard in range(manifest.num_shards):
@@ -219,7 +218,7 @@ class Artifact:
             ) from error
         except (pa.ArrowException, KeyError, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
-                raise  # the disk or the network failed, not what lies there
+                raise  # the disk or the network failed; the file may be good
             raise ArtifactMismatch(
                 f"{path} is damaged ({error}); delete {self._folder} and run "
                 f"`msr {command_for(self.name)}` again"
@@ -230,7 +229,7 @@ class ArtifactWriter:
     """Makes one artifact shard by shard; safe to kill at any moment and to start again."""
 
     def __init__(self, artifact: Artifact, recipe: Recipe) -> None:
-        """FolderNotWritable if the data folder cannot be written: told before work is done."""
+        """FolderNotWritable, before any work is done, if the data folder cannot be written."""
         self.artifact = artifact
         self.recipe = recipe
         self._fs = artifact._fs
@@ -247,22 +246,22 @@ class ArtifactWriter:
 
     @property
     def finished(self) -> bool:
-        """Whether the artifact by this very recipe is complete already."""
+        """Whether the artifact of exactly this recipe is finished."""
         return (
             self.artifact.exists()
             and self.artifact.manifest().fingerprint == self.recipe.fingerprint
         )
 
     def has_shard(self, shard: int) -> bool:
-        """Whether this shard is whole."""
+        """Whether this shard is written."""
         return bool(self._fs.exists(self._part("part", shard)))
 
     def read_shard(self, shard: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """A whole shard's rows, finished artifact or not."""
+        """The rows of a written shard."""
         return self.artifact._read_parquet(self._part("part", shard), columns)
 
     def read_quarantine(self, shard: int) -> list[QuarantinedRow]:
-        """A whole shard's quarantined rows."""
+        """The quarantined rows of a written shard."""
         path = self._part("quarantine", shard)
         if not self._fs.exists(path):
             return []
@@ -271,7 +270,7 @@ class ArtifactWriter:
     def write_shard(
         self, shard: int, rows: pa.Table, quarantined: Sequence[QuarantinedRow] = ()
     ) -> None:
-        """Write or replace one shard; the part appears last, and at once."""
+        """Write or replace one shard, the part last."""
         path = self._part("quarantine", shard)
         if quarantined:
             table = pa.Table.from_pylist([asdict(row) for row in quarantined], QUARANTINE_SCHEMA)
@@ -281,7 +280,7 @@ class ArtifactWriter:
         atomic_write(self._part("part", shard), _parquet_bytes(rows), self._fs)
 
     def finish(self, num_shards: int, counts: Mapping[str, int]) -> Manifest:
-        """Publish the shards 0 to num_shards - 1, then remove what older recipes left."""
+        """Publish the shards 0 to num_shards - 1, then remove the files of older recipes."""
         missing = [shard for shard in range(num_shards) if not self.has_shard(shard)]
         if missing:
             raise ArtifactMissing(f"{self._folder} lacks shards {missing[:10]}; run the step again")
@@ -302,7 +301,7 @@ class ArtifactWriter:
         return manifest
 
     def discard(self) -> None:
-        """Remove everything under this artifact's name: for intermediate results once used."""
+        """Remove the whole artifact; for intermediate results."""
         if self._fs.exists(self.artifact._folder):
             self._fs.rm(self.artifact._folder, recursive=True)
 

@@ -1,11 +1,12 @@
-"""How far the scores of today have drifted from those on validation users.
+"""How far recent scores have drifted from those on validation users.
 
     training   reference = ScoreHistogram.of(probabilities)      kept in the adapter's manifest
     serving    reference.drift(counts of recent scores by bin)
 
 The measure is the population stability index, the sum over bins of
-(share now - share then) x ln(share now / share then): 0 for equal shares, above 0.25 by custom
-another population. Of n scores out of the very same distribution it is about (bins - 1) / n.
+(share now - share then) x ln(share now / share then): 0 for equal shares; by
+convention, above 0.25 means another population. For n scores of an unchanged distribution it is
+about (bins - 1) / n.
 """
 
 from bisect import bisect_right
@@ -19,16 +20,16 @@ NUM_BINS = 10
 
 @dataclass(frozen=True, slots=True)
 class ScoreHistogram:
-    """P(Yes) in bins that hold about as many validation rows each.
+    """P(Yes) in bins that hold about equally many validation rows.
 
-    `edges` are the inner ones, ascending; a score on an edge belongs above it.
+    `edges` are the inner ones, ascending; a score on an edge counts in the bin above it.
     """
 
     edges: tuple[float, ...]
     counts: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        """ValueError for what is no histogram."""
+        """ValueError for edges or counts that form no histogram."""
         ascending = all(low < high for low, high in pairwise(self.edges))
         if not ascending or not all(isfinite(edge) for edge in self.edges):
             raise ValueError(f"the edges {self.edges} of a score histogram do not ascend")
@@ -40,18 +41,18 @@ class ScoreHistogram:
         """Deciles; fewer bins where many scores are equal. ValueError for no scores."""
         ordered = sorted(probabilities)
         inner = {ordered[k * len(ordered) // NUM_BINS] for k in range(1, NUM_BINS)}
-        # Short, since a vLLM server carries them in a name.
+        # Short, because a vLLM server carries them in a model name.
         edges = tuple(sorted({float(f"{edge:.6g}") for edge in inner}))
         return cls(edges, count_by_bin(edges, probabilities))
 
     def bin_of(self, probability: float) -> int:
-        """Which of the `counts` a score belongs to."""
+        """The bin of a score: an index into `counts`."""
         return bisect_right(self.edges, probability)
 
     def drift(self, counts: Sequence[int]) -> float:
         """The population stability index of scores with these counts by bin; at least one score.
 
-        Half a score is added to each bin, so that an empty one is not infinitely far away.
+        Half a score is added to each bin, so that an empty bin does not make the index infinite.
         """
         return sum(
             (now - then) * log(now / then)

@@ -1,39 +1,39 @@
-"""Every error this system raises on purpose, as one tree.
+"""The errors that this system raises on purpose, as one tree.
 
     MsrError
     ├── InputError               the caller's data or arguments
     │   ├── RowRefused             one row of a file; quarantined, never stops a step
     │   ├── ImageRefused           one image; quarantined, never stops a step
-    │   ├── UrlRefused             an address we will not fetch from
-    │   ├── MalformedFile          a whole file that cannot be read (a missing column, say)
+    │   ├── UrlRefused             an address that the fetch rules exclude
+    │   ├── MalformedFile          a file that cannot be read, or that lacks a column
     │   ├── EmptyDataset           nothing is left to work on
     │   ├── HistoryTooShort        a history with no target item to hold out
     │   ├── UnknownItem            an item id that the catalogue does not have
     │   ├── NoCover                an item without an image
     │   ├── UnknownUser            a user id without any state
-    │   └── UnknownAdapter         a name that no adapter here has
+    │   └── UnknownAdapter         an adapter name that is not known here
     ├── ArtifactError            what steps read and write
     │   ├── ArtifactMissing        an earlier step has not run
     │   ├── ArtifactMismatch       made by other definitions, or from other inputs
-    │   ├── AdapterRefused         an adapter that may not serve here, or not now
+    │   ├── AdapterRefused         an adapter that cannot serve here, or not now
     │   ├── TargetLeak             a preference that has seen its target item
     │   ├── PersonasUnreadable     a damaged list of personas
-    │   └── FolderNotWritable      nowhere to write
+    │   └── FolderNotWritable      a folder that cannot be written
     ├── EngineError              the model
     │   ├── EngineUnavailable      not reachable or closed
     │   ├── EngineOverloaded       the queue is full; try later
     │   ├── EngineTimeout          no answer in time
-    │   ├── EngineRefused          it answered that it will not take this prompt
+    │   ├── EngineRefused          the engine rejected this prompt
     │   ├── ModelUnusable          a checkpoint or adapter that cannot serve this method
     │   └── AnswerTokenMissing     no log-probability for Yes or No
     ├── StateError               Redis
     │   ├── StateUnavailable       not reachable
-    │   ├── StateConflict          somebody else saved first
+    │   ├── StateConflict          another process saved first
     │   └── BacklogFull            more preference updates wait than the bound allows
-    └── AccessError              who asks, and how often
+    └── AccessError              the caller's key, its scopes and its rate
         ├── Unauthenticated        no API key, or none that is valid
-        ├── TooManyStreams         as many streams of events are open as may be
-        ├── Forbidden              a key without the scope that this needs
+        ├── TooManyStreams         the limit of open event streams is reached
+        ├── Forbidden              a key without the needed scope
         └── RateLimited            more than the key's rate allows
 
 A message says what failed, on which id, and what to do. Foreign exceptions are translated once,
@@ -86,7 +86,7 @@ class UnknownUser(InputError):
 
 
 class UnknownAdapter(InputError):
-    """A name that no adapter here has."""
+    """An adapter name that is not known here."""
 
 
 class ArtifactError(MsrError):
@@ -102,7 +102,7 @@ class ArtifactMismatch(ArtifactError):
 
 
 class AdapterRefused(ArtifactError):
-    """An adapter that may not serve here, or not now; what to do is the operator's to decide."""
+    """An adapter that cannot serve here, or not now; the operator decides what to do."""
 
 
 class TargetLeak(ArtifactError):
@@ -118,7 +118,7 @@ class FolderNotWritable(ArtifactError):
 
 
 class EngineError(MsrError):
-    """The model did not do its work."""
+    """The model failed."""
 
 
 class EngineUnavailable(EngineError):
@@ -134,7 +134,7 @@ class EngineTimeout(EngineError):
 
 
 class EngineRefused(EngineError):
-    """The engine will not take this prompt."""
+    """The engine rejected this prompt."""
 
 
 class ModelUnusable(EngineError):
@@ -146,7 +146,7 @@ class AnswerTokenMissing(EngineError):
 
 
 class StateError(MsrError):
-    """The store of online state did not do its work."""
+    """The store of online state failed."""
 
 
 class StateUnavailable(StateError):
@@ -166,21 +166,21 @@ class AccessError(MsrError):
 
 
 class Unauthenticated(AccessError):
-    """No API key came, or none that is valid."""
+    """The request has no API key, or an invalid one."""
 
 
 class Forbidden(AccessError):
-    """The API key has not the scope that this needs."""
+    """The API key lacks the scope that the request needs."""
 
 
 class TooManyStreams(AccessError):
-    """As many streams of events are open as may be."""
+    """The limit of open event streams is reached."""
 
 
 class RateLimited(AccessError):
     """The API key has used up what its rate allows."""
 
     def __init__(self, message: str, *, retry_after_seconds: float) -> None:
-        """`retry_after_seconds`: when the same request would be let through."""
+        """`retry_after_seconds`: how long until the same request is allowed."""
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds

@@ -1,6 +1,6 @@
-"""What an id may be: the caller's own string, within what keys, logs and URLs can bear.
+"""What an id may be: the caller's own string, within the limits of keys, logs and URLs.
 
-Stands alone, so that the HTTP clients can share it without the rest of the core.
+This module imports nothing, so that the HTTP clients share it without the rest of the core.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ MAX_ID_CHARS = 256
 # (pydantic) and JSON Schema (ECMAScript) read it alike.
 ID_PATTERN = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]+$"
 
-# Of adapters, arms and experiments: what can stand in an address, a metric, and name a folder.
+# Of adapters, arms and experiments: valid in a URL, as a metric's label and as a folder's name.
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$"
 
 

@@ -1,13 +1,13 @@
 """Prepares an image for the model: which files are accepted, and what becomes of them.
 
-Every cover is prepared once, to a square the model's image grid contains, letterboxed. Then no
-image processor has anything left to resize (torchvision and Pillow resize differently), no image
-is padded to the size of its batch-mates, and a score is the same wherever it is computed.
+Every cover is prepared once: letterboxed to a square of the model's image grid. So no image
+processor resizes it (torchvision and Pillow resize differently), no image is padded to the size of
+others in its batch, and a score is the same wherever it is computed.
 
-A file may come from anybody. What it can cost is bounded before its pixels are decoded: formats,
-bytes, pixels, the reads its structure takes, and the passes over its pixels that it asks for. Only
-the first frame of an animation is ever looked at. Images in preparation hold about 400 MB at
-most, however many threads prepare: large ones wait for one another.
+Files may come from strangers. So their cost is bounded before any pixel is decoded: format, bytes,
+pixels, reads and decoder passes. Only the first frame of an animation is used. Images in
+preparation hold about 400 MB at most in any number of threads, since large ones are prepared one
+at a time.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from services.core.errors import ImageRefused
 
 DEFAULT_IMAGE_SIZE = 336
 MAX_IMAGE_BYTES = 20 * 1024 * 1024
-# A JPEG is decoded at a fraction of its size; of all others every pixel is held, some times over.
+# A JPEG is decoded at reduced size. Other formats hold every pixel in memory, some several times.
 MAX_JPEG_PIXELS = 50_000_000
 MAX_IMAGE_PIXELS = 25_000_000
 LARGE_PIXELS = 4_000_000
@@ -32,11 +32,11 @@ _JPEG_FORMATS = ("JPEG", "MPO")  # MPO: what Pillow calls a JPEG with further im
 # The mean color of CLIP's training images: after normalization the border is about zero.
 _BORDER = (122, 116, 104)
 
-# How finely a file may be cut into chunks, blocks or segments. An image of 20 MB in chunks of 4 kB
-# takes some 20,000 reads; one that is nothing but headers takes millions, and minutes.
+# An image of 20 MB in chunks of 4 kB takes some 20,000 reads. A file of nothing but chunk headers
+# takes millions of reads, and minutes.
 _MAX_READS = 100_000
 
-# Progressive files have about ten. Each can be a few bytes that cost a pass over all pixels.
+# Progressive files have about ten scans. A scan of a few bytes can cost a pass over all pixels.
 _MAX_JPEG_SCANS = 40
 
 _BMP_RUN_LENGTHS = (1, 2)  # Pillow decodes these byte by byte, in Python
@@ -44,11 +44,11 @@ _BMP_RUN_LENGTHS = (1, 2)  # Pillow decodes these byte by byte, in Python
 _ROWS_AT_ONCE = 256
 _large_images = threading.Lock()
 
-# It warns of each odd tag in words of its own, and Python keeps all warnings: a file could fill the
-# log and the memory with them. What matters is refused, and the rest is of no matter.
+# Pillow warns of each odd tag with a new text, and Python keeps every warning: a file could fill
+# the log and the memory. Faults that matter are refused below.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-# What Pillow raises on files that are cut, corrupt or hostile, one decoder or another.
+# What Pillow's decoders raise on truncated, corrupt or hostile files.
 _DECODER_ERRORS = (
     Image.DecompressionBombError,
     OSError,
@@ -66,7 +66,7 @@ def prepare_image(data: bytes, size: int = DEFAULT_IMAGE_SIZE) -> bytes:
     """A JPEG of `size` x `size` pixels: first frame, upright, on white where transparent,
     letterboxed. The same bytes in give the same bytes out.
 
-    Raises ImageRefused for an empty, oversized, broken or unaccepted file; the header is judged
+    Raises ImageRefused for an empty, oversized, broken or unaccepted file. The header is checked
     before any pixel is decoded.
     """
     if not data:
@@ -116,10 +116,10 @@ class _TooManyReads(Exception):
 
 
 class _BoundedReads(io.BytesIO):
-    """A file that Pillow's readers may ask so many times and no more.
+    """A file that allows _MAX_READS reads.
 
-    They go from one chunk, block or segment to the next in Python, holding the interpreter's lock,
-    and some copy all that they have with every one.
+    Pillow's readers step through chunks, blocks or segments in Python, under the interpreter's
+    lock, and some copy everything read so far at each step.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -138,7 +138,7 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _prepare(data: bytes, size: int) -> bytes:
-    # Closing lets go of the pixels at once, also where a traceback still holds the image.
+    # Closing frees the pixels at once, even if a traceback still refers to the image.
     with contextlib.closing(_open(data)) as opened:
         opened.draft("RGB", (2 * size, 2 * size))
         ImageOps.exif_transpose(opened, in_place=True)
@@ -161,13 +161,13 @@ def _refuse_slow_coding(image: Image.Image, data: bytes) -> None:
         raise ImageRefused("the image is a run-length coded BMP; save it as a PNG")
 
 
-# A segment's marker, or what ends the coded data of a scan: not a stuffed 0xFF, not a restart.
+# A segment's marker; it also ends a scan's coded data. Stuffed 0xFF and restarts are no markers.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd8]")
 _END_OF_JPEG, _START_OF_SCAN = 0xD9, 0xDA
 
 
 def _count_jpeg_scans(data: bytes) -> int:
-    """How often a decoder would go over the pixels; it stops at one more than is accepted."""
+    """How many passes over the pixels a decoder makes; stops counting above the limit."""
     num_scans = position = 0
     while num_scans <= _MAX_JPEG_SCANS and (found := _JPEG_MARKER.search(data, position)):
         marker = data[found.end() - 1]
@@ -179,7 +179,7 @@ def _count_jpeg_scans(data: bytes) -> int:
 
 
 def _flatten(image: Image.Image) -> Image.Image:
-    """RGB, on white where transparent. Strip by strip: all at once takes four times the memory."""
+    """RGB, on white where transparent. Strip by strip, which takes a quarter of the memory."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     flat = Image.new("RGB", image.size)

@@ -24,7 +24,7 @@ SCORING_PREFERENCE_OPENS = 'The taste of a user: "'
 UNKNOWN_PREFERENCE = "Nothing is known of this user yet."
 SCORING_QUESTION = "Will this user take this item next? Answer Yes or No."
 
-# What a prompt says whatever the item and the user are. The demo tokenizer holds each as one token.
+# The phrases of every prompt. The demo tokenizer has one token for each.
 FIXED_PHRASES = (
     TITLE_OPENS,
     NO_IMAGE,

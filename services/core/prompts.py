@@ -8,7 +8,7 @@ Prompts are chat messages. Only a model's own chat template turns them into toke
 most one image and exactly one text, because published LLaVA-NeXT templates put every image
 before every text and close the turn after each text part.
 
-The item stands first in the scoring prompt, so that an engine can reuse its KV prefix (over a
+The item comes first in the scoring prompt, so that an engine can reuse its KV prefix (over a
 thousand image tokens) for every user. Titles, summaries and preferences are data: they are cleaned
 (`sanitize_text.py`), capped and quoted before they reach a prompt.
 """
@@ -43,7 +43,7 @@ from services.core.sanitize_text import clean_text
 
 @dataclass(frozen=True, slots=True)
 class ItemImage:
-    """A prepared image, with the identity under which an engine may cache it."""
+    """A prepared image, with the identity under which an engine caches it."""
 
     item_id: ItemId
     version: str
@@ -54,8 +54,8 @@ class ItemImage:
 class Message:
     """One turn of a chat: at most one image, which comes before the text.
 
-    `free` are the spans (start, end) of the text that are titles, summaries or a preference, in the
-    order in which they may be cut.
+    `free` are the spans (start, end) of titles, summaries and preferences in the text, in the order
+    in which they may be cut.
     """
 
     role: Literal["user", "assistant"]
@@ -69,7 +69,7 @@ Messages = tuple[Message, ...]
 
 @dataclass(frozen=True, slots=True)
 class GenerationLimits:
-    """How far a generation may go. Decoding is always greedy."""
+    """The longest text a generation may write. Decoding is always greedy."""
 
     max_new_tokens: int
 
@@ -80,7 +80,7 @@ PREFERENCE_LIMITS = GenerationLimits(max_new_tokens=128)
 
 @dataclass(frozen=True, slots=True)
 class HistoryItem:
-    """What a preference prompt says of one item in the history; without a summary it is ""."""
+    """An item of the history in a preference prompt; `summary` is "" if there is none."""
 
     title: str
     summary: str
@@ -103,7 +103,7 @@ def preference_messages(previous: str, block: Sequence[HistoryItem]) -> Messages
         raise ValueError("a preference prompt needs at least one item")
     pieces = [_Piece(BLOCK_OPENS)]
     if previous:
-        # The newest words on the user, so they are cut last.
+        # The preference is the newest text about the user, so it is cut last.
         taste = _Piece(clean_text(previous, MAX_PREFERENCE_CHARS), cut_at=2 * len(block))
         closes = _Piece(PREFERENCE_CLOSES + LATER_BLOCK_OPENS)
         pieces = [_Piece(PREFERENCE_OPENS), taste, closes]
@@ -126,7 +126,7 @@ def scoring_messages(preference: str, item: Item) -> Messages:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A part of a prompt's text: a fixed phrase, or free text that is cut as number `cut_at`."""
+    """A piece of a prompt: a fixed phrase, or free text with its place in the cutting order."""
 
     text: str
     cut_at: int | None = None
@@ -137,7 +137,7 @@ def _history_pieces(index: int, item: HistoryItem) -> list[_Piece]:
     summary = _Piece(clean_text(item.summary, MAX_SUMMARY_CHARS), cut_at=2 * index)
     opens = _Piece(f'{index + 1}. "')
     if not summary.text:
-        # An item whose summary was quarantined is still part of the history, by its title.
+        # An item without a summary stays in the history with its title.
         return [opens, title, _Piece('"\n')]
     return [opens, title, _Piece(SUMMARY_OPENS), summary, _Piece("\n")]
 
@@ -165,10 +165,10 @@ def _message(pieces: Sequence[_Piece], item: Item | None = None) -> Message:
 
 # --- prompts that are too long -------------------------------------------------------------------
 
-# What one step of shortening cuts; a preference of 1,200 characters is gone after a dozen.
+# One step of shortening cuts this much; a dozen steps remove a preference of 1,200 characters.
 WORDS_PER_CUT = 16
 
-# Long words count as several, so that a text in a script without spaces can be cut too.
+# Long words count as several, so that texts in scripts without spaces can be cut too.
 _WORD = re.compile(r"\s*\S{1,16}")
 
 
@@ -220,8 +220,8 @@ def _rendered(messages: Messages) -> list[list[object]]:
     return [[message.role, message.image is not None, message.text] for message in messages]
 
 
-# Each fingerprint hashes rendered examples, so that any change of what a model would see counts,
-# be it wording, order, cleaning or limits.
+# Each fingerprint hashes rendered examples, so it changes with anything that the model sees:
+# wording, order, cleaning and limits.
 SUMMARY_FINGERPRINT = fingerprint(
     {
         "text_only": _rendered(summary_messages(_PROBE)),

@@ -1,7 +1,7 @@
 """The nouns of the method: users, items, interactions and scored candidates.
 
-Ids are the caller's own strings, kept as they came. They key artifacts and Redis and never stand
-in a prompt.
+Ids are the caller's own strings, kept as they came. They are keys of artifacts and Redis, and
+never appear in a prompt.
 """
 
 import hashlib
@@ -49,7 +49,7 @@ class Interaction:
 
     @property
     def order(self) -> tuple[int, str]:
-        """Sort key of a history: by time, then by event id; any arrival order ends alike."""
+        """Sort key of a history: time, then event id, so the order of arrival does not matter."""
         return (self.timestamp_ms, self.event_id)
 
 
@@ -57,7 +57,7 @@ class Interaction:
 class ScoredCandidate:
     """A candidate with the model's answer to "will this user take it next".
 
-    `margin` is what the model said, `probability` its calibrated P(Yes); both give one order.
+    `margin` is the model's log-odds, `probability` its calibrated P(Yes); both give one order.
     """
 
     item_id: ItemId

@@ -8,10 +8,9 @@ import unicodedata
 
 from services.core.prompt_phrases import FIXED_PHRASES
 
-# Role, image and end markers of chat templates, as whoever writes a text may spell them: those of
-# LLaVA-NeXT's Mistral and Vicuna, of Llama, ChatML, Gemma and others, and tags of any kind, which
-# no reader of a title needs. "USER:" and "ASSISTANT:" are Vicuna's; in the middle of a word only
-# their upper-case form is a marker.
+# Role, image and end markers of chat templates in any spelling: those of LLaVA-NeXT's Mistral and
+# Vicuna, of Llama, ChatML, Gemma and others, and tags of any kind, which a title does not need.
+# "USER:" and "ASSISTANT:" are Vicuna's; inside a word only their upper-case form is a marker.
 _MARKUP = re.compile(
     r"(?i:\[\s*\\?/?\s*I\s*N\s*S\s*T\s*\])"
     r"|<<\s*/?\s*SYS\s*>>"
@@ -33,9 +32,9 @@ _OWN_PHRASES = re.compile(
     re.IGNORECASE,
 )
 
-# Orders to answer Yes, or to ignore instructions, speak to the model and say nothing of an item.
-# (Who orders a No only hurts the own item.) Of 19,220 titles of MicroLens-50k 2 hold one. What is
-# left of such a sentence is for the adapter (`hostile_titles` of training).
+# Orders to answer Yes or to ignore instructions address the model and do not describe the item. (An
+# order to answer No harms only its own item.) Of the 19,220 titles of MicroLens-50k, 2 hold one.
+# The adapter learns to ignore the rest of such a sentence (`hostile_titles` of training).
 _ORDERS = re.compile(
     r"\b(?:answer|respon[ds]|repl[yi]|output)\w*\b[^.!?\w]{0,4}(?:\w+\W{1,3}){0,4}?yes\b\W*"
     r"|\b(?:ignor|disregard|forget|overrid)\w*\b(?:\W{1,3}\w+){0,5}?"
@@ -44,29 +43,29 @@ _ORDERS = re.compile(
     re.IGNORECASE,
 )
 
-# The same words again and again, over more than a line: what floods a prompt is no title.
+# The same words again and again, over more than a line: they flood the prompt.
 _REPEATED = re.compile(r"(.{8,100}?)\1{3,}")
 _FLOOD_CHARS = 100
 
 _HARMFUL = (_MARKUP, _OWN_PHRASES, _ORDERS)
 
-# Letters of a script have up to three marks each; a pile of them is an attack on the renderer.
+# Real letters have up to three marks; more of them attack the renderer.
 _MAX_MARKS = 4
-# Characters that show nothing, though Unicode calls them letters or marks: fillers and joiners.
+# Invisible characters that Unicode calls letters or marks: fillers and joiners.
 _SHOWS_NOTHING = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
 _SPACES = re.compile(r"\s+")
 
 
 def clean_text(text: str, max_chars: int) -> str:
-    """One line of plain text: no control or invisible characters, no model markup, no phrase of our
-    prompts, no order to the model, no quote that ends a field.
+    """One line of plain text of at most `max_chars` characters.
 
-    Cleaning a clean text changes nothing. The result has at most `max_chars` characters.
+    It has no control or invisible characters, no model markup, no phrase of our prompts, no order
+    to the model and no quote that ends a field. Cleaning a clean text changes nothing.
     """
-    # A text of megabytes is cut before the costlier passes; they only ever make it shorter.
+    # A long text is cut before the costlier passes, which only make it shorter.
     text = text[: 4 * max_chars]
     previous = None
-    while previous != text:  # taking one marker out can join two halves of another
+    while previous != text:  # removing one marker can join two halves of another
         previous, text = text, _clean_once(text)
     return text[:max_chars].rstrip()
 
@@ -74,7 +73,7 @@ def clean_text(text: str, max_chars: int) -> str:
 def _clean_once(text: str) -> str:
     text = _without_invisible(unicodedata.normalize("NFC", text))
     if not text.isascii():
-        # Markers in full-width or bold letters are markers too; other such letters stay.
+        # Markers in full-width or bold letters count too; other such letters stay.
         folded = unicodedata.normalize("NFKC", text)
         if any(harmful.search(folded) for harmful in _HARMFUL):
             text = folded
@@ -100,7 +99,7 @@ def _without_invisible(text: str) -> str:
     for character in text:
         category = unicodedata.category(character)
         num_marks = num_marks + 1 if category[0] == "M" else 0
-        # A variation selector chooses how a symbol looks, an emoji say; after a letter it hides.
+        # A variation selector chooses how a symbol (an emoji) looks; after a letter it is hidden.
         hides = character in _SHOWS_NOTHING or (
             _is_variation_selector(character) and before[0] in "LM"
         )

@@ -192,9 +192,9 @@ export interface paths {
         get: operations["find_items_get"];
         /**
          * Add or replace an item
-         * @description Store the item, its picture prepared for the model; the summary follows in the background.
+         * @description Store the item, its image prepared for the model; the summary follows in the background.
          *
-         *     The item can be ranked at once: scoring needs title and picture only. Putting the same item
+         *     The item can be ranked at once: scoring needs title and image only. Putting the same item
          *     again changes nothing; a failed one is tried again.
          */
         put: operations["put_items_put"];
@@ -214,7 +214,7 @@ export interface paths {
         };
         /**
          * See an item's cover
-         * @description A picture for people. Without `version` a reader asks each time whether it changed.
+         * @description An image for people. Without `version` a reader asks each time whether it changed.
          */
         get: operations["cover_items__item_id__cover_get"];
         put?: never;
@@ -841,7 +841,7 @@ export interface components {
         };
         /**
          * ItemIn
-         * @description An item to add or replace: a title and at most one picture.
+         * @description An item to add or replace: a title and at most one image.
          * @example {
          *       "image_url": "https://images.example.com/i7.jpg",
          *       "item_id": "i7",
@@ -855,12 +855,12 @@ export interface components {
             title: string;
             /**
              * Image
-             * @description The picture's file (JPEG, PNG, WebP, GIF or BMP) in base64.
+             * @description The image's file (JPEG, PNG, WebP, GIF or BMP) in base64.
              */
             image?: string | null;
             /**
              * Image Url
-             * @description Where to fetch the picture, on a host that the server allows; not together with `image`.
+             * @description Where to fetch the image, on a host that the server allows; not together with `image`.
              */
             image_url?: string | null;
         };
@@ -883,7 +883,7 @@ export interface components {
             title: string;
             /**
              * Version
-             * @description Changes exactly when title or picture change.
+             * @description Changes exactly when title or image change.
              */
             version: string;
             /** Has Image */
@@ -1627,7 +1627,7 @@ export interface components {
              * @description Of the source; "" if unknown.
              * @default
              */
-            commit: string;
+            commit?: string;
             /**
              * Prompts
              * @description Fingerprint of each prompt.
@@ -2640,7 +2640,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The row cannot be used; The picture cannot be used; The request is not valid */
+            /** @description The row cannot be used; The image cannot be used; The request is not valid */
             422: {
                 headers: {
                     [name: string]: unknown;

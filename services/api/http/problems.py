@@ -71,7 +71,7 @@ KINDS: Mapping[type[errors.MsrError], Kind] = {
         "personas-unreadable",
         503,
         "The personas cannot be read",
-        "personas.json in the data folder is damaged; its log says where; mend it, or delete it",
+        "personas.json in the data folder is damaged; its log says where; correct it, or delete it",
     ),
     errors.FolderNotWritable: Kind("folder-not-writable", 503, "Nowhere to write", _OPERATOR),
     errors.EngineError: Kind("engine-failed", 503, "The model failed", _MODEL, 5),

@@ -48,9 +48,9 @@ PathItemId = Annotated[wire.Id, Path(description="The item's id, percent-encoded
 )
 @needs(Scope.ADMIN)
 async def put(body: wire.ItemIn, deps: AppDependencies, response: Response) -> wire.ItemView:
-    """Store the item, its picture prepared for the model; the summary follows in the background.
+    """Store the item, its image prepared for the model; the summary follows in the background.
 
-    The item can be ranked at once: scoring needs title and picture only. Putting the same item
+    The item can be ranked at once: scoring needs title and image only. Putting the same item
     again changes nothing; a failed one is tried again.
     """
     title = clean_text(body.title, MAX_TITLE_CHARS)
@@ -127,7 +127,7 @@ async def cover(
     ] = None,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """A picture for people. Without `version` a reader asks each time whether it changed."""
+    """An image for people. Without `version` a reader asks each time whether it changed."""
     known = ItemId(item_id)
     current = (await _load(known, deps, images=False)).version
     tag = f'"{current}-{width}"'

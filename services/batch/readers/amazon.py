@@ -1,12 +1,12 @@
-"""Amazon Reviews 2023 as it is published: one JSON object a line, gzipped or not, read as a stream.
+"""Reads Amazon Reviews 2023 as published: one JSON object a line, gzipped or not, as a stream.
 
     FOLDER/CATEGORY.jsonl[.gz]         reviews: user_id, parent_asin, timestamp (milliseconds), ...
     FOLDER/meta_CATEGORY.jsonl[.gz]    items: parent_asin, title, images, ...
 
-A review is an interaction whatever its rating: the question is what a user takes next, not what
-they praise. The item is the `parent_asin`, as in the dataset's own benchmarks: variants of a
-product are one item. The cover is the MAIN image, in the `large` size (about 500 pixels, more
-than a model sees), by URL.
+A review of any rating is an interaction: the question is what a user takes next, not what they
+praise. The item is the `parent_asin`, as in the dataset's own benchmarks: variants of a product are
+one item. The cover is the URL of the MAIN image in the `large` size (about 500 pixels, more than a
+model sees).
 """
 
 import gzip
@@ -104,7 +104,7 @@ def _text(record: dict[str, Any], key: str) -> str:
 
 
 def _read_json_lines(path: Path, faults: Faults) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line, object) of each line; lines that are no whole object go to `faults`."""
+    """(line, object) of each line; lines without a complete object go to `faults`."""
     opened: Any = gzip.open if path.suffix == ".gz" else open
     try:
         with opened(path, "rb") as file:

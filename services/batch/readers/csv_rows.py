@@ -1,6 +1,6 @@
-"""CSV as people write it: quoted titles with commas and line breaks, a BOM, stray bytes.
+"""Reads CSV files with quoted titles, line breaks inside cells, a BOM and stray bytes.
 
-Python's csv module reads it, because a broken row must cost that row alone and say its line.
+It uses Python's csv module, so that a broken row costs only that row and its line is known.
 """
 
 import csv
@@ -11,7 +11,7 @@ from services.batch.readers.source import Faults
 from services.core.artifacts import QuarantinedRow
 from services.core.errors import MalformedFile
 
-MAX_CELL_CHARS = 16 * 1024 * 1024  # what csv takes for one cell before it calls the file broken
+MAX_CELL_CHARS = 16 * 1024 * 1024  # a longer cell makes csv call the file broken
 
 
 def read_csv(
@@ -25,7 +25,7 @@ def read_csv(
     """
     csv.field_size_limit(MAX_CELL_CHARS)
     try:
-        # surrogateescape lets a stray byte through, so that only its row is refused.
+        # surrogateescape lets stray bytes through, so that only their rows are refused.
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             rows = csv.reader(file)
             header = next(rows, [])

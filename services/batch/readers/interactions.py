@@ -1,7 +1,7 @@
-"""Interactions in columns, and what is done to them: first occurrences, k-core, chronology.
+"""Interactions in columns, and operations on them: first occurrences, k-core, histories.
 
-A data set has up to tens of millions of interactions, so users and items are codes (numbered in the
-order in which they first appear) and everything here is numpy over columns.
+A data set has up to tens of millions of interactions. So users and items are codes, numbered in
+order of first appearance, and everything here is numpy over columns.
 """
 
 import contextlib
@@ -21,9 +21,9 @@ from services.core.records import ItemId, UserId
 Codes = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-END_OF_TIME_MS = 4_102_444_800_000  # 2100-01-01, the first moment that is no longer plausible
+END_OF_TIME_MS = 4_102_444_800_000  # 2100-01-01; later times are not plausible
 
-# A number from here on cannot be seconds (year 5138); as milliseconds it is 1973 or later.
+# Numbers from here on are milliseconds (1973 or later): as seconds they would mean the year 5138.
 _FIRST_MILLISECONDS = 1e11
 
 
@@ -31,7 +31,7 @@ _ID = re.compile(ID_PATTERN)
 
 
 class InteractionColumns:
-    """Interactions as they are read: codes of user and item, time, and line in `file`."""
+    """Interactions in file order: codes of user and item, time, and line in `file`."""
 
     def __init__(self, file: str) -> None:
         """`file` names the rows in messages."""
@@ -68,7 +68,7 @@ class InteractionColumns:
         return self._item_codes.get(item_id)
 
     def add_item(self, item_id: str) -> int:
-        """The code of an item that no interaction needs to name."""
+        """The code of an item, also of one without interactions."""
         code = self._item_codes.get(item_id)
         return _add(item_id, self._item_codes, self.item_ids) if code is None else code
 
@@ -125,7 +125,7 @@ def milliseconds(value: object) -> int:
 
 def moment(value: object) -> int:
     """Milliseconds of a column that is only called `timestamp`: ISO 8601 text (UTC if it names no
-    zone), or a number of seconds or milliseconds since the epoch, told apart by its size.
+    zone), or a number of seconds or milliseconds since the epoch, distinguished by its size.
     """
     if isinstance(value, str):
         try:
@@ -141,10 +141,10 @@ def moment(value: object) -> int:
 
 
 def first_occurrences(users: Codes, items: Codes, timestamps_ms: Codes) -> Mask:
-    """Of every user-item pair the earliest interaction (of equals the first in the file).
+    """A mask of the earliest interaction of every user-item pair (of equal times the first row).
 
-    The task is which item a user takes next that they have not taken yet, so a repeat is no target;
-    and a second review of a product is seldom a second purchase.
+    The task is which new item a user takes next, so a repeat is no target; and a second review of a
+    product is seldom a second purchase.
     """
     order = np.lexsort((timestamps_ms, items, users))  # stable: file order among equals
     is_first = np.ones(len(order), dtype=np.bool_)
@@ -192,7 +192,7 @@ def build_histories(
 
 
 def _runs(tied: NDArray[np.intp]) -> list[tuple[int, int]]:
-    """[start, end) of each run of equals, from the positions that equal their successor."""
+    """[start, end) of each run of equal values, from the positions equal to their successor."""
     if not len(tied):
         return []
     breaks = np.flatnonzero(np.diff(tied) != 1)

@@ -1,13 +1,12 @@
-"""MicroLens as it is published: pairs, titles and, if downloaded, covers.
+"""Reads MicroLens as it is published: pairs, titles and, if downloaded, covers.
 
     FOLDER/*_pairs.csv      user,item,timestamp (milliseconds)                  preferred, or else
     FOLDER/*_pairs.tsv      user, tab, item ids oldest first between spaces
     FOLDER/*_titles.csv     item,title
     FOLDER/*_covers/        ITEM.jpg (or png, webp, ...); `covers/` is found too; without: text-only
 
-The tsv has no times, only an order. Each history then starts at the same fixed moment and goes on
-by a minute per interaction: order within a user is real, times across users mean nothing, and the
-reader says so (`times`).
+The tsv has an order and no times. Each history then starts at the same fixed moment, with a minute
+between interactions: the order within a user is real, times across users mean nothing (`times`).
 """
 
 from collections.abc import Iterable, Iterator
@@ -61,12 +60,12 @@ class MicroLens:
         rows = read_csv(self.items_table, faults, required=("item", "title"))
         for line, (item_id, title) in rows:
             cover = None
-            if self._covers_folder is not None:  # a cover that is not there is reported as missing
+            if self._covers_folder is not None:  # a missing cover is quarantined
                 cover = self._covers.get(item_id, self._covers_folder / f"{item_id}.jpg")
             yield SourceItem(f"{self.items_table.name}:{line}", item_id, title, cover_file=cover)
 
     def cover_files(self) -> Iterable[tuple[str, Path]]:
-        """The images in the folder of covers."""
+        """The files in the folder of covers."""
         return self._covers.items()
 
     def _read_pairs_csv(self, columns: InteractionColumns, faults: Faults) -> None:
@@ -105,7 +104,7 @@ def _append_history(columns: InteractionColumns, raw: bytes, line: int) -> None:
 
 
 def _find_covers(folder: Path) -> dict[str, Path]:
-    """Item id -> image; of several with one name the suffix that stands first above."""
+    """Item id -> cover; of several with one name the one whose suffix comes first above."""
     found: dict[str, Path] = {}
     for suffix in COVER_SUFFIXES:
         for path in sorted(folder.iterdir()):

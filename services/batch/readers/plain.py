@@ -1,11 +1,11 @@
-"""A catalogue of one's own: two tables, each CSV or Parquet, in one folder.
+"""Reads a user's own catalogue: two tables, each CSV or Parquet, in one folder.
 
     FOLDER/items.csv|parquet            item_id, title[, image]
     FOLDER/interactions.csv|parquet     user_id, item_id, timestamp_ms   (or timestamp)
 
 `image` is a path relative to the folder, a web address, or empty. `timestamp_ms` counts
 milliseconds since the epoch; `timestamp` holds ISO 8601 text, seconds or milliseconds. The demo
-world is written in this form.
+world has this form.
 """
 
 import os
@@ -29,7 +29,7 @@ TIME_COLUMNS = {"timestamp_ms": milliseconds, "timestamp": moment}
 class Plain:
     """A folder with a plain catalogue. MalformedFile if a table or a column is not there.
 
-    By default every item stays, also one nobody took, and every user with a history before a
+    By default every item stays, also without interactions, and every user with a history before a
     target: two interactions.
     """
 
@@ -80,7 +80,7 @@ class Plain:
             yield SourceItem(row, _text(item_id), _text(title), file, url)
 
     def cover_files(self) -> Iterable[tuple[str, Path]]:
-        """The local images that items name."""
+        """The local covers that items name."""
         root = self._root.resolve()
         named = {item.cover_file for item in self.items([]) if item.cover_file is not None}
         return [(os.path.relpath(path, root), path) for path in named]
@@ -129,14 +129,14 @@ def _text(value: Any) -> str:
 
 
 def _resolve(root: Path, image: str, row: str) -> Path:
-    """The image's path; where links lead counts, not how the path is written."""
+    """The cover's path with links resolved; it must lie inside `root`."""
     try:
         path = (root / image).resolve()
     except (OSError, ValueError, RuntimeError):  # too long, a NUL, a circle of links
-        return root / image  # cannot be opened either; reported with its item
+        return root / image  # opening it fails too, which quarantines the cover
     if not path.is_relative_to(root):
         raise MalformedFile(
-            f"{row}: the image path {image[:100]!r} leads outside {root}; put the images below "
+            f"{row}: the image path {image[:100]!r} leads outside {root}; put the covers below "
             "the folder of the items table and name them relative to it"
         )
     return path

@@ -1,8 +1,8 @@
-"""What a reader gives: items and interactions of a data set as it lies on disk.
+"""The interface of a data-set reader: it gives the items and interactions of a data set on disk.
 
-A reader parses; it decides nothing about the catalogue. Rows it cannot parse go to `faults` with
-their file and line; a file it cannot read raises MalformedFile. `prepare_catalogue.py` decides what
-is kept. `table.py` lists the readers.
+A reader only parses. Rows that it cannot parse go to `faults` with their file and line; a file that
+it cannot read raises MalformedFile. `filtering.py` decides what is kept. `table.py` lists the
+readers.
 """
 
 import hashlib
@@ -18,17 +18,17 @@ from services.core.errors import MalformedFile
 
 Faults = list[QuarantinedRow]
 
-# What timestamps mean: `clock`, a moment that compares across users; `order`, nothing but the
-# order within one user's history.
+# What timestamps mean: `clock`, moments that can be compared across users; `order`, only the order
+# within one user's history.
 Times = Literal["clock", "order"]
 
 
 @dataclass(frozen=True, slots=True)
 class SourceItem:
-    """One item as its file has it: `row` names file and line, the title is not cleaned yet.
+    """One item as its file has it: `row` names file and line; the title is not cleaned yet.
 
-    At most one of `cover_file` (which may turn out not to exist) and `cover_url` is set; without
-    either the item is text-only.
+    At most one of `cover_file` (which may not exist) and `cover_url` is set; without them the item
+    is text-only.
     """
 
     row: str
@@ -39,7 +39,7 @@ class SourceItem:
 
 
 class Source(Protocol):
-    """A data set on disk. Reading it twice gives the same."""
+    """A data set on disk. Reading it twice gives the same rows."""
 
     name: str
     times: Times
@@ -63,7 +63,7 @@ class Source(Protocol):
 
 
 def digest_source(source: Source) -> dict[str, str]:
-    """What the prepared artifacts follow from: file names and digests of the contents, streamed."""
+    """File names and digests of their contents: they determine the prepared artifacts."""
     tables = (source.interactions_table, source.items_table)
     digests = {path.name: _digest_file(path) for path in tables}
     covers = hashlib.sha256()
@@ -91,7 +91,7 @@ def existing_file(folder: Path, *patterns: str, what: str) -> Path:
 
 
 def is_regular_file(path: Path) -> bool:
-    """Whether this is a plain file that can be looked at; a pipe or a device is not."""
+    """Whether this is a regular file that can be read; a pipe or a device is not."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except (OSError, ValueError):  # ValueError: a NUL in the name

@@ -1,4 +1,4 @@
-"""Personas: users of a data folder who are worth a look, by a name that says why.
+"""Personas: users of a data folder worth looking at, with a name that says why.
 
     data/
       personas.json    [{"user_id": "u42", "name": "From red outlines to blue stripes",
@@ -23,7 +23,7 @@ MAX_PERSONAS = 24
 
 
 class Persona(BaseModel):
-    """A user to look at, and what is to be seen there."""
+    """A user to look at, and what to see there."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -38,17 +38,17 @@ _PERSONAS: TypeAdapter[list[Persona]] = TypeAdapter(
 
 
 def has_personas(data: str) -> bool:
-    """Whether there is such a file."""
-    filesystem, path = _place(data)
+    """Whether the data folder has personas."""
+    filesystem, path = _locate(data)
     return bool(filesystem.exists(path))
 
 
 def read_personas(data: str) -> list[Persona]:
-    """Those of a data folder (a path or an fsspec URL), in the file's order; none without a file.
+    """The personas of a data folder (a path or an fsspec URL); an empty list without a file.
 
     PersonasUnreadable if the file is damaged.
     """
-    filesystem, path = _place(data)
+    filesystem, path = _locate(data)
     try:
         return _PERSONAS.validate_json(filesystem.cat_file(path))
     except FileNotFoundError:
@@ -58,22 +58,22 @@ def read_personas(data: str) -> list[Persona]:
         where = ".".join(str(part) for part in first["loc"])
         raise PersonasUnreadable(
             f"{path} is not a list of at most {MAX_PERSONAS} personas ({where or 'file'}: "
-            f"{first['msg']}); mend it, or delete it"
+            f"{first['msg']}); correct it, or delete it"
         ) from error
     except OSError as error:
         raise PersonasUnreadable(
-            f"{path} cannot be read ({error}); mend it, or delete it"
+            f"{path} cannot be read ({error}); correct it, or delete it"
         ) from error
 
 
 def write_personas(data: str, personas: Sequence[Persona]) -> None:
-    """Write or replace the file in a data folder that is there."""
-    filesystem, path = _place(data)
+    """Write or replace the file in an existing data folder."""
+    filesystem, path = _locate(data)
     rows = [persona.model_dump() for persona in personas]
     text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
     atomic_write(path, text.encode(), filesystem)
 
 
-def _place(data: str) -> tuple[fsspec.AbstractFileSystem, str]:
+def _locate(data: str) -> tuple[fsspec.AbstractFileSystem, str]:
     filesystem, base = fsspec.core.url_to_fs(data)
     return filesystem, f"{base.rstrip('/')}/{FILE}"
