@@ -25,7 +25,7 @@ from types import ModuleType
 from typing import Any
 
 from services.core.errors import InputError
-from services.process.commit import code_commit
+from services.telemetry.build import code_commit
 
 FOLDER = Path(__file__).parents[1]
 SAVE, QUICK = "--save", "--quick"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 RUNNABLE = ("sh", "python")
 # What is shown and not typed.
 SHOWN = ("text", "json", "yaml", "csv", "mermaid", "promql", "ini", "ts")

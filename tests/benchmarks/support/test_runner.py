@@ -8,7 +8,7 @@ import pytest
 from benchmarks.support import runner
 from benchmarks.support.msr_process import digest_tree
 from services.core.errors import InputError
-from services.process.commit import code_commit
+from services.telemetry.build import code_commit
 
 
 def test_every_benchmark_has_what_running_it_needs():

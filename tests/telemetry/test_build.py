@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from services.process.commit import UNKNOWN, code_commit
+from services.telemetry.build import UNKNOWN, code_commit
 
 
 @pytest.fixture
