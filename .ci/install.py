@@ -31,7 +31,7 @@ def select(lock: str, names: set[str]) -> str:
 def torch() -> str:
     """The requirement of torch in pyproject.toml."""
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    serve = declared["project"]["optional-dependencies"]["serve"]
+    serve: list[str] = declared["project"]["optional-dependencies"]["serve"]
     return next(each for each in serve if re.match(r"torch\W", each))
 
 
