@@ -1,4 +1,4 @@
-"""What a replay saw, and what that comes to."""
+"""Counts and latencies of a replay, and their summary."""
 
 import math
 from collections import Counter
@@ -12,7 +12,7 @@ from services.core import wire
 
 @dataclass(slots=True)
 class Figures:
-    """Counts, and seconds of the requests that were answered, noted as answers come."""
+    """Counts, and the seconds of each request that got a response."""
 
     num_sent: int = 0
     counts: Counter[str] = field(default_factory=Counter)
@@ -23,19 +23,19 @@ class Figures:
     late_seconds: list[float] = field(default_factory=list)
 
     def note_taken(self, answer: wire.InteractionsResponse) -> None:
-        """What became of a batch."""
+        """Count the interactions of a batch by outcome."""
         self.counts["accepted"] += answer.accepted
         self.counts["duplicates"] += answer.duplicates
         self.counts["rejected"] += len(answer.rejected)
         self.reasons.update(each.reason for each in answer.rejected)
 
     def note_ranking(self, answer: wire.RecommendResponse) -> None:
-        """An answer to a request for recommendations."""
+        """Count a ranking."""
         self.counts["recommendations"] += 1
         self.counts["degraded"] += answer.degraded
 
     def note_error(self, error: ClientError) -> None:
-        """A request without an answer, or with a problem for one."""
+        """Count a request that failed, by its problem or the kind of failure."""
         if isinstance(error, ProblemError):
             self.errors[error.problem.type.removeprefix("/problems/")] += 1
         else:

@@ -1,11 +1,11 @@
-"""The interactions of a file, oldest first: what there is to replay.
+"""Read the interactions of a file, oldest first, to replay them.
 
-    *.csv   user_id, item_id, timestamp_ms     a catalogue of one's own
-    *.csv   user, item, timestamp              MicroLens; timestamps in milliseconds, too
-    *.tsv   user, tab, item ids oldest first between spaces
+    *.csv   user_id, item_id, timestamp_ms     your own catalogue
+    *.csv   user, item, timestamp              MicroLens; timestamps in milliseconds
+    *.tsv   user, tab, item ids separated by spaces, oldest first
 
-A tsv has an order and no times. It gets those that `msr prepare-catalogue` gives it, so that both
-speak of the same interactions. Sorting takes the whole file into memory, some 200 bytes a row.
+A tsv has an order but no times. It gets the times that `msr prepare-catalogue` gives it, so that
+both produce the same interactions. Sorting holds the whole file in memory, about 200 bytes a row.
 """
 
 import csv
@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from services.core import wire
 from services.core.errors import MalformedFile
 
-# As services/batch/readers/microlens.py; a test holds them together.
+# The same as in services/batch/readers/microlens.py; a test compares them.
 HISTORY_STARTS_MS = 1_577_836_800_000
 STEP_MS = 60_000
 
@@ -36,23 +36,22 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What a file holds, oldest first; of equally old ones that which stands first."""
+    """The rows of a file, oldest first; rows of the same time keep their order in the file."""
 
     rows: list[Row]
     num_skipped: int
 
 
 def read_recording(path: Path, *, prefix: str = "") -> Recording:
-    """All rows that the API could take; the others are counted.
+    """All rows that the API accepts; the others are counted.
 
-    `prefix` stands before each user id, so that a replay has users of its own.
-
-    MalformedFile if it cannot be read, or has none.
+    `prefix` is put before each user id, so that a replay has users of its own. MalformedFile if the
+    file cannot be read or has no such row.
     """
     rows: list[Row] = []
     num_skipped = 0
     try:
-        # A byte that is no UTF-8 costs its row, whose id then is none.
+        # Bytes that are not UTF-8 make the id of their row invalid, so only that row is skipped.
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             found = _tsv_rows(file) if path.suffix == ".tsv" else _csv_rows(path, file)
             for row in found:
@@ -100,7 +99,7 @@ def _tsv_rows(lines: Iterator[str]) -> Iterator[Row | None]:
 
 
 def _checked(row: Row | None, prefix: str) -> Row | None:
-    """The row with its user's prefix, if the API could take it."""
+    """The row with the prefix before its user id; None if the API would reject it."""
     if row is None or not row.user_id or row.timestamp_ms < 0:
         return None
     row = row._replace(user_id=prefix + row.user_id)

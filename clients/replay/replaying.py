@@ -1,8 +1,8 @@
-"""Send a recording at a rate, whatever becomes of what was sent before: an open loop.
+"""Send a recording at a fixed rate, without waiting for responses: an open loop.
 
-A server that slows down slows nothing here: its requests pile up and its latencies show it. How
-late a request was sent after its due moment is told beside, and says whether this program kept up.
-Nothing is sent twice, so that each error shows.
+If the server slows down, the rate stays: requests pile up and the latencies show it. The summary
+also has how late requests were sent, which shows whether this program kept up. Nothing is sent
+twice, so every error is counted.
 """
 
 import asyncio
@@ -25,21 +25,21 @@ _TELL_EVERY_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to replay; InputError for what cannot be."""
+    """How to replay. Impossible values raise InputError."""
 
-    # Interactions a second, and how many go into a request.
+    # Interactions per second, and interactions per request.
     rate: float = 100.0
     batch_size: int = 1
-    # Of all requests, how many ask for recommendations, each for a user of the batch before it.
+    # The share of requests that ask for recommendations, each for a user of the previous batch.
     recommend_share: float = 0.0
     offset: int = 0
     limit: int | None = None
-    # Leave the times out: all happens now, and again with each replay.
+    # Send no timestamps: the interactions happen now, and each replay adds them again.
     now: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.rate < float("inf"):
-            raise InputError(f"the rate {self.rate} is none; give interactions a second")
+            raise InputError(f"the rate {self.rate} is not one; give interactions per second")
         if not 1 <= self.batch_size <= wire.MAX_INTERACTIONS:
             raise InputError(f"a batch has 1 to {wire.MAX_INTERACTIONS} interactions")
         if not 0 <= self.recommend_share < 1:
@@ -47,7 +47,7 @@ class Plan:
 
 
 def open_client(url: str, *, api_key: str | None, timeout_seconds: float) -> AsyncMsrClient:
-    """A client that never makes a request wait for another. InputError for an impossible key."""
+    """A client without a bound on its connections. InputError for a key that cannot be one."""
     limits = httpx.Limits(
         max_connections=None, max_keepalive_connections=None, keepalive_expiry=2.0
     )
@@ -75,9 +75,9 @@ async def replay(
     stop: asyncio.Event,
     tell: Callable[[str], None] = _to_stderr,
 ) -> dict[str, Any]:
-    """Send the rows until they or the event end it; then wait for the last answers, and sum up.
+    """Send the rows until all are sent or `stop` is set, wait for the last responses, and sum up.
 
-    `next_offset` is where to go on: all rows before it were answered.
+    `next_offset` is where a later run continues: every row before it got a response.
     """
     end = len(rows) if plan.limit is None else min(len(rows), plan.offset + plan.limit)
     run = _Run(rows[:end], client, plan, stop, tell)
@@ -100,7 +100,7 @@ class _Run:
         self._tell = tell
         self._figures = Figures()
         self._num_under_way = 0
-        # Where batches begin that were sent and are not answered.
+        # The first rows of the batches that wait for a response.
         self._open: set[int] = set()
 
     async def to_its_end(self) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class _Run:
         }
 
     async def _send_all(self, group: asyncio.TaskGroup, started: float) -> int:
-        """Send each batch when it is due; the first row that was not sent."""
+        """Send each batch when it is due; returns the first row that was not sent."""
         plan = self._plan
         num_owed, told_at = 0.0, started
         for first in range(plan.offset, len(self._rows), plan.batch_size):
@@ -127,7 +127,7 @@ class _Run:
             num_asked = int(num_owed)
             num_owed -= num_asked
             for number in range(1, num_asked + 1):
-                # Spread over the time to the next batch.
+                # Spread evenly until the next batch.
                 due_then = due + number / (num_asked + 1) * plan.batch_size / plan.rate
                 if await self._is_stopped_before(due_then):
                     return first + len(batch)
@@ -138,10 +138,10 @@ class _Run:
         return len(self._rows)
 
     async def _is_stopped_before(self, due: float) -> bool:
-        """Wait until then; whether the event was set."""
+        """Wait until then; returns whether `stop` was set."""
         wait = due - time.perf_counter()
         if wait <= 0:
-            await asyncio.sleep(0)  # answers are read also by a program that runs late
+            await asyncio.sleep(0)  # lets responses be read even if this program is late
             return self._stop.is_set()
         try:
             async with asyncio.timeout(wait):
@@ -151,7 +151,7 @@ class _Run:
         return True
 
     async def _at(self, due: float, request: Coroutine[Any, Any, None]) -> None:
-        """Send a request that is due, and note its error and how late it was sent."""
+        """Send a request that is due; note how late it was sent, and its error."""
         self._figures.late_seconds.append(time.perf_counter() - due)
         self._num_under_way += 1
         try:

@@ -1,16 +1,16 @@
-// What the client throws, all of it an MsrError.
+// The errors that the client throws; each is an MsrError.
 
 import type { components } from "./schema.js";
 
 /** A problem document (RFC 9457). */
 export type Problem = components["schemas"]["Problem"];
 
-/** Root of what the client throws. */
+/** Root of the errors of the client. */
 export class MsrError extends Error {
   override name = "MsrError";
 }
 
-/** No answer came, or one that is not this API's; `cause` says why. */
+/** No response came, or one that is not of this API; `cause` says why. */
 export class ServerUnreachable extends MsrError {
   override name = "ServerUnreachable";
 }
@@ -21,7 +21,7 @@ export class ProblemError extends MsrError {
 
   constructor(
     readonly problem: Problem,
-    /** When the server would like to be asked again, if it said so. */
+    /** How long the server asks to wait, if it does. */
     readonly retryAfterSeconds?: number,
   ) {
     super(`${problem.title}: ${problem.detail} (request ${problem.request_id})`);

@@ -5,8 +5,8 @@
 //     console.log((await msr.recommend({ user_id: "user-00000", k: 5 })).items);
 //
 // Paths and bodies come from the OpenAPI document (schema.ts, made by `make typescript-client`).
-// Every method gives the answer or throws: ProblemError for a problem document, ServerUnreachable
-// for whatever keeps an answer from coming. Nothing is sent twice.
+// Every method returns the body of the response or throws: ProblemError for a problem document,
+// ServerUnreachable for every other failure. Nothing is sent twice.
 
 import createHttpClient from "openapi-fetch";
 
@@ -19,9 +19,9 @@ export { MsrError, ProblemError, ServerUnreachable, type Problem } from "./error
 export type Schemas = components["schemas"];
 
 export interface MsrClientOptions {
-  /** Where the server asks for one, as `msr keys create` printed it. */
+  /** The key that `msr keys create` printed, if the server requires one. */
   apiKey?: string;
-  /** Bounds each request, answer included. */
+  /** Bounds each request, its response included. */
   timeoutMs?: number;
   /** Replaces the network. */
   fetch?: (request: Request) => Promise<Response>;
@@ -42,43 +42,43 @@ export function createMsrClient(baseUrl: string, options: MsrClientOptions = {})
   return {
     /** The items the user would take next, best first. */
     recommend: (body: Schemas["RecommendRequest"]) => answer(http.POST("/recommend", { body })),
-    /** Send what users did. Sent again it counts once if it bears an `event_id` or a timestamp. */
+    /** Send what users did. With an `event_id` or a timestamp, an interaction counts once. */
     interact: (...interactions: Schemas["InteractionIn"][]) =>
       answer(http.POST("/interactions", { body: { interactions } })),
     /** The user's written preference. */
     preference: (id: string) => answer(http.GET("/users/{user_id}/preference", user(id))),
-    /** Users who are worth a look. */
+    /** Example users of the server's data. */
     personas: () => answer(http.GET("/personas")),
     /** Remove every trace of the user. */
     forget: (id: string) => answer(http.DELETE("/users/{user_id}", user(id))),
-    /** Add or replace an item; `image` is the picture's file in base64. */
+    /** Add or replace an item; `image` is the image file in base64. */
     putItem: (body: Schemas["ItemIn"]) => answer(http.PUT("/items", { body })),
     /** An item as the model sees it. */
     item: (id: string) => answer(http.GET("/items/{item_id}", item(id))),
-    /** Take an item out of the catalogue. */
+    /** Remove an item from the catalogue. */
     deleteItem: (id: string) => answer(http.DELETE("/items/{item_id}", item(id))),
-    /** The adapters that there are, and which of them serve. */
+    /** All adapters, and which of them serve. */
     adapters: () => answer(http.GET("/adapters")),
-    /** Let this adapter score from the next request on. */
+    /** Score with this adapter from the next request on. */
     activateAdapter: (name: string) =>
       answer(http.POST("/adapters/{name}/activate", adapter(name))),
-    /** Let the previous adapter score again. */
+    /** Score with the previous adapter again. */
     rollBackAdapter: () => answer(http.POST("/adapters/rollback")),
-    /** Let an adapter score a share of the requests along. */
+    /** Score a share of the requests with a second adapter too. */
     setShadow: (body: Schemas["ShadowIn"]) => answer(http.PUT("/adapters/shadow", { body })),
-    /** Let no adapter score along. */
+    /** Stop the second adapter. */
     clearShadow: () => answer(http.DELETE("/adapters/shadow")),
-    /** Divide the users among adapters. */
+    /** Split the users between adapters. */
     setExperiment: (body: Schemas["ExperimentIn"]) =>
       answer(http.PUT("/adapters/experiment", { body })),
-    /** Let the active adapter score for everybody again. */
+    /** Score all users with the active adapter again. */
     endExperiment: () => answer(http.DELETE("/adapters/experiment")),
-    /** What runs on the server. */
+    /** The versions of the server's code and models. */
     version: () => answer(http.GET("/version")),
   };
 }
 
-/** The data of an answer, or what is thrown for it. */
+/** The body of a response; a failure is thrown as an error. */
 async function answer<Data>(
   pending: Promise<{ data?: Data; error?: unknown; response: Response }>,
 ): Promise<Data> {
@@ -86,15 +86,15 @@ async function answer<Data>(
   try {
     settled = await pending;
   } catch (cause) {
-    throw new ServerUnreachable(`no answer (${String(cause)})`, { cause });
+    throw new ServerUnreachable(`no response (${String(cause)})`, { cause });
   }
   const { data, error, response } = settled;
-  // An answer without a body, as to a DELETE, has no data.
+  // A response without a body, as to a DELETE, has no data.
   if (response.ok) return data as Data;
   if (!isProblem(error)) {
     throw new ServerUnreachable(
-      `${response.url} answered ${response.status} with what is no problem document; ` +
-        "is this the API's address?",
+      `${response.url} answered ${response.status} with a body that is not a problem document; ` +
+        "is this the address of the API?",
     );
   }
   const after = Number.parseInt(response.headers.get("Retry-After") ?? "", 10);
