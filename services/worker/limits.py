@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from services.core.backoff import growing_pause
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerLimits:
@@ -29,4 +31,8 @@ class WorkerLimits:
 
     def pause_seconds(self, num_tries: int) -> float:
         """How long to wait after the num_tries-th failure in a row."""
-        return min(self.longest_pause_seconds, self.first_pause_seconds * 2.0 ** (num_tries - 1))
+        return growing_pause(
+            num_tries,
+            first_seconds=self.first_pause_seconds,
+            longest_seconds=self.longest_pause_seconds,
+        )

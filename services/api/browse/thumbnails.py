@@ -1,10 +1,12 @@
-"""Covers as people see them: resized once, then kept in memory up to a bound of bytes.
+"""Images in the sizes that people look at: resized once, then kept in memory up to a bound.
 
-A cover is named by its item's version, so what is kept is never stale.
+The key contains the item's version, so an entry never becomes stale.
 """
 
 import asyncio
-from collections import OrderedDict
+from contextlib import suppress
+
+from cachetools import LRUCache
 
 from services.api.recommend.item_cache import ItemCache
 from services.core.errors import NoCover
@@ -15,35 +17,30 @@ MEDIA_TYPE = "image/webp"
 
 
 class Covers:
-    """Resized covers; the least recently used ones leave first."""
+    """Holds up to `max_bytes` of resized images; drops the least recently used ones first."""
 
     def __init__(self, items: ItemCache, max_bytes: int, *, max_at_once: int) -> None:
-        """Images come from `items`; so many at once are resized, off the event loop."""
-        self.num_bytes = 0
+        """Resizes images of `items`, `max_at_once` at a time, off the event loop."""
         self._items = items
-        self._max_bytes = max_bytes
         self._slots = asyncio.Semaphore(max_at_once)
-        self._held: OrderedDict[tuple[ItemId, str, int], bytes] = OrderedDict()
+        self._held: LRUCache[tuple[ItemId, str, int], bytes] = LRUCache(max_bytes, len)
+
+    @property
+    def num_bytes(self) -> int:
+        """What the resized images take now."""
+        return int(self._held.currsize)
 
     async def get(self, item_id: ItemId, version: str, width: int) -> bytes:
-        """An image of MEDIA_TYPE; NoCover if the item has none, or is gone by now."""
+        """An image of MEDIA_TYPE; NoCover if the item has none, or was deleted."""
         key = (item_id, version, width)
         if key in self._held:
-            self._held.move_to_end(key)
             return self._held[key]
         held = (await self._items.get({item_id: version})).get(item_id)
         if held is None or held.item.image is None:
             raise NoCover(f"item {item_id!r} has no cover; put it with an image to give it one")
         async with self._slots:
             resized = await asyncio.to_thread(thumbnail, held.item.image, width)
-        if held.version == version:  # it may have changed meanwhile
-            self._keep(key, resized)
+        if held.version == version:  # else the item changed after its version was read
+            with suppress(ValueError):  # larger than the whole cache
+                self._held[key] = resized
         return resized
-
-    def _keep(self, key: tuple[ItemId, str, int], resized: bytes) -> None:
-        if key not in self._held:
-            self._held[key] = resized
-            self.num_bytes += len(resized)
-        while self.num_bytes > self._max_bytes:
-            _, pushed_out = self._held.popitem(last=False)
-            self.num_bytes -= len(pushed_out)

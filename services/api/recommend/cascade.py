@@ -26,6 +26,7 @@ from services.api.recommend.ordering import Ordered, Ordering
 from services.api.recommend.ordering_reload import LiveOrdering
 from services.api.recommend.shadow_scoring import ShadowScorer
 from services.core import wire
+from services.core.backoff import growing_pause
 from services.core.errors import StateUnavailable
 from services.core.records import ItemId, UserId
 from services.retrieval.cheap_rankers import CheapScores
@@ -44,8 +45,6 @@ STORE_SECONDS = 0.25
 # Of the time to the deadline, how long a preference that is being updated is waited for: the rest
 # is the model's. The store is asked again and again, since the worker may be another machine.
 WAITING_SHARE = 0.5
-FIRST_PAUSE_SECONDS = 0.01
-LONGEST_PAUSE_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +156,13 @@ class Cascade:
         A version that the history never had is not waited for.
         """
         clock = asyncio.get_running_loop().time
-        pause = FIRST_PAUSE_SECONDS
+        num_looks = 0
         while user is not None and user.preference_version < version <= user.version:
+            num_looks += 1
+            pause = growing_pause(num_looks, first_seconds=0.01, longest_seconds=0.1)
             if clock() + pause > until:
                 break
             await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
             if await self._store.load_preference_version(user_id) >= version:
                 user = await self._store.load_user(user_id)
         outcome = "behind" if _is_behind(user, version) else "reached"

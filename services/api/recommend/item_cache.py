@@ -1,15 +1,17 @@
-"""Items with their pictures, kept in the process: a picture is read from the store once a version.
+"""Items with their images, kept in the process: an image is read from the store once per version.
 
-A version names what the model sees, so an entry is never stale; it is only pushed out by newer use.
+A version follows from what the model sees, so an entry never becomes stale.
 """
 
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+
+from cachetools import LRUCache
 
 from services.core.records import Item, ItemId
 
-# What an item costs beside its picture and title: objects, keys, the place in the mapping.
+# Bytes of an item besides image and title: objects, keys, the entry in the mapping.
 _OVERHEAD_BYTES = 500
 
 LoadItems = Callable[[list[ItemId]], Awaitable[Iterable[Item]]]
@@ -19,14 +21,14 @@ NoteLookups = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class VersionedItem:
-    """An item beside its version, which is costly to digest again."""
+    """An item and its version, which takes long to compute."""
 
     version: str
     item: Item
 
 
 class ItemCache:
-    """Least recently used items leave first once `max_bytes` are held."""
+    """Holds up to `max_bytes` of items; drops the least recently used ones first."""
 
     def __init__(
         self, load: LoadItems, max_bytes: int, note: NoteLookups = lambda hits, misses: None
@@ -34,13 +36,16 @@ class ItemCache:
         """`load` reads items from the store; those it does not have are left out."""
         self._load = load
         self._note = note
-        self._max_bytes = max_bytes
-        self.num_bytes = 0
-        self._items: OrderedDict[tuple[ItemId, str], VersionedItem] = OrderedDict()
+        self._items: LRUCache[tuple[ItemId, str], VersionedItem] = LRUCache(max_bytes, _size)
+
+    @property
+    def num_bytes(self) -> int:
+        """What the items take now."""
+        return int(self._items.currsize)
 
     async def get(self, versions: Mapping[ItemId, str]) -> dict[ItemId, VersionedItem]:
-        """The items of these versions. One that changed in the meantime comes in its new version;
-        one that is gone is left out.
+        """The items in these versions. A changed item comes in its new version; a deleted one is
+        left out.
         """
         found: dict[ItemId, VersionedItem] = {}
         missing: list[ItemId] = []
@@ -49,24 +54,15 @@ class ItemCache:
             if held is None:
                 missing.append(item_id)
             else:
-                self._items.move_to_end((item_id, version))
                 found[item_id] = held
         self._note(len(found), len(missing))
         if missing:
             for item in await self._load(missing):
-                found[item.item_id] = self._keep(VersionedItem(item.version, item))
+                loaded = found[item.item_id] = VersionedItem(item.version, item)
+                with suppress(ValueError):  # larger than the whole cache
+                    self._items[item.item_id, item.version] = loaded
         return found
 
-    def _keep(self, loaded: VersionedItem) -> VersionedItem:
-        key = (loaded.item.item_id, loaded.version)
-        if key not in self._items:  # another request may have loaded it meanwhile
-            self._items[key] = loaded
-            self.num_bytes += _size(loaded.item)
-        while self.num_bytes > self._max_bytes:
-            _, pushed_out = self._items.popitem(last=False)
-            self.num_bytes -= _size(pushed_out.item)
-        return loaded
 
-
-def _size(item: Item) -> int:
-    return len(item.image or b"") + len(item.title) + _OVERHEAD_BYTES
+def _size(held: VersionedItem) -> int:
+    return len(held.item.image or b"") + len(held.item.title) + _OVERHEAD_BYTES

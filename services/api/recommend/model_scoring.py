@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import structlog
+from cachetools import LRUCache
 
 from services.api.monitoring.engine_health import EngineWatch
 from services.api.monitoring.metrics import Metrics
@@ -81,7 +82,7 @@ class CandidateScorer:
         self._max_in_flight = max_in_flight
         self._admission = Admission()
         metrics.prompts_under_way.set_function(lambda: self._admission.num_under_way)
-        self._cold: dict[str, float] = {}
+        self._cold: LRUCache[str, float] = LRUCache(NUM_COLD_SCORES)
 
     @property
     def num_under_way(self) -> int:
@@ -209,8 +210,6 @@ class CandidateScorer:
         self, user_id: UserId, preference: str, margins: Mapping[str, float], deadline: float
     ) -> None:
         if not preference:
-            if len(self._cold) + len(margins) > NUM_COLD_SCORES:
-                self._cold.clear()
             self._cold.update(margins)
             return
         if not margins:
