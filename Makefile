@@ -123,7 +123,7 @@ audit: $(VENV)/dev.stamp $(VENV)/audit.stamp
 
 # The tables of docs/api.md, from the API's own description.
 api-reference: $(VENV)/serve.stamp
-	$(BIN)/msr openapi | $(BIN)/python -m services.api.reference docs/api.md
+	$(BIN)/msr openapi | $(BIN)/python .ci/api_reference.py docs/api.md
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -1,8 +1,8 @@
-"""The tables of docs/api.md, made of the OpenAPI document; `make api-reference` makes them anew.
+"""Writes the tables of docs/api.md from the OpenAPI document. `make api-reference` runs it.
 
-    msr openapi | python -m services.api.reference docs/api.md
+    msr openapi | python .ci/api_reference.py docs/api.md
 
-What stands between the two comments in that file is replaced, the rest is written by hand.
+It replaces the text between two comments in that file; the rest is written by hand.
 """
 
 import json
@@ -37,20 +37,20 @@ def replace_reference(page: str, document: _Json) -> str:
 
 
 def render(document: _Json) -> str:
-    """Routes in a table, each route in a section, then the models and the problems."""
+    """A table of the routes, a section for each, then the models and the problems."""
     operations = list(_operations(document))
-    parts = ["## Routes", "| route | scope | does |\n|---|---|---|"]
-    parts[-1] += "".join(
+    sections = ["## Routes", "| route | scope | does |\n|---|---|---|"]
+    sections[-1] += "".join(
         f"\n| [`{name}`](#{_anchor(name)}) | {_scope(operation)} | {operation['summary']} |"
         for name, operation in operations
     )
     for name, operation in operations:
-        parts += _section(name, operation)
-    parts.append("## Models")
+        sections += _section(name, operation)
+    sections.append("## Models")
     for name, schema in sorted(document["components"]["schemas"].items()):
-        parts += _model(name, schema)
-    parts += ["## Problems", _problems(operations)]
-    return "\n\n".join(parts)
+        sections += _model(name, schema)
+    sections += ["## Problems", _problems(operations)]
+    return "\n\n".join(sections)
 
 
 # --- routes --------------------------------------------------------------------------------------
@@ -79,26 +79,25 @@ def _section(name: str, operation: _Json) -> Iterator[str]:
         )
     if body := operation.get("requestBody"):
         yield f"Body: {_contents(body)}."
-    answers = {status: each for status, each in operation["responses"].items() if status < "400"}
-    for status, answer in answers.items():
-        shown = _contents(answer)
+    responses = {status: each for status, each in operation["responses"].items() if status < "400"}
+    for status, response in responses.items():
+        shown = _contents(response)
         yield f"Answer {status}{f': {shown}' if shown else ', without a body'}."
     yield f"Problems: {', '.join(f'`{kind}`' for kind in _kinds(operation))}."
 
 
-def _contents(part: _Json) -> str:
+def _contents(body: _Json) -> str:
     shown = []
-    for media, content in part.get("content", {}).items():
+    for media, content in body.get("content", {}).items():
         schema = content.get("schema", {})
-        told = _type(schema) if media == "application/json" else f"`{media}`"
-        shown.append(told)
+        shown.append(_type(schema) if media == "application/json" else f"`{media}`")
     return " or ".join(shown)
 
 
 def _described(parameter: _Json) -> str:
-    told = parameter.get("description") or parameter["schema"].get("description", "")
+    text = parameter.get("description") or parameter["schema"].get("description", "")
     bounds = _bounds(parameter["schema"])
-    return f"{told} {bounds[0].upper()}{bounds[1:]}." if bounds else str(told)
+    return f"{text} {bounds[0].upper()}{bounds[1:]}." if bounds else str(text)
 
 
 def _kinds(operation: _Json) -> list[str]:
@@ -128,8 +127,8 @@ def _problems(operations: list[tuple[str, _Json]]) -> str:
 
 def _model(name: str, schema: _Json) -> Iterator[str]:
     yield f"### {name}"
-    if told := schema.get("description"):
-        yield str(told).strip()
+    if description := schema.get("description"):
+        yield str(description).strip()
     if properties := schema.get("properties"):
         required = schema.get("required", ())
         rows = (_field(field, each, field in required) for field, each in properties.items())
@@ -137,13 +136,13 @@ def _model(name: str, schema: _Json) -> Iterator[str]:
 
 
 def _field(name: str, schema: _Json, is_required: bool) -> str:
-    told = [str(schema.get("description", ""))]
+    texts = [str(schema.get("description", ""))]
     if bounds := _bounds(schema):
-        told.append(f"{bounds[0].upper()}{bounds[1:]}.")
+        texts.append(f"{bounds[0].upper()}{bounds[1:]}.")
     if schema.get("default") is not None:
-        told.append(f"Default: `{json.dumps(schema['default'])}`.")
+        texts.append(f"Default: `{json.dumps(schema['default'])}`.")
     mark = " (required)" if is_required else ""
-    return f"| `{name}`{mark} | {_type(schema)} | {_cell(' '.join(filter(None, told)))} |"
+    return f"| `{name}`{mark} | {_type(schema)} | {_cell(' '.join(filter(None, texts)))} |"
 
 
 def _type(schema: _Json) -> str:
@@ -165,12 +164,12 @@ def _type(schema: _Json) -> str:
 
 
 def _bounds(schema: _Json) -> str:
-    """Of the value itself, or of the one kind of value that has some."""
+    """The bounds of the value, or of the alternative type that has some."""
     for each in (schema, *schema.get("anyOf", ())):
-        if told := [
+        if bounds := [
             text.format(_number(each[key])) for key, text in _BOUNDS.items() if key in each
         ]:
-            return ", ".join(told)
+            return ", ".join(bounds)
     return ""
 
 
@@ -183,7 +182,7 @@ def _cell(text: str) -> str:
 
 
 def _anchor(heading: str) -> str:
-    """As GitHub makes it: letters, digits, _ and - stay, spaces become -."""
+    """GitHub's anchor: letters, digits, _ and - stay, spaces become -."""
     kept = "".join(char for char in heading.lower() if char.isalnum() or char in " _-")
     return kept.replace(" ", "-")
 
