@@ -52,9 +52,9 @@ class Figure:
         """By how much rounding to the digits shown may have changed it."""
         whole, _, decimals = self.text.replace(",", "").partition(".")
         if decimals:
-            return 0.5 * 10 ** -len(decimals)
+            return 0.5 * 10.0 ** -len(decimals)
         zeros = len(whole) - len(whole.rstrip("0"))
-        return max(0.5, min(0.5 * 10**zeros, _LARGEST_ERROR * self.value))
+        return max(0.5, min(0.5 * 10.0**zeros, _LARGEST_ERROR * self.value))
 
     def comes_from(self, kept: "Figure") -> bool:
         """Whether this is `kept`, rounded. A table often has its unit in the header."""

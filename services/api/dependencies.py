@@ -1,4 +1,4 @@
-"""What the routes of one application share; handed to them by the framework, never global."""
+"""What the routes of one application share; the framework passes it, nothing is global."""
 
 import asyncio
 from dataclasses import dataclass

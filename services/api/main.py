@@ -64,7 +64,7 @@ from services.telemetry.registry import new_registry
 
 log = structlog.get_logger(__name__)
 
-# Work that goes on beside the server until the event is set.
+# Work that runs next to the server until the event is set.
 Background = Callable[[asyncio.Event], Awaitable[None]]
 Lifespan = Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]
 
@@ -87,7 +87,7 @@ class _Api(FastAPI):
 
 
 def describe(rules: AccessRules) -> dict[str, Any]:
-    """The OpenAPI document of an application with these rules; nothing has to run for it."""
+    """The OpenAPI document of an application with these rules; needs no store and no engine."""
     return _routed(rules).openapi()
 
 
@@ -103,11 +103,11 @@ def create_app(
     registry: CollectorRegistry | None = None,
     data: str | None = None,
 ) -> FastAPI:
-    """The application over parts that the caller opened and will close.
+    """The application over a store and an engine that the caller opened and will close.
 
     `adapters` are those of the engine. With a `source` the ordering follows what is published
-    there. Without `rules` it asks nobody for an API key. Its metrics go into `registry` and are
-    shown with what else is there. Of the data folder `data` it tells how far the steps are.
+    there. Without `rules` no route needs an API key. GET /metrics shows all of `registry`, and GET
+    /progress the offline steps in the data folder `data`.
     """
     limits, rules = limits or Limits(), rules or AccessRules()
     metrics = Metrics(registry or new_registry())
@@ -145,7 +145,7 @@ def create_app(
 
 
 def _routed(rules: AccessRules, lifespan: Lifespan | None = None) -> FastAPI:
-    """The routes and what is told of them."""
+    """The application with its routes and their description, without dependencies."""
     app = _Api(
         title="MSR",
         summary="Multimodal sequential recommendation",
@@ -153,7 +153,7 @@ def _routed(rules: AccessRules, lifespan: Lifespan | None = None) -> FastAPI:
         version=build.version(),
         lifespan=lifespan,
         redirect_slashes=False,
-        # Their pages load scripts from other hosts; the document itself is at /openapi.json.
+        # Those pages load scripts from other hosts; the document itself is at /openapi.json.
         docs_url=None,
         redoc_url=None,
     )
@@ -244,11 +244,11 @@ async def serve(
     stop: asyncio.Event | None = None,
     shutdown_seconds: float = 10.0,
 ) -> None:
-    """Serve until SIGINT, SIGTERM or `stop`, with `background` beside it; then end all in order.
+    """Serve, and run `background` tasks, until SIGINT, SIGTERM or `stop`; then end all in order.
 
-    Port 0 takes a free one; `on_listening` is told the base URL once requests are answered. A
-    background work that fails ends the server, and its exception is raised here; one that returns
-    does not. Raises InputError if the port cannot be had.
+    Port 0 takes a free one; `on_listening` gets the base URL as soon as requests are answered. A
+    background task that raises ends the server, and its exception is raised here; one that returns
+    does not. Raises InputError if the port is not available.
     """
     stop = stop or asyncio.Event()
     listener = listen(host, port, remedy="--host and --port")
@@ -267,9 +267,9 @@ async def serve(
             await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         stop.set()
-        cast(Dependencies, app.state.deps).streams.end_all()  # they would be waited for
+        cast(Dependencies, app.state.deps).streams.end_all()  # the server waits for open ones
         server.should_exit = True
-        # A second signal now ends the process the hard way: the handlers are gone.
+        # The handlers are removed: a second signal ends the process at once.
         await _end(works, shutdown_seconds)
         await serving
         listener.close()
@@ -290,7 +290,7 @@ def _failed(work: "asyncio.Future[None]") -> bool:
 
 
 async def _end(works: Sequence["asyncio.Future[None]"], seconds: float) -> None:
-    """Let the works end by themselves, then cancel them."""
+    """Wait for the tasks to end, then cancel the rest."""
     if not works:
         return
     _, late = await asyncio.wait(works, timeout=seconds)

@@ -1,4 +1,4 @@
-"""What a route needs of its caller: said once, with the route, then checked and documented from it.
+"""The scope that a route needs: declared once at the route, then checked and documented.
 
     router = APIRouter(route_class=GuardedRoute)
 
@@ -6,7 +6,7 @@
     @needs(Scope.READ)
     async def recommend(...)
 
-The check comes before the body is read: who has no key makes the server parse nothing.
+The check comes before the body is read: requests without a valid key are rejected unparsed.
 """
 
 from collections.abc import Callable, Coroutine, Iterable
@@ -41,13 +41,13 @@ def _never(rules: AccessRules) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """The scope that a route needs, None for an open one, and rules under which it is open too."""
+    """The scope that a route needs (None: none), and the rules under which it needs none."""
 
     scope: Scope | None
     unless: Exempt = _never
 
     def under(self, rules: AccessRules) -> Scope | None:
-        """What is needed where these rules hold."""
+        """The scope needed under these rules."""
         return self.scope if rules.require_keys and not self.unless(rules) else None
 
 
@@ -70,10 +70,10 @@ def _declaring(need: Need) -> Callable[[Endpoint], Endpoint]:
 
 
 class GuardedRoute(APIRoute):
-    """A route of a declared need. One that declares nothing is refused when it is defined."""
+    """A route with a declared scope. A route without a declaration fails when it is defined."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The framework's handler, behind the check."""
+        """The framework's handler, after the check."""
         need = self.need
         handle = super().get_route_handler()
 
@@ -88,7 +88,7 @@ class GuardedRoute(APIRoute):
 
     @property
     def need(self) -> Need:
-        """What the endpoint declares."""
+        """The endpoint's declaration."""
         need = getattr(self.endpoint, "need", None)
         if not isinstance(need, Need):
             raise TypeError(f"{self.path}: say who may call it, by @needs(...) or @open_to_all")
@@ -106,12 +106,12 @@ def _caller(request: Request) -> ApiKey | None:
     return cast(ApiKey | None, getattr(request.state, "api_key", None))
 
 
-# The key of the request in hand; None where none was asked for.
+# The request's key; None if the route needs none.
 Caller = Annotated[ApiKey | None, Depends(_caller)]
 
 
 def describe(document: dict[str, Any], routes: Iterable[BaseRoute], rules: AccessRules) -> None:
-    """Say in an OpenAPI document what each route needs under these rules."""
+    """Add to an OpenAPI document the scope of each route under these rules."""
     for route in routes:
         if not isinstance(route, GuardedRoute):
             continue
@@ -134,7 +134,7 @@ def describe(document: dict[str, Any], routes: Iterable[BaseRoute], rules: Acces
                 "type": "http",
                 "scheme": "bearer",
                 "bearerFormat": "msr_ID_SECRET",
-                "description": "An API key, as `msr keys create` prints it. The scope that a route "
-                "needs stands with the route.",
+                "description": "An API key, as `msr keys create` prints it. Each route names the "
+                "scope that it needs.",
             }
         }

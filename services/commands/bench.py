@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from services.commands.options import AsJson, Data
-from services.commands.reporting import report, run
+from services.commands.reporting import report
 
 
 def demo(
@@ -19,10 +19,11 @@ def demo(
 ) -> None:
     """Prepare the demo world, serve it, and walk through what happens."""
     from services.deployment import demo_walk as step
+    from services.process.http_server import run_program
     from services.process.logs import configure
 
     configure(level=os.environ.get("MSR_LOG_LEVEL", "warning"))  # the walk is what is to be read
-    if not run(step.run(data, port=port, once=once)):
+    if not run_program(step.run(data, port=port, once=once)):
         raise typer.Exit(1)
 
 

@@ -16,7 +16,7 @@ from services.commands.options import (
     engine_choice,
     settings,
 )
-from services.commands.reporting import report, run
+from services.commands.reporting import report
 from services.process.logs import without_progress_bars
 
 
@@ -135,9 +135,10 @@ def serve(
     """Answer the HTTP API."""
     without_progress_bars()
     from services.deployment import assemble
+    from services.process.http_server import run_program
 
     choice = engine_choice(data, engine, model, adapter, url)
-    run(assemble.serve(data, choice, settings(), host=host, port=port, with_worker=worker))
+    run_program(assemble.serve(data, choice, settings(), host=host, port=port, with_worker=worker))
 
 
 def worker(
@@ -150,6 +151,7 @@ def worker(
     """Update preferences with interactions and summarize new items, as they arrive."""
     without_progress_bars()
     from services.deployment import assemble
+    from services.process.http_server import run_program
 
     choice = engine_choice(data, engine, model, adapter, url)
-    run(assemble.work(data, choice, settings()))
+    run_program(assemble.work(data, choice, settings()))

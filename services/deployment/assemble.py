@@ -1,6 +1,6 @@
-"""Puts the parts of a deployment together: settings, engine, Redis, API and worker.
+"""Assembles a deployment: settings, engine, Redis, API and worker.
 
-The commands of `cli.py` and the demo come here; nothing else knows both the API and the worker.
+Only the commands of `msr` and the demo use it; no other file knows both the API and the worker.
 """
 
 import asyncio
@@ -65,17 +65,18 @@ class EngineChoice:
     patience_seconds: float = 600.0
 
     async def open(self) -> Engine:
-        """Load or connect, for answers that somebody waits for: a server that is away is an error
-        at once. Raises what `open_engine` raises.
+        """Load or connect for online use: an unavailable server is an error at once.
+
+        Raises what `open_engine` raises.
         """
         return await self._opener(patience_seconds=0.0)()
 
     async def open_for_batch(self) -> Engine:
-        """Load or connect for a step, whose prompts wait while a server restarts."""
+        """Load or connect for an offline step: its prompts wait while a server restarts."""
         return await self.batch_opener()()
 
     async def identify(self) -> EngineIdentity:
-        """Which weights would answer; of folders without loading them."""
+        """The identity of the weights; those in folders are not loaded for it."""
         if self.kind != "vllm":
             return identify(self.model, self.adapter)
         engine = await self.open_for_batch()
@@ -85,7 +86,7 @@ class EngineChoice:
             await engine.close()
 
     def batch_opener(self) -> Callable[[], Awaitable[Engine]]:
-        """`open_for_batch` as a value that can be sent to another process."""
+        """`open_for_batch` as a value that can be pickled for another process."""
         return self._opener(patience_seconds=self.patience_seconds)
 
     def _opener(self, *, patience_seconds: float) -> Callable[[], Awaitable[Engine]]:
@@ -103,18 +104,18 @@ class EngineChoice:
 
 
 def _absolute(model: str) -> str:
-    """A folder by its whole path, since another process may have another working directory."""
+    """A folder's absolute path, because another process may have another working directory."""
     return str(Path(model).resolve()) if Path(model).is_dir() else model
 
 
 def choose_engine(
     data: str, settings: Settings, *, kind: EngineKind, model: str | None, adapter: str | None
 ) -> EngineChoice:
-    """Fill in what was not named.
+    """Fill in defaults for the options that were not given.
 
-    The model: the shipped demo model. The adapter: the one `msr train` left in the data folder, or
-    on the demo model the shipped one; none on a merged checkpoint. On a vLLM server both: what it
-    serves. The adapter `none` asks for the base model alone.
+    Model: the shipped demo model. Adapter: the one that `msr train` wrote into the data folder, or
+    the shipped one for the demo model; none for a merged checkpoint. With vLLM servers: the model
+    and the adapter that they serve. The adapter `none` means the base model alone.
     """
     demo_base = str(DEMO_WEIGHTS / "base")
     if kind != "vllm" and settings.recommender_urls:
@@ -144,7 +145,7 @@ def choose_engine(
 
 @contextlib.asynccontextmanager
 async def open_store(data: str, settings: Settings) -> AsyncIterator[Store]:
-    """The store at REDIS_URL or, when that is unset, on an embedded Redis that is stopped after."""
+    """The store at REDIS_URL or, if that is unset, on an embedded Redis that is stopped at exit."""
     async with contextlib.AsyncExitStack() as stack:
         if settings.redis_url is not None:
             url = settings.redis_url.get_secret_value()
@@ -157,7 +158,7 @@ async def open_store(data: str, settings: Settings) -> AsyncIterator[Store]:
 
 
 async def publish(data: str, settings: Settings) -> dict[str, Any]:
-    """Load the artifacts into Redis; the counts."""
+    """Load the artifacts into Redis; returns the counts."""
     async with open_store(data, settings) as store:
         return dict(await publish_step.run(data, store))
 
@@ -175,11 +176,11 @@ async def serve(
 ) -> None:
     """Publish the artifacts, then answer the HTTP API until stopped.
 
-    Cheap rankers that have not been fitted to these artifacts are fitted first: it takes seconds to
-    minutes. Weights of fusion are used if `msr fit-ranker` left some; newer artifacts take the
-    place of those in use while it runs, and so does another adapter that is activated. One that was
-    activated before comes before the one that it is started with.
-    The worker runs in this process too if asked for, or if Redis is embedded and nothing was said.
+    Fits the cheap rankers first if they were not fitted to these artifacts (seconds to minutes).
+    Uses weights of fusion if `msr fit-ranker` wrote some. While it runs, newly published artifacts
+    and activated adapters replace those in use. A stored choice of adapter takes precedence over
+    the one that it is started with.
+    The worker runs in this process too if `with_worker`, or if that is None and Redis is embedded.
     """
     if not settings.require_keys:
         warn_if_exposed(host)
@@ -191,7 +192,7 @@ async def serve(
         async with open_store(data, settings) as store:
             adapters = _live_adapters(data, choice, settings, engine, store)
             await adapters.look()
-            # Before anything is published: a ranker that does not fit is refused at once.
+            # Before anything is published, so that a ranker that does not fit fails the start.
             source = PublishedOrdering(
                 data, engine.identity, any_adapter=lambda: adapters.is_chosen
             )
@@ -228,7 +229,7 @@ async def serve(
 
 
 def warn_if_exposed(host: str) -> None:
-    """Log a warning if an API that asks for no key can be reached from other machines."""
+    """Log a warning if an API without keys can be reached from other machines."""
     if not is_loopback(host):
         log.warning(
             "api_open_to_everybody",
@@ -268,7 +269,7 @@ def _worker_listening(
 def _live_adapters(
     data: str, choice: EngineChoice, settings: Settings, engine: Engine, store: Store
 ) -> LiveAdapters:
-    """The adapters in the data folder, or where the settings say, and the one that was named."""
+    """The adapters in the folder of the settings or of the data, and the one that was chosen."""
     own = choice.adapter or ""
     is_folder = choice.kind != "vllm" and Path(own).is_dir()
     name = Path(own).resolve().name if is_folder else own
@@ -297,7 +298,7 @@ def _limits(data: str, settings: Settings) -> Limits:
         fetch=FetchRules(
             allowed_hosts=settings.image_hosts,
             timeout_seconds=settings.image_timeout_seconds,
-            max_attempts=2,  # somebody waits for the answer
+            max_attempts=2,  # a request waits for it
         ),
     )
 

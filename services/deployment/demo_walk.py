@@ -1,8 +1,8 @@
-"""`msr demo`: the whole road on one machine, and a walk along it.
+"""`msr demo`: prepares and serves the demo world on one machine, and shows one user's update.
 
-Prepares the demo world by the ordinary steps (what is finished is not done again), serves it with
-an embedded Redis, and walks: a user's history, the preference, the top 5; then three interactions
-go in through the API, and preference and ranking follow. The walk holds if they really do.
+Prepares the demo world by the ordinary steps (finished ones are not repeated) and serves it with an
+embedded Redis. Then it shows a user's history, preference and top 5, sends three interactions
+through the API, and checks that preference and ranking change accordingly.
 """
 
 import asyncio
@@ -30,14 +30,14 @@ from services.deployment import assemble
 from services.deployment.settings import Settings
 
 TOP = 5
-# The walk waits for the model, not for a deadline: the first requests warm it up.
+# The first requests warm the model up, so the walk does not use the default deadline.
 PATIENCE_SECONDS = 60.0
 
 
 async def run(data: str, *, port: int, once: bool) -> bool:
     """Prepare, serve and walk; then serve until interrupted, unless `once`. Whether it held."""
-    # The demo's state is its own: a Redis that the environment names holds somebody's real users.
-    # The walk shows no API key, and nobody outside this machine reaches it.
+    # The demo has a Redis of its own: the one in REDIS_URL may hold real users.
+    # The walk sends no API key, and only this machine can reach the server.
     own = {"redis_url": None, "state": None, "require_keys": False}
     settings = Settings().model_copy(update=own)
     choice = assemble.choose_engine(data, settings, kind="local", model=None, adapter=None)
@@ -93,13 +93,13 @@ async def prepare(data: str, choice: assemble.EngineChoice) -> None:
     await asyncio.to_thread(prepare_catalogue.run, source, data=data, image_size=IMAGE_SIZE)
     engine = await choice.open()
     try:
-        with _told("Summaries of all items"):
+        with _timed("Summaries of all items"):
             await summarize_images.run(data, engine)
-        with _told("Preferences of all users, for serving"):
+        with _timed("Preferences of all users, for serving"):
             await build_preferences.run(data, engine, cut="none")
     finally:
         await engine.close()
-    with _told("The cheap rankers and the weights of their fusion"):
+    with _timed("The cheap rankers and the weights of their fusion"):
         # Without margins: scoring the candidates of 50 validation users would take longer than all
         # the rest. `msr build-preferences` and `msr fit-ranker` add them, also while it serves.
         await fit_ranker.ensure(data, serving=engine.identity)
@@ -221,7 +221,7 @@ def _show_ranking(client: MsrClient, ranking: RecommendResponse) -> None:
 
 
 @contextlib.contextmanager
-def _told(what: str) -> Iterator[None]:
+def _timed(what: str) -> Iterator[None]:
     started = time.perf_counter()
     yield
     print(f"{what}: {time.perf_counter() - started:.1f} s", flush=True)

@@ -1,12 +1,11 @@
-"""Deployment settings, from the environment: read once by an entry point and passed down.
+"""Deployment settings from the environment; an entry point reads them once and passes them down.
 
     REDIS_URL=redis://... MSR_ENGINE=vllm MSR_VLLM_URLS=http://vllm:8000 msr serve
 
-Every field is MSR_ and its name in capitals; REDIS_URL alone goes by the name it has everywhere.
-Without it REDIS_URL_FILE names a file that holds the URL, as containers get their secrets.
-MSR_DATA, MSR_ENGINE, MSR_MODEL, MSR_ADAPTER, MSR_HOST and MSR_PORT stand for options of `msr`,
-which reads them itself.
-What an experiment varies (learning rate, rank) is no setting: it stands in a YAML file.
+Each variable is MSR_ and the field's name in capitals, except REDIS_URL, whose name is common.
+Without REDIS_URL, REDIS_URL_FILE may name a file that contains the URL (a container's secret).
+MSR_DATA, MSR_ENGINE, MSR_MODEL, MSR_ADAPTER, MSR_HOST and MSR_PORT are options of `msr`, which
+reads them itself. Values that an experiment varies (learning rate, rank) are in a YAML file.
 """
 
 import os
@@ -21,7 +20,7 @@ from services.core.errors import InputError
 
 def _split(value: object) -> object:
     if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
+        return tuple(name.strip() for name in value.split(",") if name.strip())
     return value
 
 
@@ -30,7 +29,7 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
 def _redis_url_from_file() -> SecretStr | None:
-    """What the file holds that REDIS_URL_FILE names; InputError if that is nothing."""
+    """The content of the file that REDIS_URL_FILE names; InputError if there is none."""
     path = os.environ.get("REDIS_URL_FILE")
     if not path:
         return None
@@ -47,28 +46,31 @@ def _redis_url_from_file() -> SecretStr | None:
 
 
 class Settings(BaseSettings):
-    """What differs from one deployment to the next."""
+    """The values that differ between deployments."""
 
     model_config = SettingsConfigDict(env_prefix="MSR_", extra="ignore", frozen=True)
 
-    # The engine. A merged checkpoint scores on servers of its own, under the name `recommender`.
+    # The engine. A merged checkpoint has servers of its own; its model name is `recommender`.
     vllm_urls: Names = ()
     recommender: str | None = None
     recommender_urls: Names = ()
     engine_timeout_seconds: float = Field(120.0, gt=0, description="For one prompt.")
     engine_patience_seconds: float = Field(
-        600.0, ge=0, description="How long a batch step waits for a server that went away."
+        600.0, ge=0, description="How long an offline step waits for a server that is unavailable."
     )
 
-    # Adapters that can be chosen while the API runs, beside the one that it is started with.
+    # Adapters that can be activated while the API runs.
     adapters: str | None = Field(
         None, description="Their folder. None: `adapters` in the data folder."
     )
     adapter_poll_seconds: float = Field(
-        2.0, gt=0, le=60, description="How often the API looks which adapter was chosen elsewhere."
+        2.0,
+        gt=0,
+        le=60,
+        description="Seconds between two looks for a choice made by another process.",
     )
 
-    # Redis: an URL (which may hold a password), or an embedded server with its data in a folder.
+    # Redis: a URL (it may contain a password), or an embedded server with its data in a folder.
     redis_url: SecretStr | None = Field(
         default_factory=_redis_url_from_file,
         validation_alias=AliasChoices("REDIS_URL", "MSR_REDIS_URL"),
@@ -79,28 +81,24 @@ class Settings(BaseSettings):
     )
 
     # The HTTP server.
-    shutdown_seconds: float = Field(10.0, gt=0, description="For requests in hand to end.")
+    shutdown_seconds: float = Field(10.0, gt=0, description="For running requests to end.")
 
-    # What `msr worker` tells over HTTP: nothing, unless a port is given. Beside the API, in one
-    # process, the API's /metrics tells it.
+    # The HTTP server of `msr worker`: none, unless a port is set. The metrics of a worker inside
+    # the API's process are at the API's /metrics.
     worker_host: str = "127.0.0.1"
     worker_port: int | None = Field(
         None, ge=0, le=65535, description="Of /metrics and /health/live; 0 takes a free one."
     )
 
-    # Traces go to an OpenTelemetry collector (OTLP over HTTP) at this address: nowhere, if unset.
+    # The OpenTelemetry collector (OTLP over HTTP) that gets the traces; no traces if unset.
     otlp_endpoint: str | None = Field(
         None,
         validation_alias=AliasChoices("MSR_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
     )
 
-    # Who may call. Off: everybody who reaches the port may do everything.
-    require_keys: bool = Field(
-        False, description="Ask for an API key, as `msr keys create` makes them."
-    )
-    open_metrics: bool = Field(
-        False, description="Answer GET /metrics without a key of the scope `admin` too."
-    )
+    # API keys. Without them everybody who can reach the port may do everything.
+    require_keys: bool = Field(False, description="Require an API key (`msr keys create`).")
+    open_metrics: bool = Field(False, description="Answer GET /metrics without a key.")
     key_cache_seconds: float = Field(
         3.0, ge=0, le=60, description="How long a revoked key may still work."
     )
@@ -108,21 +106,25 @@ class Settings(BaseSettings):
     # The cascade.
     num_scored: int = Field(20, ge=1, le=1000)
     timeout_seconds: float = Field(10.0, ge=0.05, le=60)
-    max_in_flight: int = Field(64, ge=1)
+    max_in_flight: int = Field(
+        64, ge=1, description="Prompts of one ranking that the engine computes at once."
+    )
     max_backlog: int = Field(
-        100_000, ge=1, description="Updates that may wait before interactions are refused."
+        100_000,
+        ge=1,
+        description="Waiting preference updates above which interactions are refused.",
     )
     item_cache_mb: int = Field(128, ge=1)
     reload_seconds: float = Field(
-        5.0, gt=0, description="How often the API looks for newly fitted rankers."
+        5.0, gt=0, description="Seconds between two looks for newly fitted rankers."
     )
 
     # Streams of events (GET /users/{id}/preference/events).
     max_streams: int = Field(200, ge=0, description="Open at once in one process.")
     stream_seconds: float = Field(
-        300.0, gt=0, description="After which a stream ends and its reader is to come back."
+        300.0, gt=0, description="After which a stream ends; the client reconnects."
     )
 
-    # Pictures by URL: none, unless hosts are named.
+    # Images by URL: only from these hosts.
     image_hosts: Names = ()
     image_timeout_seconds: float = Field(5.0, gt=0)

@@ -1,9 +1,9 @@
-"""How a server program says that it answers, and who can reach it: one line on stdout, once.
+"""The line on stdout by which a server says that it answers, and who can reach it.
 
     listening on http://127.0.0.1:8000
 
-Whoever starts one (a test, a benchmark, a script) waits for this line instead of asking again and
-again, and learns the port where 0 was asked for.
+Tests, benchmarks and scripts wait for this line instead of polling, and read the port from it if
+they asked for port 0.
 """
 
 import ipaddress
@@ -13,12 +13,12 @@ LISTENING = "listening on "
 
 
 def announce(url: str) -> None:
-    """Print the line; whoever waits for it gets it at once."""
+    """Print the line, unbuffered."""
     print(f"{LISTENING}{url}", flush=True)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a server that listens there."""
+    """Whether only this machine can reach a server that listens on this host."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:  # a name

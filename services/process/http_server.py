@@ -1,17 +1,30 @@
-"""An ASGI application on a socket: how the API and the worker's metrics are served alike."""
+"""Serves an ASGI application on a socket: the API, and a worker's metrics.
 
+The programs run on uvloop, and uvicorn parses with httptools, both from the extra `serve`.
+"""
+
+import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, TypeVar
 
 import uvicorn
+import uvloop
 
 from services.core.errors import InputError
 
+T = TypeVar("T")
+
+
+def run_program(main: Coroutine[Any, Any, T]) -> T:
+    """Run a server program to its end, on uvloop."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
 
 class QuietServer(uvicorn.Server):
-    """Leaves signals to whoever runs it, and says when requests are answered."""
+    """Leaves signals to its caller, and calls `on_started` when it answers requests."""
 
     def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
         """See `quiet_config`."""
@@ -31,9 +44,10 @@ class QuietServer(uvicorn.Server):
 
 
 def quiet_config(app: Callable[..., Any], *, shutdown_seconds: float) -> uvicorn.Config:
-    """Uvicorn as it is used here: it logs no requests and names itself to nobody."""
+    """Uvicorn without a request log and without a Server header."""
     return uvicorn.Config(
         app,
+        http="httptools",
         log_config=None,
         access_log=False,
         server_header=False,
@@ -42,10 +56,10 @@ def quiet_config(app: Callable[..., Any], *, shutdown_seconds: float) -> uvicorn
 
 
 def listen(host: str, port: int, *, remedy: str) -> socket.socket:
-    """A listening socket; port 0 takes a free one. InputError with the remedy if there is none."""
+    """A listening socket; port 0 takes a free one. InputError if the port is not available."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol must be named: asyncio turns Nagle's algorithm off only where it reads "TCP", and
-    # with it every answer waits for the client's delayed acknowledgement (48 ms instead of 3).
+    # Name the protocol: asyncio turns Nagle's algorithm off only for IPPROTO_TCP. With Nagle every
+    # answer waits for the client's delayed acknowledgement (48 ms instead of 3).
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

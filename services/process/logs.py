@@ -1,7 +1,7 @@
-"""How log events are shown; entry points call `configure` once.
+"""The format of log events; entry points call `configure` once.
 
-Events go to stderr: stdout belongs to results. What libraries say by Python's own logging, from
-WARNING on, becomes events too, so that every line off a terminal is JSON.
+Events go to stderr, results to stdout. Messages of libraries, from level WARNING on, become events
+too, so that every line is JSON unless stderr is a terminal.
 """
 
 import logging
@@ -12,7 +12,7 @@ import structlog
 
 
 def configure(*, level: str = "info") -> None:
-    """Show events of this level and above, colored on a terminal and as JSON lines elsewhere."""
+    """Write events of this level and above: colored on a terminal, else as JSON lines."""
     terminal = sys.stderr.isatty()
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -41,17 +41,17 @@ def configure(*, level: str = "info") -> None:
 
 
 def without_progress_bars() -> None:
-    """For servers: let their log hold events alone, unless somebody looks at a terminal.
+    """Turn progress bars off, unless stderr is a terminal: a server's log holds events only.
 
-    To be called before anything that shows bars is imported: tqdm reads its environment then.
+    Call it before importing anything that shows bars: tqdm reads its environment at import.
     """
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")
 
 
 def renderer(*, terminal: bool) -> structlog.typing.Processor:
-    """How one event becomes a line."""
+    """The processor that turns an event into a line."""
     if not terminal:
         return structlog.processors.JSONRenderer()
-    # The default prints the local variables of every frame, and with them prompts and API keys.
+    # The default prints local variables of every frame, which include prompts and API keys.
     return structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)

@@ -1,4 +1,4 @@
-"""How programs are told to end: by SIGINT or SIGTERM, once to end well, twice to end now."""
+"""SIGINT and SIGTERM: the first one ends a program in order, a second one at once."""
 
 import asyncio
 import contextlib
@@ -6,14 +6,14 @@ import signal
 import threading
 from collections.abc import Iterator
 
-_TOLD_BY = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextlib.contextmanager
 def set_by_signals(stop: asyncio.Event) -> Iterator[None]:
-    """The first signal sets the event; a second one ends the process the hard way.
+    """The first signal sets the event; a second one does what the system does by default.
 
-    Only the main thread can be told of signals: in another one nothing is changed.
+    Does nothing outside of the main thread, because only that thread can handle signals.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -21,14 +21,14 @@ def set_by_signals(stop: asyncio.Event) -> Iterator[None]:
     loop = asyncio.get_running_loop()
 
     def leave() -> None:
-        for each in _TOLD_BY:
+        for each in _SIGNALS:
             loop.remove_signal_handler(each)
 
     def end() -> None:
         stop.set()
         leave()
 
-    for each in _TOLD_BY:
+    for each in _SIGNALS:
         loop.add_signal_handler(each, end)
     try:
         yield

@@ -1,7 +1,7 @@
-"""Where the metrics of a process are gathered, and how Prometheus reads them.
+"""The registry of a process's metrics, and its text for Prometheus.
 
-One registry a process that serves, or one an application in tests: API, worker and engine register
-their instruments in it, so that a worker inside the API's process is seen at the API's /metrics.
+A process has one registry (in tests, an application has one). API, worker and engine register their
+metrics in it, so the API's /metrics shows a worker inside its process too.
 """
 
 import os
@@ -40,7 +40,7 @@ def new_registry() -> CollectorRegistry:
 
 
 def render(registry: CollectorRegistry) -> bytes:
-    """All of it, in Prometheus' text format."""
+    """All metrics in Prometheus' text format."""
     return generate_latest(registry)
 
 
@@ -48,7 +48,7 @@ def memory_limit_bytes(cgroup_limit: Path = _CGROUP_LIMIT) -> int:
     """The container's limit; without one, the machine's memory."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
-        told = cgroup_limit.read_text(encoding="ascii").strip()
+        limit = cgroup_limit.read_text(encoding="ascii").strip()
     except OSError:
         return machine
-    return min(int(told), machine) if told.isdecimal() else machine
+    return min(int(limit), machine) if limit.isdecimal() else machine

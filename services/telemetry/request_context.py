@@ -1,9 +1,9 @@
-"""What a piece of work is done for: the ids of the requests that asked for it, and their trace.
+"""The requests that a piece of work belongs to: their ids and their trace.
 
     request -> context of its task -> stream record -> context of the update -> model server
 
-Every log line on the way bears the ids, so that one `grep` follows a request through API, worker
-and engine. An update is done for all requests whose interactions it covers.
+Every log line on the way contains the ids, so that one `grep` follows a request through API, worker
+and engine. An update belongs to all requests whose interactions it covers.
 """
 
 import re
@@ -18,7 +18,7 @@ import structlog
 from services.telemetry import tracing
 
 HEADER = "X-Request-Id"
-# Of a burst of requests that one update takes together, the newest are named.
+# An update of many requests names the newest ones only.
 MAX_REQUESTS = 16
 
 _HARMLESS = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -28,7 +28,7 @@ _current: ContextVar[tuple[str, ...]] = ContextVar("request_ids", default=())
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """One request, as a stream record names it; "" for what is not known."""
+    """One request, as a stream record names it; "" for an unknown field."""
 
     request_id: str = ""
     traceparent: str = ""
@@ -39,7 +39,7 @@ class Origin:
 
     @classmethod
     def parse(cls, text: str) -> "Origin":
-        """What `str` gave. Of anything else nothing is taken: it goes into logs and headers."""
+        """Read what `str` gave. Ignores anything else, because it goes into logs and headers."""
         request_id, _, traceparent = text.partition(" ")
         return cls(
             request_id if _HARMLESS.fullmatch(request_id) else "",
@@ -48,17 +48,17 @@ class Origin:
 
 
 def current_request_id() -> str:
-    """The id of the request in hand, of several the newest; "" outside any."""
+    """The id of the current request, of several the newest; "" outside of any."""
     return _current.get()[-1] if _current.get() else ""
 
 
 def current() -> Origin:
-    """What the work that is asked for here and now is done for."""
+    """The current request, for work that it queues."""
     return Origin(current_request_id(), tracing.traceparent())
 
 
 def request_id_from(header: str | None) -> str:
-    """The caller's id if it is harmless in a log, else a new one."""
+    """The caller's id if it is safe in a log, else a new one."""
     if header is not None and _HARMLESS.fullmatch(header):
         return header
     return uuid.uuid4().hex[:16]
@@ -66,7 +66,7 @@ def request_id_from(header: str | None) -> str:
 
 @contextmanager
 def serving(request_id: str) -> Iterator[None]:
-    """What happens inside is done for this request."""
+    """The work inside belongs to this request."""
     with (
         _ids_set((request_id,)),
         structlog.contextvars.bound_contextvars(request_id=request_id),
@@ -76,7 +76,7 @@ def serving(request_id: str) -> Iterator[None]:
 
 @contextmanager
 def working_for(origins: Iterable[Origin]) -> Iterator[Sequence[Origin]]:
-    """What happens inside is done for all of these, oldest first; gives the newest of them."""
+    """The work inside belongs to all of these, oldest first; yields the newest of them."""
     known = dict.fromkeys(origin for origin in origins if origin.request_id)
     newest = tuple(known)[-MAX_REQUESTS:]
     request_ids = tuple(origin.request_id for origin in newest)
@@ -86,10 +86,10 @@ def working_for(origins: Iterable[Origin]) -> Iterator[Sequence[Origin]]:
 
 
 def headers() -> dict[str, str]:
-    """What a model server is told with a prompt: an id that begins with the request's, the trace.
+    """Headers of a prompt to a model server: an id that begins with the request's, and the trace.
 
-    The rest of the id is the prompt's own, since a server takes the ids of two prompts in hand for
-    one and the same prompt if they are equal.
+    The rest of the id is different for every prompt: a server treats two running prompts with the
+    same id as one.
     """
     request_id = current_request_id()
     own = {HEADER: f"{request_id}-{uuid.uuid4().hex[:8]}"} if request_id else {}

@@ -1,12 +1,11 @@
-"""OpenTelemetry traces, once an entry point called `configure`; else nothing of it is imported.
+"""OpenTelemetry traces. Without `configure` nothing of OpenTelemetry is imported.
 
     with tracing.span("POST /recommend", parent=headers) as span:
         span.note(status=200)
 
-Spans are sent by OTLP over HTTP. What the SDK reads from the environment holds too
-(OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, OTEL_EXPORTER_OTLP_HEADERS, ...). Like a log, a trace holds
-no prompt, no history, no credential: of an error it tells the kind alone, since its text may quote
-what was sent.
+Spans are sent by OTLP over HTTP. The SDK's environment variables apply too (OTEL_SERVICE_NAME,
+OTEL_TRACES_SAMPLER, OTEL_EXPORTER_OTLP_HEADERS, ...). Like a log, a trace contains no prompt, no
+history and no credential. It names the class of an error, not its text, which may quote a request.
 """
 
 import asyncio
@@ -36,17 +35,17 @@ class Span:
         self._span = span
 
     def rename(self, name: str) -> None:
-        """Give it a name that was not known when it began."""
+        """Set a name that was not known when the span began."""
         if self._span is not None:
             self._span.update_name(name)
 
     def note(self, **attributes: Value) -> None:
-        """Say more of it."""
+        """Add attributes."""
         if self._span is not None:
             self._span.set_attributes({f"msr.{key}": value for key, value in attributes.items()})
 
     def fail(self, reason: str) -> None:
-        """Say that it failed, though nothing was raised."""
+        """Mark the span as failed, without an exception."""
         if self._span is not None:
             from opentelemetry.trace import StatusCode
 
@@ -54,7 +53,7 @@ class Span:
 
 
 class _Tracing:
-    """OpenTelemetry as it is used here."""
+    """The tracer, its provider and its propagator."""
 
     def __init__(self, service: str, endpoint: str) -> None:
         try:
@@ -66,7 +65,7 @@ class _Tracing:
             from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
         except ImportError as error:
             raise InputError(
-                f"traces are to go to {endpoint} and OpenTelemetry is not installed ({error}); run "
+                f"traces go to {endpoint}, but OpenTelemetry is not installed ({error}); run "
                 "`pip install 'mllm-msr[tracing]'`, or unset MSR_OTLP_ENDPOINT"
             ) from error
         own = {"service.name": service, "service.version": build.version()}
@@ -102,9 +101,9 @@ class _Tracing:
                 raise
 
     def headers(self) -> dict[str, str]:
-        told: dict[str, str] = {}
-        self.propagator.inject(told)
-        return told
+        carrier: dict[str, str] = {}
+        self.propagator.inject(carrier)
+        return carrier
 
     def _context_of(self, traceparent: str) -> Any:
         context = self.propagator.extract({"traceparent": traceparent})
@@ -124,10 +123,10 @@ def configure(service: str, *, endpoint: str | None) -> None:
 
 
 def close() -> None:
-    """Send what waits, unless that takes long, and trace no more."""
+    """Send the waiting spans, for CLOSE_SECONDS at most, and stop tracing."""
     global _tracing
     if _tracing is not None:
-        # Of a collector that is away the SDK lets go only after its last try.
+        # While the collector is unavailable, `shutdown` returns only after its last try.
         closing = threading.Thread(target=_tracing.provider.shutdown, daemon=True)
         closing.start()
         closing.join(CLOSE_SECONDS)
@@ -143,8 +142,8 @@ def span(
     linked: Iterable[str] = (),
     **attributes: Value,
 ) -> Iterator[Span]:
-    """A span around the block. Its parent is the span in hand, or what the W3C headers in `parent`
-    name; `linked` are the traceparents of others that it belongs to.
+    """A span around the block. Its parent is the current span, or the one that the W3C headers in
+    `parent` name; `linked` are traceparents of other requests that it belongs to.
     """
     if _tracing is None:
         yield Span()
@@ -170,10 +169,10 @@ def traced(name: str) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Await
 
 
 def headers() -> dict[str, str]:
-    """W3C headers that make another process go on with this trace; none while traces are off."""
+    """W3C headers with which another process continues this trace; none while traces are off."""
     return {} if _tracing is None else _tracing.headers()
 
 
 def traceparent() -> str:
-    """The span in hand as one W3C header; "" while there is none."""
+    """The current span as a W3C header; "" if there is none."""
     return headers().get("traceparent", "")

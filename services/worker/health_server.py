@@ -1,6 +1,6 @@
-"""What a worker in a process of its own tells over HTTP: `/health/live` and `/metrics`.
+"""The HTTP server of a worker in a process of its own: `/health/live` and `/metrics`.
 
-Whoever reaches the port may read both: it is bound to loopback unless the settings say otherwise.
+Both need no key, so it listens on loopback unless the settings name another address.
 """
 
 import asyncio
@@ -24,10 +24,10 @@ log = structlog.get_logger(__name__)
 async def listening(
     registry: CollectorRegistry, *, host: str, port: int, on_listening: Callable[[str], None]
 ) -> AsyncIterator[None]:
-    """Answer while the block runs; InputError if the port cannot be had."""
+    """Answer while the block runs; InputError if the port is not available."""
 
     async def live(_: Request) -> Response:
-        """Answers as long as the event loop turns, which also runs the updates."""
+        """Answers as long as the event loop runs; the updates run on the same loop."""
         return JSONResponse({"status": "ok"})
 
     async def metrics(_: Request) -> Response:

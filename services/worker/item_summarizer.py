@@ -1,4 +1,4 @@
-"""Writes the summary of an item that came without one, or records why there is none.
+"""Writes the summary of an item that has none, or records why that failed.
 
 An item whose summary fails `num_tries` times is marked as failed, with the reason. From then on it
 is described by its title alone, with an empty summary, as step 3 does with an item that step 2
@@ -33,7 +33,7 @@ class Summarizer:
         limits: WorkerLimits,
         metrics: WorkerMetrics,
     ) -> None:
-        """The parts are the caller's and stay open."""
+        """The caller opened store and engine, and closes them."""
         self._store = store
         self._work_queue = work_queue
         self._engine = engine
@@ -42,21 +42,21 @@ class Summarizer:
         self._running: dict[ItemId, asyncio.Task[None]] = {}
 
     async def settle(self, item_id: ItemId, num_deliveries: int = 1) -> None:
-        """Return once the item is ready, failed or gone.
+        """Return when the item is ready, failed or deleted.
 
-        Raises TryLater after a failure that was not the last one, and what the engine and the store
-        raise when they do not serve.
+        Raises TryLater after a failure with tries left, and the engine's and the store's own errors
+        while they are unavailable.
         """
         task = self._running.get(item_id)
         if task is None:
             task = asyncio.create_task(self._settle(item_id, num_deliveries))
             self._running[item_id] = task
             task.add_done_callback(lambda done: self._forget(item_id, done))
-        # Shielded: whoever is cancelled must not take the summary from the others who wait for it.
+        # Shielded: one cancelled caller must not cancel the summary for the others.
         await asyncio.shield(task)
 
     async def close(self) -> None:
-        """Cancel what nobody waits for anymore."""
+        """Cancel the running summaries."""
         running = list(self._running.values())
         for task in running:
             task.cancel()
@@ -65,14 +65,14 @@ class Summarizer:
     def _forget(self, item_id: ItemId, done: asyncio.Task[None]) -> None:
         del self._running[item_id]
         if not done.cancelled():
-            done.exception()  # seen by those who wait, if any still do
+            done.exception()  # mark as retrieved, in case no caller waits any more
 
     async def _settle(self, item_id: ItemId, num_deliveries: int) -> None:
         record = (await self._store.load_items([item_id])).get(item_id)
         if record is None or record.status != "pending":
             return
         if num_deliveries > self._limits.max_deliveries:
-            await self._fail(record, f"taken up {num_deliveries} times without an end")
+            await self._fail(record, f"delivered {num_deliveries} times without being finished")
             return
         await self._summarize(record)
 

@@ -1,4 +1,4 @@
-"""How much a worker takes on, how patient it is, and when it gives up."""
+"""How much a worker does at once, how long it waits, and when it gives up."""
 
 from dataclasses import dataclass
 
@@ -9,10 +9,9 @@ from services.core.backoff import growing_pause
 class WorkerLimits:
     """Counts and seconds of one worker.
 
-    A failure that is an item's or user's own counts towards `num_tries`. An engine or Redis that
-    does not answer is nobody's own fault and is waited for without end. `max_deliveries` bounds how
-    often work may be taken up and vanish with its worker; it is high, because innocent work
-    vanishes with it.
+    A failure that an item or a user causes counts towards `num_tries`. While the engine or Redis is
+    unavailable, the worker waits without limit. `max_deliveries` bounds how often an entry may be
+    delivered to workers that die; it is high, because a dying worker takes other entries with it.
     """
 
     num_users: int = 64
@@ -21,12 +20,12 @@ class WorkerLimits:
     max_deliveries: int = 25
     first_pause_seconds: float = 0.5
     longest_pause_seconds: float = 30.0
-    # A killed worker's leases end and its work is claimed after these; a living one renews both.
+    # When a killed worker's leases expire and its work is claimed; a running one renews both.
     lease_seconds: float = 15.0
     claim_after_seconds: float = 20.0
     claim_every_seconds: float = 5.0
     block_seconds: float = 0.5
-    # Blocks of a long history written between two saves, so that a killed worker's are not lost.
+    # Blocks of a long history between two saves: what a killed worker loses at most.
     blocks_between_saves: int = 4
 
     def pause_seconds(self, num_tries: int) -> float:

@@ -1,4 +1,4 @@
-"""The worker, `msr worker`: updates interactions into preferences and summarizes new items.
+"""The worker, `msr worker`: updates preferences with interactions and summarizes new items.
 
 Any number of workers share the queues. Work is delivered at least once and has effect once:
 `preference_updater.py` says how, and `queue_consumer.py` what happens to work that fails.
@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 
 
 class Worker:
-    """One worker over a store and an engine that the caller opened and will close."""
+    """One worker; the caller opened store and engine, and closes them."""
 
     def __init__(
         self,
@@ -43,16 +43,16 @@ class Worker:
         limits: WorkerLimits | None = None,
         metrics: WorkerMetrics | None = None,
     ) -> None:
-        """Nothing happens before `run`. Without `metrics` nobody reads what is counted."""
+        """Starts nothing before `run`. Without `metrics` the counts are not exported."""
         self._store = store
         self._engine = engine
         self._limits = limits or WorkerLimits()
         self._metrics = metrics or WorkerMetrics(CollectorRegistry())
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set; what is in flight then is finished, the rest left to others."""
+        """Work until `stop` is set; finish what is in progress then, leave the rest to others."""
         limits, metrics = self._limits, self._metrics
-        # A name of its own for every start: what an earlier one left is claimed, never mistaken.
+        # A new name for every start: entries of an earlier process are claimed, never reused.
         consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         work_queue = WorkQueue(self._store, consumer=consumer)
         summarizer = Summarizer(self._store, work_queue, self._engine, limits, metrics)
@@ -61,7 +61,7 @@ class Worker:
         )
 
         async def update(user_id: str, taken: Sequence[Delivery]) -> None:
-            with _done_for("update", taken):
+            with _working_for("update", taken):
                 updated = await updater.update(UserId(user_id), _num_deliveries(taken))
             if updated:
                 oldest_ms = min(delivery.queued_ms for delivery in taken)
@@ -70,7 +70,7 @@ class Worker:
                 metrics.duplicates.inc(len(taken))
 
         async def summarize(item_id: str, taken: Sequence[Delivery]) -> None:
-            with _done_for("summary", taken):
+            with _working_for("summary", taken):
                 await summarizer.settle(ItemId(item_id), _num_deliveries(taken))
 
         users = QueueConsumer("users", work_queue, update, limits.num_users, limits, metrics)
@@ -79,7 +79,7 @@ class Worker:
         async def keep_alive() -> None:
             while True:
                 await asyncio.sleep(min(limits.lease_seconds, limits.claim_after_seconds) / 3)
-                with contextlib.suppress(StateUnavailable, GroupMissing):  # the lanes tell of it
+                with contextlib.suppress(StateUnavailable, GroupMissing):  # the consumers log it
                     await work_queue.keep([*users.held, *items.held])
                     await work_queue.renew_leases(updater.leases, seconds=limits.lease_seconds)
 
@@ -87,11 +87,11 @@ class Worker:
             return
         log.info("worker_started", consumer=consumer, model=self._engine.identity.model)
         try:
-            async with asyncio.TaskGroup() as beside:
-                heartbeat = beside.create_task(keep_alive())
-                async with asyncio.TaskGroup() as lanes:
-                    lanes.create_task(users.run(stop))
-                    lanes.create_task(items.run(stop))
+            async with asyncio.TaskGroup() as outer:
+                heartbeat = outer.create_task(keep_alive())
+                async with asyncio.TaskGroup() as consumers:
+                    consumers.create_task(users.run(stop))
+                    consumers.create_task(items.run(stop))
                 heartbeat.cancel()
         finally:
             await summarizer.close()
@@ -104,7 +104,10 @@ class Worker:
         while not stop.is_set():
             try:
                 await work_queue.create_groups()
-            except (StateUnavailable, GroupMissing) as error:  # or emptied just then
+            except (
+                StateUnavailable,
+                GroupMissing,
+            ) as error:  # GroupMissing: Redis was emptied meanwhile
                 num_tries += 1
                 log.warning("state_unavailable", reason=str(error), num_tries=num_tries)
                 await sleep_unless(stop, self._limits.pause_seconds(num_tries))
@@ -114,14 +117,14 @@ class Worker:
 
 
 def _num_deliveries(taken: Sequence[Delivery]) -> int:
-    """How often any of it was handed out; an end to that comes by `max_deliveries`."""
+    """The largest number of deliveries; `max_deliveries` bounds it."""
     return max(delivery.num_deliveries for delivery in taken)
 
 
 @contextlib.contextmanager
-def _done_for(name: str, taken: Sequence[Delivery]) -> Iterator[None]:
-    """The work inside is a part of the newest request's trace, linked to those of the others, and
-    its log lines name them all.
+def _working_for(name: str, taken: Sequence[Delivery]) -> Iterator[None]:
+    """Put the work inside into the newest request's trace, linked to those of the others; its log
+    lines name all requests.
     """
     oldest_first = sorted(taken, key=lambda delivery: delivery.queued_ms)
     with request_context.working_for(Origin.parse(each.origin) for each in oldest_first) as newest:

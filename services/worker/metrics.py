@@ -1,4 +1,4 @@
-"""What a worker counts and times; shown by `listener.py`, or at the API's /metrics beside it."""
+"""A worker's metrics; `health_server.py` or the API in the same process serves them."""
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
@@ -8,10 +8,10 @@ _WAITS = (*_SECONDS, 300, 900, 3600, 4 * 3600, 24 * 3600)
 
 
 class WorkerMetrics:
-    """The worker's instruments."""
+    """The worker's metrics."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        """Every instrument starts at zero."""
+        """Every metric starts at zero."""
         self.updates = Counter(
             "msr_worker_updates",
             "Updates that ended: saved, or not needed since an earlier one took them along",
@@ -62,13 +62,13 @@ class WorkerMetrics:
         )
         self.claimed = Counter(
             "msr_worker_claimed",
-            "Deliveries taken over from a worker that left them alone",
+            "Deliveries claimed from a worker that stopped renewing them",
             ["queue"],
             registry=registry,
         )
         self.postponed = Counter(
             "msr_worker_postponed",
-            "Tries that are made again later, by why",
+            "Tries that are repeated later, by reason",
             ["queue", "reason"],
             registry=registry,
         )

@@ -1,4 +1,4 @@
-"""Carries one user's preference forward to the history as it is now.
+"""Updates one user's preference to the current history.
 
 The whole ordered history goes through `recurrence.rebuild`, which keeps the blocks that have not
 changed. So an interaction that arrives late rewrites its own block and those after it, and any
@@ -52,7 +52,9 @@ class PreferenceUpdater:
         metrics: WorkerMetrics,
         is_stopping: Callable[[], bool],
     ) -> None:
-        """The parts are the caller's and stay open. A long update ends early if `is_stopping()`."""
+        """The caller opened store and engine, and closes them. A long update stops between two
+        saves if `is_stopping()`.
+        """
         self.leases: dict[UserId, str] = {}
         self._store = store
         self._work_queue = work_queue
@@ -64,15 +66,15 @@ class PreferenceUpdater:
         self._writer = writer_of(engine.identity.model)
 
     async def update(self, user_id: UserId, num_deliveries: int = 1) -> bool:
-        """Return once the preference covers the history as it was when the update began; whether
-        there was anything to update.
+        """Return when the preference covers the history as of now; False if it did already.
 
         Raises GaveUp after `num_tries` failures in a row, TryLater after fewer or while another
-        worker updates this user, and what the engine and the store raise when they do not serve.
+        worker updates this user, and the engine's and the store's own errors while they are
+        unavailable.
         """
         if num_deliveries > self._limits.max_deliveries:
             raise GaveUp(
-                f"taken up {num_deliveries} times without an end; it may bring its workers down"
+                f"delivered {num_deliveries} times without being finished; it may crash its workers"
             )
         token = secrets.token_hex(8)
         if not await self._work_queue.acquire_lease(
@@ -99,7 +101,7 @@ class PreferenceUpdater:
     async def _update(self, user_id: UserId) -> bool:
         record = await self._store.load_user(user_id)
         if record is None or record.preference_version >= record.version:
-            # An earlier update covers it: the requests it came with are named here.
+            # An earlier update covers it. The line names the requests that it came with.
             log.info("update_not_needed", user_id=user_id)
             self._metrics.updates.labels("not_needed").inc()
             return False
@@ -123,10 +125,10 @@ class PreferenceUpdater:
 
         stride = self._limits.blocks_between_saves * BLOCK_SIZE
         for end in range(stride, len(item_ids), stride):
-            part = await rebuild(state, item_ids[:end], write=write)
-            if part.blocks == state.blocks[: len(part.blocks)]:
+            reached = await rebuild(state, item_ids[:end], write=write)
+            if reached.blocks == state.blocks[: len(reached.blocks)]:
                 continue
-            state = part
+            state = reached
             progress = UpdatedPreference(
                 record, state, record.preference, record.preference_version, self._writer
             )
@@ -150,7 +152,7 @@ class PreferenceUpdater:
         return True
 
     async def _save(self, update: UpdatedPreference) -> UserRecord:
-        """Save, and count the blocks that were not there before."""
+        """Save, and count the new blocks."""
         saved = await self._store.save_preference(update)
         before, now = update.record.state.blocks, update.state.blocks
         pairs = zip(before, now, strict=False)
@@ -164,14 +166,14 @@ class PreferenceUpdater:
         if record.writer in ("", self._writer):
             return record.state
         log.info("preference_rewritten", user_id=record.user_id, was=record.writer)
-        # Of a capped history the first block cannot be written again: what led to it is gone.
+        # The first block of a capped history cannot be rewritten: the interactions before are gone.
         num_fixed = 1 if record.num_dropped_blocks else 0
         return PreferenceState(record.state.blocks[:num_fixed])
 
     async def _describe(self, block: Sequence[ItemId]) -> list[HistoryItem]:
-        """What the prompt says of a block's items; deleted ones are left out.
+        """What the prompt contains about a block's items; deleted ones are left out.
 
-        An item without a summary gets it first.
+        Waits for the summary of an item that has none yet.
         """
         while True:
             found = await self._store.load_history_items(block)

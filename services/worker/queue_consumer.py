@@ -1,8 +1,8 @@
-"""One queue's way through a worker: taken, merged by subject, tried, tried again, acknowledged.
+"""Takes entries from one queue, merges them by subject, handles them, and acknowledges them.
 
-A subject (a user or an item) has at most one task here; what arrives for it meanwhile is merged
-into that task's next turn. Only work that was handled to the end is acknowledged, so whatever a
-killed worker held comes back to another.
+A subject (a user or an item) has at most one task here; entries that arrive for it meanwhile are
+merged into the task's next run. Only finished work is acknowledged, so the entries of a killed
+worker are delivered to another.
 """
 
 import asyncio
@@ -25,13 +25,13 @@ from services.worker.metrics import WorkerMetrics
 
 log = structlog.get_logger(__name__)
 
-# Entries read of each partition at a time: few, so that no worker hoards what others could do.
+# Entries read from each partition at a time: few, so that other workers get some too.
 ENTRIES_A_READ = 2
 ENTRIES_A_CLAIM = 8
 
 
 class TryLater(MsrError):
-    """Not now, and not this subject's own fault: it is tried again without being counted."""
+    """Cannot be done now; it is tried again and does not count as a failure of its subject."""
 
 
 class GaveUp(MsrError):
@@ -48,12 +48,12 @@ TRANSIENT_ERRORS = (
     GroupMissing,
 )
 
-# handle(subject, what was delivered of it)
+# handle(subject, its deliveries)
 Handle = Callable[[str, Sequence[Delivery]], Awaitable[None]]
 
 
 class QueueConsumer:
-    """Takes the work of one queue and has it handled, `num_at_once` subjects at a time."""
+    """Handles the entries of one queue, `num_at_once` subjects at a time."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class QueueConsumer:
         limits: WorkerLimits,
         metrics: WorkerMetrics,
     ) -> None:
-        """`handle` covers, when it returns, all that was known of the subject when it began."""
+        """`handle` must cover everything that was stored about the subject when it began."""
         self._queue = queue
         self._work_queue = work_queue
         self._handle = handle
@@ -82,11 +82,11 @@ class QueueConsumer:
 
     @property
     def held(self) -> list[Delivery]:
-        """Every delivery in hand, handled now or waiting."""
+        """Every delivery that this worker holds, handled now or waiting."""
         return [delivery for held in self._held.values() for delivery in held.values()]
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop`; what is being handled then is finished, the rest is left to others."""
+        """Work until `stop`; then finish what is being handled and leave the rest to others."""
         async with asyncio.TaskGroup() as tasks:
 
             def dispatch(deliveries: Sequence[Delivery]) -> None:
@@ -140,7 +140,7 @@ class QueueConsumer:
     async def _patiently(
         self, take: Callable[[], Awaitable[list[Delivery]]], stop: asyncio.Event
     ) -> list[Delivery]:
-        """What `take` gives, as soon as Redis serves."""
+        """The result of `take`, as soon as Redis answers."""
         num_tries = 0
         while not stop.is_set():
             try:
@@ -159,7 +159,7 @@ class QueueConsumer:
                 return taken
         return []
 
-    # --- serving ---------------------------------------------------------------------------------
+    # --- handling ---------------------------------------------------------------------------------
 
     async def _serve(self, subject: str, stop: asyncio.Event) -> None:
         held = self._held[subject]
@@ -190,11 +190,11 @@ class QueueConsumer:
                 self._dead_letters.inc()
         except TRANSIENT_ERRORS as error:
             self._note_postponed(error)
-            # A first postponement is ordinary: another worker has the lease, or saved first.
+            # A first postponement is normal: another worker has the lease, or saved first.
             level = log.warning if num_tries else log.info
             level("work_postponed", queue=self._queue, subject=subject, reason=str(error))
             return False
-        except Exception as error:  # what no rule foresaw holds up its own subject alone
+        except Exception as error:  # an unexpected error delays its own subject only
             self._note_postponed(error)
             log.exception("work_failed", queue=self._queue, subject=subject)
             return False
@@ -206,6 +206,6 @@ class QueueConsumer:
 
 
 async def sleep_unless(stop: asyncio.Event, seconds: float) -> None:
-    """Wait so long, or until `stop`."""
+    """Wait for these seconds, or until `stop`."""
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), seconds)

@@ -216,7 +216,7 @@ async def put_user(
 
 
 async def a_token(store: Store, *scopes: Scope, **fields: Any) -> str:
-    """What the owner of a new key is told; with all scopes if none is named."""
+    """A new key's token; with all scopes if none is named."""
     now_ms = fields.pop("now_ms", time.time_ns() // 1_000_000)
     key, token = issue("of a test", scopes or tuple(Scope), now_ms=now_ms, **fields)
     await ApiKeys(store.connection).add(key)

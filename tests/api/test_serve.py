@@ -68,17 +68,17 @@ async def test_a_request_in_hand_is_answered_before_the_server_ends(store: Store
 
 
 async def test_background_work_runs_beside_the_server_and_is_told_to_stop(store: Store) -> None:
-    told = asyncio.Event()
+    called = asyncio.Event()
 
     async def work(stop: asyncio.Event) -> None:
         await stop.wait()
-        told.set()
+        called.set()
 
     running = Running(an_app(store), work)
     await running.url()
     running.stop.set()
     await running.ended()
-    assert told.is_set()
+    assert called.is_set()
 
 
 async def test_background_work_that_fails_ends_the_server_with_its_error(store: Store) -> None:

@@ -46,11 +46,11 @@ def a_world(
     redis_url: str, populate: Populate | None = None, build: Callable[[Store], FastAPI] = an_app
 ) -> Iterator[str]:
     """What `build` makes, in a thread, over an emptied Redis and then `populate`; its URL."""
-    told: dict[str, Any] = {}
+    shared: dict[str, Any] = {}
     listening = threading.Event()
 
     async def run() -> None:
-        told["loop"], told["stop"] = asyncio.get_running_loop(), asyncio.Event()
+        shared["loop"], shared["stop"] = asyncio.get_running_loop(), asyncio.Event()
         store = await Store.open(redis_url)
         try:
             await store.connection.call("FLUSHALL")
@@ -60,8 +60,8 @@ def a_world(
                 build(store),
                 host="127.0.0.1",
                 port=0,
-                on_listening=lambda url: (told.update(url=url), listening.set()),
-                stop=told["stop"],
+                on_listening=lambda url: (shared.update(url=url), listening.set()),
+                stop=shared["stop"],
             )
         finally:
             await store.close()
@@ -70,7 +70,7 @@ def a_world(
         try:
             asyncio.run(run())
         except BaseException as error:
-            told["error"] = error
+            shared["error"] = error
         finally:
             listening.set()
 
@@ -78,11 +78,11 @@ def a_world(
     thread.start()
     listening.wait()
     try:
-        if "url" in told:
-            yield told["url"]
+        if "url" in shared:
+            yield shared["url"]
     finally:
         if thread.is_alive():
-            told["loop"].call_soon_threadsafe(told["stop"].set)
+            shared["loop"].call_soon_threadsafe(shared["stop"].set)
         thread.join()
-    if "error" in told:
-        raise told["error"]
+    if "error" in shared:
+        raise shared["error"]

@@ -30,11 +30,11 @@ def two_adapters(redis_url: str, folder: Path) -> AbstractContextManager[str]:
 
 
 @pytest.fixture
-def trials(browser: Browser, redis_url: str, tmp_path: Path) -> Iterator[Page]:
+def adapters_page(browser: Browser, redis_url: str, tmp_path: Path) -> Iterator[Page]:
     """The adapters' view of two adapters, which must end without a fault."""
     with two_adapters(redis_url, tmp_path) as url, a_page(browser, url) as watched:
         watched.page.goto("/#/adapters")
-        expect(watched.page.locator(".trial")).to_have_count(2)
+        expect(watched.page.locator(".setup")).to_have_count(2)
         yield watched.page
         assert watched.all_faults() == []
 
@@ -73,8 +73,8 @@ def test_adapters_are_activated_and_rolled_back_after_a_question(
         assert watched.all_faults() == []
 
 
-def test_an_experiment_is_started_by_keyboard_and_ended(trials: Page) -> None:
-    page = trials
+def test_an_experiment_is_started_by_keyboard_and_ended(adapters_page: Page) -> None:
+    page = adapters_page
     page.get_by_label("Name").focus()
     page.keyboard.type("spring trial")
     page.keyboard.press("Enter")
@@ -88,8 +88,8 @@ def test_an_experiment_is_started_by_keyboard_and_ended(trials: Page) -> None:
     page.get_by_role("button", name="Start the experiment").click()
     answer(page, "Start it")
     expect(page.locator(".arms li")).to_contain_text(["a: own75 %", "b: summer25 %"])
-    told = page.request.get("/adapters").json()["experiment"]
-    assert [(arm["adapter"], arm["share"]) for arm in told["arms"]] == [
+    running = page.request.get("/adapters").json()["experiment"]
+    assert [(arm["adapter"], arm["share"]) for arm in running["arms"]] == [
         ("own", 0.75), ("summer", 0.25),
     ]  # fmt: skip
     assert serious_violations(page) == []
@@ -98,8 +98,8 @@ def test_an_experiment_is_started_by_keyboard_and_ended(trials: Page) -> None:
     expect(page.get_by_role("button", name="Start the experiment")).to_be_visible()
 
 
-def test_both_arms_cannot_be_the_same_adapter(trials: Page) -> None:
-    page = trials
+def test_both_arms_cannot_be_the_same_adapter(adapters_page: Page) -> None:
+    page = adapters_page
     page.get_by_label("Name").fill("trial")
     page.get_by_label("Arm B").select_option("own")
     page.get_by_role("button", name="Start the experiment").click()
@@ -109,14 +109,14 @@ def test_both_arms_cannot_be_the_same_adapter(trials: Page) -> None:
     expect(page.get_by_role("dialog")).to_contain_text("summer scores for 90 %")
 
 
-def test_a_shadow_is_set_and_stopped(trials: Page) -> None:
-    page = trials
+def test_a_shadow_is_set_and_stopped(adapters_page: Page) -> None:
+    page = adapters_page
     expect(page.get_by_label("Adapter", exact=True)).to_have_text("summer")
     page.get_by_label("Requests").fill("40")
     page.get_by_role("button", name="Set the shadow").click()
     expect(page.get_by_role("dialog")).to_contain_text("After 40 % of the requests")
     answer(page, "Let it")
-    expect(page.locator(".trials")).to_contain_text("summer scores 40 % of the requests along")
+    expect(page.locator(".experiments")).to_contain_text("summer scores 40 % of the requests along")
     assert page.request.get("/adapters").json()["shadow"] == {"adapter": "summer", "share": 0.4}
     assert serious_violations(page) == []
     page.get_by_role("button", name="Stop the shadow").click()
@@ -126,9 +126,9 @@ def test_a_shadow_is_set_and_stopped(trials: Page) -> None:
 
 
 def test_what_the_server_refuses_is_told_and_the_form_stays_as_it_was(
-    trials: Page, tmp_path: Path
+    adapters_page: Page, tmp_path: Path
 ) -> None:
-    page = trials
+    page = adapters_page
     shutil.rmtree(tmp_path / "summer")
     page.get_by_label("Name").fill("trial")
     page.get_by_role("button", name="Start the experiment").click()
@@ -147,7 +147,7 @@ def test_the_forms_have_no_serious_violation_and_fit_a_phone(
     ):
         page = watched.page
         page.goto("/#/adapters")
-        expect(page.locator(".trial")).to_have_count(2)
+        expect(page.locator(".setup")).to_have_count(2)
         assert serious_violations(page) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
@@ -158,6 +158,6 @@ def test_with_one_adapter_there_is_nothing_to_try_and_the_page_says_why(
     with a_world(redis_url) as url, a_page(browser, url) as watched:
         page = watched.page
         page.goto("/#/adapters")
-        expect(page.locator(".trials .panel")).to_contain_text(["can serve", "can serve"])
-        expect(page.locator(".trial")).to_have_count(0)
+        expect(page.locator(".experiments .panel")).to_contain_text(["can serve", "can serve"])
+        expect(page.locator(".setup")).to_have_count(0)
         assert watched.all_faults() == []

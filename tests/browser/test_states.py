@@ -94,19 +94,19 @@ def test_a_dead_redis_is_told_and_the_page_comes_back_by_itself(
 def test_a_key_is_asked_for_kept_in_the_tab_and_shown_with_every_request(
     browser: Browser, redis_url: str
 ) -> None:
-    told: dict[str, str] = {}
+    tokens: dict[str, str] = {}
 
     async def populate(store: Store) -> None:
         await a_user(store)
         await store.put_item(Item(ItemId("i1"), "A fox", blank_image(64)), summary="red")
-        told["read"] = await a_token(store, Scope.READ)
+        tokens["read"] = await a_token(store, Scope.READ)
 
     world = a_world(redis_url, populate, lambda store: an_app(store, rules=WITH_KEYS))
     with world as url, a_page(browser, url) as watched:
         page = watched.page
         page.goto("/#/users/ann")
         give_key(page, "msr_0123456789ab_" + "x" * 43)
-        give_key(page, told["read"])
+        give_key(page, tokens["read"])
         expect(page.locator(".preference .text")).to_have_text("Likes foxes.")
         expect(page.locator(".live")).to_have_text("Live")
         expect(page.locator(".strip img").first).to_have_js_property("naturalWidth", 64)
@@ -115,7 +115,7 @@ def test_a_key_is_asked_for_kept_in_the_tab_and_shown_with_every_request(
         page.goto("/#/adapters")
         expect(page.locator(".message")).to_contain_text("This key may not see that")
         assert page.evaluate("localStorage.length + document.cookie.length") == 0
-        assert told["read"] not in page.url
+        assert tokens["read"] not in page.url
         assert watched.all_faults() == []
 
 

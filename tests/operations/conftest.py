@@ -61,8 +61,8 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> str:
     shutil.copytree(DEMO_WEIGHTS / "adapter", folder)
     manifest = folder / "manifest.json"
     spread = {"edges": [0.01, 0.05, 0.2], "counts": [600, 200, 100, 100]}
-    told = json.loads(manifest.read_text()) | {"validation_scores": spread}
-    manifest.write_text(json.dumps(told))
+    content = json.loads(manifest.read_text()) | {"validation_scores": spread}
+    manifest.write_text(json.dumps(content))
     return str(folder)
 
 

@@ -26,7 +26,7 @@ def test_every_line_is_json_with_time_level_and_event(service: Service):
 
 
 def test_no_line_tells_a_title_or_a_preference(service: Service):
-    told = service.api_log.read_text() + service.worker_log.read_text()
+    text = service.api_log.read_text() + service.worker_log.read_text()
 
-    assert "fox" not in told
-    assert "Likes" not in told
+    assert "fox" not in text
+    assert "Likes" not in text

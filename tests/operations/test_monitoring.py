@@ -101,12 +101,12 @@ def test_every_metric_of_ours_stands_on_the_operations_page(exposed: Exposed):
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
 def test_every_alert_says_how_bad_it_is_what_is_wrong_and_what_to_do(rule: dict):
-    told = rule["annotations"]
+    annotations = rule["annotations"]
 
     assert rule["labels"]["severity"] in ("page", "ticket")
-    assert told["summary"]
-    assert told["action"]
-    assert told["runbook"] == f"docs/operations.md#{rule['alert'].lower()}"
+    assert annotations["summary"]
+    assert annotations["action"]
+    assert annotations["runbook"] == f"docs/operations.md#{rule['alert'].lower()}"
     assert re.search(rf"^#+ {rule['alert']}$", OPERATIONS.read_text(), re.MULTILINE)
 
 

@@ -59,10 +59,10 @@ def test_a_ranking_shows_its_stages_and_what_they_asked_the_model(service: Servi
 
 @pytest.mark.slow
 def test_no_span_tells_a_title_or_a_preference(service: Service):
-    told = str(service.collector.spans())
+    text = str(service.collector.spans())
 
-    assert "fox" not in told
-    assert "Likes" not in told
+    assert "fox" not in text
+    assert "Likes" not in text
 
 
 async def test_a_model_server_is_told_the_trace():
@@ -72,13 +72,13 @@ async def test_a_model_server_is_told_the_trace():
         tracing.configure("test", endpoint=collector.url)
         with tracing.span("asking", parent={"traceparent": f"00-{TRACE_ID}-{CALLER_SPAN}-01"}):
             await engine.score(a_prompt())
-            told = tracing.traceparent()
+            traceparent = tracing.traceparent()
         tracing.close()
         asking = collector.wait_for("asking")
         await engine.score(a_prompt())
 
-    assert server.headers[0]["traceparent"] == told
-    assert told.split("-")[1:3] == [TRACE_ID, asking.span_id]
+    assert server.headers[0]["traceparent"] == traceparent
+    assert traceparent.split("-")[1:3] == [TRACE_ID, asking.span_id]
     assert "traceparent" not in server.headers[1]
 
 

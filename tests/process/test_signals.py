@@ -1,12 +1,13 @@
-"""Being told to end: the first signal sets the event, a second one is the system's to answer."""
+"""SIGINT and SIGTERM: the first one sets the event, for a second one the system's default holds."""
 
 import asyncio
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
+import uvloop
 
 from services.process.signals import set_by_signals
 
@@ -21,14 +22,15 @@ def as_before() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("as_before")
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 @pytest.mark.parametrize(
     ("number", "by_default"),
     [(signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)],
 )
 def test_the_first_signal_sets_the_event_and_the_second_would_end_the_process(
-    number: signal.Signals, by_default: object
+    number: signal.Signals, by_default: object, new_loop: Callable[[], asyncio.AbstractEventLoop]
 ):
-    async def told() -> object:
+    async def handler_after() -> object:
         stop = asyncio.Event()
         with set_by_signals(stop):
             os.kill(os.getpid(), number)
@@ -36,9 +38,9 @@ def test_the_first_signal_sets_the_event_and_the_second_would_end_the_process(
             return signal.getsignal(number)
 
     # No Runner, which has a handler for SIGINT of its own.
-    loop = asyncio.new_event_loop()
+    loop = new_loop()
     try:
-        assert loop.run_until_complete(told()) == by_default
+        assert loop.run_until_complete(handler_after()) == by_default
     finally:
         loop.close()
 

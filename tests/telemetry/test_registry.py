@@ -7,11 +7,13 @@ import pytest
 from services.telemetry.registry import memory_limit_bytes, new_registry, render
 
 
-@pytest.mark.parametrize(("told", "limit"), [("1048576\n", 1_048_576), ("max\n", None)])
-def test_a_containers_limit_counts_where_there_is_one(tmp_path: Path, told: str, limit: int | None):
+@pytest.mark.parametrize(("content", "limit"), [("1048576\n", 1_048_576), ("max\n", None)])
+def test_a_containers_limit_counts_where_there_is_one(
+    tmp_path: Path, content: str, limit: int | None
+):
     file = tmp_path / "memory.max"
     machine = memory_limit_bytes(file)  # without a container
-    file.write_text(told)
+    file.write_text(content)
 
     assert memory_limit_bytes(file) == (limit or machine)
     assert machine > 1_048_576

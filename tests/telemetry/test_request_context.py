@@ -32,7 +32,7 @@ def logs() -> Iterator[Logs]:
     structlog.configure(processors=before)
 
 
-def told(logs: Logs, event: str) -> MutableMapping[str, Any]:
+def logged(logs: Logs, event: str) -> MutableMapping[str, Any]:
     (found,) = [entry for entry in logs if entry["event"] == event]
     return found
 
@@ -53,7 +53,7 @@ async def test_the_log_of_an_update_names_the_requests_whose_interactions_it_cov
 
     await work_to_the_end(store, DigestEngine())
 
-    assert told(logs, "preference_updated")["request_ids"] == ["from-a-browser", "from-an-app"]
+    assert logged(logs, "preference_updated")["request_ids"] == ["from-a-browser", "from-an-app"]
 
 
 async def test_a_request_whose_interactions_an_earlier_update_took_along_is_named_too(
@@ -89,7 +89,7 @@ async def test_a_stream_record_of_an_older_version_is_handled_too(store: Store, 
     await work_to_the_end(store, DigestEngine())
 
     assert (await the_user(store)).preference_version == 1
-    assert "request_ids" not in told(logs, "preference_updated")
+    assert "request_ids" not in logged(logs, "preference_updated")
 
 
 async def test_the_summary_of_a_new_item_names_the_request_that_put_it(store: Store, logs: Logs):
@@ -99,7 +99,7 @@ async def test_the_summary_of_a_new_item_names_the_request_that_put_it(store: St
 
     await work_to_the_end(store, DigestEngine())
 
-    assert told(logs, "item_summarized")["request_ids"] == ["from-the-shop"]
+    assert logged(logs, "item_summarized")["request_ids"] == ["from-the-shop"]
 
 
 async def test_a_model_server_is_told_the_request_with_an_id_of_its_own_for_each_prompt():
@@ -137,6 +137,6 @@ async def test_no_log_tells_a_prompt_a_history_or_a_preference(store: Store, log
 
     preference = (await the_user(store, UserId("u1"))).preference
     everything = json.dumps(logs, default=str)
-    assert told(logs, "update_given_up")
+    assert logged(logs, "update_given_up")
     for private in ("s3cret", preference, "title of", "looks i", '"i4"', "event-"):
         assert private not in everything, private

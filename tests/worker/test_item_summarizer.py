@@ -100,4 +100,4 @@ async def test_an_item_whose_workers_vanish_again_and_again_is_marked_failed(sto
 
     await work_to_the_end(store, DigestEngine(), max_deliveries=2)
 
-    assert "taken up 3 times" in str((await the_item(store)).reason)
+    assert "delivered 3 times" in str((await the_item(store)).reason)

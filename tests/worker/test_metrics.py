@@ -1,4 +1,4 @@
-"""What a worker counts, and how it tells."""
+"""What a worker counts, and how it serves the counts."""
 
 import asyncio
 

@@ -112,7 +112,7 @@ async def test_a_worker_killed_between_save_and_acknowledgement_changes_nothing(
     assert engine.prompts == []
 
 
-async def test_work_that_was_taken_up_too_often_is_put_aside(store: Store):
+async def test_work_that_was_delivered_too_often_is_put_aside(store: Store):
     killed = WorkQueue(store, consumer="killed")
     await killed.create_groups()
     await store.ingest([an_interaction("i1")])
@@ -123,7 +123,7 @@ async def test_work_that_was_taken_up_too_often_is_put_aside(store: Store):
     await work_to_the_end(store, DigestEngine(), max_deliveries=4)
 
     (letter,) = await killed.dead_letters()
-    assert "taken up 5 times" in letter.reason
+    assert "delivered 5 times" in letter.reason
 
 
 async def test_a_long_update_stays_with_its_worker(store: Store):

@@ -1,13 +1,14 @@
 """Which adapters score now, and how that changes without a restart.
 
-What serves is one value, replaced in one assignment: a request takes the adapter it begins with and
-ends with it, whatever is chosen meanwhile. The choice lies in Redis (`state/adapter_choices.py`).
-The process that is asked to change it loads what is needed, writes the choice if nobody else did,
-and serves by it; every other one looks every `poll_seconds` and follows. One that cannot (there is
-no such folder, the model server refuses) keeps what it has, says so, and tries again.
+The adapters in use are one value, replaced in one assignment. So a request ends with the adapter
+that it began with. The choice is stored in Redis (`state/adapter_selection.py`). The process that
+gets the request for a change loads the adapters, writes the choice unless another process wrote
+one meanwhile, and uses it. All other processes read the choice every `poll_seconds`. A process that
+cannot follow it (the folder is missing, the model server refuses) keeps its adapters, reports the
+problem, and tries again.
 
-An adapter that nobody wants any more stays loaded for `retire_seconds`: requests in hand, slower
-processes and a rollback still find it.
+An adapter that is no longer chosen stays loaded for `retire_seconds`, for running requests, slower
+processes and a rollback.
 """
 
 import asyncio
@@ -50,30 +51,30 @@ Find = Callable[[str], AdapterRef]
 
 @dataclass(eq=False, slots=True)
 class Loaded:
-    """An adapter that can score, how many requests use it, and since when nobody wants it."""
+    """An adapter that can score, how many requests use it, and since when it is not chosen."""
 
     ref: AdapterRef
     scorer: Scorer
-    num_users: int = 0
-    unwanted_since: float | None = None
+    num_leases: int = 0
+    unused_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """The choice in force, with all that it names."""
+    """The choice in use, with the loaded adapters that it names."""
 
     choice: AdapterSelection
     loaded: Mapping[str, Loaded]  # by weights
 
     @property
     def active(self) -> Loaded:
-        """Who scores unless an experiment runs."""
+        """The adapter that scores unless an experiment runs."""
         return self.loaded[self.choice.active.weights]
 
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """Who scores one request; `experiment` and `arm` are None where no experiment runs."""
+    """The adapter of one request; `experiment` and `arm` are None unless an experiment runs."""
 
     name: str
     scorer: Scorer
@@ -84,8 +85,8 @@ class Assigned:
 class LiveAdapters:
     """The adapters of one API process.
 
-    `problem` says why what is chosen is not what serves, "" if it is; `is_chosen`, whether anybody
-    has ever chosen, rather than started with what `--adapter` names.
+    `problem` says why the chosen adapters are not in use; "" if they are. `is_chosen` is False as
+    long as the adapter is the one that `--adapter` names and no choice was ever stored.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class LiveAdapters:
         poll_seconds: float = POLL_SECONDS,
         retire_seconds: float = RETIRE_SECONDS,
     ) -> None:
-        """`own_name`: what the adapter that the engine was opened with is called."""
+        """`own_name`: the name of the adapter that the engine was opened with."""
         adapter = engine.identity.adapter
         name = re.sub(r"[^A-Za-z0-9._@-]", "-", own_name) if adapter else BASE_ALONE
         own = AdapterRef(name or "as-started", adapter)
@@ -120,7 +121,7 @@ class LiveAdapters:
         return self._engine.identity.model
 
     async def known(self) -> list[tuple[AdapterRef, FoundAdapter | None]]:
-        """The adapters that lie in folders now, and those in use that do not."""
+        """The adapters that have a folder now, then those in use that have none."""
         found = await asyncio.to_thread(self._folders.scan)
         refs = [
             (AdapterRef(each.name, each.manifest.weights if each.manifest else ""), each)
@@ -133,70 +134,71 @@ class LiveAdapters:
         return [*refs, *((ref, None) for ref in gone)]
 
     def has_loaded(self, ref: AdapterRef) -> bool:
-        """Whether it can score at once, wherever its files are now."""
+        """Whether it can score without being loaded first."""
         return ref.weights in self._loaded
 
     # --- requests --------------------------------------------------------------------------------
 
     @contextmanager
     def lease_for_user(self, user_id: UserId) -> Iterator[Assigned]:
-        """Who scores for this user; it stays loaded while it is held."""
+        """The adapter that scores for this user; it stays loaded inside the block."""
         serving = self.current
         experiment = serving.choice.experiment
         if experiment is None:
-            with self._held(serving, serving.choice.active) as scorer:
+            with self._lease(serving, serving.choice.active) as scorer:
                 yield Assigned(serving.choice.active.name, scorer)
             return
         arm = experiment.arms[
             draw_arm(experiment.name, user_id, [each.weight for each in experiment.arms])
         ]
-        with self._held(serving, arm.adapter) as scorer:
+        with self._lease(serving, arm.adapter) as scorer:
             yield Assigned(arm.adapter.name, scorer, experiment.name, arm.name)
 
     @contextmanager
     def lease_shadow(self) -> Iterator[Assigned | None]:
-        """Who scores along; None if nobody does."""
+        """The adapter that scores as shadow; None if there is none."""
         serving = self.current
         if serving.choice.shadow is None:
             yield None
             return
         adapter = serving.choice.shadow.adapter
-        with self._held(serving, adapter) as scorer:
+        with self._lease(serving, adapter) as scorer:
             yield Assigned(adapter.name, scorer)
 
     @contextmanager
-    def _held(self, serving: Serving, adapter: AdapterRef) -> Iterator[Scorer]:
+    def _lease(self, serving: Serving, adapter: AdapterRef) -> Iterator[Scorer]:
         loaded = serving.loaded[adapter.weights]
-        loaded.num_users += 1
+        loaded.num_leases += 1
         try:
             yield loaded.scorer
         finally:
-            loaded.num_users -= 1
+            loaded.num_leases -= 1
 
     # --- changes ---------------------------------------------------------------------------------
 
     async def activate(self, name: str) -> AdapterSelection:
-        """Let this adapter score; what was chosen before. Also the one that scores already: then it
-        does so after a restart too, whatever `--adapter` names.
+        """Make this adapter the active one; returns the choice before. Activating the adapter that
+        is active already stores the choice, so that it is active after a restart too, whatever
+        `--adapter` names.
 
         Raises UnknownAdapter, AdapterRefused if it may not serve or an experiment runs,
-        StateConflict if somebody else changes the choice just now, EngineError if the engine does
-        not get it to score: the old one goes on then.
+        StateConflict if another process changes the choice at this moment, EngineError if the
+        engine cannot load it. Then the old one stays active.
         """
 
         def change(before: AdapterSelection, found: Find) -> AdapterSelection:
-            wanted = found(name)
-            if wanted == before.active:
+            adapter = found(name)
+            if adapter == before.active:
                 return before
             _require_no_experiment(before)
-            return replace(before, active=wanted, previous=before.active)
+            return replace(before, active=adapter, previous=before.active)
 
         return await self._change(change, keeps_unchanged=True)
 
     async def roll_back(self) -> AdapterSelection:
-        """Let the previous adapter score again; a second rollback takes back the first.
+        """Make the previous adapter active again; a second rollback reverts the first.
 
-        Raises what `activate` does; AdapterRefused also if there is no previous one.
+        Raises what `activate` raises; AdapterRefused also if there is no previous one.
         """
 
         def change(before: AdapterSelection, found: Find) -> AdapterSelection:
@@ -210,7 +212,10 @@ class LiveAdapters:
         return await self._change(change)
 
     async def set_shadow(self, name: str | None, share: float = 0.0) -> AdapterSelection:
-        """Let this adapter score a share of the requests along, or nobody; raises as `activate`."""
+        """Score a share of the requests by this adapter too; None: by no other adapter.
+
+        Raises what `activate` raises.
+        """
 
         def change(before: AdapterSelection, found: Find) -> AdapterSelection:
             return replace(before, shadow=None if name is None else Shadow(found(name), share))
@@ -220,9 +225,9 @@ class LiveAdapters:
     async def set_experiment(
         self, name: str | None, arms: Mapping[str, tuple[str, float]] | None = None
     ) -> AdapterSelection:
-        """Divide the users among arms, name -> (adapter, weight), or end it.
+        """Divide the users among arms, name -> (adapter, weight); None ends the experiment.
 
-        Raises what `activate` does.
+        Raises what `activate` raises.
         """
 
         def change(before: AdapterSelection, found: Find) -> AdapterSelection:
@@ -241,8 +246,8 @@ class LiveAdapters:
         *,
         keeps_unchanged: bool = False,
     ) -> AdapterSelection:
-        """Change the choice, whole or not at all. Where nobody has chosen and nothing is changed,
-        nothing is kept either, unless `keeps_unchanged`.
+        """Change the choice as a whole, or not at all. If no choice is stored and `change` changes
+        nothing, nothing is stored, unless `keeps_unchanged`.
         """
         async with self._changing:
             model = self._engine.identity.model
@@ -256,7 +261,7 @@ class LiveAdapters:
             if after != stored:
                 await self._choices.save(model, stored, after)
             self.is_chosen, self.problem = True, ""
-            self._take_up(serving)
+            self._use(serving)
             return before
 
     def _resolve(
@@ -277,13 +282,13 @@ class LiveAdapters:
     # --- following -------------------------------------------------------------------------------
 
     async def follow(self) -> None:
-        """Serve by what is chosen, here or elsewhere, until cancelled."""
+        """Follow the stored choice until cancelled."""
         while True:
             await asyncio.sleep(self._poll_seconds)
             await self.look()
 
     async def look(self) -> None:
-        """Look once what is chosen, and serve by it if that can be."""
+        """Read the stored choice once, and use it if it can be loaded."""
         async with self._changing:
             try:
                 stored = await self._choices.load(self._engine.identity.model)
@@ -291,13 +296,13 @@ class LiveAdapters:
                 chosen = stored or AdapterSelection(self._own)
                 if chosen != self.current.choice:
                     found = await asyncio.to_thread(self._folders.scan)
-                    self._take_up(await self._get_ready(chosen, found))
+                    self._use(await self._get_ready(chosen, found))
                 self.problem = ""
                 await self._retire()
             except StateUnavailable as error:
                 log.debug("adapter_choice_unread", error=str(error))
-            except Exception as error:  # whatever it is, what serves goes on, and it is told
-                problem = _told_problem(error)
+            except Exception as error:  # any error: the adapters in use stay, `problem` says why
+                problem = _public_problem(error)
                 if problem != self.problem:
                     log.exception("adapter_sync_failed")
                 self.problem = problem
@@ -327,26 +332,26 @@ class LiveAdapters:
         except ArtifactMismatch as error:
             log.warning("adapter_refused", adapter=ref.name, error=str(error))
             raise AdapterRefused(
-                f"adapter {ref.name!r} is not what its manifest says, here or where the model is "
-                "served; let both see the files of one training"
+                f"the files of adapter {ref.name!r} do not match its manifest, here or on the "
+                "model server; give both the files of the same training"
             ) from error
         self._loaded[ref.weights] = Loaded(ref, scorer)
         return self._loaded[ref.weights]
 
-    def _take_up(self, serving: Serving) -> None:
+    def _use(self, serving: Serving) -> None:
         before, self.current = self.current.choice, serving
         previous = serving.choice.previous
         kept = {*serving.loaded, self._own.weights, previous.weights if previous else ""}
         for weights, loaded in self._loaded.items():
-            loaded.unwanted_since = None if weights in kept else loaded.unwanted_since or _now()
+            loaded.unused_since = None if weights in kept else loaded.unused_since or _now()
         if before != serving.choice:
-            log.info("adapters_in_use", before=_told(before), now=_told(serving.choice))
+            log.info("adapters_in_use", before=_for_log(before), now=_for_log(serving.choice))
 
     async def _retire(self) -> None:
-        """Unload what nobody has wanted for long."""
+        """Unload adapters that have not been chosen for `retire_seconds`."""
         for weights, loaded in list(self._loaded.items()):
-            since = loaded.unwanted_since
-            if since is None or loaded.num_users or _now() - since < self._retire_seconds:
+            since = loaded.unused_since
+            if since is None or loaded.num_leases or _now() - since < self._retire_seconds:
                 continue
             del self._loaded[weights]
             assert isinstance(self._engine, AdapterHost)
@@ -359,8 +364,8 @@ class LiveAdapters:
 def _require_no_experiment(choice: AdapterSelection) -> None:
     if choice.experiment is not None:
         raise AdapterRefused(
-            f"the experiment {choice.experiment.name!r} decides who scores; end it first "
-            "(DELETE /adapters/experiment), then everybody gets the active adapter"
+            f"the experiment {choice.experiment.name!r} decides which adapter scores; end it first "
+            "(DELETE /adapters/experiment), then all users get the active adapter"
         )
 
 
@@ -370,14 +375,13 @@ def _holds(found: FoundAdapter, ref: AdapterRef) -> bool:
     )
 
 
-def _told_problem(error: Exception) -> str:
-    """Our own words about an adapter are fit for callers; others may name places."""
-    told = str(error) if isinstance(error, AdapterRefused) else "the log has the reason"
-    return f"{type(error).__name__}: {told}"
+def _public_problem(error: Exception) -> str:
+    """What API clients may see: messages of other errors than AdapterRefused may name paths."""
+    reason = str(error) if isinstance(error, AdapterRefused) else "the log has the reason"
+    return f"{type(error).__name__}: {reason}"
 
 
-def _told(choice: AdapterSelection) -> dict[str, object]:
-    """A choice as a line of the log says it."""
+def _for_log(choice: AdapterSelection) -> dict[str, object]:
     experiment = choice.experiment
     return {
         "active": choice.active.name,

@@ -1,7 +1,8 @@
-"""What users of an experiment's arms do with what was recommended to them.
+"""Counts, for each arm of an experiment, the interactions with items that were recommended.
 
-It is counted beside the requests and never fails one: the counts are of a sample anyway, of what
-was asked for while the experiment ran.
+A background task remembers what was recommended. `POST /interactions` counts what was taken, and
+waits for Redis at most WAIT_SECONDS for it. Neither fails a request: an outcome that is lost makes
+a count smaller, in all arms alike.
 """
 
 import asyncio
@@ -18,29 +19,28 @@ from services.state.exposures import ExposureLog
 
 log = structlog.get_logger(__name__)
 
-# Longer is not waited for Redis.
 WAIT_SECONDS = 0.05
 MAX_NOTING = 256
 
 
 class Outcomes:
-    """Remembers what was recommended, and counts what was taken of it."""
+    """Remembers recommended items, and counts the interactions with them."""
 
     def __init__(
         self, exposures: ExposureLog, adapters: LiveAdapters, metrics: AdapterMetrics
     ) -> None:
-        """Idle while no experiment runs."""
+        """Does nothing while no experiment runs."""
         self._noting: set[asyncio.Task[None]] = set()
         self._exposures = exposures
         self._adapters = adapters
         self._metrics = metrics
 
     def note(self, answer: wire.RecommendResponse) -> None:
-        """Remember what was recommended; the answer does not wait for it."""
+        """Remember the recommended items, in the background."""
         if answer.experiment is None or answer.arm is None:
             return
         if len(self._noting) >= MAX_NOTING:
-            log.warning("recommendation_not_remembered", error="too many wait for Redis")
+            log.warning("recommendation_not_remembered", error="too many writes wait for Redis")
             return
         task = asyncio.create_task(self._note(answer, answer.experiment, answer.arm))
         self._noting.add(task)
@@ -55,7 +55,7 @@ class Outcomes:
             log.warning("recommendation_not_remembered", error=str(error))
 
     async def count(self, accepted: Iterable[Interaction]) -> None:
-        """Count which of these interactions are with what was recommended."""
+        """Count those of these interactions whose item had been recommended to the user."""
         if self._adapters.current.choice.experiment is None:
             return
         taken: dict[UserId, list[ItemId]] = {}

@@ -1,8 +1,8 @@
-"""The console's files, as they are served: read once, each under an address of its own version.
+"""The console's files as they are served: read once, under addresses that name their version.
 
-`console/index.html` names the others below `/console/DIGEST/`, where DIGEST follows from all of
-them, and modules find one another beside themselves. So a browser keeps them for good, and a new
-version is seen at once. There is nothing to build.
+`console/index.html` loads the others from `/console/DIGEST/`, where DIGEST is a hash of all files;
+modules import one another by relative paths. So a browser may keep every file forever, and still
+gets a new version at once. There is no build step.
 """
 
 import gzip
@@ -22,7 +22,7 @@ MEDIA_TYPES = {
 }
 _PLACE = "CONSOLE-DIGEST"
 
-# Nothing from elsewhere, nothing inline, and no text that becomes markup. `blob:` is for covers
+# Nothing from other hosts, nothing inline, and no text that becomes markup. `blob:` is for images
 # that were fetched with an API key.
 POLICY = "; ".join(
     (
@@ -42,7 +42,7 @@ POLICY = "; ".join(
 
 @dataclass(frozen=True, slots=True)
 class ConsoleFile:
-    """One file, as it is and compressed."""
+    """One file, plain and compressed."""
 
     data: bytes
     zipped: bytes
@@ -52,7 +52,7 @@ class ConsoleFile:
 
 @dataclass(frozen=True, slots=True)
 class ConsoleFiles:
-    """The page, and what it loads by name; `digest` names this version of all."""
+    """The page, and the files that it loads, by name; `digest` identifies this version of all."""
 
     digest: str
     page: ConsoleFile

@@ -1,8 +1,8 @@
 """Finding users and items: by the beginning of an id, by words of a title, or at random.
 
-Walking over all of Redis for every letter that somebody types would cost too much. So a walk is
-remembered, and done again only when somebody asks and the last one is older than REST times what it
-took: however often is asked, walking fills a tenth of the time at most.
+Scanning all of Redis for every letter that somebody types would cost too much. So the result of a
+scan is kept, and the next search scans again only after REST times as long as the scan took:
+scanning takes at most a tenth of the time, however many searches come.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ _WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True, slots=True)
 class UsersFound:
-    """Ids, and how many there are: that match, of all, and whether all were seen."""
+    """Matching ids, their number, that of all users, and whether the scan was complete."""
 
     user_ids: list[UserId]
     num_matching: int
@@ -38,7 +38,7 @@ class UsersFound:
 
 @dataclass(frozen=True, slots=True)
 class ItemsFound:
-    """Ids, and how many there are: that match, by status of all, and whether all were seen."""
+    """Matching ids, their number, all items by status, and whether the scan was complete."""
 
     item_ids: list[ItemId]
     num_matching: int
@@ -55,17 +55,17 @@ class _Catalogue:
 
 
 class Directory:
-    """Of one store, as of a moment ago."""
+    """Users and items of one store, as of the last scan."""
 
     def __init__(self, key_scan: KeyScan) -> None:
-        """Nothing is read before somebody asks."""
+        """Nothing is read before the first search."""
         self._key_scan = key_scan
-        self._users = _Remembered(key_scan.user_ids)
-        self._catalogue = _Remembered(self._read_catalogue)
+        self._users = _Rescanned(key_scan.user_ids)
+        self._catalogue = _Rescanned(self._read_catalogue)
         self._random = Random()
 
     async def find_users(self, prefix: str, *, limit: int, at_random: bool) -> UsersFound:
-        """Users whose id begins with `prefix`: the first, or any of them."""
+        """Users whose id begins with `prefix`: the first ones, or a random sample."""
         seen: ScanResult[UserId] = await self._users.get()
         first = bisect_left(seen.entries, prefix)
         end = bisect_left(seen.entries, prefix + _AFTER_ANY) if prefix else len(seen.entries)
@@ -82,8 +82,8 @@ class Directory:
     async def find_items(
         self, search: str, *, status: ItemStatus | None, offset: int, limit: int
     ) -> ItemsFound:
-        """Items by id, from place `offset` on, whose title has words that begin as those of
-        `search` do, or whose id begins with it.
+        """Items in the order of their ids, from position `offset` on. An item matches if each word
+        of `search` is the beginning of a word of its title, or if its id begins with `search`.
         """
         seen = await self._catalogue.get()
         matching = await asyncio.to_thread(_matching, seen, search, status)
@@ -104,30 +104,30 @@ class Directory:
         )
 
 
-class _Remembered(Generic[T]):
-    """What `look` gave, which takes long."""
+class _Rescanned(Generic[T]):
+    """The last result of `scan`, which takes long."""
 
     def __init__(
-        self, look: Callable[[], Awaitable[T]], clock: Callable[[], float] = time.monotonic
+        self, scan: Callable[[], Awaitable[T]], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._look = look
+        self._scan = scan
         self._clock = clock
-        self._looking = asyncio.Lock()
+        self._scanning = asyncio.Lock()
         self._seen: T | None = None
         self._good_until = 0.0
 
     async def get(self) -> T:
-        async with self._looking:  # who comes meanwhile gets what is found then
+        async with self._scanning:  # searches that arrive meanwhile share its result
             if self._seen is None or self._clock() >= self._good_until:
                 started = self._clock()
-                self._seen = await self._look()
+                self._seen = await self._scan()
                 ended = self._clock()
                 self._good_until = ended + REST * (ended - started)
             return self._seen
 
 
 def _words(text: str) -> str:
-    """The words, each after a space."""
+    """The words of a text, each after a space."""
     return "".join(f" {word}" for word in _WORD.findall(text.casefold()))
 
 

@@ -1,9 +1,9 @@
-// Adapters: who scores, who could, and who is on trial.
+// Adapters: the active one, the others, the experiment and the shadow.
 
 import { ApiError, call, get, segment } from "./api.js";
 import { confirmed, el, fill, toast } from "./dom.js";
 import { guarded, loading } from "./states.js";
-import { experimentPanel, shadowPanel } from "./trials.js";
+import { experimentPanel, shadowPanel } from "./experiments.js";
 
 const METRICS = ["auc", "mrr@5", "ndcg@10", "hr@10"];
 const ROLES = { active: "Active", previous: "Previous", shadow: "Shadow", arm: "In the experiment" };
@@ -13,32 +13,32 @@ export function adaptersView(place, signal) {
   fill(place, el("div", { class: "head" }, el("h1", {}, "Adapters")), body);
   guarded(body, signal, async () => show(await get("/adapters", { signal })));
 
-  function show(told) {
+  function show(response) {
     fill(
       body,
-      told.problem && el("p", { class: "banner" }, told.problem),
-      told.previous &&
+      response.problem && el("p", { class: "banner" }, response.problem),
+      response.previous &&
         el(
           "p",
           { class: "roll-back" },
           el(
             "button",
-            { type: "button", onclick: () => rollBack(told), disabled: told.experiment !== null },
-            `Roll back to ${told.previous}`,
+            { type: "button", onclick: () => rollBack(response), disabled: response.experiment !== null },
+            `Roll back to ${response.previous}`,
           ),
         ),
       el(
         "div",
-        { class: "trials" },
-        experimentPanel(told, change),
-        shadowPanel(told, change),
+        { class: "experiments" },
+        experimentPanel(response, change),
+        shadowPanel(response, change),
       ),
-      el("ul", { class: "adapter-list" }, told.adapters.map((adapter) => card(adapter, told))),
+      el("ul", { class: "adapter-list" }, response.adapters.map((adapter) => card(adapter, response))),
     );
   }
 
-  function card(adapter, told) {
-    const isActive = adapter.name === told.active;
+  function card(adapter, response) {
+    const isActive = adapter.name === response.active;
     const facts = [
       ["Trained by", adapter.stage ?? "not known"],
       ["Protocol", adapter.protocol],
@@ -64,8 +64,8 @@ export function adaptersView(place, signal) {
           "button",
           {
             type: "button",
-            disabled: told.experiment !== null,
-            onclick: () => activate(adapter.name, told.active),
+            disabled: response.experiment !== null,
+            onclick: () => activate(adapter.name, response.active),
           },
           "Activate",
         ),
@@ -79,11 +79,11 @@ export function adaptersView(place, signal) {
     }
   }
 
-  async function rollBack(told) {
-    const text = `From the next request on ${told.previous} scores for everybody again instead of ` +
-      `${told.active}.`;
-    if (await confirmed(`Roll back to ${told.previous}?`, text, "Roll back")) {
-      await change("POST", "/adapters/rollback", `${told.previous} is active again`);
+  async function rollBack(response) {
+    const text = `From the next request on ${response.previous} scores for everybody again instead of ` +
+      `${response.active}.`;
+    if (await confirmed(`Roll back to ${response.previous}?`, text, "Roll back")) {
+      await change("POST", "/adapters/rollback", `${response.previous} is active again`);
     }
   }
 

@@ -1,8 +1,8 @@
-// The HTTP API, with the key of whoever looks. The key lives as long as the tab.
+// Calls of the HTTP API, with the key of the console's user. The key is kept as long as the tab.
 
 const KEY = "msr-api-key";
 
-/** What the server answered instead of what was asked for; status 0 if it did not answer. */
+/** An error that the server answered; status 0 if it did not answer. */
 export class ApiError extends Error {
   constructor(status, problem, retrySeconds) {
     super(problem.detail ?? problem.title ?? "the server does not answer");
@@ -22,7 +22,7 @@ export function setApiKey(key) {
   else sessionStorage.removeItem(KEY);
 }
 
-/** Path segments and ids may hold anything. */
+/** Encode a path segment: ids may contain any character. */
 export const segment = encodeURIComponent;
 
 export function query(fields) {
@@ -35,7 +35,7 @@ export function query(fields) {
   return `?${given}`;
 }
 
-/** The answer as an object. Raises ApiError; 401 tells the shell too. */
+/** The answer as an object. Raises ApiError; a 401 also opens the shell's form for the key. */
 export async function call(method, path, { body, signal } = {}) {
   const response = await ask(method, path, { body, signal });
   return response.status === 204 ? null : response.json();
@@ -43,7 +43,7 @@ export async function call(method, path, { body, signal } = {}) {
 
 export const get = (path, options) => call("GET", path, options);
 
-/** The answer itself, once its head is there. */
+/** The response, as soon as its headers are there. */
 export async function ask(method, path, { body, signal, headers = {} } = {}) {
   const all = { ...headers };
   if (apiKey()) all.Authorization = `Bearer ${apiKey()}`;
@@ -67,7 +67,7 @@ export async function ask(method, path, { body, signal, headers = {} } = {}) {
   throw new ApiError(response.status, problem, retrySeconds);
 }
 
-/** Health is an answer also where it says 503. */
+/** The health as an object, for status 503 too. */
 export async function health() {
   try {
     const response = await fetch("/health/ready");
@@ -78,12 +78,12 @@ export async function health() {
 }
 
 /**
- * Follow a user's preference until `signal` ends it: `onPreference(told)` with every change,
- * `onForgotten()`, and `onLive(true or false)`. EventSource could not show a key.
+ * Follow a user's preference until `signal` aborts. Calls `onPreference(preference)` at every change,
+ * `onForgotten()`, and `onLive(true or false)`. EventSource cannot send a key.
  */
 export async function followPreference(userId, { onPreference, onForgotten, onLive, signal }) {
   const preference = `/users/${segment(userId)}/preference`;
-  const tell = async (response) => onPreference(await response.json());
+  const deliver = async (response) => onPreference(await response.json());
   let lastId = null;
   while (!signal.aborted) {
     let pauseSeconds = 1;
@@ -106,8 +106,8 @@ export async function followPreference(userId, { onPreference, onForgotten, onLi
         return;
       }
       pauseSeconds = error.retrySeconds ?? 2;
-      // As many streams are open as may be: then by asking now and again.
-      if (error.status === 429) await ask("GET", preference, { signal }).then(tell, () => null);
+      // Too many streams are open: poll instead.
+      if (error.status === 429) await ask("GET", preference, { signal }).then(deliver, () => null);
     }
     if (signal.aborted) return;
     onLive(false);

@@ -1,4 +1,4 @@
-// The shell: which view is shown, the key, the theme, and how the service is.
+// The shell: the views, the key, the theme, and the notice about the service's health.
 
 import { apiKey, health, setApiKey } from "./api.js";
 import { adaptersView } from "./adapters.js";
@@ -126,14 +126,14 @@ themeButton.addEventListener("click", () => {
   try {
     localStorage.setItem("msr-theme", next);
   } catch {
-    // It holds for this page then.
+    // Storage is forbidden: the choice is kept for this page only.
   }
   nameTheme();
 });
 
-// --- how the service is ---------------------------------------------------------------------------
+// --- the service's health ---------------------------------------------------------------------------
 
-const TOLD = {
+const NOTICES = {
   unreachable: "The server does not answer. What you see may be old.",
   down: "The store is away: Redis does not answer.",
   engine: "The model does not answer. Rankings come from the cheap rankers, preferences wait.",
@@ -141,9 +141,9 @@ const TOLD = {
 
 async function lookAtHealth() {
   const found = await health();
-  let text = TOLD[found.status] ?? "";
+  let text = NOTICES[found.status] ?? "";
   if (found.status === "degraded") {
-    text = found.components.engine?.state === "ok" ? "" : TOLD.engine;
+    text = found.components.engine?.state === "ok" ? "" : NOTICES.engine;
   }
   const shown = notice.textContent;
   if (text !== shown) fill(notice, text && el("p", {}, text));

@@ -1,4 +1,4 @@
-// The catalogue: every item with what the model sees in it, and what could not be used.
+// The catalogue: every item with its summary, and the rows that could not be used.
 
 import { get, query } from "./api.js";
 import { cover } from "./covers.js";
@@ -40,7 +40,7 @@ export function catalogueView(place, signal) {
   let asked = new AbortController();
   signal.addEventListener("abort", () => asked.abort());
   list(0);
-  showLeftOut().catch(() => fill(leftOut)); // the list above tells what is wrong
+  showLeftOut().catch(() => fill(leftOut)); // the list above shows the error
 
   function list(from) {
     offset = from;
@@ -116,7 +116,7 @@ export function catalogueView(place, signal) {
   }
 }
 
-/** What a step left out, with the reasons. */
+/** The rows that a step left out, with the reasons. */
 export function quarantine(step) {
   return el(
     "details",
@@ -133,7 +133,7 @@ export function quarantine(step) {
 }
 
 function itemCard(item) {
-  const told = {
+  const texts = {
     ready: item.summary,
     pending: "Waits for its summary.",
     failed: item.reason ?? "No reason is known.",
@@ -148,7 +148,7 @@ function itemCard(item) {
       el("h2", {}, item.title),
       el("p", { class: "id" }, item.item_id),
       item.status !== "ready" && el("p", { class: `badge ${item.status}` }, STATUSES[item.status]),
-      el("p", { class: "summary" }, told[item.status]),
+      el("p", { class: "summary" }, texts[item.status]),
     ),
   );
 }

@@ -1,9 +1,9 @@
-// Covers: resized by the server, kept by the browser, a letter where there is none.
+// Covers: resized by the server, cached by the browser; a letter for an item without one.
 
 import { apiKey, ask, query, segment } from "./api.js";
 import { el } from "./dom.js";
 
-// An image element sends no key. Where one is needed, covers are fetched once they come into view.
+// An image element sends no key. If keys are needed, covers are fetched when they come into view.
 const waiting = new WeakMap();
 const inView = new IntersectionObserver((entries) => {
   for (const entry of entries) {
@@ -35,7 +35,7 @@ export function cover(item, width = 160) {
   return frame;
 }
 
-/** The item of an entry of a history, as `cover` takes it. */
+/** The item of an entry of a history, as an argument of `cover`. */
 export function asItem(each) {
   return {
     item_id: each.item_id,

@@ -1,4 +1,4 @@
-// What changed from one text to the next, word by word.
+// The difference between two texts, word by word.
 
 const MAX_WORDS = 600;
 
@@ -9,7 +9,7 @@ export function wordDiff(before, after) {
   if (a.length > MAX_WORDS || b.length > MAX_WORDS) {
     return before === after ? [["same", after]] : [["removed", before], ["added", after]];
   }
-  // lengths[i][j]: the longest common subsequence of a from i on and b from j on.
+  // lengths[i][j]: length of the longest common subsequence of a[i:] and b[j:].
   const lengths = Array.from({ length: a.length + 1 }, () => new Uint16Array(b.length + 1));
   for (let i = a.length - 1; i >= 0; i -= 1) {
     for (let j = b.length - 1; j >= 0; j -= 1) {

@@ -1,7 +1,7 @@
-// Elements made by hand. Text becomes text nodes and never markup, whatever it holds.
+// Creates elements. Text becomes text nodes, never markup, whatever it contains.
 
 /**
- * An element. `attributes` are attributes; `on...` are listeners, false and null leave one out.
+ * Create an element. Attributes named `on...` are listeners; false and null are left out.
  * Children are elements, strings, or null for nothing.
  */
 export function el(tag, attributes = {}, ...children) {
@@ -15,7 +15,7 @@ export function el(tag, attributes = {}, ...children) {
   return made;
 }
 
-/** Put these in the place of all that the element holds. */
+/** Replace all children of the element. */
 export function fill(element, ...children) {
   element.replaceChildren();
   append(element, children);
@@ -28,12 +28,12 @@ function append(element, children) {
   }
 }
 
-/** A number as people read it. */
+/** A number with its noun, singular or plural. */
 export function count(number, singular, plural = `${singular}s`) {
   return `${number.toLocaleString("en")} ${number === 1 ? singular : plural}`;
 }
 
-/** Call `act` once it was asked for and `milliseconds` have passed without another asking. */
+/** Call `act` after `milliseconds` without another call. */
 export function settled(act, milliseconds = 180) {
   let timer = 0;
   return (...given) => {
@@ -42,14 +42,14 @@ export function settled(act, milliseconds = 180) {
   };
 }
 
-/** Say something that nobody needs to answer. */
+/** Show a short message. */
 export function toast(text, kind = "plain") {
   const shown = el("p", { class: `toast ${kind}` }, text);
   document.getElementById("toasts").append(shown);
   setTimeout(() => shown.remove(), 6000);
 }
 
-/** Ask before something is changed for everybody; whether it may be. */
+/** Ask the user before a change for everybody; true if confirmed. */
 export function confirmed(title, text, action) {
   return new Promise((resolve) => {
     const dialog = el(

@@ -1,4 +1,4 @@
-// Health: the components that the service stands on, and what runs here.
+// Health: the state of each component, and the versions in use.
 
 import { get, health } from "./api.js";
 import { el, fill } from "./dom.js";
@@ -7,7 +7,7 @@ const MILLISECONDS = 3000;
 const NAMES = { redis: "Store (Redis)", engine: "Model", artifacts: "Artifacts", adapters: "Adapters" };
 const STATES = { ok: "Well", degraded: "Degraded", down: "Down", unreachable: "No answer" };
 const FACTS = {
-  version: "Version", model: "Model", adapter: "Adapter", retrieval: "Cheap rankers",
+  version: "Version", commit: "Commit", model: "Model", adapter: "Adapter", retrieval: "Cheap rankers",
   ranker: "Fusion", cheap_order: "Candidates ordered by", final_order: "Scored items ordered by",
 };
 
@@ -25,12 +25,12 @@ export function healthView(place, signal) {
 
   async function follow() {
     while (!signal.aborted) {
-      const told = await health();
+      const response = await health();
       if (signal.aborted) return;
       fill(
         components,
-        component("Service", told.status, ""),
-        Object.entries(told.components).map(([name, { state, detail }]) =>
+        component("Service", response.status, ""),
+        Object.entries(response.components).map(([name, { state, detail }]) =>
           component(NAMES[name] ?? name, state, detail),
         ),
       );
@@ -40,9 +40,9 @@ export function healthView(place, signal) {
   }
 
   async function version() {
-    const told = await get("/version", { signal });
-    const rows = Object.entries(FACTS).map(([field, name]) => [name, told[field] || "none"]);
-    for (const [name, fingerprint] of Object.entries(told.prompts)) {
+    const response = await get("/version", { signal });
+    const rows = Object.entries(FACTS).map(([field, name]) => [name, response[field] || "none"]);
+    for (const [name, fingerprint] of Object.entries(response.prompts)) {
       rows.push([`Prompt: ${name}`, fingerprint]);
     }
     fill(facts, rows.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));

@@ -1,4 +1,4 @@
-// Personas: users of the data folder who are worth a look, by names that say why.
+// Personas: users of the data folder who are worth a look, under names that say why.
 
 import { get, segment } from "./api.js";
 import { asItem, cover } from "./covers.js";
@@ -6,7 +6,7 @@ import { el } from "./dom.js";
 
 const UNREADABLE = "/problems/personas-unreadable";
 
-/** Those that there are, as elements to be shown; none of them is no element. */
+/** The personas as elements; an empty list if there are none. */
 export async function personas(signal) {
   try {
     const found = await get("/personas", { signal });

@@ -38,7 +38,7 @@ const REASONS = {
 };
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
-/** The panel as {element, refresh(version)}; `onTake(item)` when somebody takes one. */
+/** The panel as {element, refresh(version)}; calls `onTake(item)` when the user takes an item. */
 export function rankingPanel(userId, signal, onTake) {
   const items = new Map();
   const cards = new Map();
@@ -56,7 +56,7 @@ export function rankingPanel(userId, signal, onTake) {
   let ranks = new Map();
   signal.addEventListener("abort", () => asked.abort());
 
-  /** Rank anew; the answer is to know the history up to `version`, if one is named. */
+  /** Rank again, with a preference that covers `version` if one is given. */
   async function refresh(version = null) {
     asked.abort();
     asked = new AbortController();
@@ -72,7 +72,7 @@ export function rankingPanel(userId, signal, onTake) {
       const answer = await recommend({ at_least_version: version ?? undefined }, mine);
       await show(answer, mine, false);
       list.removeAttribute("aria-busy");
-      line.textContent = told(answer);
+      line.textContent = describe(answer);
       fill(banner, answer.degraded && el("p", { class: "banner" }, REASONS[answer.reason]));
     });
   }
@@ -107,7 +107,7 @@ export function rankingPanel(userId, signal, onTake) {
     if (!still.matches) glide(before);
   }
 
-  /** Cards go from where they were to where they are. */
+  /** Animate the cards from their old places to the new ones. */
   function glide(before) {
     for (const [id, card] of cards) {
       if (!before.has(id)) continue;
@@ -123,15 +123,15 @@ export function rankingPanel(userId, signal, onTake) {
   return { element, refresh };
 }
 
-/** Places gained (or lost, if negative); "new" for one that was not shown; null before there was an
- * order of the model's to compare with. */
+/** Places gained (negative: lost); "new" for an item that was not shown; null before the model's
+ * first order. */
 function moved(place, wasRanked) {
   if (wasRanked.size === 0) return null;
   if (!wasRanked.has(place.item_id)) return "new";
   return wasRanked.get(place.item_id) - place.rank;
 }
 
-/** Where the bars end: few items of a catalogue are likely, so a whole bar is seldom 100 %. */
+/** The probability of a full bar: few items are likely, so it is rarely 100 %. */
 function scaleOf(places) {
   const most = Math.max(...places.map((place) => place.probability ?? 0), 0);
   return SCALES.find((scale) => scale >= most);
@@ -141,7 +141,7 @@ function nameless(itemId) {
   return { item_id: itemId, title: itemId, summary: null, has_image: false, version: "" };
 }
 
-function told(answer) {
+function describe(answer) {
   const seconds = answer.timings.total_seconds;
   const time = seconds < 1 ? `${Math.round(1000 * seconds)} ms` : `${seconds.toFixed(1)} s`;
   const who = answer.cold ? "not personal yet" : `${answer.num_scored} scored by the model`;
@@ -218,8 +218,8 @@ function probability(place, pending, scale) {
 }
 
 /** Each contribution to the log-odds, left of the middle if it counts against the item. */
-function features(told) {
-  const counted = Object.entries(told).filter(([, feature]) => feature.contribution !== null);
+function features(values) {
+  const counted = Object.entries(values).filter(([, feature]) => feature.contribution !== null);
   const largest = Math.max(...counted.map(([, feature]) => Math.abs(feature.contribution)), 1);
   return el(
     "table",
@@ -243,7 +243,7 @@ function signed(number) {
   return `${number < 0 ? "−" : "+"}${Math.abs(number).toFixed(2)}`;
 }
 
-/** Tell the server that the user took an item; the history's version after it. Raises ApiError. */
+/** Send an interaction; returns the history's version after it. Raises ApiError. */
 export async function take(userId, itemId) {
   const answer = await call("POST", "/interactions", {
     body: { user_id: userId, item_id: itemId },

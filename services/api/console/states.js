@@ -1,4 +1,4 @@
-// What a view shows while it has nothing to show: loading, nothing there, refused, away.
+// What a view shows without data: loading, empty, refused, unavailable.
 
 import { ApiError } from "./api.js";
 import { el, fill } from "./dom.js";
@@ -7,7 +7,7 @@ export function loading(text = "Loading…") {
   return el("p", { class: "loading", role: "status" }, text);
 }
 
-/** A message of its own, with commands that help. */
+/** A message, with commands that help. */
 export function message(title, text, commands = []) {
   return el(
     "section",
@@ -33,7 +33,7 @@ export function emptySystem() {
   );
 }
 
-/** Run `show`; what goes wrong is told in its place, and tried again where that may help. */
+/** Run `show`; replaces the content by an error, and tries again where that may help. */
 export async function guarded(place, signal, show) {
   try {
     await show();

@@ -1,11 +1,11 @@
-// Light or dark, before anything is drawn: as the system says, unless somebody chose here.
+// Sets light or dark before anything is drawn: the user's choice, else the system's.
 "use strict";
 (() => {
   let chosen = null;
   try {
     chosen = localStorage.getItem("msr-theme");
   } catch {
-    // Storage may be forbidden: then the system decides.
+    // Storage is forbidden: use the system's choice.
   }
   if (chosen === "light" || chosen === "dark") {
     document.documentElement.dataset.theme = chosen;

@@ -1,4 +1,4 @@
-// One user: the history, the preference as it is written, how it came about, and what is next.
+// One user: the history, the preference and its timeline, and the ranking.
 
 import { ApiError, followPreference, get, query, segment } from "./api.js";
 import { asItem, cover } from "./covers.js";
@@ -33,7 +33,7 @@ export function userView(place, userId, signal) {
     ),
   );
 
-  let told = null; // what the server last said of the preference
+  let latest = null; // the last preference that the server sent
   let before = ""; // the text that the current one took the place of
   const titles = new Map();
   let isHistoryThere = false;
@@ -44,7 +44,7 @@ export function userView(place, userId, signal) {
   ranking.refresh();
   guarded(history, signal, loadHistory);
 
-  // --- what comes in ------------------------------------------------------------------------------
+  // --- events ------------------------------------------------------------------------------
 
   async function loadHistory() {
     let found;
@@ -70,10 +70,10 @@ export function userView(place, userId, signal) {
     );
     isHistoryThere = true;
     following ??= follow();
-    if (told) showTimeline();
+    if (latest) showTimeline();
   }
 
-  /** Blocks from before the history that is shown. */
+  /** Load the titles of timeline items that are not in the shown part of the history. */
   async function nameMissing(entries) {
     const missing = [...new Set(entries.flatMap((entry) => entry.ids))].filter((id) => !titles.has(id));
     if (missing.length === 0 || !isHistoryThere) return;
@@ -89,7 +89,7 @@ export function userView(place, userId, signal) {
       onPreference,
       onForgotten: () => {
         following = null;
-        told = null;
+        latest = null;
         toast("This user was forgotten.");
         fill(timeline);
         guarded(history, signal, loadHistory);
@@ -100,8 +100,8 @@ export function userView(place, userId, signal) {
   }
 
   function onPreference(now) {
-    const was = told;
-    told = now;
+    const was = latest;
+    latest = now;
     if (was && was.preference !== now.preference) before = was.preference;
     if (was && was.history_version !== now.history_version) guarded(history, signal, loadHistory);
     showPreference();
@@ -128,7 +128,7 @@ export function userView(place, userId, signal) {
     live.dataset.on = String(text === "Live");
   }
 
-  // --- what is shown ------------------------------------------------------------------------------
+  // --- rendering ------------------------------------------------------------------------------
 
   function covers(found) {
     const strip = el(
@@ -147,36 +147,36 @@ export function userView(place, userId, signal) {
   }
 
   function showPreference() {
-    const waits = told.history_version - told.preference_version;
+    const waits = latest.history_version - latest.preference_version;
     if (waits > 0) preference.setAttribute("aria-busy", "true");
     else preference.removeAttribute("aria-busy");
     const text = before
-      ? wordDiff(before, told.preference)
+      ? wordDiff(before, latest.preference)
           .filter(([kind]) => kind !== "removed")
           .map(([kind, words]) => [kind === "added" ? el("mark", {}, words) : words, " "])
-      : told.preference;
+      : latest.preference;
     fill(
       preference,
       el("h2", {}, "Preference"),
       el(
         "p",
-        { class: "text", "aria-live": "polite", "data-version": told.preference_version },
-        told.preference ? text : "Not written yet.",
+        { class: "text", "aria-live": "polite", "data-version": latest.preference_version },
+        latest.preference ? text : "Not written yet.",
       ),
       el(
         "p",
         { class: "hint" },
         waits > 0
           ? `${count(waits, "interaction")} on the way into it…`
-          : `Covers all ${count(told.history_version, "interaction")}`,
-        ` · ${count(told.num_blocks, "full block")}`,
-        told.tail.length > 0 && `, ${told.tail.length} since`,
+          : `Covers all ${count(latest.history_version, "interaction")}`,
+        ` · ${count(latest.num_blocks, "full block")}`,
+        latest.tail.length > 0 && `, ${latest.tail.length} since`,
       ),
     );
   }
 
   function showTimeline() {
-    const blocks = told.timeline;
+    const blocks = latest.timeline;
     const entries = blocks.map((block, index) => ({
       name: `Block ${block.number}`,
       ids: block.item_ids,
@@ -185,10 +185,10 @@ export function userView(place, userId, signal) {
       when: block.written_ms,
       isFirst: index === 0 && block.number === 1,
     }));
-    if (told.tail.length > 0) {
+    if (latest.tail.length > 0) {
       const last = blocks.at(-1)?.preference ?? "";
       entries.push({
-        name: "Since then", ids: told.tail, text: told.preference, was: last, when: null,
+        name: "Since then", ids: latest.tail, text: latest.preference, was: last, when: null,
         isFirst: blocks.length === 0,
       });
     }

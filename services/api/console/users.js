@@ -1,4 +1,4 @@
-// Users: found by the beginning of their id, some at random, or by what they are known for.
+// Users: by the beginning of their id, at random, or as personas.
 
 import { get, query, segment } from "./api.js";
 import { count, el, fill, settled } from "./dom.js";

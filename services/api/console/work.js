@@ -30,22 +30,22 @@ export function workView(place, signal) {
   }
 
   async function look() {
-    const told = await get("/progress", { signal });
+    const response = await get("/progress", { signal });
     fill(
       updates,
-      figure("Waiting", told.updates.num_waiting.toLocaleString("en")),
-      figure("Oldest waits", `${told.updates.lag_seconds.toFixed(1)} s`),
-      figure("Given up", told.updates.num_dead.toLocaleString("en")),
+      figure("Waiting", response.updates.num_waiting.toLocaleString("en")),
+      figure("Oldest waits", `${response.updates.lag_seconds.toFixed(1)} s`),
+      figure("Given up", response.updates.num_dead.toLocaleString("en")),
     );
-    // What is open stays open as long as nothing changed.
-    const now = JSON.stringify(told.steps);
+    // Render only changes, so that opened details stay open.
+    const now = JSON.stringify(response.steps);
     if (now === shown) return;
     shown = now;
     fill(
       steps,
-      told.steps.length === 0
+      response.steps.length === 0
         ? el("p", {}, "This server has no data folder.")
-        : el("ol", { class: "steps" }, told.steps.map(step)),
+        : el("ol", { class: "steps" }, response.steps.map(step)),
     );
   }
 }

@@ -1,8 +1,8 @@
-"""Who may call: API keys, their scopes and their rates, where the rules ask for keys at all.
+"""Checks API keys, their scopes and their rates, if the rules require keys.
 
-A key is read from Redis once every few seconds, not with every request, so a revoked one works for
-as long as that. A new one works at once: that a key is unknown is never remembered. Only a key with
-a rate costs a request a call to Redis.
+A key is read from Redis every few seconds, not with every request. So a revoked key may work for
+`cache_seconds` more. A new key works at once, because unknown keys are not cached. Only keys with a
+rate limit cost one call to Redis per request.
 """
 
 import re
@@ -20,7 +20,7 @@ _BEARER = re.compile(r"bearer +(\S+)", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class AccessRules:
-    """What a deployment asks of its callers."""
+    """What a deployment requires of its callers."""
 
     require_keys: bool = False
     open_metrics: bool = False
@@ -29,7 +29,7 @@ class AccessRules:
 
 
 class Access:
-    """Decides about each request. Every refusal is an AccessError, and counted."""
+    """Admits or refuses each request. Every refusal is an AccessError and is counted."""
 
     def __init__(
         self,
@@ -39,18 +39,18 @@ class Access:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`clock`, in seconds, says how old what was read is."""
+        """`clock` measures the age of cached keys, in seconds."""
         self.rules = rules
         self._keys = keys
         self._metrics = metrics
         self._clock = clock
-        # By id. As many as there are keys in use: one that is gone is taken out when asked for.
+        # By id. Bounded by the number of keys: a revoked key is removed at its next use.
         self._read: dict[str, tuple[ApiKey, float]] = {}
 
     async def identify(self, authorization: str | None) -> ApiKey:
         """The key that a header `Authorization: Bearer ...` shows.
 
-        Unauthenticated if it shows none that is valid; StateUnavailable if nobody can say.
+        Unauthenticated if there is no valid one; StateUnavailable if Redis cannot be asked.
         """
         if authorization is None:
             raise self._refused(
@@ -83,10 +83,10 @@ class Access:
             )
 
     async def charge(self, key: ApiKey | None, num_tokens: int, *, num_taken: int = 0) -> None:
-        """Take what a request costs from the key's bucket; RateLimited if it holds too little.
+        """Take a request's tokens from the key's bucket; RateLimited if there are too few.
 
-        `num_taken`: what the request took before, and gets back when it is refused. Without a key,
-        or with one that has no limit, nothing is taken.
+        `num_taken`: tokens that the request took before; a refusal returns them. Without a key, or
+        with a key without a limit, nothing is taken.
         """
         if key is None or key.rate_per_second == 0 or num_tokens == 0:
             return
@@ -95,7 +95,7 @@ class Access:
             raise self._refused(
                 RateLimited(
                     f"the API key {key.key_id} may make {key.rate_per_second:g} requests a second "
-                    f"and {key.burst} at once; the next fits in {wait_seconds:.3f} s",
+                    f"and {key.burst} at once; send the next in {wait_seconds:.3f} s",
                     retry_after_seconds=wait_seconds,
                 )
             )
@@ -110,7 +110,7 @@ class Access:
         if found is None:
             self._read.pop(key_id, None)
         else:
-            # As old as the moment it was asked for: the answer may have been long under way.
+            # Its age counts from the moment of the question: the answer may have taken long.
             self._read[key_id] = (found, now)
         return found
 

@@ -1,6 +1,6 @@
-"""How much a request may send; more is refused before it is held in memory.
+"""Limits the size of a request's body, before all of it is in memory.
 
-The framework has such a limit too, but answers plain text where the length is announced.
+The framework has such a limit too, but answers with plain text if Content-Length is too large.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from services.api.http import problems
 
 
 class BodyLimit:
-    """ASGI middleware: `max_bytes` a request, or what `by_path` says for its path."""
+    """ASGI middleware: at most `max_bytes` a request, or the limit in `by_path` for its path."""
 
     def __init__(self, app: ASGIApp, max_bytes: int, by_path: Mapping[str, int]) -> None:
         """Wrap `app`."""
@@ -22,7 +22,7 @@ class BodyLimit:
         self._by_path = by_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse at once what is announced as too long; count what comes in pieces."""
+        """Refuse a Content-Length above the limit at once; count the bytes that arrive."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

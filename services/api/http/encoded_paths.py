@@ -1,8 +1,8 @@
-"""Ids in paths: any id, slashes included, percent-encoded as one segment.
+"""Lets a path contain any id, slashes included, percent-encoded as one segment.
 
-A framework routes on the decoded path, where `/users/a%2Fpreference` and `/users/a/preference` are
-one. Here it routes on the path as it came, and a path parameter written `{name:id}` is decoded
-after its route was found.
+The framework routes on the decoded path, where `/users/a%2Fpreference` and `/users/a/preference`
+are the same. This middleware makes it route on the encoded path; a path parameter `{name:id}` is
+decoded after its route was found.
 """
 
 from urllib.parse import quote, unquote, unquote_to_bytes
@@ -15,7 +15,7 @@ class _IdConvertor(Convertor[str]):
     regex = "[^/]+"
 
     def convert(self, value: str) -> str:
-        # What is not UTF-8 becomes lone surrogates, which the check of the parameter refuses.
+        # Bytes that are not UTF-8 become lone surrogates, which the parameter's pattern refuses.
         return unquote(value, errors="surrogateescape")
 
     def to_string(self, value: str) -> str:
@@ -26,7 +26,7 @@ register_url_convertor("id", _IdConvertor())
 
 
 class EncodedPaths:
-    """ASGI middleware: routes see the path percent-encoded, each segment in one spelling."""
+    """ASGI middleware: routes see the path percent-encoded, each segment in its one encoding."""
 
     def __init__(self, app: ASGIApp) -> None:
         """Wrap `app`."""

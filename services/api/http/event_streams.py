@@ -4,10 +4,10 @@
     event: preference
     data: {"user_id": "u42", "preference": ...}
 
-A stream looks at the user's two versions a few times a second and reads the rest only when one of
-them has changed. While Redis is away it says nothing but that it lives. It ends when the user is
-forgotten, after `stream_seconds`, or when the server stops; readers come back with the id that they
-saw last.
+A stream reads the user's two versions a few times a second, and the rest only when one of them
+changes. While Redis is unavailable it sends keep-alive comments only. It ends when the user is
+forgotten, after `stream_seconds`, or when the server stops; clients reconnect with the id of the
+last event that they got.
 """
 
 import asyncio
@@ -34,15 +34,15 @@ SCHEMA = {
 KEEP_ALIVE = ": keep-alive\n\n"
 FORGOTTEN = "event: forgotten\ndata: {}\n\n"
 
-# What is told of a user, as JSON in one line.
-Tell = Callable[[UserRecord], str]
+# An event's data: a user's preference as JSON in one line.
+Render = Callable[[UserRecord], str]
 
 
 class Streams:
     """The open streams of one process."""
 
     def __init__(self, store: Store, limits: Limits, metrics: Metrics) -> None:
-        """None is open."""
+        """No stream is open yet."""
         self._store = store
         self._limits = limits
         self._metrics = metrics
@@ -51,13 +51,13 @@ class Streams:
         metrics.streams_open.set_function(lambda: self._num_open)
 
     def end_all(self) -> None:
-        """Let every stream end now: the server stops."""
+        """End every stream, because the server stops."""
         self._ended.set()
 
-    def open(self, user: UserRecord, tell: Tell, last_id: str | None) -> AsyncIterator[str]:
+    def open(self, user: UserRecord, render: Render, last_id: str | None) -> AsyncIterator[str]:
         """Events of a user who was just read; TooManyStreams if no more may be open.
 
-        One whose preference is the one of `last_id` is not told it again.
+        If `last_id` is the current preference's version, the first event is left out.
         """
         if self._num_open >= self._limits.max_streams:
             self._metrics.access_refusals.labels(TooManyStreams.__name__).inc()
@@ -65,7 +65,7 @@ class Streams:
                 f"{self._num_open} streams are open and {self._limits.max_streams} may; close one "
                 "or try again later"
             )
-        return self._counted(self._events(user, tell, last_id))
+        return self._counted(self._events(user, render, last_id))
 
     async def _counted(self, events: AsyncIterator[str]) -> AsyncIterator[str]:
         self._num_open += 1
@@ -76,13 +76,13 @@ class Streams:
             self._num_open -= 1
 
     async def _events(
-        self, user: UserRecord, tell: Tell, last_id: str | None
+        self, user: UserRecord, render: Render, last_id: str | None
     ) -> AsyncIterator[str]:
         clock = asyncio.get_running_loop().time
         end_at = clock() + self._limits.stream_seconds
-        # Something at once, so that the reader learns that the stream is open.
-        yield KEEP_ALIVE if last_id == str(user.preference_version) else _event(user, tell)
-        said_at = clock()
+        # Send something at once, so that the client sees that the stream is open.
+        yield KEEP_ALIVE if last_id == str(user.preference_version) else _event(user, render)
+        sent_at = clock()
         while clock() < end_at and not await self._pause():
             seen = await self._look_again(user)
             if seen is None:
@@ -90,15 +90,15 @@ class Streams:
                 return
             if seen is not user:
                 user = seen
-                yield _event(user, tell)
-            elif clock() - said_at >= self._limits.stream_silence_seconds:
+                yield _event(user, render)
+            elif clock() - sent_at >= self._limits.stream_silence_seconds:
                 yield KEEP_ALIVE
             else:
                 continue
-            said_at = clock()
+            sent_at = clock()
 
     async def _look_again(self, user: UserRecord) -> UserRecord | None:
-        """The user as of now, or None if forgotten; the same one while nothing else is known."""
+        """The user as of now, None if forgotten, `user` itself if unchanged or Redis fails."""
         try:
             versions = await self._store.load_versions(user.user_id)
             if versions == (user.version, user.preference_version):
@@ -108,11 +108,11 @@ class Streams:
             return user
 
     async def _pause(self) -> bool:
-        """Wait until the next look; whether all streams were ended meanwhile."""
+        """Wait until the next look; True if the streams were ended meanwhile."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._ended.wait(), self._limits.stream_poll_seconds)
         return self._ended.is_set()
 
 
-def _event(user: UserRecord, tell: Tell) -> str:
-    return f"id: {user.preference_version}\nevent: preference\ndata: {tell(user)}\n\n"
+def _event(user: UserRecord, render: Render) -> str:
+    return f"id: {user.preference_version}\nevent: preference\ndata: {render(user)}\n\n"

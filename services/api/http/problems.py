@@ -1,8 +1,8 @@
-"""Errors as HTTP problem documents (RFC 9457): the only place that knows status codes.
+"""Errors as HTTP problem documents (RFC 9457). Only this file knows status codes.
 
-Every class of `core/errors.py` has its own row here. What the caller did wrong is told in the
-words of the error. What went wrong on this side is logged, and the caller gets a general sentence,
-so that no address, path or internal name leaves the process.
+Every class of `core/errors.py` has its own row here. For a caller's mistake the document contains
+the error's message. For a failure of the server the message is logged and the document contains a
+general sentence, so that no address, path or internal name leaves the process.
 """
 
 import math
@@ -28,7 +28,7 @@ MAX_DETAIL_CHARS = 2000
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of problem. `told` is its detail if the error's own words stay here.
+    """One kind of problem. `public_detail` replaces the error's message, if that stays private.
 
     `challenge` says how to authenticate.
     """
@@ -36,7 +36,7 @@ class Kind:
     slug: str
     status: int
     title: str
-    told: str | None = None
+    public_detail: str | None = None
     retry_after_seconds: int | None = None
     challenge: str | None = None
 
@@ -101,7 +101,7 @@ KINDS: Mapping[type[errors.MsrError], Kind] = {
     errors.TooManyStreams: Kind(
         "too-many-streams", 429, "Too many open streams", retry_after_seconds=5
     ),
-    # The error itself knows for how long.
+    # The error names the seconds.
     errors.RateLimited: Kind("rate-limited", 429, "Too many requests", retry_after_seconds=1),
 }
 
@@ -136,12 +136,12 @@ def problem_response(
     field_errors: Sequence[wire.FieldError] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
-    """The document and its status; `detail` counts only for kinds that are told in own words."""
+    """The document with its status; `detail` is used for kinds without a `public_detail`."""
     problem = wire.Problem(
         type=kind.type,
         title=kind.title,
         status=kind.status,
-        detail=(kind.told or detail or kind.title)[:MAX_DETAIL_CHARS],
+        detail=(kind.public_detail or detail or kind.title)[:MAX_DETAIL_CHARS],
         instance=instance,
         request_id=current_request_id(),
         errors=list(field_errors) if field_errors is not None else None,
@@ -160,15 +160,15 @@ def problem_response(
 
 
 def instance_of(scope: Mapping[str, Any]) -> str:
-    """The path that was asked for, percent-encoded as it came."""
+    """The requested path, percent-encoded as it came."""
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
     return raw.split(b"?", 1)[0].decode("ascii", "replace")[:MAX_DETAIL_CHARS]
 
 
 def register(app: FastAPI) -> None:
-    """Answer every error of our own and of the framework with a problem document.
+    """Answer every MsrError and every error of the framework with a problem document.
 
-    What nobody foresaw is answered by `request_log.RequestLog`, which sees it last.
+    Other exceptions are answered by `request_log.RequestLog`, the outermost layer that can.
     """
     app.add_exception_handler(errors.MsrError, _answer_own)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
@@ -179,7 +179,7 @@ async def _answer_own(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, errors.MsrError)
     kind = kind_of(error)
     if kind.status >= 500:
-        # The message may name addresses and paths: it is for this side.
+        # The message may name addresses and paths: it goes to the log only.
         log.warning("request_failed", problem=kind.slug, error=str(error))
     headers = {}
     if isinstance(error, errors.RateLimited):
@@ -204,7 +204,7 @@ async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
             detail="send the body as JSON, with the header Content-Type: application/json",
         )
     fields = [
-        # The input itself is left out: it may be large, and it is the caller's own.
+        # Without the input: it may be large, and the caller has it.
         wire.FieldError(field=_dotted(each["loc"]), message=str(each["msg"])[:MAX_DETAIL_CHARS])
         for each in found[:MAX_FIELD_ERRORS]
     ]
@@ -228,7 +228,7 @@ async def _answer_framework(request: Request, error: Exception) -> JSONResponse:
 
 
 def _methods_served(request: Request) -> list[str]:
-    # The framework names those of the first route it finds at a path, though several share it.
+    # The framework names the methods of one route only, though several may share a path.
     template = getattr(request.scope.get("route"), "path_format", None)
     app: FastAPI = request.app
     return sorted(method.upper() for method in app.openapi()["paths"].get(template, {}))
@@ -240,8 +240,8 @@ def _is_json(request: Request) -> bool:
 
 
 def _dotted(location: Sequence[int | str]) -> str:
-    # The tags of the two forms of POST /interactions are ours, not the caller's.
-    return ".".join(str(part) for part in location if part not in ("one", "batch"))
+    # "one" and "batch" tag the two forms of POST /interactions; callers do not know them.
+    return ".".join(str(step) for step in location if step not in ("one", "batch"))
 
 
 # --- for the OpenAPI document --------------------------------------------------------------------
@@ -253,7 +253,7 @@ _ANY_BODY = (MALFORMED_BODY, BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE, INVALID_REQ
 def documented(
     *listed: type[errors.MsrError] | Kind, body: bool = False
 ) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route that may answer with these problems, besides those any can."""
+    """The `responses` of a route: these problems, and those that any route may answer with."""
     kinds = [each if isinstance(each, Kind) else KINDS[each] for each in listed]
     kinds += [*(_ANY_BODY if body else ()), *_ANY_REQUEST]
     return {
@@ -263,7 +263,7 @@ def documented(
 
 
 def add_documented(responses: dict[str, Any], *listed: type[errors.MsrError]) -> None:
-    """Add to the responses of an operation, in a finished document, problems it may answer too."""
+    """Add problems to the responses of an operation in a finished OpenAPI document."""
     by_slug = {kind.slug: kind for kind in (*KINDS.values(), *_OF_FRAMEWORK.values(), UNEXPECTED)}
     added = documented(*listed)
     for status, entry in added.items():
@@ -302,7 +302,7 @@ def _example(kind: Kind) -> dict[str, Any]:
         "type": kind.type,
         "title": kind.title,
         "status": kind.status,
-        "detail": kind.told or kind.title,
+        "detail": kind.public_detail or kind.title,
         "instance": "/recommend",
         "request_id": "5f0c1f4e8a7b4c55",
     }

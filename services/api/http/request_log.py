@@ -1,8 +1,7 @@
-"""The layer around all that answers a request: its id, log line, metrics and trace, and the last
-resort.
+"""The layer around all others: a request's id, log line, metrics and trace, and unexpected errors.
 
-Bodies, queries, headers and ids in paths are not logged: a route stands in the log as its
-template, an API key as its id.
+Bodies, queries, headers and ids in paths are not logged: the log contains a route's template and
+an API key's id.
 """
 
 import time
@@ -21,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 
 class RequestLog:
-    """ASGI middleware; must be outside of all that answers or fails."""
+    """ASGI middleware; must be outside of every layer that answers or fails."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         """Wrap `app`; count into `metrics`."""
@@ -29,7 +28,7 @@ class RequestLog:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request; an exception that nobody answered becomes a problem document."""
+        """Handle one request; an unexpected exception becomes a problem document."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -57,14 +56,14 @@ class RequestLog:
                 await self._app(scope, receive, send_with_id)
             except Exception:
                 log.exception("request_crashed", route=_template(scope), method=scope["method"])
-                if status:  # half an answer is out already; only the server can cut it off
+                if status:  # a part of the answer is sent; only the server can end the connection
                     raise
                 answer = problems.problem_response(
                     problems.UNEXPECTED, instance=problems.instance_of(scope)
                 )
                 await answer(scope, receive, send_with_id)
             finally:
-                # A stream lasts as long as somebody reads; what it took is what came before.
+                # A stream lasts as long as it is read; count the time until it began.
                 self._note(scope, status, stream_seconds or time.perf_counter() - started)
                 span.rename(f"{scope['method']} {_template(scope)}")
                 span.note(status=status)
@@ -91,5 +90,5 @@ def _template(scope: Scope) -> str:
 
 
 def _key_id(scope: Scope) -> dict[str, str]:
-    key = scope.get("state", {}).get("api_key")  # as `guard` leaves it
+    key = scope.get("state", {}).get("api_key")  # set by `route_guard`
     return {"key_id": key.key_id} if isinstance(key, ApiKey) else {}

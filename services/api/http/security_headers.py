@@ -1,6 +1,6 @@
-"""What every answer tells a browser: take it for what it says it is, keep and embed nothing.
+"""Security headers of every answer: no sniffing of types, no caching, no embedding.
 
-A route that serves a page says its own policy; the ones here are for what says none.
+A route that serves a page sets its own policy; these are the defaults.
 """
 
 from starlette.datastructures import MutableHeaders
@@ -10,20 +10,20 @@ _DEFAULTS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    # Nearly every answer is about one user. None is worth keeping, so a new route cannot forget it.
+    # Nearly every answer is about one user. As a default, no new route can forget it.
     "Cache-Control": "no-store",
 }
 
 
 class SecurityHeaders:
-    """ASGI middleware; outside of whatever answers."""
+    """ASGI middleware; outside of every layer that answers."""
 
     def __init__(self, app: ASGIApp) -> None:
         """Wrap `app`."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Add the headers that the answer does not have."""
+        """Add the headers that the answer does not set itself."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -1,4 +1,4 @@
-"""What is counted of each adapter: who scored, how high, and how a shadow or an arm compares."""
+"""Metrics of each adapter: rankings, probabilities, and how a shadow or an arm compares."""
 
 from collections.abc import Iterable
 
@@ -10,7 +10,7 @@ _AGREEMENTS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.999)
 
 
 class AdapterMetrics:
-    """The instruments; labels are names that operators gave."""
+    """The instruments; the labels are names that operators chose."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """`experiment` and `arm` are empty where no experiment runs."""
@@ -35,27 +35,27 @@ class AdapterMetrics:
         )
         self.shadow_requests = Counter(
             "msr_shadow_requests",
-            "Requests that a shadow was to score as well, by what came of it",
+            "Requests that a shadow was to score too, by outcome",
             ["adapter", "outcome"],
             registry=registry,
         )
         self.shadow_agreement = Histogram(
             "msr_shadow_rank_agreement",
-            "Share of the pairs of candidates that the shadow orders as the answer did",
+            "Share of the pairs of candidates that the shadow orders as the answer does",
             ["adapter", "against"],
             buckets=_AGREEMENTS,
             registry=registry,
         )
         self._shadow_difference = Histogram(
             "msr_shadow_probability_difference",
-            "P(Yes) of the shadow less that of the adapter that answered",
+            "P(Yes) of the shadow minus that of the adapter that answered",
             ["adapter", "against"],
             buckets=_DIFFERENCES,
             registry=registry,
         )
         self.sync_failed = Gauge(
             "msr_adapter_sync_failed",
-            "1 while this process cannot serve the adapters that were chosen",
+            "1 while this process cannot serve the chosen adapters",
             registry=registry,
         )
 
@@ -68,15 +68,14 @@ class AdapterMetrics:
         *,
         degraded: bool,
     ) -> None:
-        """A ranking that the model had a part in."""
-        told = "true" if degraded else "false"
-        self._recommendations.labels(adapter, experiment, arm, told).inc()
+        """Count a ranking in mode `cascade` or `mllm`, and the probabilities in it."""
+        self._recommendations.labels(adapter, experiment, arm, str(degraded).lower()).inc()
         histogram = self._probability.labels(adapter, experiment, arm)
         for probability in probabilities:
             histogram.observe(probability)
 
     def note_differences(self, adapter: str, against: str, differences: Iterable[float]) -> None:
-        """What a shadow said of the candidates of one request."""
+        """Count how a shadow's probabilities differ for the candidates of one request."""
         histogram = self._shadow_difference.labels(adapter, against)
         for difference in differences:
             histogram.observe(difference)

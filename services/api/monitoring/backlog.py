@@ -1,9 +1,9 @@
-"""Back-pressure: how many updates wait, for how long, and when no more interactions are taken in.
+"""Back-pressure: counts the waiting updates, and refuses interactions above a bound.
 
-Interactions come faster than a model writes. What waits costs memory in Redis and is behind what
-users do; past a bound it is better that senders hold on to theirs and try again. The backlog is
-read a few times a second beside the requests, so that a request costs no look at 64 streams; the
-bound is exceeded by what arrives between two looks.
+Interactions may arrive faster than the model writes. Waiting updates cost memory in Redis, so above
+a bound the senders keep their interactions and try again. A background task counts the updates a
+few times a second, so that no request has to read 64 streams. The bound may be exceeded by what
+arrives between two counts.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 
 class Backlog:
-    """The backlog as it was seen last."""
+    """The backlog as of the last count."""
 
     def __init__(
         self, store: Store, metrics: Metrics, *, max_waiting: int, poll_seconds: float
@@ -38,7 +38,7 @@ class Backlog:
         return self.seen.num_waiting
 
     def require_room(self) -> None:
-        """BacklogFull if no more interactions are to be taken in now."""
+        """BacklogFull if more updates wait than allowed."""
         if self.num_waiting > self._max_waiting:
             raise BacklogFull(
                 f"{self.num_waiting} updates wait and {self._max_waiting} may; send the "
@@ -46,16 +46,16 @@ class Backlog:
             )
 
     async def follow(self) -> None:
-        """Look until cancelled."""
+        """Count until cancelled."""
         while True:
             try:
                 await self.look()
-            except StateError as error:  # whoever asks for Redis now is told by Redis' own error
-                log.debug("backlog_not_seen", error=str(error))
+            except StateError as error:  # requests report it themselves
+                log.debug("backlog_unknown", error=str(error))
             await asyncio.sleep(self._poll_seconds)
 
     async def look(self) -> None:
-        """Look once."""
+        """Count once."""
         was_full = self.num_waiting > self._max_waiting
         found = await self._store.load_backlog()
         self.seen = found

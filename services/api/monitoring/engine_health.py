@@ -1,4 +1,4 @@
-"""Whether the engine answers: learned from the requests it gets, and asked only after a silence."""
+"""Whether the engine answers: known from its last requests, probed if they were long ago."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,7 +12,7 @@ _PROBE = scoring_messages("", Item(ItemId("probe"), "Is anybody there?"))
 
 
 class EngineWatch:
-    """What was last heard of the engine, and when."""
+    """The engine's last answer or failure, and its time."""
 
     def __init__(
         self,
@@ -22,8 +22,8 @@ class EngineWatch:
         failure_seconds: float,
         wait_seconds: float,
     ) -> None:
-        """An answer is believed for `silence_seconds`, a failure for `failure_seconds`; then the
-        engine, whoever is its `scorer` then, is asked and given `wait_seconds`.
+        """An answer counts for `silence_seconds`, a failure for `failure_seconds`. After that the
+        current `scorer` is probed, and has `wait_seconds` to answer.
         """
         self._scorer = scorer
         self._silence_seconds = silence_seconds
@@ -31,27 +31,27 @@ class EngineWatch:
         self._wait_seconds = wait_seconds
         self._heard_at: float | None = None
         self._error: EngineError | None = None
-        self._asking = asyncio.Lock()
+        self._probing = asyncio.Lock()
 
     def note(self, error: EngineError | None) -> None:
-        """The engine just answered (None) or failed."""
+        """Record that the engine answered just now (None), or failed."""
         self._heard_at = asyncio.get_running_loop().time()
         self._error = error
 
     async def look(self) -> EngineError | None:
-        """None if the engine answers, else how it failed. Callers share one question to it."""
-        async with self._asking:
-            if not self._heard_lately():
-                await self._ask()
+        """None if the engine answers, else its failure. Concurrent callers share one probe."""
+        async with self._probing:
+            if not self._is_recent():
+                await self._probe()
         return self._error
 
-    def _heard_lately(self) -> bool:
+    def _is_recent(self) -> bool:
         if self._heard_at is None:
             return False
-        believed = self._silence_seconds if self._error is None else self._failure_seconds
-        return asyncio.get_running_loop().time() - self._heard_at < believed
+        valid_seconds = self._silence_seconds if self._error is None else self._failure_seconds
+        return asyncio.get_running_loop().time() - self._heard_at < valid_seconds
 
-    async def _ask(self) -> None:
+    async def _probe(self) -> None:
         try:
             async with asyncio.timeout(self._wait_seconds):
                 await self._scorer().score(_PROBE)

@@ -1,4 +1,4 @@
-"""What the API counts and times, in Prometheus' text format at GET /metrics."""
+"""The API's metrics; `GET /metrics` returns them in Prometheus' text format."""
 
 from collections.abc import Iterator
 from typing import get_args
@@ -15,7 +15,7 @@ from services.engines.contract import BreakerState, EngineIdentity, Replicated
 from services.telemetry.registry import render
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-# Narrow at both ends: of what is asked few are targets, so most scores are small.
+# Narrow at both ends: few candidates are targets, so most scores are small.
 _PROBABILITIES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 
 
@@ -38,12 +38,10 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
-        self.streams_open = Gauge(
-            "msr_streams_open", "Streams of events that are being read", registry=registry
-        )
+        self.streams_open = Gauge("msr_streams_open", "Open streams of events", registry=registry)
         self.access_refusals = Counter(
             "msr_access_refusals",
-            "Requests refused for who asked, or how often",
+            "Requests refused because of their key or its rate",
             ["reason"],
             registry=registry,
         )
@@ -62,22 +60,24 @@ class Metrics:
         )
         self.candidate_scores = Counter(
             "msr_candidate_scores",
-            "Candidates sent to the model, by what came of it",
+            "Candidates for the model, by outcome",
             ["outcome"],
             registry=registry,
         )
         self.requests_shed = Counter(
             "msr_requests_shed",
-            "Rankings for which the model was not asked, or not for all, to spare it vain work",
+            "Rankings with candidates that were not sent to the model for lack of time",
             ["priority"],
             registry=registry,
         )
         self.prompts_under_way = Gauge(
-            "msr_prompts_under_way", "Prompts of rankings that the model has now", registry=registry
+            "msr_prompts_under_way",
+            "Prompts of rankings that the engine computes now",
+            registry=registry,
         )
         self.version_waits = Counter(
             "msr_version_waits",
-            "Rankings that were to know a version of the history, by whether they did",
+            "Rankings with at_least_version, by whether the preference covered it in time",
             ["outcome"],
             registry=registry,
         )
@@ -85,10 +85,14 @@ class Metrics:
             "msr_interactions", "Interactions received", ["outcome"], registry=registry
         )
         self.backlog_updates = Gauge(
-            "msr_backlog_updates", "Updates that wait or are under way", registry=registry
+            "msr_backlog_updates",
+            "Preference updates that wait or are under way",
+            registry=registry,
         )
         self.backlog_bound = Gauge(
-            "msr_backlog_bound", "Updates past which interactions are refused", registry=registry
+            "msr_backlog_bound",
+            "Number of updates above which interactions are refused",
+            registry=registry,
         )
         self.update_lag = Gauge(
             "msr_update_lag_seconds",
@@ -97,7 +101,7 @@ class Metrics:
         )
         self.redis_unavailable = Gauge(
             "msr_redis_unavailable",
-            "1 while Redis is known not to serve: what needs it is refused at once",
+            "1 while Redis is known to be unavailable: requests that need it fail at once",
             registry=registry,
         )
         self.dead_letters = Gauge(
@@ -127,7 +131,7 @@ class Metrics:
         registry.register(self._drift)
         self.item_cache_lookups = Counter(
             "msr_item_cache_lookups",
-            "Items looked for in the process before Redis is asked",
+            "Items looked up in the process's cache before Redis is asked",
             ["outcome"],
             registry=registry,
         )
@@ -136,21 +140,21 @@ class Metrics:
         )
         self.redis_up = Gauge("msr_redis_up", "1 if Redis answers", registry=registry)
         self.redis_answer_seconds = Gauge(
-            "msr_redis_answer_seconds", "How long Redis took to answer last", registry=registry
+            "msr_redis_answer_seconds", "Time of Redis's last answer", registry=registry
         )
         self.redis_used_bytes = Gauge(
             "msr_redis_used_bytes", "Memory that Redis holds", registry=registry
         )
         self.redis_max_bytes = Gauge(
             "msr_redis_max_bytes",
-            "Memory past which Redis refuses writes; 0: what the machine has",
+            "Memory above which Redis refuses writes; 0: no limit",
             registry=registry,
         )
         self.redis_clients = Gauge(
             "msr_redis_clients", "Connections that Redis has open", registry=registry
         )
         self.redis_append_only = Gauge(
-            "msr_redis_append_only", "1 if every write goes to a file too", registry=registry
+            "msr_redis_append_only", "1 if Redis appends every write to a file", registry=registry
         )
         self.redis_writes_to_disk = Gauge(
             "msr_redis_writes_to_disk", "1 if the last write to disk succeeded", registry=registry
@@ -159,9 +163,10 @@ class Metrics:
         self._begin_at_zero()
 
     def _begin_at_zero(self) -> None:
-        """Series that exist from the start: the rate of one that first appears with a 1 misses it.
+        """Create series at 0: the rate of a series that first appears with 1 misses that count.
 
-        What has other labels (routes, adapters) appears when it happens.
+        Series with labels that are not known in advance (routes, adapters) appear with their first
+        count.
         """
         for mode in get_args(wire.Mode):
             for reason in ("", *get_args(wire.DegradedReason)):
@@ -181,22 +186,22 @@ class Metrics:
     def note_score(
         self, identity: EngineIdentity, probability: float, *, has_preference: bool
     ) -> None:
-        """A candidate was scored; for users without a preference scores are of another kind."""
+        """Record a candidate's score; the drift counts users with a preference only."""
         self.score_probability.labels(identity.adapter or "base").observe(probability)
         if has_preference:
             self._drift.note(identity, probability)
 
     def note_item_lookups(self, num_hits: int, num_misses: int) -> None:
-        """Items were looked for in the process' cache."""
+        """Record lookups in the process's item cache."""
         self.item_cache_lookups.labels("hit").inc(num_hits)
         self.item_cache_lookups.labels("miss").inc(num_misses)
 
     def watch_replicas(self, engine: Replicated) -> None:
-        """Tell of the engine's servers too."""
+        """Export the state of the engine's servers too."""
         self._registry.register(_ReplicaCollector(engine))
 
     def render(self) -> bytes:
-        """All of it as Prometheus reads it."""
+        """All metrics in Prometheus' text format."""
         return render(self._registry)
 
 
@@ -207,7 +212,7 @@ class _ReplicaCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         breakers = GaugeMetricFamily(
             "msr_replica_breaker",
-            "1 for the state of a model server's circuit breaker; open: it is left out",
+            "1 for the state of a model server's circuit breaker; open: it gets no prompts",
             labels=["replica", "state"],
         )
         for url, state in self._engine.breaker_states.items():
@@ -215,7 +220,7 @@ class _ReplicaCollector(Collector):
                 breakers.add_metric([url, each], float(each == state))
         hedges = CounterMetricFamily(
             "msr_hedges",
-            "Scores asked of a second server because the first was late, by who answered first",
+            "Scores requested from a second server because the first was late, by which won",
             labels=["outcome"],
         )
         for outcome, number in self._engine.num_hedges.items():

@@ -1,6 +1,6 @@
-"""How Redis is: asked every few seconds beside the requests, told as metrics.
+"""Reads Redis's memory, connections and persistence every few seconds, as metrics.
 
-A request learns by itself that Redis is away; this is for those who must act before it is.
+Requests notice a failure themselves; these metrics warn operators before one.
 """
 
 import asyncio
@@ -16,23 +16,23 @@ log = structlog.get_logger(__name__)
 
 
 class RedisWatch:
-    """What Redis says of itself."""
+    """Polls the INFO of Redis."""
 
     def __init__(self, store: Store, metrics: Metrics, *, poll_seconds: float) -> None:
-        """Nothing is known before the first look."""
+        """Nothing is known before the first poll."""
         self._store = store
         self._metrics = metrics
         self._poll_seconds = poll_seconds
         self._was_up = True
 
     async def follow(self) -> None:
-        """Look until cancelled."""
+        """Poll until cancelled."""
         while True:
             await self.look()
             await asyncio.sleep(self._poll_seconds)
 
     async def look(self) -> None:
-        """Look once."""
+        """Poll once."""
         metrics = self._metrics
         started = time.perf_counter()
         try:
@@ -40,7 +40,7 @@ class RedisWatch:
         except StateError as error:
             metrics.redis_up.set(0)
             if self._was_up:
-                log.error("redis_unavailable", reason=str(error))  # noqa: TRY400 - says it all
+                log.error("redis_unavailable", reason=str(error))  # noqa: TRY400 - no traceback needed
             self._was_up = False
             return
         if not self._was_up:

@@ -1,9 +1,9 @@
-"""Whether the model still says Yes as often, and as surely, as it did to validation users.
+"""How far the distribution of scores has moved from that of the validation users.
 
-The last scores of each adapter are held against the histogram in its manifest. An adapter without
-one (of an older version, or the base model alone) has no drift to tell. The figure has a level of
-its own: candidates are the best of the cheap rankers, validation rows are a target among items
-drawn at random. What matters is that it moves.
+Compares the last scores of each adapter with the histogram in its manifest. An adapter without a
+histogram (an older manifest, or the base model alone) has no drift index. The index is never near
+0, because candidates are the best of the cheap rankers, and validation rows are a target among
+random items. Watch its changes, not its level.
 """
 
 from collections import deque
@@ -16,12 +16,12 @@ from services.core.drift import ScoreHistogram
 from services.engines.contract import EngineIdentity
 
 NUM_SCORES = 5_000
-# With ten bins, chance alone then makes about 0.05.
+# With ten bins and so few scores, chance alone gives an index of about 0.05.
 FEWEST_SCORES = 200
 
 
 class _Window:
-    """The bins of the last scores of one adapter."""
+    """The bins of an adapter's last scores."""
 
     def __init__(self, reference: ScoreHistogram) -> None:
         self.reference = reference
@@ -39,11 +39,11 @@ class ScoreDrift(Collector):
     """Computes the drift when Prometheus asks for it."""
 
     def __init__(self) -> None:
-        """No score has been seen."""
+        """Starts without scores."""
         self._windows: dict[str, _Window] = {}
 
     def note(self, identity: EngineIdentity, probability: float) -> None:
-        """These weights gave a score to a user with a preference, as validation users have one."""
+        """Record a score for a user with a preference, as validation users have one."""
         if identity.validation_scores is None:
             return
         window = self._windows.get(identity.adapter)
@@ -52,7 +52,7 @@ class ScoreDrift(Collector):
         window.add(probability)
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """For the registry."""
+        """Called by the registry."""
         drift = GaugeMetricFamily(
             "msr_score_drift_index",
             "Population stability index of the last scores against validation users'",
@@ -60,7 +60,7 @@ class ScoreDrift(Collector):
         )
         seen = GaugeMetricFamily(
             "msr_score_drift_window_scores",
-            f"Scores that the drift is taken of, at most {NUM_SCORES}; none below {FEWEST_SCORES}",
+            f"Scores in the drift index, at most {NUM_SCORES}; no index below {FEWEST_SCORES}",
             labels=["adapter"],
         )
         for adapter, window in self._windows.items():

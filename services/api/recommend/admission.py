@@ -1,18 +1,17 @@
-"""Which prompts are asked at all: those that will be answered in time, as things stand.
+"""Decides which prompts go to the engine: those that it can probably answer in time.
 
-A prompt that is given up at its deadline helped nobody and slowed down all that came after it. So
-what the engine was seen to do decides: while it has work it answers one prompt every `pace`
-seconds, the prompts before a new one are known, and what would be answered too late is not asked
-(it is shed).
+A prompt that misses its deadline wastes engine time and delays all later ones. So completion is
+estimated from recent throughput: a busy engine answers one prompt every `pace` seconds, and the
+number of prompts under way is known. Prompts that would be late are not sent (they are shed).
 
-Shedding takes whole requests, so that some rankings are complete rather than all of them partial;
-only an idle engine takes the best few of a request that is too large for its time. Background
-requests fill but half of the time that interactive ones may: they are shed first, and what they
-queue never delays an interactive request past its deadline. One prompt is always let through when
-nothing is under way: it finds out whether the engine is faster again.
+A request is shed as a whole, so that some rankings are complete instead of all being partial. Only
+an idle engine takes the best candidates of a request that is too large for its time. Background
+requests may fill half of the time that interactive ones may: they are shed first, and never delay
+an interactive request past its deadline. When nothing is under way, one prompt is always admitted,
+to measure whether the engine is fast again.
 
-Each process counts what it asks and what is answered to it, whatever the engine: what others ask
-of the same servers shows as a slower pace. Texts are not counted; vLLM computes them after scores.
+Each process counts its own prompts and answers, whatever the engine. Other clients of the same
+servers show as a slower pace. Generated texts are not counted; vLLM computes them after scores.
 """
 
 import math
@@ -22,41 +21,41 @@ from contextlib import contextmanager
 
 from services.core.wire.recommend import Priority
 
-# Of the time that a request has left, what the expected wait may fill: the pace is a mean.
+# The share of the remaining time that the expected wait may fill: the pace is a mean.
 SHARES: dict[Priority, float] = {"interactive": 0.8, "background": 0.4}
-# The pace is a mean over about so many answers, since they come in bursts, as vLLM computes in
-# batches; and what was seen before a time without work counts half for each such second.
+# The pace is a mean over about so many answers, because vLLM computes in batches and answers come
+# in bursts. Each second without work halves the weight of earlier answers.
 NUM_REMEMBERED = 32
 IDLE_HALVES_SECONDS = 1.0
 
 
 class Admission:
-    """Of one process's prompts to its engine."""
+    """Admits the prompts of one process to its engine."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Until something was answered, all is let through that would not wait behind a silence."""
+        """Before the first answer, only the time without any answer limits what is admitted."""
         self._now = clock
         self._num_under_way = 0
-        # Since when nothing was answered though there was work, or since when there is none.
+        # The last answer while prompts are under way, else the time at which the last one ended.
         self._since = 0.0
-        # What the engine had work for, and what it answered in that time; both fade.
+        # Seconds in which the engine had work, and its answers in that time; both decay.
         self._busy_seconds = 0.0
         self._num_answered = 0.0
         self._was_silent = False
 
     @property
     def num_under_way(self) -> int:
-        """Prompts that were let through and are not answered yet."""
+        """Prompts that were admitted and are not answered yet."""
         return self._num_under_way
 
     @property
     def pace_seconds(self) -> float:
-        """Seconds between two answers; a silence that lasts longer than the mean counts itself."""
+        """Mean seconds between two answers, or the time since the last one if that is longer."""
         mean = self._busy_seconds / (self._num_answered or 1)
         return max(mean, self._now() - self._since if self._num_under_way else 0.0)
 
     def num_admitted(self, num_prompts: int, seconds_left: float, priority: Priority) -> int:
-        """How many of a request's prompts are worth asking."""
+        """How many of a request's prompts to send."""
         pace = self.pace_seconds
         fitting = SHARES[priority] * seconds_left / pace if pace > 0 else math.inf
         if self._num_under_way == 0:
@@ -65,7 +64,7 @@ class Admission:
 
     @contextmanager
     def asking(self, num_prompts: int) -> Iterator["Asked"]:
-        """These prompts are under way; those that are not answered in the block are given up."""
+        """Count these prompts as under way; those not answered inside the block are given up."""
         if self._num_under_way == 0:
             faded = 0.5 ** ((self._now() - self._since) / IDLE_HALVES_SECONDS)
             self._busy_seconds *= faded
@@ -84,9 +83,9 @@ class Admission:
                 self._since = self._now()
 
     def note_answer(self) -> None:
-        """One of the prompts under way was answered."""
+        """Record that one of the prompts under way was answered."""
         now = self._now()
-        if self._was_silent:  # an engine that answers again may be another one: measure it anew
+        if self._was_silent:  # after a silence it may be another engine: measure anew
             self._busy_seconds = self._num_answered = 0.0
             self._was_silent = False
         kept = 1 - 1 / NUM_REMEMBERED
@@ -97,7 +96,7 @@ class Admission:
 
 
 class Asked:
-    """One request's prompts that are under way."""
+    """The prompts of one request that are under way."""
 
     def __init__(self, admission: Admission, num_prompts: int) -> None:
         """See `Admission.asking`."""
@@ -106,11 +105,11 @@ class Asked:
         self._admission = admission
 
     def note_answer(self) -> None:
-        """One was answered."""
+        """Record an answer."""
         self.num_left -= 1
         self.num_answered += 1
         self._admission.note_answer()
 
     def note_failure(self) -> None:
-        """One came to nothing without the engine's work, which says nothing about its pace."""
+        """Record a prompt that failed before the engine computed it: it does not count as pace."""
         self.num_failed += 1

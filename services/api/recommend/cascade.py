@@ -2,13 +2,12 @@
 
     candidates (named, or retrieved) -> cheap order -> the best go to the model -> final order
 
-One rule merges the two orders: an item that the model did not score keeps the place that the cheap
-rankers gave it, and the scored ones are sorted among the places left. So the unscored rest stays
-behind the scored head, a late model costs quality and never an answer, and `mllm` mode is the same
-with every candidate sent. What the orders are, `ordering.py` says.
+One rule merges the two orders (`ordering.py`): an item without a model score keeps its cheap place,
+and the scored items are sorted among the remaining places. So a late model costs quality, never an
+answer, and mode `mllm` is the same with every candidate sent.
 
-An item put online after the rankers were fitted is ranked when the caller names it; retrieval
-proposes it once `msr prepare-catalogue` and `msr fit-retrieval` have run again.
+An item that was put online after the rankers were fitted is ranked if the caller names it.
+Retrieval proposes it after `msr prepare-catalogue` and `msr fit-retrieval` have run again.
 """
 
 import asyncio
@@ -36,11 +35,11 @@ from services.telemetry import request_context, tracing
 
 log = structlog.get_logger(__name__)
 
-# Of the time to the deadline, what it takes to put the answer together and send it. The rest is one
-# for all stages (state, candidates, scoring), and each may use what those before have left of it.
+# The share of the time that is reserved for building and sending the answer. The stages (state,
+# candidates, scoring) share the rest: each may use what the earlier ones left.
 ANSWER_SHARE = 0.1
 MOST_ANSWER_SECONDS = 0.05
-# Without the store there is no ranking at all, so it may take this long past a short deadline.
+# Without the store there is no ranking, so it may take this long even if the deadline is shorter.
 STORE_SECONDS = 0.25
 # Of the time to the deadline, how long a preference that is being updated is waited for: the rest
 # is the model's. The store is asked again and again, since the worker may be another machine.
@@ -49,7 +48,7 @@ WAITING_SHARE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """What is ranked, best first by the cheap rankers; the items' versions; what was left out."""
+    """The candidates, best first by the cheap rankers; their versions; the rejected ones."""
 
     ordered: Ordered
     versions: Mapping[ItemId, str]
@@ -57,7 +56,7 @@ class Candidates:
 
 
 class Cascade:
-    """Ranks for one request at a time; holds no state of its own beyond its parts."""
+    """Ranks; holds no state of its own between requests."""
 
     def __init__(
         self,
@@ -69,7 +68,7 @@ class Cascade:
         limits: Limits,
         metrics: Metrics,
     ) -> None:
-        """The parts are shared with the rest of the application."""
+        """The arguments are shared with the rest of the application."""
         self._store = store
         self._live = live
         self._adapters = adapters
@@ -79,10 +78,10 @@ class Cascade:
         self._metrics = metrics
 
     async def recommend(self, request: wire.RecommendRequest) -> wire.RecommendResponse:
-        """Rank by the request's deadline. A model that fails or is late is told as `degraded`.
+        """Rank by the request's deadline. If the model fails or is late, the answer is `degraded`.
 
-        One adapter scores, however many are activated meanwhile. Raises StateUnavailable if the
-        store does not answer in time.
+        The same adapter scores all candidates, even if another is activated meanwhile. Raises
+        StateUnavailable if the store does not answer in time.
         """
         with self._adapters.lease_for_user(UserId(request.user_id)) as assigned:
             return await self._recommend(request, assigned)
@@ -102,7 +101,7 @@ class Cascade:
                 until = started + WAITING_SHARE * (deadline - started)
                 user = await self._wait_for(user_id, user, request.at_least_version, until)
         after_state = clock()
-        # Newly published rankers are for the next request.
+        # Newly published rankers are used from the next request on.
         ordering = self._live.by(assigned.scorer.identity)
         async with _store_answers_by(store_deadline):
             candidates = await self._candidates(request, user, ordering)
@@ -151,9 +150,9 @@ class Cascade:
     async def _wait_for(
         self, user_id: UserId, user: UserRecord | None, version: int, until: float
     ) -> UserRecord | None:
-        """The user once the preference covers this version, or as known when time is over.
+        """The user as soon as the preference covers this version, or at the latest at `until`.
 
-        A version that the history never had is not waited for.
+        Does not wait for a version that the history has not reached.
         """
         clock = asyncio.get_running_loop().time
         num_looks = 0
@@ -186,7 +185,7 @@ class Cascade:
     async def _titles_of_new(
         self, ordering: Ordering, history: Sequence[ItemId]
     ) -> dict[ItemId, str]:
-        """Titles of what a history holds and the rankers have not seen: it came online later."""
+        """Titles of the history's items that the rankers were fitted without."""
         new = ordering.new_items(history)
         records = await self._load_items(new) if new else {}
         return {item_id: record.item.title for item_id, record in records.items()}
@@ -204,14 +203,14 @@ class Cascade:
         seen: Collection[ItemId],
         num_wanted: int,
     ) -> Candidates:
-        """Retrieve until enough items are found that the store still has."""
+        """Retrieve until enough items are found that are still in the store."""
         kept: list[CheapScores] = []
         versions: dict[ItemId, str] = {}
         excluded = set(seen)
         limit = num_wanted
         while True:
-            # Off the event loop whatever the catalogue's size: retrieval takes 1 ms of 480 items,
-            # 2 ms of 9,500, and handing it to a thread 0.04 ms.
+            # In a thread, for small catalogues too: retrieval takes 1 ms for 480 items, 2 ms for
+            # 9,500, and the change of thread 0.04 ms.
             found = await asyncio.to_thread(
                 ordering.retrieve, history, titles, limit=limit, exclude=frozenset(excluded)
             )
@@ -221,7 +220,7 @@ class Cascade:
             if len(kept) >= num_wanted or not found.candidates:
                 return Candidates(replace(found, candidates=kept[:num_wanted]), versions)
             excluded.update(each.item_id for each in found.candidates)
-            limit *= 2  # much of the catalogue was deleted: go down it faster
+            limit *= 2  # many items were deleted: take larger steps
 
     async def _judge(
         self,
@@ -231,7 +230,7 @@ class Cascade:
         seen: Collection[ItemId],
         named: Sequence[ItemId],
     ) -> Candidates:
-        """Order the caller's candidates; the unknown and the seen are named, not ranked."""
+        """Order the caller's candidates; unknown and seen ones are rejected."""
         unique = list(dict.fromkeys(named))
         records = await self._load_items(unique)
         ranked: list[ItemId] = []
@@ -313,4 +312,4 @@ async def _store_answers_by(deadline: float) -> AsyncIterator[None]:
         async with asyncio.timeout_at(deadline):
             yield
     except TimeoutError as error:
-        raise StateUnavailable("Redis does not answer; it is frozen, or far too busy") from error
+        raise StateUnavailable("Redis does not answer; it is frozen or overloaded") from error

@@ -1,8 +1,8 @@
-"""The model's part of the cascade: scores for candidates by a deadline, or as many as there are.
+"""Scores candidates with the model by a deadline, as many as possible.
 
-A score is looked up before it is asked for, and asked for if it can be there in time
-(`admission.py`). What the engine has not answered by the deadline is cancelled; what it answered
-counts, whatever happened to the others.
+Looks up cached scores first, and sends prompts that can probably be answered in time
+(`admission.py`). At the deadline unanswered prompts are cancelled; answered ones count, whatever
+happened to the others.
 """
 
 import asyncio
@@ -27,14 +27,14 @@ from services.state.user_store import Store
 
 log = structlog.get_logger(__name__)
 
-# Without a preference the scores are the same for everybody; this many are kept in the process. The
-# store keeps scores by user, and only of users it knows.
+# Without a preference the scores are the same for all users; the process keeps this many of them.
+# The store keeps scores by user, for known users only.
 NUM_COLD_SCORES = 20_000
 
-# Saving what was scored may take this long past a deadline that was just met.
+# Saving new scores may take this long after the deadline.
 SAVE_SECONDS = 0.025
 
-# Reasons by weight: the first that applies to any candidate is the answer's.
+# In order of importance: the first that applies to any candidate is the answer's reason.
 _REASONS: tuple[tuple[type[errors.EngineError], DegradedReason], ...] = (
     (errors.EngineUnavailable, "engine-unavailable"),
     (errors.EngineOverloaded, "engine-overloaded"),
@@ -46,7 +46,7 @@ _REASONS: tuple[tuple[type[errors.EngineError], DegradedReason], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Margins of the candidates that have one, and why the others have none."""
+    """Margins of the scored candidates, and why the others have none."""
 
     margins: Mapping[ItemId, float]
     num_cached: int = 0
@@ -54,8 +54,8 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answered:
-    """What the engine said: margins by item and by cache key."""
+class _NewScores:
+    """Margins that the engine computed, by item and by cache key."""
 
     margins: Mapping[ItemId, float]
     by_key: Mapping[str, float]
@@ -63,7 +63,7 @@ class _Answered:
 
 
 class CandidateScorer:
-    """Scores candidates through cache and engine, by the adapter that each request names."""
+    """Scores candidates through cache and engine."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class CandidateScorer:
 
     @property
     def num_under_way(self) -> int:
-        """Prompts that somebody waits for now."""
+        """Prompts of requests that are in the engine now."""
         return self._admission.num_under_way
 
     async def score(
@@ -99,10 +99,10 @@ class CandidateScorer:
         deadline: float,
         priority: Priority = "interactive",
     ) -> Scores:
-        """Margins for these item versions, best candidate first, by `deadline` (the event loop's
-        clock).
+        """Margins for these item versions, best candidate first, by `deadline` (on the event
+        loop's clock).
 
-        Raises StateError if the store fails; an engine's failure is told in `Scores.reason`.
+        Raises StateError if the store fails; `Scores.reason` names an engine's failure.
         """
         try:
             async with asyncio.timeout_at(deadline):
@@ -137,13 +137,13 @@ class CandidateScorer:
 
     async def _ask(
         self, preference: str, versions: Mapping[ItemId, str], by: Scorer, deadline: float
-    ) -> _Answered:
+    ) -> _NewScores:
         if not versions:
-            return _Answered({}, {}, None)
+            return _NewScores({}, {}, None)
         gate = asyncio.Semaphore(self._max_in_flight)
 
         async def ask(item_id: ItemId) -> tuple[str, float] | None:
-            # The picture is loaded inside the gate: a request holds no more of them than prompts.
+            # Load the image inside the gate: a request holds no more images than prompts.
             async with gate:
                 try:
                     answer = await self._ask_about(preference, item_id, versions[item_id], by)
@@ -172,14 +172,14 @@ class CandidateScorer:
                 answer = task.result()
             except errors.EngineError as error:
                 failures.append(error)
-            except asyncio.CancelledError:  # not by us: what is late is not done
+            except asyncio.CancelledError:  # by the engine: prompts that we cancel are not done
                 failures.append(errors.EngineUnavailable("the engine dropped the prompt"))
             else:
                 if answer is not None:
                     key, margins[item_id] = answer
                     by_key[key] = margins[item_id]
         self._note(len(margins), failures, num_late=len(late))
-        return _Answered(margins, by_key, _reason(failures, late=bool(late)))
+        return _NewScores(margins, by_key, _reason(failures, late=bool(late)))
 
     async def _ask_about(
         self, preference: str, item_id: ItemId, version: str, by: Scorer
@@ -197,10 +197,10 @@ class CandidateScorer:
         counts.labels("failed").inc(len(failures))
         counts.labels("late").inc(num_late)
         if failures:
-            # These do not pass by themselves: the deployment is wrong.
+            # These two need an operator: the deployment is wrong.
             wrong = isinstance(failures[0], errors.AnswerTokenMissing | errors.ModelUnusable)
-            tell = log.error if wrong else log.warning
-            tell("candidates_not_scored", num_failed=len(failures), error=str(failures[0]))
+            write = log.error if wrong else log.warning
+            write("candidates_not_scored", num_failed=len(failures), error=str(failures[0]))
         if num_scored:
             self._watch.note(None)
         elif failures:
@@ -219,14 +219,14 @@ class CandidateScorer:
             async with asyncio.timeout(max(remaining, SAVE_SECONDS)):
                 await self._store.save_scores(user_id, margins)
         except (errors.StateError, TimeoutError) as error:
-            # The ranking is complete; only the next request has to ask the model again.
+            # This ranking is complete; the next request asks the model again.
             log.warning("scores_not_cached", num_scores=len(margins), error=str(error))
 
 
 async def score_one(
     items: ItemCache, by: Scorer, preference: str, item_id: ItemId, version: str
 ) -> tuple[VersionedItem, ScoredCandidate] | None:
-    """What this scorer says of an item, as the cache or the store has it; None if it is deleted."""
+    """The item from cache or store, and its score by this scorer; None if it was deleted."""
     found = (await items.get({item_id: version})).get(item_id)
     if found is None:
         return None
@@ -235,7 +235,7 @@ async def score_one(
 
 
 def _key(by: Scorer, preference: str, item_version: str) -> str:
-    # Without an adapter margins are the base model's own, so the key names both.
+    # The key names model and adapter: without an adapter the margins are the base model's.
     identity = by.identity
     return score_key(preference, item_version, f"{identity.model}/{identity.adapter}")
 

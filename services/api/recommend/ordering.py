@@ -1,13 +1,13 @@
-"""In which order candidates stand, and what each ranker contributed: the rankers of one moment.
+"""The order of candidates, and what each feature contributed, by the rankers in use.
 
     has been scored by the model    fusion with the margin, else the margin alone
     has not                         fusion of the cheap features, else SASRec, else titles, else
                                     what is trending
 
-Fusion was learned from users with a history, so one without is ranked as if there were no fusion.
-The weights of a margin are an adapter's own. For one without any, the cheap features are still
-fused, and what it has scored is ordered by its margin alone.
-An Ordering is one value: requests keep the one they began with while a newer one takes its place.
+Fusion was learned from users with a history, so users without one are ranked without fusion.
+Weights of a margin belong to one adapter. For an adapter without weights the cheap features are
+still fused, and its scored candidates are ordered by the margin alone.
+An Ordering is one immutable value: a request ends with the one that it began with.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -31,7 +31,7 @@ INTERCEPT = "intercept"
 
 
 def merge_by_score(cheap_order: Sequence[T], scores: Mapping[T, float]) -> list[T]:
-    """`cheap_order` (best first) with the items that have a score sorted among their own places.
+    """`cheap_order` (best first) with the scored items sorted among the places that they hold.
 
     Higher scores come first; equal ones keep their cheap order.
     """
@@ -43,9 +43,9 @@ def merge_by_score(cheap_order: Sequence[T], scores: Mapping[T, float]) -> list[
 
 @dataclass(frozen=True, slots=True)
 class Ordered:
-    """Candidates best first by the cheap rankers, and how they came into that order.
+    """Candidates, best first by the cheap rankers, and what ordered them.
 
-    `fusion` is None where they were ordered by one feature, `by`, alone.
+    `fusion` is None if the feature `by` alone ordered them.
     """
 
     candidates: Sequence[CheapScores]
@@ -55,7 +55,7 @@ class Ordered:
 
 @dataclass(frozen=True)
 class Ordering:
-    """The cheap rankers and, if there is one, what weighs them. Safe to share between threads."""
+    """The cheap rankers and, if fitted, their fusion. Safe to share between threads."""
 
     rankers: CheapRankers
     ranker: Ranker | None
@@ -83,7 +83,7 @@ class Ordering:
         return cls(rankers, ranker, identity.calibration, for_adapters or {})
 
     def by(self, identity: EngineIdentity) -> "Ordering":
-        """The same rankers for the margins of this adapter, by its own weights if there are any."""
+        """The same rankers for the margins of this adapter, with its own weights if any."""
         ranker = self.ranker
         if ranker is not None and not ranker.weighs(identity.model, identity.adapter):
             own = self.for_adapters.get(identity.adapter)
@@ -93,18 +93,18 @@ class Ordering:
 
     @property
     def cheap_order(self) -> wire.ScoredBy:
-        """What orders candidates of a user with a history before the model sees them."""
+        """What orders the candidates of a user with a history before scoring."""
         return "fusion" if self.ranker is not None else "sequential"
 
     @property
     def final_order(self) -> wire.ScoredBy:
-        """What orders the candidates of such a user that the model has scored."""
+        """What orders such a user's scored candidates."""
         return "mllm-fusion" if self.ranker is not None and self.ranker.with_margin else "mllm"
 
     # --- before the model ------------------------------------------------------------------------
 
     def new_items(self, item_ids: Iterable[ItemId]) -> list[ItemId]:
-        """Those that the rankers have not seen, and know by their titles alone."""
+        """Those that the rankers were fitted without; only their titles are known."""
         return [item_id for item_id in item_ids if self.rankers.index_of(item_id) is None]
 
     def retrieve(
@@ -132,9 +132,9 @@ class Ordering:
     def judge(
         self, history: Sequence[ItemId], candidates: Sequence[ItemId], titles: Mapping[ItemId, str]
     ) -> Ordered:
-        """The caller's candidates, best first; of equal ones the earlier.
+        """The caller's candidates, best first; equal ones keep the caller's order.
 
-        `titles` are of new items, among the candidates and in the history.
+        `titles`: those of new items among the candidates and in the history.
         """
         found = self.rankers.score(history, candidates, titles)
         by = self.rankers.basis(history, titles)

@@ -1,11 +1,11 @@
-"""The ordering in use, and how it follows what the offline steps publish, without a restart.
+"""The ordering in use, replaced without a restart when the offline steps publish a new one.
 
-Every few seconds the manifests of the cheap rankers and of `ranker` are read. If one is another
-than in use, both are loaded beside the requests and take the place of the old in one assignment.
-What cannot be used (broken, or a ranker that does not fit the rankers beside it) is refused, told,
-and not tried again until something else is published; the old ordering keeps serving. What a disk
-or a network did not give is told too, and tried again. So
-`msr fit-retrieval` by another definition takes effect together with the `msr fit-ranker` after it.
+Every few seconds the manifests of the cheap rankers and of `ranker` are read. If one changed, both
+are loaded in a thread and replace the old ones in one assignment. Artifacts that cannot be used
+(damaged, or a ranker for other cheap rankers) are refused: the old ordering stays in use, the
+reason is logged and shown in `/health/ready`, and they are not tried again until something else is
+published. A failure of the disk or the network is reported too, but tried again. So a new
+`msr fit-retrieval` takes effect together with the `msr fit-ranker` after it.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from services.retrieval.fusion import ADAPTER_RANKER, Ranker
 log = structlog.get_logger(__name__)
 
 RETRIEVAL = "retrieval"
-# Fitted on whole histories, so it knows of the items that an evaluation holds out.
+# Fitted on whole histories, including the target items that an evaluation holds out.
 RETRIEVAL_WHOLE = "retrieval-whole"
 RANKER = "ranker"
 _OF_ADAPTER = re.compile(rf"{ADAPTER_RANKER}[0-9a-f]{{16}}")
@@ -34,7 +34,7 @@ _OF_ADAPTER = re.compile(rf"{ADAPTER_RANKER}[0-9a-f]{{16}}")
 
 @dataclass(frozen=True, slots=True)
 class Fingerprints:
-    """What lies in the data folder; `ranker` is "" if there is none."""
+    """Of the artifacts in the data folder; `ranker` is "" if there is none."""
 
     retrieval: str
     ranker: str
@@ -53,10 +53,10 @@ class PublishedOrdering:
         *,
         any_adapter: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Nothing is read before a method asks for it.
+        """Reads nothing yet.
 
-        `any_adapter` tells whether weights for another adapter than this engine's are taken up as
-        well, since it is chosen while the API runs which one scores.
+        `any_adapter()`: whether to use weights for other adapters than this engine's too, because
+        the adapter was chosen while the API runs.
         """
         self._data = data
         self._identity = identity
@@ -79,8 +79,8 @@ class PublishedOrdering:
         )
 
     def load(self) -> Ordering:
-        """Read both; ArtifactMismatch with the remedy if they cannot serve, ArtifactMissing if
-        there are none or one was replaced while it was read.
+        """Read all of them. ArtifactMismatch with the remedy if they cannot be used,
+        ArtifactMissing if there are none or one was replaced while it was read.
         """
         before = self.fingerprints()
         try:
@@ -100,7 +100,7 @@ class PublishedOrdering:
             raise
         except ArtifactMissing as error:
             self._require_still(before)
-            raise ArtifactMismatch(str(error)) from error  # nobody replaces it: a part is lost
+            raise ArtifactMismatch(str(error)) from error  # it was not replaced: a file is lost
         self._require_still(before)
         return ordering
 
@@ -116,7 +116,7 @@ class PublishedOrdering:
         ]
 
     def _retrieval(self) -> str:
-        """The rankers that have seen whole histories, unless they are of older interactions."""
+        """The rankers of whole histories, unless they were fitted to older interactions."""
         whole, cut = Artifact(self._data, RETRIEVAL_WHOLE), Artifact(self._data, RETRIEVAL)
         if not whole.exists():
             return RETRIEVAL
@@ -127,11 +127,11 @@ class PublishedOrdering:
 
 
 def _weighs_features_of(ranker: Ranker, rankers: CheapRankers) -> bool:
-    """Said of weights beside those that serve: they are told of, and left out."""
+    """Whether these weights fit the cheap rankers; logs and skips those that do not."""
     try:
         ranker.require_retrieval(rankers.definition)
     except ArtifactMismatch as error:
-        log.warning("ranker_beside_left_out", error=str(error))
+        log.warning("adapter_ranker_skipped", error=str(error))
         return False
     return True
 
@@ -147,9 +147,9 @@ class LiveOrdering:
         *,
         poll_seconds: float,
     ) -> None:
-        """Without a `source` the ordering stays what it is.
+        """Without a `source` the ordering never changes.
 
-        `refusal` says why what is published now is not in use, "" if it is.
+        `refusal` says why the published artifacts are not in use; "" if they are.
         """
         self.current = ordering
         self.refusal = ""
@@ -157,8 +157,8 @@ class LiveOrdering:
         self._source = source
         self._poll_seconds = poll_seconds
         self._refused_fingerprints: Fingerprints | None = None
-        self._taken_up: Fingerprints | None = None
-        self._tell_use()
+        self._last_used: Fingerprints | None = None
+        self._publish_use()
 
     def by(self, identity: EngineIdentity) -> Ordering:
         """The ordering in use, for margins of this adapter."""
@@ -171,7 +171,7 @@ class LiveOrdering:
         return ranker is not None and ranker.with_margin is not None
 
     async def look_again(self) -> None:
-        """Look now, since what could not serve before may do so for the adapter chosen since."""
+        """Look now: refused artifacts may fit the adapter that was chosen since."""
         if self._source is not None:
             await self.look(self._source)
 
@@ -186,32 +186,32 @@ class LiveOrdering:
         found: Fingerprints | None = None
         try:
             found = await asyncio.to_thread(source.fingerprints)
-            if found in (self._in_use(), self._taken_up):
+            if found in (self._in_use(), self._last_used):
                 self._refused_fingerprints, self.refusal = None, ""
             elif not self._has_refused(found):
-                self._take_up(await asyncio.to_thread(source.load))
-                self._taken_up = found
+                self._use(await asyncio.to_thread(source.load))
+                self._last_used = found
         except ArtifactMissing as error:
-            # Files give way to newer ones while they are read; the next look finds those.
+            # Newer files replaced them during the read; the next look finds those.
             log.debug("ordering_not_readable", error=str(error))
         except OSError as error:
             self._refuse(None, f"{type(error).__name__}: {error}")
-        except Exception as error:  # whatever is wrong with what was published, the old one serves
+        except Exception as error:  # any fault of what was published: the old one stays
             self._refuse(found, f"{type(error).__name__}: {error}")
 
     def _has_refused(self, found: Fingerprints) -> bool:
         refused = self._refused_fingerprints
         return found == refused and found.any_adapter == refused.any_adapter
 
-    def _take_up(self, loaded: Ordering) -> None:
+    def _use(self, loaded: Ordering) -> None:
         self.current = loaded
         self._refused_fingerprints, self.refusal = None, ""
         self._metrics.ordering_reloads.labels("loaded").inc()
-        self._tell_use()
+        self._publish_use()
 
     def _refuse(self, found: Fingerprints | None, why: str) -> None:
         if (found, why) == (self._refused_fingerprints, self.refusal):
-            return  # told already
+            return  # logged already
         self._refused_fingerprints, self.refusal = found, why
         self._metrics.ordering_reloads.labels("refused").inc()
         log.error("ordering_refused", error=why)
@@ -229,7 +229,7 @@ class LiveOrdering:
             ),
         )
 
-    def _tell_use(self) -> None:
+    def _publish_use(self) -> None:
         ordering, in_use = self.current, self._in_use()
         self._metrics.ordering_in_use.clear()
         self._metrics.ordering_in_use.labels("retrieval", in_use.retrieval).set(1)

@@ -1,8 +1,8 @@
-"""Shadow scoring: what another adapter would have said, after the answer was given.
+"""Shadow scoring: scores a sample of answered requests again by another adapter, and compares.
 
-A sampled request is put aside, a few of them at most, and scored by the shadow one prompt at a
-time, only while this process scores nothing for anybody. What waits too long, or does not fit in,
-is dropped and counted: under load the shadow is what goes first.
+A sampled request waits in a short queue. The shadow scores it one prompt at a time, and only while
+this process scores for no request. What waits too long or does not fit is dropped and counted, so
+under load the shadow stops first.
 """
 
 import asyncio
@@ -25,14 +25,14 @@ log = structlog.get_logger(__name__)
 
 MAX_WAITING = 16
 MAX_CANDIDATES = 50
-# What waits longer for a quiet moment is dropped.
+# A sample that waits longer than this for an idle engine is dropped.
 PATIENCE_SECONDS = 10.0
 PAUSE_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What a request was answered with: margins by the adapter `by`."""
+    """A request's answer: margins by the adapter `by`."""
 
     preference: str
     versions: Mapping[ItemId, str]
@@ -43,7 +43,7 @@ class Answered:
 
 
 class ShadowScorer:
-    """Lets the shadow, if one is chosen, score along; `waiting` is put aside, oldest first."""
+    """Scores samples by the chosen shadow adapter; `waiting` holds them, oldest first."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class ShadowScorer:
         *,
         is_busy: Callable[[], bool],
     ) -> None:
-        """`is_busy` tells whether anybody waits for the model now."""
+        """`is_busy()`: whether a request waits for the model now."""
         self._adapters = adapters
         self._items = items
         self._metrics = metrics
@@ -68,7 +68,7 @@ class ShadowScorer:
         margins: Mapping[ItemId, float],
         answered_by: Assigned,
     ) -> None:
-        """Take note of an answer, if the sample wants it. Never waits."""
+        """Queue an answer if it falls into the sample. Never waits."""
         shadow = self._adapters.current.choice.shadow
         if shadow is None or len(margins) < 2 or random.random() >= shadow.share:
             return
@@ -84,7 +84,7 @@ class ShadowScorer:
         self._arrived.set()
 
     async def run(self) -> None:
-        """Score what was put aside, until cancelled."""
+        """Score queued answers until cancelled."""
         while True:
             await self._arrived.wait()
             self._arrived.clear()
@@ -98,9 +98,9 @@ class ShadowScorer:
                 return
             try:
                 outcome = await self._compare(answered, shadow)
-            except Exception as error:  # whatever it is, it is this comparison's alone
-                told = f"{type(error).__name__}: {error}"
-                log.warning("shadow_not_scored", adapter=shadow.name, error=told)
+            except Exception as error:  # any error costs this comparison only
+                reason = f"{type(error).__name__}: {error}"
+                log.warning("shadow_not_scored", adapter=shadow.name, error=reason)
                 outcome = "failed"
             self._metrics.shadow_requests.labels(shadow.name, outcome).inc()
 
@@ -109,7 +109,7 @@ class ShadowScorer:
         ours: list[float] = []
         theirs: list[float] = []
         for item_id, margin in answered.margins.items():
-            if not await self._quiet(answered.answered_at + PATIENCE_SECONDS):
+            if not await self._idle(answered.answered_at + PATIENCE_SECONDS):
                 return "dropped"
             version = answered.versions[item_id]
             answer = await score_one(
@@ -132,8 +132,8 @@ class ShadowScorer:
             self._metrics.shadow_agreement.labels(shadow.name, answered.by).observe(agreement)
         return "compared"
 
-    async def _quiet(self, until: float) -> bool:
-        """Wait for a moment in which nobody is scored for; False if none comes in time."""
+    async def _idle(self, until: float) -> bool:
+        """Wait until no request is being scored; False if that does not happen in time."""
         clock = asyncio.get_running_loop().time
         while self._is_busy():
             if clock() > until:
@@ -143,7 +143,7 @@ class ShadowScorer:
 
 
 def pair_agreement(ours: list[float], theirs: list[float]) -> float | None:
-    """The share of pairs that both order alike, ties with either left out; None without a pair."""
+    """The share of pairs that both order alike, without ties; None if no pair is left."""
     ups = [np.sign(np.subtract.outer(values, values)) for values in (ours, theirs)]
     product = np.triu(ups[0] * ups[1], k=1)
     num_pairs = int(np.count_nonzero(product))

@@ -164,7 +164,7 @@ async def _changed(
     return await _view(deps)
 
 
-# --- what is told --------------------------------------------------------------------------------
+# --- answers -------------------------------------------------------------------------------------
 
 
 async def _view(deps: Dependencies) -> wire.AdaptersResponse:

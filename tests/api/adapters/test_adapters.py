@@ -82,7 +82,7 @@ async def test_an_adapter_that_is_put_into_the_folder_is_listed_at_once(
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "expected"),
     [
         (SCORING_FINGERPRINT, "older-prompt", "trained under scoring 'older-prompt'"),
         (MODEL, "another-base", "the base model another-base"),
@@ -91,15 +91,15 @@ async def test_an_adapter_that_is_put_into_the_folder_is_listed_at_once(
     ],
 )
 async def test_one_that_cannot_be_served_says_why_and_is_refused_with_409(
-    app: FastAPI, tmp_path: Path, before: str, after: str, told: str
+    app: FastAPI, tmp_path: Path, before: str, after: str, expected: str
 ) -> None:
     put_adapter(tmp_path, "bad", **{before: after})
     bad = (await listed(app))["bad"]
     assert not bad["servable"]
-    assert told in bad["reason"]
+    assert expected in bad["reason"]
     refused = await send(app, "POST", "/adapters/bad/activate")
     assert (refused.status_code, refused.json()["type"]) == (409, "/problems/adapter-refused")
-    assert told in refused.json()["detail"]
+    assert expected in refused.json()["detail"]
     assert str(tmp_path) not in refused.text + str(bad)
     assert (await recommend(app))["adapter"] == "own"
 
@@ -210,9 +210,9 @@ async def test_changes_need_the_scope_admin_and_the_log_says_whose_key_it_was(
     with structlog.testing.capture_logs() as logs:
         answer = await send(app, "POST", "/adapters/sft/activate", headers=bearer(token))
     assert answer.status_code == 200
-    [told] = [log for log in logs if log["event"] == "adapters_changed"]
-    assert (told["active_before"], told["active"]) == ("own", "sft")
-    assert told["by_key"] == token.split("_", 2)[1]
+    [logged] = [log for log in logs if log["event"] == "adapters_changed"]
+    assert (logged["active_before"], logged["active"]) == ("own", "sft")
+    assert logged["by_key"] == token.split("_", 2)[1]
 
 
 # --- fusion --------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The console's files: what a browser is told about them. tests/browser has the console itself."""
+"""The console's files: their headers. tests/browser has the console itself."""
 
 import gzip
 import re

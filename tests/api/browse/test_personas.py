@@ -10,11 +10,11 @@ ANN = Persona(user_id="ann", name="From foxes to owls", about="Begins with foxes
 async def test_a_persona_comes_with_what_was_taken_last(store: Store, tmp_path: Path) -> None:
     await put_user(store, "ann", ["i1", "i2", "i3", "i4", "i5"])
     write_personas(str(tmp_path), [ANN])
-    [told] = (await send(an_app(store, data=str(tmp_path)), "GET", "/personas")).json()["personas"]
-    assert [each["title"] for each in told.pop("last_taken")] == [
+    [shown] = (await send(an_app(store, data=str(tmp_path)), "GET", "/personas")).json()["personas"]
+    assert [each["title"] for each in shown.pop("last_taken")] == [
         f"title of i{k}" for k in (2, 3, 4, 5)
     ]
-    assert told == ANN.model_dump()
+    assert shown == ANN.model_dump()
 
 
 async def test_who_is_not_known_any_more_is_left_out(store: Store, tmp_path: Path) -> None:
@@ -23,8 +23,8 @@ async def test_who_is_not_known_any_more_is_left_out(store: Store, tmp_path: Pat
     write_personas(str(tmp_path), [ANN, ANN.model_copy(update={"user_id": "bea"})])
     app = an_app(store, data=str(tmp_path))
     await send(app, "DELETE", "/users/ann")
-    told = (await send(app, "GET", "/personas")).json()["personas"]
-    assert [persona["user_id"] for persona in told] == ["bea"]
+    listed = (await send(app, "GET", "/personas")).json()["personas"]
+    assert [persona["user_id"] for persona in listed] == ["bea"]
 
 
 async def test_there_are_none_without_a_file_or_a_data_folder(store: Store, tmp_path: Path) -> None:

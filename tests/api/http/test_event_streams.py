@@ -59,12 +59,12 @@ async def test_the_preference_comes_at_once_and_again_when_it_or_the_history_cha
 ) -> None:
     await put_user(store, "u1", ["i1", "i2", "i3"], preference="foxes")
     async with a_server(an_app(store)) as (_, client), reading(client) as reader:
-        event, event_id, told = await reader.next()
-        assert (event, event_id, told["preference"]) == ("preference", "3", "foxes")
-        assert told == (await client.get("/users/u1/preference")).json()
+        event, event_id, data = await reader.next()
+        assert (event, event_id, data["preference"]) == ("preference", "3", "foxes")
+        assert data == (await client.get("/users/u1/preference")).json()
         await store.ingest([Interaction(UserId("u1"), ItemId("i4"), 9000, "later")])
-        _, event_id, told = await reader.next()
-        assert (event_id, told["history_version"]) == ("3", 4)
+        _, event_id, data = await reader.next()
+        assert (event_id, data["history_version"]) == ("3", 4)
 
 
 async def test_who_has_seen_the_preference_is_not_told_it_again(store: Store) -> None:
@@ -134,6 +134,6 @@ async def test_a_stream_ends_after_its_time_and_its_length_counts_as_no_delay(st
             await reader.next()
             assert await reader.rest() == []
         route = 'route="/users/{user_id}/preference/events"'
-        told = (await client.get("/metrics")).text
-    [line] = [each for each in told.splitlines() if f"request_seconds_sum{{{route}}}" in each]
+        metrics = (await client.get("/metrics")).text
+    [line] = [each for each in metrics.splitlines() if f"request_seconds_sum{{{route}}}" in each]
     assert float(line.split()[-1]) < 0.3

@@ -1,4 +1,4 @@
-"""A key has a rate of its own; past it a request is refused and told when it fits."""
+"""A key has a rate of its own; above it a request is refused, with the time to wait."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""While too many updates wait, no more interactions are taken in, and senders are told to wait."""
+"""While too many updates wait, no more interactions are taken in, and senders get 429."""
 
 from typing import Any
 

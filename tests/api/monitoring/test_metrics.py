@@ -1,4 +1,4 @@
-"""What the API tells Prometheus of scores, caches and Redis."""
+"""The API's metrics of scores, caches and Redis."""
 
 from pathlib import Path
 
@@ -33,20 +33,20 @@ async def test_scores_are_counted_by_adapter_once_each(store: Store) -> None:
     for _ in range(2):
         await recommend(app, candidates=["i2", "i3"])
 
-    told = samples(app)
-    assert told["msr_score_probability_count", "a1"] == 2
-    assert told["msr_score_probability_bucket", "a1", "0.05"] == 1
-    assert told["msr_candidate_scores_total", "cached"] == 2
-    assert told["msr_score_drift_window_scores", "a1"] == 2
+    values = samples(app)
+    assert values["msr_score_probability_count", "a1"] == 2
+    assert values["msr_score_probability_bucket", "a1", "0.05"] == 1
+    assert values["msr_candidate_scores_total", "cached"] == 2
+    assert values["msr_score_drift_window_scores", "a1"] == 2
 
 
 async def test_scores_of_users_without_a_preference_are_no_drift(store: Store) -> None:
     app = an_app(store, ScriptedEngine(identity=WITH_SCORES))
     await recommend(app, "nobody", candidates=["i2"])
 
-    told = samples(app)
-    assert told["msr_score_probability_count", "a1"] == 1
-    assert ("msr_score_drift_window_scores", "a1") not in told
+    values = samples(app)
+    assert values["msr_score_probability_count", "a1"] == 1
+    assert ("msr_score_drift_window_scores", "a1") not in values
 
 
 def drift_of(drift: ScoreDrift) -> list[float]:
@@ -89,10 +89,10 @@ async def test_items_that_the_process_holds_are_hits(store: Store) -> None:
     app.state.deps.cascade._scorer._cold.clear()
     await recommend(app, "u2", candidates=["i1"])
 
-    told = samples(app)
-    assert told["msr_item_cache_lookups_total", "miss"] == 2
-    assert told["msr_item_cache_lookups_total", "hit"] == 1
-    assert told["msr_item_cache_bytes",] > 0
+    values = samples(app)
+    assert values["msr_item_cache_lookups_total", "miss"] == 2
+    assert values["msr_item_cache_lookups_total", "hit"] == 1
+    assert values["msr_item_cache_bytes",] > 0
 
 
 async def test_an_item_is_looked_for_once() -> None:
@@ -126,7 +126,7 @@ async def test_redis_tells_how_it_is_and_a_lost_one_is_told_too(tmp_path: Path) 
 
 
 async def test_a_series_begins_at_zero(store: Store) -> None:
-    told = samples(an_app(store))
+    values = samples(an_app(store))
 
-    assert told["msr_recommendations_total", "cascade", "deadline"] == 0
-    assert told["msr_candidate_scores_total", "late"] == 0
+    assert values["msr_recommendations_total", "cascade", "deadline"] == 0
+    assert values["msr_candidate_scores_total", "late"] == 0

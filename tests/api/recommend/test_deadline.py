@@ -111,7 +111,7 @@ async def test_a_frozen_engine_is_asked_by_few_and_the_others_are_answered_at_on
         recommend(app, candidates=["i1", "i2"], timeout_seconds=30 * ENOUGH_SECONDS)
     )
     await engine.first_asked.wait()
-    await asyncio.sleep(ENOUGH_SECONDS / 2)  # the silence that tells
+    await asyncio.sleep(ENOUGH_SECONDS / 2)  # the silence that shows it
     answer = await recommend(app, candidates=["i1", "i2"], timeout_seconds=ENOUGH_SECONDS)
     waiting.cancel()
 

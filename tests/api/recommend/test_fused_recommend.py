@@ -1,4 +1,4 @@
-"""What the weights of fusion change in an answer: orders, scores and what each part contributed."""
+"""What the weights of fusion change in an answer: orders, scores and contributions."""
 
 import math
 
@@ -36,7 +36,7 @@ async def test_contributions_add_up_to_the_log_odds_of_the_score(store: Store) -
     app = an_app(store, ScriptedEngine({"i6": 2.0}), ranker=a_ranker())
     answer = await recommend(app, k=6, num_scored=1)
     for place in answer["items"]:
-        logit = sum(part["contribution"] for part in place["features"].values())
+        logit = sum(each["contribution"] for each in place["features"].values())
         assert math.isclose(place["score"], yes_probability(logit)), place["item_id"]
     assert answer["items"][0]["features"]["margin"] == {"value": 2.0, "contribution": 2.0}
     assert [each["scored_by"] for each in answer["items"][:2]] == ["mllm-fusion", "fusion"]
@@ -47,8 +47,8 @@ async def test_the_mode_mllm_is_explained_by_the_margin_alone(store: Store) -> N
     app = an_app(store, ScriptedEngine({"i6": 2.0}), ranker=a_ranker())
     [place] = (await recommend(app, candidates=["i6"], mode="mllm"))["items"]
     assert (place["scored_by"], place["score"]) == ("mllm", yes_probability(2.0))
-    told = {name for name, part in place["features"].items() if part["contribution"] is not None}
-    assert told == {"margin", "intercept"}
+    counted = {name for name, each in place["features"].items() if each["contribution"] is not None}
+    assert counted == {"margin", "intercept"}
 
 
 async def test_the_mode_cheap_is_ordered_by_fusion_without_the_margin(store: Store) -> None:

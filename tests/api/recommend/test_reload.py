@@ -1,4 +1,4 @@
-"""Newly published rankers are taken up between requests; what cannot serve is refused and told."""
+"""New rankers are used from one request to the next; unusable ones are refused and reported."""
 
 import asyncio
 from typing import Any

@@ -1,16 +1,16 @@
-// Trials of adapters: an experiment, which divides the users, and a shadow, which scores along out of
-// sight. What runs, how it is ended, and the forms that begin one.
+// An experiment, which divides the users among adapters, and a shadow, which scores requests again.
+// Shows what runs, ends it, and has the forms that start one.
 //
-// `change(method, path, done, body)` is how the adapters' view changes something and says so.
+// `change(method, path, done, body)` sends a change and shows the message `done`.
 
 import { confirmed, el } from "./dom.js";
 
 // The server's own rule, for adapters, arms and experiments.
 const NAME = "[A-Za-z0-9][A-Za-z0-9._@\\-]{0,63}";
 
-export function experimentPanel(told, change) {
-  if (told.experiment) return running(told, change);
-  const names = servable(told);
+export function experimentPanel(response, change) {
+  if (response.experiment) return running(response, change);
+  const names = servable(response);
   if (names.length < 2) {
     return panel("Experiment", hint("An experiment divides the users between two adapters. " +
       `${few(names)}: put another into the folder of adapters.`));
@@ -19,8 +19,8 @@ export function experimentPanel(told, change) {
     required: true, pattern: NAME, title: "Letters, digits and . _ @ -, up to 64",
     autocomplete: "off", spellcheck: "false", placeholder: "spring-or-summer",
   }));
-  const a = field("arm-a", "Arm A", choice(names, told.active));
-  const b = field("arm-b", "Arm B", choice(names, names.find((each) => each !== told.active)));
+  const a = field("arm-a", "Arm A", choice(names, response.active));
+  const b = field("arm-b", "Arm B", choice(names, names.find((each) => each !== response.active)));
   const share = field("arm-b-share", "Users in B, in %", percentField(10, 99));
   const compare = () => {
     const same = a.input.value === b.input.value;
@@ -51,9 +51,9 @@ export function experimentPanel(told, change) {
   );
 }
 
-export function shadowPanel(told, change) {
-  if (told.shadow) {
-    const { adapter, share } = told.shadow;
+export function shadowPanel(response, change) {
+  if (response.shadow) {
+    const { adapter, share } = response.shadow;
     const stop = async () => {
       const text = `${adapter} scores along no more. Nobody's ranking changes by that.`;
       if (!(await confirmed("Stop the shadow?", text, "Stop it"))) return;
@@ -65,10 +65,10 @@ export function shadowPanel(told, change) {
       el("button", { type: "button", onclick: stop }, "Stop the shadow"),
     );
   }
-  const names = servable(told).filter((each) => each !== told.active);
+  const names = servable(response).filter((each) => each !== response.active);
   if (names.length === 0) {
     return panel("Shadow", hint("A shadow scores along with the active adapter. " +
-      `${few(servable(told))}: put another into the folder of adapters.`));
+      `${few(servable(response))}: put another into the folder of adapters.`));
   }
   const adapter = field("shadow-adapter", "Adapter", choice(names, names[0]));
   const share = field("shadow-share", "Requests, in %", percentField(10, 100));
@@ -118,11 +118,11 @@ function running({ experiment, active }, change) {
   );
 }
 
-// --- what they are made of ------------------------------------------------------------------------
+// --- elements ------------------------------------------------------------------------
 
-/** What can be chosen by a name; the base model alone has none. */
-function servable(told) {
-  return told.adapters.filter((each) => each.servable && each.name).map((each) => each.name);
+/** Names of the adapters that can be chosen; the base model alone has none. */
+function servable(response) {
+  return response.adapters.filter((each) => each.servable && each.name).map((each) => each.name);
 }
 
 function few(names) {
@@ -159,7 +159,7 @@ function form(fields, action, act) {
   };
   return el(
     "form",
-    { class: "trial", onsubmit },
+    { class: "setup", onsubmit },
     el("div", { class: "fields" }, fields.map((each) => each.element)),
     el("button", { type: "submit" }, action),
   );
