@@ -1,7 +1,7 @@
-"""What examples must satisfy before hours are spent on them.
+"""Checks of the examples before a training that takes hours.
 
-They are checked against the interactions they were made from, whoever made them: a user in two
-parts or a negative that the user took would spoil every number that follows without failing.
+The examples are checked against the interactions, whichever program wrote them. A user in two
+splits or a negative that the user took would make every later number wrong without an error.
 """
 
 from collections import Counter
@@ -19,19 +19,19 @@ def require_sound_examples(
 ) -> None:
     """ArtifactMismatch if a user, a positive or a negative is not what the interactions say."""
     split = split_users(list(histories))
-    part_of: dict[UserId, str] = {}
+    split_of: dict[UserId, str] = {}
     taken: dict[UserId, set[ItemId]] = {}
     names = ("user_id", "item_id", "label", "split")
-    for user_id, item_id, label, part in zip(
+    for user_id, item_id, label, found in zip(
         *(examples[name].to_pylist() for name in names), strict=True
     ):
         if user_id not in histories:
             raise _unsound(f"user {user_id!r} has examples and no interactions")
-        if part_of.setdefault(user_id, part) != part:
-            raise _unsound(f"user {user_id!r} is in two parts, {part_of[user_id]} and {part}")
-        if split[user_id] != part:
+        if split_of.setdefault(user_id, found) != found:
+            raise _unsound(f"user {user_id!r} is in two splits, {split_of[user_id]} and {found}")
+        if split[user_id] != found:
             raise _unsound(
-                f"user {user_id!r} is a {part} user in the examples, and a {split[user_id]} user "
+                f"user {user_id!r} is a {found} user in the examples, and a {split[user_id]} user "
                 "by the split of all users"
             )
         history = taken.setdefault(user_id, set(histories[user_id]))
@@ -43,11 +43,13 @@ def require_sound_examples(
 
 
 def _require_even_validation(examples: pa.Table) -> None:
-    """Metrics of validation users are taken user by user: one positive, as many rows for each."""
+    """Metrics per user need the same number of rows for each validation user, one of them
+    positive.
+    """
     columns = (examples[name].to_pylist() for name in ("user_id", "label", "split"))
     rows, positives = Counter[UserId](), Counter[UserId]()
-    for user_id, label, part in zip(*columns, strict=True):
-        if part == "validation":
+    for user_id, label, split in zip(*columns, strict=True):
+        if split == "validation":
             rows[user_id] += 1
             positives[user_id] += bool(label)
     width = max(rows.values(), default=0)
@@ -59,17 +61,17 @@ def _require_even_validation(examples: pa.Table) -> None:
             )
 
 
-def require_both_classes(part: pa.Table, name: str) -> None:
-    """EmptyDataset if the `name` examples have no user, or one answer never appears among them."""
-    if not part.num_rows:
+def require_both_classes(rows: pa.Table, name: str) -> None:
+    """EmptyDataset if the `name` examples have no row, or none with one of the two answers."""
+    if not rows.num_rows:
         raise EmptyDataset(
             f"there are no {name} users in the {name} examples; build preferences for more users"
         )
-    labels = set(part["label"].to_pylist())
+    labels = set(rows["label"].to_pylist())
     for label, what in ((True, "positive (answer Yes)"), (False, "negative (answer No)")):
         if label not in labels:
             raise EmptyDataset(
-                f"the {name} examples have no {what} row among {part.num_rows}; run `msr "
+                f"the {name} examples have no {what} row among {rows.num_rows}; run `msr "
                 "build-examples` again, with --negatives of 1 or more"
             )
 

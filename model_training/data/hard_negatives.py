@@ -1,45 +1,45 @@
 """Hard negatives: items that the cheap rankers put near a user's target and the user never took.
 
-Uniform negatives are mostly easy: of the wrong topic, long out of date. What the service asks the
-model is harder, since the cheap rankers have chosen the candidates. So a user's hard negatives are
-drawn from the top of the ranking that the history before the target gives.
+Uniform negatives are mostly easy: of the wrong topic, or long out of date. In service the model
+scores harder candidates, because the cheap rankers have chosen them. So hard negatives are drawn
+from the top of the ranking that the history before the target gives.
 
 The rankers have seen no target of a validation or test user (artifact `retrieval`, cut `last`), and
-an item that the user took, target included, is never drawn. An item that is some other user's held
-out target may well be: left out, it would be missing from the negatives of all users alike, and the
-model could learn from what is never wrong which items are targets.
+an item that the user took, target included, is never drawn. The held-out target of another user may
+be drawn. Without such targets among the negatives, the model could learn to recognize targets as
+the items that are never negative.
 """
 
 from collections.abc import Sequence
 
-from model_training.data.inputs import require_same_inputs
+from model_training.data.inputs import Inputs
 from model_training.data.negative_sampling import user_generator
 from services.core.artifacts import Artifact
 from services.core.errors import RowRefused
 from services.core.records import ItemId, UserId
 from services.retrieval.cheap_rankers import ARTIFACT, CheapRankers
 
-# Deep enough that a draw is not the few items that every user is offered, and that most of what is
-# drawn is no item which the user would take as gladly as the target.
+# Deep enough that users get different items, and that few of the drawn items are ones which the
+# user would take as gladly as the target.
 TOP = 100
 
 
 class HardNegatives:
-    """Draws from the rankers of one data folder."""
+    """Draws from the cheap rankers of a data folder."""
 
-    def __init__(self, data: str, *, seed: int, top: int = TOP) -> None:
-        """`top` is how deep the ranking is drawn from.
+    def __init__(self, inputs: Inputs, *, seed: int, top: int = TOP) -> None:
+        """Negatives come from the first `top` items of a ranking.
 
-        ArtifactMissing without rankers, ArtifactMismatch if they were fitted on other data.
+        Raises ArtifactMissing without rankers, ArtifactMismatch if they were fitted on other data.
         """
-        require_same_inputs(data, Artifact(data, ARTIFACT).manifest())
-        self._rankers = CheapRankers.load(data)
+        inputs.require_same_inputs(Artifact(inputs.data, ARTIFACT).manifest())
+        self._rankers = CheapRankers.load(inputs.data)
         self._seed = seed
         self._top = top
 
     @property
     def fingerprint(self) -> str:
-        """Of the rankers that the negatives come from."""
+        """The fingerprint of the rankers."""
         return self._rankers.fingerprint
 
     def draw(

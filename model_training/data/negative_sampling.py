@@ -1,11 +1,12 @@
 """How negative samples are drawn: uniformly, by popularity, or among items of the target's time.
 
-Every draw is of distinct items that the user never took, and by a generator of the user's own: it
-depends on the seed, the purpose and the user id alone.
+A draw gives distinct items that the user never took. Each user has a random generator of their own,
+which depends on the seed, the purpose and the user id alone.
 """
 
 import hashlib
 from collections.abc import Collection
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,104 +14,92 @@ from numpy.typing import NDArray
 from services.core.errors import RowRefused
 from services.core.records import UserId
 
-# Rivals in time: of the items not taken, the 5 % nearest to the target in era. On MicroLens-50k
-# they are some 475, among which era alone has an AUC of 0.51; per user 0.55, because the newest
-# targets have nearly all of them behind. (With 2 %: 0.50 and 0.52; with 10 %: 0.53 and 0.58.)
+# Era negatives come from the 5 % of the items not taken that are nearest to the target in era. On
+# MicroLens-50k these are some 475, among which era alone has an AUC of 0.51. Per user it is 0.55,
+# because nearly all negatives of the newest targets are older. (With 2 %: 0.50 and 0.52; with
+# 10 %: 0.53 and 0.58.)
 ERA_SHARE = 0.05
 # In small catalogues a twentieth is too few to draw different negatives for different users.
 MIN_ERA_ITEMS = 100
 
 
-def draw_uniform(
-    user_id: UserId,
-    taken: Collection[int],
-    *,
-    num_items: int,
-    num_negatives: int,
-    purpose: str,
-    seed: int,
-) -> NDArray[np.int64]:
-    """Distinct item indices outside `taken`, each as likely as any other: (num_negatives,).
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One user's draw of `num_negatives` item indices outside `taken`, for a purpose."""
+
+    user_id: UserId
+    taken: Collection[int]
+    num_negatives: int
+    purpose: str
+    seed: int
+
+    def generator(self) -> np.random.Generator:
+        """The user's random numbers, from the start."""
+        return user_generator(self.user_id, self.purpose, self.seed)
+
+
+def draw_uniform(draw: Draw, num_items: int) -> NDArray[np.int64]:
+    """Item indices, each as likely as any other: (num_negatives,).
 
     Raises RowRefused if the catalogue has too few items that the user did not take.
     """
-    taken = set(taken)
-    if num_items - len(taken) < num_negatives:
+    taken = set(draw.taken)
+    if num_items - len(taken) < draw.num_negatives:
         raise RowRefused(
-            f"user {user_id!r} took {len(taken)} of {num_items} items, which leaves fewer than "
-            f"{num_negatives} negative samples"
+            f"user {draw.user_id!r} took {len(taken)} of {num_items} items, which leaves fewer "
+            f"than {draw.num_negatives} negative samples"
         )
-    rng = user_generator(user_id, purpose, seed)
-    # Of this many distinct items at most len(taken) fall out, so enough remain; and removing some
-    # from a random order leaves the others in random order.
-    drawn = rng.choice(num_items, num_negatives + len(taken), replace=False)
+    # Of this many distinct items at most len(taken) are removed, so enough remain, and the others
+    # stay in random order.
+    drawn = draw.generator().choice(num_items, draw.num_negatives + len(taken), replace=False)
     kept = drawn[[index not in taken for index in drawn.tolist()]]
-    return np.asarray(kept[:num_negatives], np.int64)
+    return np.asarray(kept[: draw.num_negatives], np.int64)
 
 
-def draw_weighted(
-    user_id: UserId,
-    taken: Collection[int],
-    *,
-    weights: NDArray[np.int64],
-    num_negatives: int,
-    purpose: str,
-    seed: int,
-) -> NDArray[np.int64]:
-    """Distinct item indices outside `taken`, drawn one after the other with probability
-    proportional to `weights` (num_items,), 0 or more; in the order drawn: (num_negatives,).
+def draw_weighted(draw: Draw, weights: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Item indices drawn one after the other with probability proportional to `weights`
+    (num_items,), 0 or more; in the order drawn: (num_negatives,).
 
     Raises RowRefused if too few items outside `taken` have a weight above 0.
     """
     possible = weights.astype(np.float64)
-    possible[list(taken)] = 0
-    if np.count_nonzero(possible) < num_negatives:
+    possible[list(draw.taken)] = 0
+    if np.count_nonzero(possible) < draw.num_negatives:
         raise RowRefused(
-            f"user {user_id!r} leaves {np.count_nonzero(possible)} items that others took, fewer "
-            f"than {num_negatives} negative samples"
+            f"user {draw.user_id!r} leaves {np.count_nonzero(possible)} items that others took, "
+            f"fewer than {draw.num_negatives} negative samples"
         )
-    # The earliest of exponential clocks that tick at these rates is drawn first: the same
-    # distribution as drawing without replacement (Efraimidis and Spirakis, 2006).
-    clocks = user_generator(user_id, purpose, seed).standard_exponential(len(possible))
+    # The smallest of exponential variables with these rates come first: the same distribution as
+    # drawing without replacement (Efraimidis and Spirakis, 2006).
+    clocks = draw.generator().standard_exponential(len(possible))
     with np.errstate(divide="ignore"):
         clocks /= possible
-    first = np.argpartition(clocks, num_negatives - 1)[:num_negatives]
+    first = np.argpartition(clocks, draw.num_negatives - 1)[: draw.num_negatives]
     return np.asarray(first[np.argsort(clocks[first])], np.int64)
 
 
-def draw_near_era(
-    user_id: UserId,
-    taken: Collection[int],
-    *,
-    eras: NDArray[np.float64],
-    era: float,
-    num_negatives: int,
-    purpose: str,
-    seed: int,
-) -> NDArray[np.int64]:
-    """Distinct item indices outside `taken`, uniform among those nearest to `era`:
-    (num_negatives,).
+def draw_near_era(draw: Draw, eras: NDArray[np.float64], era: float) -> NDArray[np.int64]:
+    """Item indices, uniform among those nearest to `era`: (num_negatives,).
 
-    `eras` is (num_items,), NaN for items without one, which are never drawn. Raises RowRefused if
-    too few items outside `taken` have one.
+    `eras` is (num_items,); items with NaN are never drawn. Raises RowRefused if too few items
+    outside `taken` have an era.
     """
     distances = np.abs(eras - era)
-    distances[list(taken)] = np.nan
+    distances[list(draw.taken)] = np.nan
     possible = np.flatnonzero(~np.isnan(distances))
-    if len(possible) < num_negatives:
+    if len(possible) < draw.num_negatives:
         raise RowRefused(
-            f"user {user_id!r} leaves {len(possible)} items with an era, fewer than "
-            f"{num_negatives} negative samples"
+            f"user {draw.user_id!r} leaves {len(possible)} items with an era, fewer than "
+            f"{draw.num_negatives} negative samples"
         )
     num_near = min(max(round(ERA_SHARE * len(eras)), MIN_ERA_ITEMS), len(possible))
-    rng = user_generator(user_id, purpose, seed)
-    lots = rng.random(len(possible))  # which of equally near ones are among the nearest
-    near = possible[np.lexsort((lots, distances[possible]))[:num_near]]
-    drawn = rng.choice(near, num_negatives, replace=False)
-    return np.asarray(drawn, np.int64)
+    rng = draw.generator()
+    ties = rng.random(len(possible))  # decides which of equally near items are in
+    near = possible[np.lexsort((ties, distances[possible]))[:num_near]]
+    return np.asarray(rng.choice(near, draw.num_negatives, replace=False), np.int64)
 
 
 def user_generator(user_id: UserId, purpose: str, seed: int) -> np.random.Generator:
-    """The user's own random numbers for a purpose, whoever else is drawn for."""
+    """The user's random numbers for a purpose, independent of other users."""
     digest = hashlib.sha256(f"{seed}:{purpose}:{user_id}".encode()).digest()
     return np.random.default_rng(list(digest))

@@ -1,9 +1,8 @@
-"""The ranking tasks of an evaluation: each user's target and the negative samples it is among.
+"""The ranking tasks of an evaluation: each user's target and its negative samples.
 
-A user's draw depends on the seed, the purpose and the user id alone, not on who else is drawn or in
-what order. Evaluation negatives are frozen: drawn once, stored as an artifact beside their hash,
-and read from there, so that every model and every rerun ranks the very same candidates. Test users
-have theirs in `negatives-PROTOCOL`, validation users (on whom fusion is fitted) in
+Negatives of evaluation are frozen: drawn once, stored as an artifact with a hash of the rows, and
+read from there, so that every model and every rerun ranks the same candidates. The tasks of test
+users are in `negatives-PROTOCOL`, those of validation users (on whom fusion is fitted) in
 `negatives-PROTOCOL-validation`.
 """
 
@@ -13,23 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
 
-from model_training.data.inputs import Histories, read_histories
-from model_training.data.negative_sampling import (
-    ERA_SHARE,
-    MIN_ERA_ITEMS,
-    draw_near_era,
-    draw_uniform,
-    draw_weighted,
-)
-from model_training.data.protocols import Protocol, find_protocol
+from model_training.data.inputs import Inputs
+from model_training.data.negative_sampling import Draw
+from model_training.data.protocols.contract import Protocol
 from model_training.data.visible_items import VisibleItems
 from services.core.artifacts import Artifact, QuarantinedRow, Recipe
 from services.core.errors import ArtifactMismatch, EmptyDataset, InputError
 from services.core.records import ItemId, UserId
-from services.core.splits import SPLIT_SEED, hold_out, split_users, training_popularity
+from services.core.splits import SPLIT_SEED
 
 NUM_EVALUATION_NEGATIVES = 20
 EVALUATION_SEED = 2025
@@ -44,7 +36,7 @@ _DELETE = "delete the folder of the negatives to draw them again"
 
 @dataclass(frozen=True, slots=True)
 class RankingTask:
-    """One user's ranking task: the target item among negative samples.
+    """One user's target item among negative samples.
 
     Without negatives (protocol `full`) the target is ranked among all items outside the history.
     """
@@ -62,8 +54,9 @@ class RankingTask:
 
 @dataclass(frozen=True)
 class FrozenTasks:
-    """All ranking tasks of the users of one part, by user id, and the fingerprint of what was
-    frozen. `num_refused` users of the part could not be given one.
+    """All ranking tasks of a split, by user id, and the fingerprint of the frozen negatives.
+
+    `num_refused` users of the split could not be given a task.
     """
 
     tasks: tuple[RankingTask, ...]
@@ -71,20 +64,19 @@ class FrozenTasks:
     num_refused: int = 0
 
 
-def load_ranking_tasks(data: str, protocol: str, part: EvaluatedSplit = "test") -> FrozenTasks:
+def load_ranking_tasks(
+    inputs: Inputs, protocol: Protocol, split: EvaluatedSplit = "test"
+) -> FrozenTasks:
     """The frozen ranking tasks of a protocol; drawn and stored first if they are not there.
 
-    Raises InputError for an unknown protocol, EmptyDataset if the part has no user that can be
-    evaluated, ArtifactMismatch if what is stored is not what its hash was taken of, hits an item
-    that the user took, or is of users outside the part.
+    Raises EmptyDataset if the split has no user that can be evaluated, ArtifactMismatch if the
+    stored rows do not have their hash, name an item that the user took, or are of other users.
     """
-    rules = find_protocol(protocol)
-    histories = read_histories(data)
-    name = f"negatives-{protocol}" + ("-validation" if part == "validation" else "")
-    artifact = Artifact(data, name)
-    recipe = _recipe(data, histories, rules, part)
-    if not artifact.exists() or not _follows(artifact, recipe):
-        _freeze(artifact, recipe, data, histories, rules, part)
+    name = f"negatives-{protocol.name}" + ("-validation" if split == "validation" else "")
+    artifact = Artifact(inputs.data, name)
+    recipe = _recipe(inputs, protocol, split)
+    if not artifact.exists() or not _was_drawn_by(artifact, recipe):
+        _freeze(artifact, recipe, inputs, protocol, split)
     manifest = artifact.manifest()
     rows = artifact.read().to_pylist()
     if _digest(rows) != manifest.definition["sha256"]:
@@ -92,58 +84,49 @@ def load_ranking_tasks(data: str, protocol: str, part: EvaluatedSplit = "test") 
             f"the rows of {artifact.location} are not those that were frozen; delete the folder to "
             "draw them again"
         )
-    tasks = _read_tasks(rows, histories.by_user, rules, part)
+    tasks = tuple(_read_task(row, inputs, protocol, split) for row in rows)
+    if len({task.user_id for task in tasks}) != len(tasks):
+        raise ArtifactMismatch(f"the frozen negatives have a user twice; {_DELETE}")
     return FrozenTasks(tasks, manifest.fingerprint, manifest.num_quarantined)
 
 
 # --- freezing ------------------------------------------------------------------------------------
 
 
-def _recipe(data: str, histories: Histories, rules: Protocol, part: EvaluatedSplit) -> Recipe:
-    """All that decides what is drawn; the hash of the rows joins it when they are frozen."""
-    definition: dict[str, Any] = {
-        "protocol": rules.name,
-        "part": part,
-        "cut": rules.cut,
-        "draw": rules.draw,
-        "num_negatives": 0 if rules.whole_catalogue else NUM_EVALUATION_NEGATIVES,
+def _recipe(inputs: Inputs, protocol: Protocol, split: EvaluatedSplit) -> Recipe:
+    """All that decides what is drawn; `_freeze` adds the hash of the rows."""
+    definition = {
+        "protocol": protocol.name,
+        "part": split,
+        "cut": protocol.cut,
+        "draw": protocol.draw_name,
+        "num_negatives": 0 if protocol.whole_catalogue else NUM_EVALUATION_NEGATIVES,
         "seed": EVALUATION_SEED,
         "split_seed": SPLIT_SEED,
+        **protocol.settings,
     }
-    if rules.draw == "era":
-        definition |= {"era_share": ERA_SHARE, "min_era_items": MIN_ERA_ITEMS}
-    items = Artifact(data, "items").manifest().fingerprint
-    inputs = {"items": items, "interactions": histories.fingerprint}
-    return Recipe("freeze-negatives", definition, inputs=inputs)
+    return Recipe("freeze-negatives", definition, inputs=inputs.fingerprints)
 
 
-def _follows(artifact: Artifact, recipe: Recipe) -> bool:
-    """Whether what is stored was drawn by this recipe."""
+def _was_drawn_by(artifact: Artifact, recipe: Recipe) -> bool:
     manifest = artifact.manifest()
-    drawn_by = {key: value for key, value in manifest.definition.items() if key != "sha256"}
-    return drawn_by == recipe.definition and manifest.inputs == recipe.inputs
+    definition = {key: value for key, value in manifest.definition.items() if key != "sha256"}
+    return definition == recipe.definition and manifest.inputs == recipe.inputs
 
 
 def _freeze(
-    artifact: Artifact,
-    recipe: Recipe,
-    data: str,
-    histories: Histories,
-    rules: Protocol,
-    part: EvaluatedSplit,
+    artifact: Artifact, recipe: Recipe, inputs: Inputs, protocol: Protocol, split: EvaluatedSplit
 ) -> None:
-    sampler = _Sampler(data, histories, rules)
+    items = VisibleItems(inputs, protocol.cut)
     rows, refused = [], []
-    split = split_users(list(histories.by_user))
-    users = sorted(user_id for user_id, found in split.items() if found == part)
-    for user_id in users:
+    for user_id in sorted(user_id for user_id, found in inputs.split.items() if found == split):
         try:
-            rows.append(sampler.row(user_id))
+            rows.append(_draw_row(inputs, protocol, items, user_id))
         except InputError as error:
             refused.append(QuarantinedRow(user_id, str(error)))
     if not rows:
         raise EmptyDataset(
-            f"no {part} user of {len(histories.by_user)} users can be evaluated"
+            f"no {split} user of {len(inputs.histories)} users can be evaluated"
             + (f": {refused[0].reason}" if refused else "; prepare more users")
         )
     definition = {**recipe.definition, "sha256": _digest(rows)}
@@ -152,90 +135,47 @@ def _freeze(
     writer.finish(1, {"users": len(rows)})
 
 
-class _Sampler:
-    """Draws one user's row after the other by the rules of a protocol."""
-
-    def __init__(self, data: str, histories: Histories, rules: Protocol) -> None:
-        self._rules = rules
-        self._by_user = histories.by_user
-        self._items = VisibleItems(data, histories, rules.cut)
-        self._popularity = training_popularity(histories.by_user)
-
-    def row(self, user_id: UserId) -> dict[str, Any]:
-        """RowRefused or HistoryTooShort, with the reason, if the user cannot be evaluated."""
-        interactions = self._by_user[user_id]
-        history, target = hold_out(interactions, self._rules.cut, self._popularity)
-        negatives = self._draw(user_id, interactions, history, target)
-        names = [self._items.ids[number] for number in negatives]
-        return {"user_id": user_id, "target": target, "negatives": names}
-
-    def _draw(
-        self,
-        user_id: UserId,
-        interactions: Sequence[ItemId],
-        history: Sequence[ItemId],
-        target: ItemId,
-    ) -> list[int]:
-        items, taken = self._items, self._items.indices(interactions)
-        drawing: dict[str, Any] = {
-            "num_negatives": NUM_EVALUATION_NEGATIVES,
-            "purpose": self._rules.name,
-            "seed": EVALUATION_SEED,
-        }
-        if self._rules.draw == "popularity":
-            drawn = draw_weighted(user_id, taken, weights=items.takers, **drawing)
-        elif self._rules.draw == "era":
-            era = self._era_of_target([*history, target])
-            drawn = draw_near_era(user_id, taken, eras=items.eras, era=era, **drawing)
-        else:
-            drawn = draw_uniform(user_id, taken, num_items=len(items.ids), **drawing)
-        # Who has too few rivals for a draw has too few for the whole catalogue as well.
-        return [] if self._rules.whole_catalogue else [int(number) for number in drawn]
-
-    def _era_of_target(self, history_and_target: Sequence[ItemId]) -> float:
-        """The target's era; of one that nobody is seen to take, that of the latest item before it
-        that has one; the middle, if there is none.
-        """
-        eras = self._items.eras[self._items.indices(history_and_target)]
-        known = eras[~np.isnan(eras)]
-        return float(known[-1]) if len(known) else 0.5
+def _draw_row(
+    inputs: Inputs, protocol: Protocol, items: VisibleItems, user_id: UserId
+) -> dict[str, Any]:
+    """RowRefused or HistoryTooShort, with the reason, if the user cannot be evaluated."""
+    history, target = inputs.hold_out(user_id, protocol.cut)
+    draw = Draw(
+        user_id,
+        inputs.indices(inputs.histories[user_id]),
+        num_negatives=NUM_EVALUATION_NEGATIVES,
+        purpose=protocol.name,
+        seed=EVALUATION_SEED,
+    )
+    drawn = protocol.draw(draw, items, [*history, target])
+    negatives = [] if protocol.whole_catalogue else [inputs.item_ids[index] for index in drawn]
+    return {"user_id": user_id, "target": target, "negatives": negatives}
 
 
 # --- reading -------------------------------------------------------------------------------------
 
 
-def _read_tasks(
-    rows: Sequence[Mapping[str, Any]],
-    by_user: Mapping[UserId, Sequence[ItemId]],
-    rules: Protocol,
-    part: EvaluatedSplit,
-) -> tuple[RankingTask, ...]:
-    split = split_users(list(by_user))
-    popularity = training_popularity(by_user)
-    width = 0 if rules.whole_catalogue else NUM_EVALUATION_NEGATIVES
-    tasks = []
-    for row in rows:
-        user_id = row["user_id"]
-        if split.get(user_id) != part:
-            raise ArtifactMismatch(
-                f"user {user_id!r} has a task of the {part} users and is none; {_DELETE}"
-            )
-        interactions = by_user[user_id]
-        history, target = hold_out(interactions, rules.cut, popularity)
-        task = RankingTask(user_id, tuple(history), row["target"], tuple(row["negatives"]))
-        if task.target != target or set(task.negatives) & set(interactions):
-            raise ArtifactMismatch(
-                f"the frozen candidates of user {user_id!r} do not fit the interactions; {_DELETE}"
-            )
-        if not len(set(task.negatives)) == len(task.negatives) == width:
-            raise ArtifactMismatch(
-                f"user {user_id!r} has {len(task.negatives)} frozen negatives, some of them twice "
-                f"or not {width}; {_DELETE}"
-            )
-        tasks.append(task)
-    if len({task.user_id for task in tasks}) != len(tasks):
-        raise ArtifactMismatch(f"the frozen negatives have a user twice; {_DELETE}")
-    return tuple(tasks)
+def _read_task(
+    row: Mapping[str, Any], inputs: Inputs, protocol: Protocol, split: EvaluatedSplit
+) -> RankingTask:
+    user_id = row["user_id"]
+    if inputs.split.get(user_id) != split:
+        raise ArtifactMismatch(
+            f"user {user_id!r} has a task of the {split} users and is none; {_DELETE}"
+        )
+    history, target = inputs.hold_out(user_id, protocol.cut)
+    task = RankingTask(user_id, tuple(history), row["target"], tuple(row["negatives"]))
+    if task.target != target or set(task.negatives) & set(inputs.histories[user_id]):
+        raise ArtifactMismatch(
+            f"the frozen candidates of user {user_id!r} do not fit the interactions; {_DELETE}"
+        )
+    width = 0 if protocol.whole_catalogue else NUM_EVALUATION_NEGATIVES
+    if not len(set(task.negatives)) == len(task.negatives) == width:
+        raise ArtifactMismatch(
+            f"user {user_id!r} has {len(task.negatives)} frozen negatives, some of them twice "
+            f"or not {width}; {_DELETE}"
+        )
+    return task
 
 
 def _digest(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -1,13 +1,14 @@
-"""Step 8, `msr evaluate`: how well the held-out target is ranked, by every model there is.
+"""Step 8, `msr evaluate`: how well each model ranks the held-out target.
 
-Every test user gives one ranking task of a protocol (`protocols.py`): the target and frozen
-negatives, or the whole catalogue. The multimodal model scores them through the engine and the
-function that serve, from the preference written before the target; the cheap rankers, their fusion
-and chance stand beside it on the same tasks. Ablations (`score_tasks.py`) take one thing from the
-multimodal model, to see what it relies on.
+Every test user gives one ranking task of a protocol (`data/protocols`): the target and frozen
+negatives, or the whole catalogue. The multimodal model scores the candidates through the engine and
+the function that serve, from the preference written before the target. The cheap rankers, their
+fusion and a random order rank the same tasks. An ablation (`score_tasks.py`) takes one input from
+the multimodal model, to show how much it relies on it.
 
-What is missing is made if that costs minutes (cheap rankers, fusion). What would cost more is left
-out, and "left_out" says why and what to run; a model that was asked for by name is an error then.
+Cheap rankers and fusion are fitted here if they are missing, which takes minutes. A model that
+needs more is left out, and "left_out" says why and what to run. If it was named by the user, that
+is an error.
 """
 
 import time
@@ -18,12 +19,15 @@ from importlib.metadata import version
 import numpy as np
 from numpy.typing import NDArray
 
-from model_training.data.protocols import Protocol, find_protocol
+from model_training.data.inputs import Inputs, open_inputs
+from model_training.data.protocols import find_protocol
+from model_training.data.protocols.contract import Protocol
 from model_training.data.ranking_tasks import (
     NUM_EVALUATION_NEGATIVES,
     RankingTask,
     load_ranking_tasks,
 )
+from model_training.evaluation.choose_models import choose_models
 from model_training.evaluation.measure import (
     calibration_of_fusion,
     compare_with_baselines,
@@ -32,7 +36,7 @@ from model_training.evaluation.measure import (
     result_of_scores,
     with_probabilities,
 )
-from model_training.evaluation.results import MODELS, NEED_ENGINE, Evaluation, ModelResult
+from model_training.evaluation.results import NEED_ENGINE, Evaluation, ModelResult
 from model_training.evaluation.score_with_rankers import (
     FEATURE_OF,
     RANDOM,
@@ -47,7 +51,6 @@ from model_training.evaluation.slices import slice_users
 from model_training.rankers import fit_ranker, fit_retrieval
 from model_training.scoring.bootstrap import Bootstrap
 from model_training.scoring.score_tasks import (
-    ABLATIONS,
     USERS_PER_SHARD,
     Ablation,
     ScoringRequest,
@@ -56,8 +59,7 @@ from model_training.scoring.score_tasks import (
 )
 from model_training.scoring.score_users import DEFAULT_CONCURRENCY
 from services.core.artifacts import Artifact, absolute_root
-from services.core.data_folder.steps import command_for
-from services.core.errors import ArtifactMismatch, ArtifactMissing, EmptyDataset, InputError
+from services.core.errors import ArtifactMismatch, ArtifactMissing, EmptyDataset
 from services.core.scoring import Calibration
 from services.engines.contract import Engine, EngineIdentity
 from services.retrieval.cheap_rankers import CheapRankers
@@ -65,19 +67,21 @@ from services.retrieval.fusion import CHEAP, WITH_MARGIN, Ranker
 from services.sharding.ray_workers import RayWorkers
 
 MLLM = "mllm"
+FUSIONS = (CHEAP, WITH_MARGIN)
 _PACKAGES = ("numpy", "scikit-learn", "torch", "transformers", "peft")
 
 
 @dataclass
 class _Run:
-    """What one evaluation has found so far; `left_out` is model -> reason."""
+    """The inputs of one evaluation and what it has found so far; `left_out` is model -> reason."""
 
-    data: str
-    rules: Protocol
+    inputs: Inputs
+    protocol: Protocol
+    engine: Engine | RayWorkers | None
     models: list[str]
     required: bool
     left_out: dict[str, str]
-    tasks: Sequence[RankingTask] = ()
+    tasks: Sequence[RankingTask]
     scores: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
     num_shortened: int = 0
@@ -85,12 +89,13 @@ class _Run:
     def wants(self, *models: str) -> bool:
         return any(model in self.models for model in models)
 
-    def leave_out(self, model: str, error: Exception) -> None:
-        """Go on without a model; if it was asked for by name its error is raised."""
-        if self.required:
-            raise error
-        self.models.remove(model)
-        self.left_out[model] = str(error)
+    def leave_out(self, error: Exception, *models: str) -> None:
+        """Go on without those of the models that are wanted; raise if the user named them."""
+        for model in filter(self.wants, models):
+            if self.required:
+                raise error
+            self.models.remove(model)
+            self.left_out[model] = str(error)
 
 
 async def run(
@@ -111,219 +116,142 @@ async def run(
     that do not fit, and the engine's own errors.
     """
     started = time.perf_counter()
-    found = choose_models(data, protocol, models, ablate=ablate, has_engine=engine is not None)
-    frozen = load_ranking_tasks(data, protocol)
-    work = _Run(data, find_protocol(protocol), found[0], models is not None, found[1], frozen.tasks)
-    _leave_out_unfitted(work)
-    if engine is not None and work.wants(*NEED_ENGINE):
+    chosen, left_out = choose_models(
+        data, protocol, models, ablate=ablate, has_engine=engine is not None
+    )
+    inputs, rules = open_inputs(data), find_protocol(protocol)
+    frozen = load_ranking_tasks(inputs, rules)
+    found = _Run(inputs, rules, engine, chosen, models is not None, left_out, frozen.tasks)
+    _leave_out_unfitted(found)
+    if engine is not None and found.wants(*NEED_ENGINE):
+        request = ScoringRequest(
+            data=absolute_root(data),
+            identity=engine.identity,
+            protocol=protocol,
+            ablate=ablate,
+            users_per_shard=users_per_shard,
+            concurrency=concurrency,
+        )
         try:
-            await _ask_model(work, engine, ablate, concurrency, users_per_shard)
+            plan = plan_scoring(request, inputs)
+            found.tasks = plan.tasks
+            found.scores[MLLM], found.num_shortened = await score_tasks(plan, engine)
         except EmptyDataset as error:  # no test user has a preference
             if ablate is not None:
                 raise
-            for model in NEED_ENGINE:
-                if work.wants(model):
-                    work.leave_out(model, error)
-    _require_one_user_a_row(work.tasks)
-    bootstrap = Bootstrap(len(work.tasks))
-    results = await _measure_cheaply(work, engine, bootstrap)
-    results, calibration = _calibrate(work, results, engine)
+            found.leave_out(error, *NEED_ENGINE)
+    _require_one_user_a_row(found.tasks)
+    bootstrap = Bootstrap(len(found.tasks))
+    results, calibration = _calibrate(found, await _measure(found, bootstrap))
     return Evaluation(
         protocol=protocol,
-        users=tuple(task.user_id for task in work.tasks),
+        users=tuple(task.user_id for task in found.tasks),
         negatives=frozen.fingerprint,
         ablate=ablate,
         models=results,
-        slices=slice_users(data, work.rules, work.tasks),
+        slices=slice_users(inputs, rules, found.tasks),
         comparisons=compare_with_baselines(results, bootstrap),
         calibration=calibration,
         facts={
-            "left_out": work.left_out,
+            "left_out": found.left_out,
             "users_without_task": frozen.num_refused,
-            "users_without_preference": len(frozen.tasks) - len(work.tasks),
-            "shortened": work.num_shortened,
-            "data": _count_data(data),
-            "fingerprints": work.fingerprints | _identify(data, engine),
+            "users_without_preference": len(frozen.tasks) - len(found.tasks),
+            "shortened": found.num_shortened,
+            "data": {
+                "users": inputs.interactions.counts["users"],
+                "items": inputs.items.counts["items"],
+                "interactions": inputs.interactions.counts["interactions"],
+            },
+            "fingerprints": found.fingerprints | inputs.fingerprints | _identify(engine),
             "versions": {name: version(name) for name in _PACKAGES},
             "seconds": round(time.perf_counter() - started, 1),
         },
     )
 
 
-# --- which models --------------------------------------------------------------------------------
-
-
-def choose_models(
-    data: str,
-    protocol: str,
-    models: Sequence[str] | None = None,
-    *,
-    ablate: str | None = None,
-    has_engine: bool = True,
-) -> tuple[list[str], dict[str, str]]:
-    """The models to evaluate, in the order of tables, and of the others why they are left out.
-
-    `models` None: all that can be. An engine is needed if any of NEED_ENGINE is among them.
-    Raises InputError for what cannot go together.
-    """
-    rules = find_protocol(protocol)
-    if ablate is not None and ablate not in ABLATIONS:
-        raise InputError(f"there is no ablation {ablate!r}; choose from {', '.join(ABLATIONS)}")
-    if models is not None:
-        if unknown := [name for name in models if name not in MODELS]:
-            raise InputError(f"there is no model {unknown[0]!r}; choose from {', '.join(MODELS)}")
-        if not models:
-            raise InputError(f"there is no model to evaluate; choose from {', '.join(MODELS)}")
-    refusal = _why_no_engine_models(data, rules, ablate, has_engine=has_engine)
-    asked = [name for name in MODELS if models is None or name in models]
-    needing = [name for name in asked if name in NEED_ENGINE]
-    if ablate is not None and not needing:
-        raise InputError(
-            f"the ablation {ablate!r} takes something from the multimodal model, which is not "
-            "among the models: add `mllm` to --models"
-        )
-    if refusal is None:
-        return asked, {}
-    if needing and (models is not None or ablate is not None):
-        raise refusal
-    return [name for name in asked if name not in needing], dict.fromkeys(needing, str(refusal))
-
-
-def _why_no_engine_models(
-    data: str, rules: Protocol, ablate: str | None, *, has_engine: bool
-) -> Exception | None:
-    if rules.whole_catalogue:
-        return InputError(
-            f"protocol {rules.name} ranks every item of the catalogue for every user, more than a "
-            "multimodal model can score; choose a protocol with frozen negatives for it"
-        )
-    preferences = ScoringRequest(
-        data, EngineIdentity("", ""), rules.name, ablate="direct" if ablate == "direct" else None
-    ).preferences
-    if not Artifact(data, preferences).exists():
-        return ArtifactMissing(
-            f"there are no preferences that were written before the targets of protocol "
-            f"{rules.name} ({preferences}); run `msr {command_for(preferences)}`"
-        )
-    if not has_engine:
-        return InputError("scoring by the multimodal model needs an engine; name one")
-    return None
-
-
-# --- the multimodal model ------------------------------------------------------------------------
-
-
-async def _ask_model(
-    work: _Run,
-    engine: Engine | RayWorkers,
-    ablate: Ablation | None,
-    concurrency: int,
-    users_per_shard: int,
-) -> None:
-    plan = plan_scoring(
-        ScoringRequest(
-            data=absolute_root(work.data),
-            identity=engine.identity,
-            protocol=work.rules.name,
-            ablate=ablate,
-            users_per_shard=users_per_shard,
-            concurrency=concurrency,
-        )
-    )
-    work.tasks = plan.tasks
-    work.scores[MLLM], work.num_shortened = await score_tasks(plan, engine)
-
-
 # --- the cheap rankers and fusion ----------------------------------------------------------------
 
 
-async def _measure_cheaply(
-    work: _Run, engine: Engine | RayWorkers | None, bootstrap: Bootstrap
-) -> dict[str, ModelResult]:
-    """Outcomes of all models, in the order of tables; of the multimodal one by its margins."""
+async def _measure(found: _Run, bootstrap: Bootstrap) -> dict[str, ModelResult]:
+    """Results of all models, in the order of tables; the multimodal model's from its margins."""
     scorers: dict[str, ScoreFeatures] = {
-        name: scorer_of(name) for name in work.models if name in FEATURE_OF
+        name: scorer_of(name) for name in found.models if name in FEATURE_OF
     }
-    rankers = _load_rankers(work) if scorers or work.wants(CHEAP, WITH_MARGIN) else None
+    needs_rankers = scorers or found.wants(*FUSIONS) or found.protocol.whole_catalogue
+    rankers = _load_rankers(found) if needs_rankers else None
     ranker = None
-    if rankers is not None and work.wants(CHEAP, WITH_MARGIN):
-        ranker = await _load_ranker(work, rankers, engine)
-        if work.wants(CHEAP):
+    if rankers is not None and found.wants(*FUSIONS):
+        ranker = await _load_ranker(found, rankers)
+        if found.wants(CHEAP):
             scorers[CHEAP] = ranker.cheap.logits
-    if work.rules.whole_catalogue:
-        if rankers is None:
-            rankers = _load_rankers(work)
-        found = rank_in_catalogue(rankers, work.tasks, scorers)
-        return {name: result_in_catalogue(*found[name], bootstrap) for name in work.models}
+    if found.protocol.whole_catalogue:
+        assert rankers is not None
+        ranked = rank_in_catalogue(rankers, found.tasks, scorers)
+        return {name: result_in_catalogue(*ranked[name], bootstrap) for name in found.models}
     if rankers is not None:
-        values = read_features(rankers, work.tasks)
-        work.scores |= score_features(values, scorers)
-        if ranker is not None and work.wants(WITH_MARGIN):
+        values = read_features(rankers, found.tasks)
+        found.scores |= score_features(values, scorers)
+        if ranker is not None and found.wants(WITH_MARGIN):
             assert ranker.with_margin is not None  # fitted with this engine's margins
-            together = np.concatenate([values, work.scores[MLLM][:, :, None]], axis=2)
+            together = np.concatenate([values, found.scores[MLLM][:, :, None]], axis=2)
             logits = ranker.with_margin.logits
-            work.scores |= score_features(together, {WITH_MARGIN: logits})
-    work.scores[RANDOM] = score_at_random(len(work.tasks), len(work.tasks[0].candidates))
-    return {name: result_of_scores(work.scores[name], bootstrap) for name in work.models}
+            found.scores |= score_features(together, {WITH_MARGIN: logits})
+    found.scores[RANDOM] = score_at_random(len(found.tasks), len(found.tasks[0].candidates))
+    return {name: result_of_scores(found.scores[name], bootstrap) for name in found.models}
 
 
-def _leave_out_unfitted(work: _Run) -> None:
-    """Leave the fusions out that have nobody to learn from: known before the model is asked."""
-    if not work.wants(CHEAP, WITH_MARGIN):
+def _leave_out_unfitted(found: _Run) -> None:
+    """Leave out fusions that cannot be fitted, before the model scores anything."""
+    if not found.wants(*FUSIONS):
         return
+    inputs, protocol = found.inputs, found.protocol
     try:
-        frozen = fit_ranker.load_tasks(work.data, work.rules)
+        tasks = fit_ranker.load_tasks(inputs, protocol).tasks
     except EmptyDataset as error:
-        for model in (CHEAP, WITH_MARGIN):
-            if work.wants(model):
-                work.leave_out(model, error)
+        found.leave_out(error, *FUSIONS)
         return
-    reason = fit_ranker.why_no_margin(work.data, work.rules, frozen.tasks)
-    if work.wants(WITH_MARGIN) and reason is not None:
-        work.leave_out(
-            WITH_MARGIN,
-            ArtifactMissing(
-                f"the fusion of protocol {work.rules.name} does not weigh the model's margin "
-                f"({reason}); run `msr build-preferences` for validation users too"
-            ),
+    if reason := fit_ranker.why_no_margin(inputs.data, protocol, tasks):
+        error = ArtifactMissing(
+            f"the fusion of protocol {protocol.name} does not weigh the model's margin "
+            f"({reason}); run `msr build-preferences` for validation users too"
         )
+        found.leave_out(error, WITH_MARGIN)
 
 
-def _load_rankers(work: _Run) -> CheapRankers:
-    fit_retrieval.ensure(work.data, work.rules.cut)
-    rankers = CheapRankers.load(work.data, work.rules.retrieval)
-    work.fingerprints["retrieval"] = rankers.fingerprint
+def _load_rankers(found: _Run) -> CheapRankers:
+    data, protocol = found.inputs.data, found.protocol
+    fit_retrieval.ensure(data, protocol.cut)
+    rankers = CheapRankers.load(data, protocol.retrieval)
+    found.fingerprints["retrieval"] = rankers.fingerprint
     return rankers
 
 
-async def _load_ranker(
-    work: _Run, rankers: CheapRankers, engine: Engine | RayWorkers | None
-) -> Ranker:
-    """The fusion of the protocol, with the margins of this engine if they are wanted; fitted, if
-    neither the one that serves nor that of an earlier evaluation is current.
+async def _load_ranker(found: _Run, rankers: CheapRankers) -> Ranker:
+    """The fusion of the protocol, with the margins of this engine if they are wanted.
 
-    What serves is never replaced by it: it would weigh the margins of another adapter.
+    It is fitted unless the one in service or that of an earlier evaluation is current. The one in
+    service is never replaced: it may weigh the margins of another adapter.
     """
-    data, rules = work.data, work.rules
-    weighed_by = engine.identity if engine is not None and work.wants(WITH_MARGIN) else None
-    name = rules.ranker
-    if not _is_current(data, name, rankers, weighed_by):
-        name = rules.evaluated_ranker
-    if not _is_current(data, name, rankers, weighed_by):
-        asked = engine if weighed_by is not None else None
-        await fit_ranker.run(data, asked, protocol=rules.name, name=name)
+    data, protocol = found.inputs.data, found.protocol
+    engine = found.engine if found.wants(WITH_MARGIN) else None
+    identity = None if engine is None else engine.identity
+    name = protocol.ranker
+    if not _is_current(data, name, rankers, identity):
+        name = protocol.evaluated_ranker
+    if not _is_current(data, name, rankers, identity):
+        await fit_ranker.run(data, engine, protocol=protocol.name, name=name)
     ranker = Ranker.load(data, name)
     ranker.require_retrieval(rankers.definition)
-    work.fingerprints["ranker"] = ranker.fingerprint
+    found.fingerprints["ranker"] = ranker.fingerprint
     return ranker
 
 
 def _is_current(
-    data: str, name: str, rankers: CheapRankers, weighed_by: EngineIdentity | None
+    data: str, name: str, rankers: CheapRankers, identity: EngineIdentity | None
 ) -> bool:
-    """Whether the fusion in the data folder is of these rankers, and of this engine's margins.
+    """Whether the stored fusion was fitted on these rankers and on the margins of this engine.
 
-    One with margins also serves where none are wanted, and is not thrown away then.
+    A fusion with margins is also current where none are wanted.
     """
     artifact = Artifact(data, name)
     if not artifact.exists():
@@ -331,26 +259,22 @@ def _is_current(
     manifest = artifact.manifest()
     if rankers.fingerprint not in manifest.inputs.values():
         return False
-    if weighed_by is None:
-        return True
     made_with = (manifest.model, manifest.definition.get("adapter"))
-    return made_with == (weighed_by.model, weighed_by.adapter)
+    return identity is None or made_with == (identity.model, identity.adapter)
 
 
 # --- findings ------------------------------------------------------------------------------------
 
 
 def _calibrate(
-    work: _Run, results: Mapping[str, ModelResult], engine: Engine | RayWorkers | None
+    found: _Run, results: Mapping[str, ModelResult]
 ) -> tuple[dict[str, ModelResult], dict[str, dict[str, float]]]:
-    """The results with probabilities, where a model has some, and how well these come true."""
+    """The results, with probabilities where a model gives some, and their calibration."""
     calibrations: dict[str, Calibration] = {}
-    if not work.rules.whole_catalogue:
-        calibrations |= dict.fromkeys(
-            (CHEAP, WITH_MARGIN), calibration_of_fusion(NUM_EVALUATION_NEGATIVES)
-        )
-        if engine is not None:
-            calibrations[MLLM] = engine.identity.calibration
+    if not found.protocol.whole_catalogue:
+        calibrations |= dict.fromkeys(FUSIONS, calibration_of_fusion(NUM_EVALUATION_NEGATIVES))
+        if found.engine is not None:
+            calibrations[MLLM] = found.engine.identity.calibration
     enriched, measured = dict(results), {}
     for name, result in results.items():
         if name in calibrations:
@@ -361,28 +285,14 @@ def _calibrate(
     return enriched, measured
 
 
-def _count_data(data: str) -> dict[str, int]:
-    interactions, items = (
-        Artifact(data, name).manifest().counts for name in ("interactions", "items")
-    )
-    return {
-        "users": interactions["users"],
-        "items": items["items"],
-        "interactions": interactions["interactions"],
-    }
-
-
-def _identify(data: str, engine: Engine | RayWorkers | None) -> dict[str, str]:
-    found = {
-        name: Artifact(data, name).manifest().fingerprint for name in ("items", "interactions")
-    }
+def _identify(engine: Engine | RayWorkers | None) -> dict[str, str]:
     if engine is None:
-        return found
-    return found | {"model": engine.identity.model, "adapter": engine.identity.adapter}
+        return {}
+    return {"model": engine.identity.model, "adapter": engine.identity.adapter}
 
 
 def _require_one_user_a_row(tasks: Sequence[RankingTask]) -> None:
-    """Each row of scores is one user's, with the target once and first."""
+    """ArtifactMismatch unless each row of scores is one user's, with distinct candidates."""
     users = {task.user_id for task in tasks}
     widths = {len(task.candidates) for task in tasks}
     distinct = all(len(set(task.candidates)) == len(task.candidates) for task in tasks)

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model_training.data.protocols import find_protocol
+from model_training.data.protocols.contract import Protocol
 from services.core.records import UserId
 
 # Names of the models, in the order in which every table has them. All but the last two are cheap:
@@ -72,6 +74,11 @@ class Evaluation:
     comparisons: Mapping[str, Mapping[str, float | str]] = field(default_factory=dict)
     calibration: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def rules(self) -> Protocol:
+        """What the protocol of that name decides."""
+        return find_protocol(self.protocol)
 
     @property
     def num_candidates(self) -> int:

@@ -1,11 +1,11 @@
-"""Groups of users in which models may differ: where a mean over all users hides what happens.
+"""Groups of users for whom models may differ in ways that a mean over all users hides.
 
     history length        interactions before the target
-    target popularity     users who are seen to take the target
+    target popularity     visible users of the target
     item age              era of the target among all items, in thirds
-    cold targets          targets that hardly anybody is seen to take
+    cold targets          targets with hardly any visible user
 
-Popularity and age are those that a ranker may know of (`visible_items`).
+Popularity and age count only what a ranker may learn from (`visible_items`).
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from model_training.data.inputs import read_histories
-from model_training.data.protocols import Protocol
+from model_training.data.inputs import Inputs
+from model_training.data.protocols.contract import Protocol
 from model_training.data.ranking_tasks import RankingTask
 from model_training.data.visible_items import VisibleItems
 from model_training.evaluation.results import Slice
@@ -27,13 +27,13 @@ COLD_BELOW = 5
 
 
 def slice_users(
-    data: str, protocol: Protocol, tasks: Sequence[RankingTask]
+    inputs: Inputs, protocol: Protocol, tasks: Sequence[RankingTask]
 ) -> dict[str, tuple[Slice, ...]]:
-    """The groups of the users of these tasks, by property; those without users are left out."""
-    items = VisibleItems(data, read_histories(data), protocol.cut)
-    targets = items.indices([task.target for task in tasks])
+    """The groups of the users of these tasks, by property; groups without users are left out."""
+    items = VisibleItems(inputs, protocol.cut)
+    targets = inputs.indices([task.target for task in tasks])
     lengths = np.array([len(task.history) for task in tasks])
-    popularity, age = items.takers[targets], items.eras[targets]
+    popularity, age = items.popularity[targets], items.eras[targets]
     found = {
         "history length": _ranges(lengths, HISTORY_LENGTHS),
         "target popularity": _ranges(popularity, POPULARITIES),

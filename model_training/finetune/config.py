@@ -9,7 +9,7 @@ experiment value and stands in `services/core`.
 
 import math
 import re
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -86,14 +86,17 @@ class TrainConfig:
     rank_temperature: float = 1.0
     # Stage harden: what it counts that a hostile title moves a margin, against 1 for its own title.
     hostile_weight: float = 1.0
+    # Settings of a stage that has some of its own (`Stage.options`).
+    stage_options: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """What the run is, in plain values, for the manifest and for fingerprints.
+        """Plain values for the manifest and for fingerprints.
 
-        Trackers and the hub are left out: who watches a run does not make it another one.
+        Trackers and the hub are left out, since they do not change what is trained; the plan adds
+        the options of the stage.
         """
         values = {**asdict(self), "lora_layers": list(self.lora_layers)}
-        return {name: value for name, value in values.items() if name not in _REPORTING}
+        return {name: value for name, value in values.items() if name not in _NOT_RECORDED}
 
 
 def load_config(path: str | Path) -> TrainConfig:
@@ -118,7 +121,7 @@ def load_config(path: str | Path) -> TrainConfig:
 
 def parse_config(values: dict[str, Any], *, source: str) -> TrainConfig:
     """The record of plain values; `source` names them in messages. Raises MalformedFile."""
-    known = {field.name for field in fields(TrainConfig)}
+    known = {each.name for each in fields(TrainConfig)}
     if unknown := sorted(set(map(str, values)) - known):
         raise MalformedFile(
             f"{source} has an unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}"
@@ -172,7 +175,7 @@ def _require_ranges(config: TrainConfig, source: str) -> None:
 
 
 _LAYER = re.compile(r"\w+(\.\w+)*")
-_REPORTING = ("trackers", "push_to_hub")
+_NOT_RECORDED = ("trackers", "push_to_hub", "stage_options")
 _POSITIVE = (
     "lora_rank",
     "lora_alpha",
@@ -205,6 +208,11 @@ _FRACTIONS = ("lora_dropout", "warmup_fraction", "hostile_titles")
 
 def _typed(name: str, value: Any, hint: Any, source: str) -> Any:
     """The value as the field's type; YAML reads 2e-4 as a text, so numbers may come quoted."""
+    if get_origin(hint) is dict:
+        if not isinstance(value, dict):
+            raise MalformedFile(f"{source}: {name} must hold `key: value` lines, not {value!r}")
+        each = get_args(hint)[1]
+        return {str(key): _typed(f"{name}.{key}", v, each, source) for key, v in value.items()}
     if get_origin(hint) is tuple:
         if not isinstance(value, list):
             raise MalformedFile(f"{source}: {name} must be a list of names, not {value!r}")

@@ -5,7 +5,6 @@ msr train --data D --config FILE --estimate
 
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from model_training.finetune.run_plan import RunPlan
-from model_training.finetune.trainer import rows_per_step
+from model_training.finetune.trainer import fit, rows_per_step
 
 # The first step also warms the machine up, so it is not counted.
 MEASURED_STEPS = 4
@@ -43,11 +42,11 @@ class _StepTimes(TrainerCallback):  # type: ignore[misc]  # transformers is unty
             raise _Measured
 
 
-def run(plan: RunPlan, fit: Callable[[RunPlan, Path, Path], None]) -> dict[str, Any]:
+def run(plan: RunPlan) -> dict[str, Any]:
     """`rows`, `rows_per_step`, `steps`, `seconds_per_step` and `estimated_seconds` of training.
 
-    Runs the stage's own `fit` for a few steps in a folder that is then removed; validation is not
-    counted. The errors are those of `fit`.
+    Trains for a few steps in a folder that is then removed; validation is not counted. The errors
+    are those of `fit`.
     """
     times = _StepTimes()
     silent = replace(plan.config, trackers=(), evaluate_steps=0, patience=0)

@@ -1,22 +1,21 @@
-"""A training run before it starts: what it works on, and everything that is refused in advance.
+"""Plans a training run: reads its inputs and checks them before any weight is loaded.
 
-`plan_run` reads and checks; no weight is loaded here, so a mistake costs seconds and not hours.
-The stages (`sft`, `dpo`, `rank`, `harden`) take the `RunPlan` that comes of it.
+A mistake is found within seconds and not after hours. A stage trains what the `RunPlan` holds.
 """
 
 import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
 from model_training.data.example_checks import require_both_classes, require_sound_examples
-from model_training.data.inputs import read_histories, read_items, require_same_inputs
+from model_training.data.inputs import open_inputs
 from model_training.finetune import peft_methods
 from model_training.finetune.config import TrainConfig
 from model_training.finetune.distributed import is_main, num_processes
@@ -28,16 +27,36 @@ from services.core.records import Item, ItemId
 from services.engines.adapter_manifest import current_definition, require_servable
 from services.engines.checkpoints import identify_model, read_adapter
 
-Stage = Literal["sft", "dpo", "rank", "harden"]
+
+def _accept(plan: "RunPlan") -> None:
+    """The stage has no conditions of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One way of training: how its trainer is built, and where its result goes.
+
+    `build_trainer(plan, model, processor, scratch)` gives a trainer of transformers that saves its
+    checkpoints in `scratch`. `output` is a folder of the data folder. `check` raises for a plan
+    that the stage cannot train. `options` are the stage's own settings with their defaults;
+    `stage_options` of the configuration overrides them.
+    """
+
+    name: str
+    output: str
+    build_trainer: Callable[["RunPlan", Any, Any, Path], Any]
+    starts_from_adapter: bool = True
+    check: Callable[["RunPlan"], None] = _accept
+    options: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """A training run before it starts: everything refused by now has been refused.
+    """A training run whose inputs have been read and checked.
 
-    `rows` and `validation` are rows of the examples; within a user the positive comes first, then
-    uniform, then hard negatives. `start_adapter` is the folder of the adapter that the stage goes
-    on from, `parent` that adapter's fingerprint; None and "" for a stage that starts anew.
+    `rows` and `validation` are rows of the examples; the rows of a user are the positive, then
+    uniform, then hard negatives. `start_adapter` is the folder of the adapter that the stage starts
+    from, `parent` that adapter's fingerprint; None and "" for a stage that starts from the base.
     """
 
     stage: Stage
@@ -60,7 +79,7 @@ class RunPlan:
         return fingerprint(
             {
                 "step": "train",
-                "stage": self.stage,
+                "stage": self.stage.name,
                 "parent": self.parent,
                 "definition": current_definition(),
                 "model": self.model_fingerprint,
@@ -77,31 +96,40 @@ class RunPlan:
         return Path(self.model).name if Path(self.model).is_dir() else self.model
 
     @property
+    def options(self) -> Mapping[str, float]:
+        """The stage's own settings."""
+        return {**self.stage.options, **self.config.stage_options}
+
+    @property
     def recorded_config(self) -> dict[str, Any]:
-        return {**self.config.as_dict(), "base_model": self.model_name}
+        """The configuration as fingerprint and manifest hold it."""
+        options = {"stage_options": dict(self.options)} if self.options else {}
+        return {**self.config.as_dict(), "base_model": self.model_name, **options}
 
 
 def plan_run(
-    data: str,
-    config: TrainConfig,
-    model: str,
-    *,
-    stage: Stage = "sft",
-    start_adapter: str | None = None,
+    data: str, config: TrainConfig, model: str, stage: Stage, start_adapter: str | None = None
 ) -> RunPlan:
     """Read and check everything that a run needs; the errors are those of `train.run`."""
+    if unknown := sorted(set(config.stage_options) - set(stage.options)):
+        known = ", ".join(sorted(stage.options)) or "none"
+        raise InputError(
+            f"stage {stage.name} has no option {unknown[0]!r}, which stage_options sets; its "
+            f"options are: {known}"
+        )
     peft_methods.require_hardware(config, has_cuda=torch.cuda.is_available())
     examples = Artifact(data, "examples")
     manifest = examples.manifest()
-    require_same_inputs(data, manifest)
+    inputs = open_inputs(data)
+    inputs.require_same_inputs(manifest)
     _require_current_examples(manifest, config)
     model_fingerprint = identify_model(model)
-    image_size = int(Artifact(data, "items").manifest().definition["image_size"])
+    image_size = int(inputs.items.definition["image_size"])
     start_adapter, parent = _start(
         data, stage, config, start_adapter, model=model_fingerprint, image_size=image_size
     )
     table = examples.read()
-    require_sound_examples(table, read_histories(data).by_user)
+    require_sound_examples(table, inputs.histories)
     rows = take_negatives(
         table.filter(pc.equal(table["split"], "train")),
         num_uniform=config.num_negatives,
@@ -126,7 +154,7 @@ def plan_run(
         parent=parent,
         rows=rows,
         validation=validation,
-        items=read_items(data, used),
+        items=inputs.read_items(used),
         image_size=image_size,
         inputs={"examples": manifest.fingerprint, **manifest.inputs},
         num_processes=num_processes(),
@@ -190,29 +218,29 @@ def _start(
     model: str,
     image_size: int,
 ) -> tuple[str | None, str]:
-    """The folder that a stage starts from and its fingerprint; SFT starts from the base model."""
-    if stage != "sft" and config.method == "full":
+    """The folder and the fingerprint of the adapter that a stage starts from, if it needs one."""
+    if stage.starts_from_adapter and config.method == "full":
         raise InputError(
-            f"stage {stage} goes on with an adapter and method full has none; use lora or qlora"
+            f"stage {stage.name} continues an adapter and method full has none; use lora or qlora"
         )
-    if stage == "sft":
+    if not stage.starts_from_adapter:
         if start_adapter is not None:
             raise InputError(
-                "--start-adapter is for the stages after sft; sft starts from the base model"
+                f"--start-adapter is for stages after sft; {stage.name} starts from the base model"
             )
         return None, ""
     folder = Path(start_adapter) if start_adapter is not None else Path(data) / "adapter"
     if not folder.is_dir():
         raise InputError(
-            f"stage {stage} starts from an adapter and there is none in {folder}; run `msr train "
-            "--stage sft` first, or name one with --start-adapter"
+            f"stage {stage.name} starts from an adapter and there is none in {folder}; run `msr "
+            "train --stage sft` first, or name one with --start-adapter"
         )
     manifest = read_adapter(folder)
     require_servable(manifest, model=model)
     if manifest.image_size != image_size:
         raise ArtifactMismatch(
-            f"the adapter in {folder} has seen covers of {manifest.image_size} pixels, the items "
-            f"have {image_size}; start from one that was trained on such covers"
+            f"the adapter in {folder} was trained on images of {manifest.image_size} pixels, the "
+            f"items have {image_size}; start from one that was trained on such images"
         )
     return str(folder), manifest.weights
 

@@ -13,9 +13,8 @@ TensorBoard logs lie in `training/FINGERPRINT/runs` of the data folder.
 import asyncio
 import gc
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,9 @@ from transformers import AutoProcessor
 from model_training.finetune import calibrate, estimate, tracking
 from model_training.finetune.config import TrainConfig
 from model_training.finetune.distributed import is_main
-from model_training.finetune.run_plan import RunPlan, Stage, checkpoints, plan_run, scratch_folder
+from model_training.finetune.run_plan import RunPlan, checkpoints, plan_run, scratch_folder
+from model_training.finetune.stages import find_stage
+from model_training.finetune.trainer import fit
 from model_training.scoring import metrics
 from model_training.scoring.score_users import UserCandidates, score_users
 from services.core.drift import ScoreHistogram
@@ -51,20 +52,7 @@ from services.telemetry.build import DISTRIBUTION
 
 log = structlog.get_logger(__name__)
 
-# A stage's module has `fit(plan, scratch, trained)`; it is imported when it runs.
-STAGES: Mapping[Stage, str] = {
-    "sft": "model_training.finetune.stages.sft",
-    "dpo": "model_training.finetune.stages.dpo",
-    "rank": "model_training.finetune.stages.listwise",
-    "harden": "model_training.finetune.stages.harden",
-}
-OUTPUT: Mapping[Stage, str] = {
-    "sft": "adapter",
-    "dpo": "adapter-dpo",
-    "rank": "adapter-rank",
-    "harden": "adapter-hardened",
-}
-# A whole model is no adapter; commands would load what lies in `adapter` onto a base.
+# A whole model is no adapter: commands load what is in `adapter` onto a base.
 OUTPUT_OF_FULL = "merged"
 # How targets meet negatives in the examples; evaluation has more ways (`protocols`).
 PROTOCOL = "chrono-uniform"
@@ -75,7 +63,7 @@ def run(
     data: str,
     config: TrainConfig,
     *,
-    stage: Stage = "sft",
+    stage: str = "sft",
     start_adapter: str | None = None,
     output: str | None = None,
     model: str | None = None,
@@ -84,7 +72,7 @@ def run(
     only_estimate: bool = False,
     upload: tracking.Upload = tracking.upload_to_hub,
 ) -> dict[str, Any]:
-    """Train and save to `output` (default: a folder of the data folder, see OUTPUT).
+    """Train and save to `output` (default: the stage's folder in the data folder).
 
     `model`, `trackers` and `push_to_hub` replace the configuration's. Returns the manifest's counts
     and validation metrics, or with `only_estimate` what `estimate.run` says; in processes other
@@ -95,17 +83,15 @@ def run(
     if output is None and "://" in data:
         raise InputError(f"training writes local files, {data} is none; give --output a folder")
     config = tracking.reporting(config, trackers, push_to_hub)
-    default = OUTPUT_OF_FULL if config.method == "full" else OUTPUT[stage]
+    found = find_stage(stage)
+    default = OUTPUT_OF_FULL if config.method == "full" else found.output
     folder = Path(output) if output is not None else Path(data) / default
     if config.push_to_hub and upload is tracking.upload_to_hub:
         tracking.require_token()
     _require_replaceable(folder)
-    plan = plan_run(
-        data, config, model or config.base_model, stage=stage, start_adapter=start_adapter
-    )
-    fit: Callable[[RunPlan, Path, Path], None] = import_module(STAGES[stage]).fit
+    plan = plan_run(data, config, model or config.base_model, found, start_adapter)
     if only_estimate:
-        return estimate.run(plan, fit)
+        return estimate.run(plan)
 
     finished = _finished(folder)
     scratch = scratch_folder(plan, folder.parent if "://" in data else Path(data))
@@ -223,7 +209,7 @@ def _manifest(plan: RunPlan, trained: Path) -> AdapterManifest:
     return AdapterManifest(
         fingerprint=plan.fingerprint,
         weights=fingerprint_checkpoint(trained),
-        stage=plan.stage,
+        stage=plan.stage.name,
         parent=plan.parent,
         protocol=PROTOCOL,
         definition=current_definition(),

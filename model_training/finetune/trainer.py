@@ -1,11 +1,8 @@
-"""What the trainers of all stages share: loading, arguments, rows, callbacks, resuming, saving.
+"""Trains a stage: loading, arguments, rows, callbacks, resuming, saving.
 
-A stage is a function `fit(plan, scratch, trained)`: it trains with checkpoints in `scratch` and
-leaves the adapter's files (or for method `full` the model's) in `trained`, at once and whole.
-
-A run that was killed and resumed ends with the bytes of an undisturbed one. transformers restores
-weights, optimizer, schedule, data order and random numbers; what it does not restore is seen to
-here: losses not yet logged (`LogsWithEveryCheckpoint`) and the count towards an early end.
+A run that was killed and resumed ends with the same bytes as an undisturbed one. transformers
+restores weights, optimizer, schedule, data order and random numbers. Losses not yet logged are
+covered by `LogsWithEveryCheckpoint`, and the count towards an early end by the validation callback.
 """
 
 import json
@@ -209,6 +206,27 @@ def add_callbacks(trainer: Any, plan: RunPlan) -> None:
 
 
 # --- the run -------------------------------------------------------------------------------------
+
+
+def fit(plan: RunPlan, scratch: Path, trained: Path) -> None:
+    """Train the plan's stage with checkpoints in `scratch`, from the last one if there is one.
+
+    The adapter's files (for method `full` the model's) appear in `trained` whole. Raises what the
+    stage's check raises, and ModelUnusable if the model cannot be loaded or a loss is not finite.
+    """
+    plan.stage.check(plan)
+    model, processor = load_model(plan)
+    trainer = plan.stage.build_trainer(plan, model, processor, scratch)
+    if is_main():
+        found = checkpoints(scratch)
+        log.info(
+            "training_started",
+            stage=plan.stage.name,
+            rows=plan.rows.num_rows,
+            rows_per_step=rows_per_step(plan.config),
+            resumed=found[-1].name if found else "",
+        )
+    train_and_save(trainer, plan, scratch, trained)
 
 
 def train_and_save(trainer: Any, plan: RunPlan, scratch: Path, trained: Path) -> None:

@@ -99,7 +99,7 @@ class ValidatesWhileTraining(TrainerCallback, ExportableState):  # type: ignore[
         asked = set(users[: plan.config.evaluate_users])
         self._rows = [row for row in plan.validation.to_pylist() if row["user_id"] in asked]
         self._trainer, self._collate, self._plan = trainer, collate, plan
-        self._metric = METRIC if plan.stage == "sft" else METRIC_AFTER_SFT
+        self._metric = METRIC_AFTER_SFT if plan.stage.starts_from_adapter else METRIC
         self.evaluations_without_gain = 0
         self.at_the_start: float | None = None
 

@@ -21,8 +21,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from model_training.data.inputs import require_same_inputs
-from model_training.data.protocols import Protocol, find_protocol
+from model_training.data.inputs import Inputs, open_inputs
+from model_training.data.protocols import find_protocol
+from model_training.data.protocols.contract import SERVED, Protocol
 from model_training.data.ranking_tasks import FrozenTasks, RankingTask, load_ranking_tasks
 from model_training.rankers import fit_retrieval
 from model_training.scoring import metrics
@@ -77,10 +78,11 @@ async def run(
     protocol's, unless named) has seen the targets or gives a feature that is no number.
     """
     found = find_protocol(protocol)
+    inputs = open_inputs(data)
     retrieval = retrieval or found.retrieval
-    rankers = _load_rankers(data, retrieval, found)
-    frozen = load_tasks(data, found)
-    plan, margin = _plan_margins(data, engine, found, frozen.tasks)
+    rankers = _load_rankers(inputs, retrieval, found)
+    frozen = load_tasks(inputs, found)
+    plan, margin = _plan_margins(inputs, engine, found, frozen.tasks)
     scores = {plan.request.artifact_name: plan.writer.recipe.fingerprint} if plan else {}
     recipe = Recipe(
         step="fit-ranker",
@@ -151,14 +153,14 @@ def _is_current(data: str, protocol: Protocol, serving: EngineIdentity | None) -
 def can_weigh_margins(data: str, protocol: str = "chrono-uniform") -> bool:
     """Whether an engine is of use: there are preferences of enough validation users."""
     found = find_protocol(protocol)
-    return why_no_margin(data, found, load_tasks(data, found).tasks) is None
+    return why_no_margin(data, found, load_tasks(open_inputs(data), found).tasks) is None
 
 
 # --- what is read --------------------------------------------------------------------------------
 
 
-def _load_rankers(data: str, name: str, protocol: Protocol) -> CheapRankers:
-    manifest = Artifact(data, name).manifest()
+def _load_rankers(inputs: Inputs, name: str, protocol: Protocol) -> CheapRankers:
+    manifest = Artifact(inputs.data, name).manifest()
     cut = manifest.definition.get("cut")
     if cut != protocol.cut:
         raise ArtifactMismatch(
@@ -167,19 +169,19 @@ def _load_rankers(data: str, name: str, protocol: Protocol) -> CheapRankers:
             f"`msr fit-retrieval --cut {protocol.cut}`"
         )
     # Rankers of other interactions may have seen what is a target now.
-    require_same_inputs(data, manifest)
-    return CheapRankers.load(data, name)
+    inputs.require_same_inputs(manifest)
+    return CheapRankers.load(inputs.data, name)
 
 
-def load_tasks(data: str, protocol: Protocol) -> FrozenTasks:
+def load_tasks(inputs: Inputs, protocol: Protocol) -> FrozenTasks:
     """The validation users' ranking tasks; EmptyDataset if fusion cannot learn from them."""
     # Among all items, too, most rivals of a target are any items: uniform negatives stand for them.
-    name = "chrono-uniform" if protocol.whole_catalogue else protocol.name
-    frozen = load_ranking_tasks(data, name, part="validation")
+    drawn_by = find_protocol(SERVED) if protocol.whole_catalogue else protocol
+    frozen = load_ranking_tasks(inputs, drawn_by, "validation")
     if len(frozen.tasks) < MIN_USERS:
         raise EmptyDataset(
-            f"{data} has {len(frozen.tasks)} validation user(s) with a ranking task; fusion learns "
-            f"from {MIN_USERS} at least: prepare more users"
+            f"{inputs.data} has {len(frozen.tasks)} validation user(s) with a ranking task; "
+            f"fusion learns from {MIN_USERS} at least: prepare more users"
         )
     if not all(task.negatives for task in frozen.tasks):
         raise EmptyDataset(
@@ -203,19 +205,22 @@ def why_no_margin(data: str, protocol: Protocol, tasks: Sequence[RankingTask]) -
 
 
 def _plan_margins(
-    data: str, engine: Engine | RayWorkers | None, protocol: Protocol, tasks: Sequence[RankingTask]
+    inputs: Inputs,
+    engine: Engine | RayWorkers | None,
+    protocol: Protocol,
+    tasks: Sequence[RankingTask],
 ) -> tuple[ScoringPlan | None, str]:
     """How margins are to be got, and in words whether they are weighed."""
     if engine is None:
-        return None, why_no_margin(data, protocol, tasks) or "no model"
-    missing = why_no_margin(data, protocol, tasks)
+        return None, why_no_margin(inputs.data, protocol, tasks) or "no model"
+    missing = why_no_margin(inputs.data, protocol, tasks)
     if missing is not None:
         return None, missing
-    return plan_scoring(_request(data, protocol, engine.identity)), WEIGHED
+    return plan_scoring(_request(inputs.data, protocol, engine.identity), inputs), WEIGHED
 
 
 def _request(data: str, protocol: Protocol, identity: EngineIdentity) -> ScoringRequest:
-    return ScoringRequest(absolute_root(data), identity, protocol.name, part="validation")
+    return ScoringRequest(absolute_root(data), identity, protocol.name, split="validation")
 
 
 def _read_features(rankers: CheapRankers, tasks: Sequence[RankingTask]) -> NDArray[np.float64]:

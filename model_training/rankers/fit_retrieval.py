@@ -27,15 +27,15 @@ from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 from tqdm import tqdm
 
-from model_training.data.inputs import Histories, read_histories, read_timestamps
+from model_training.data.inputs import Inputs, open_inputs
 from model_training.data.item_eras import item_eras
-from model_training.data.protocols import visible_histories
+from model_training.data.visible_items import visible_histories
 from model_training.rankers import fit_sasrec
 from model_training.rankers.fit_sasrec import SasRecConfig, title_features
 from services.core.artifacts import Artifact, Recipe
-from services.core.errors import ArtifactMismatch, EmptyDataset, HistoryTooShort, InputError
-from services.core.records import ItemId, UserId
-from services.core.splits import SPLIT_SEED, Cut, hold_out, split_users, training_popularity
+from services.core.errors import EmptyDataset, HistoryTooShort, InputError
+from services.core.records import ItemId
+from services.core.splits import SPLIT_SEED, Cut
 from services.retrieval import item_knn, popularity, tfidf
 from services.retrieval.artifact import (
     ITEMS_PER_SHARD,
@@ -80,7 +80,7 @@ def run(
     if num_neighbors < 1 or (epochs is not None and epochs < 1):
         raise InputError("num_neighbors and epochs must be at least 1; raise them")
     config = SasRecConfig() if epochs is None else SasRecConfig(num_epochs=epochs)
-    histories = read_histories(data)
+    inputs = open_inputs(data)
     name = ARTIFACTS[cut]
     recipe = Recipe(
         step="fit-retrieval",
@@ -96,10 +96,7 @@ def run(
             "cells": [EXACT_ITEMS, ITEMS_PER_CELL],
             "items_per_shard": ITEMS_PER_SHARD,
         },
-        inputs={
-            "items": Artifact(data, "items").manifest().fingerprint,
-            "interactions": histories.fingerprint,
-        },
+        inputs=inputs.fingerprints,
     )
     artifact = Artifact(data, name)
     # Opened before hours are spent: a folder that cannot be written to is told at once.
@@ -107,7 +104,7 @@ def run(
     # Two servers that start on one folder both come here: the second takes what the first made.
     with artifact.locked(lambda: log.info("waiting_for_another_fit", artifact=artifact.location)):
         if not (writer.finished and is_whole(data, name)):
-            _make(data, name, recipe, _read_seen(data, histories, cut), config)
+            _make(data, name, recipe, _read_seen(inputs, cut), config)
     return artifact.manifest().counts
 
 
@@ -147,57 +144,40 @@ class _Seen:
     validation: list[tuple[list[int], int]]
 
 
-def _read_seen(data: str, histories: Histories, cut: Cut) -> _Seen:
-    table = Artifact(data, "items").read(["item_id", "title"])
-    item_ids: list[ItemId] = table["item_id"].to_pylist()
-    index = {item_id: number for number, item_id in enumerate(item_ids)}
-    whole = _index_all(histories, index)
+def _read_seen(inputs: Inputs, cut: Cut) -> _Seen:
+    whole = {user_id: inputs.indices(history) for user_id, history in inputs.histories.items()}
     visible = {
         user_id: whole[user_id][: len(history)]
-        for user_id, history in visible_histories(histories.by_user, cut).items()
+        for user_id, history in visible_histories(inputs.histories, cut).items()
     }
     if not any(visible.values()):
         raise EmptyDataset(
-            f"{data} has no interaction to fit the cheap rankers on; prepare more users"
+            f"{inputs.data} has no interaction to fit the cheap rankers on; prepare more users"
         )
-    times = read_timestamps(data)
+    times = inputs.timestamps_ms
     visible_times = None
     if times is not None:
         visible_times = [times[user_id][: len(row)] for user_id, row in visible.items()]
     validation = []
     if cut != "none":
-        counts = training_popularity(histories.by_user)
-        split = split_users(list(whole))
-        for user_id in (user_id for user_id, part in split.items() if part == "validation"):
+        for user_id in (user for user, split in inputs.split.items() if split == "validation"):
             try:
-                history, target = hold_out(histories.by_user[user_id], cut, counts)
+                history, _ = inputs.hold_out(user_id, cut)
             except HistoryTooShort:
                 continue
             if history:
-                validation.append(([index[item_id] for item_id in history], index[target]))
+                indices = whole[user_id]
+                validation.append((indices[: len(history)], indices[len(history)]))
     if not validation:
         log.warning("no_validation_users", cut=cut, consequence="SASRec trains for all its epochs")
     return _Seen(
-        item_ids=item_ids,
-        item_titles=table["title"].to_pylist(),
+        item_ids=inputs.item_ids,
+        item_titles=Artifact(inputs.data, "items").read(["title"])["title"].to_pylist(),
         visible=list(visible.values()),
         timestamps_ms=visible_times,
         is_whole=[len(history) == len(whole[user_id]) for user_id, history in visible.items()],
         validation=validation,
     )
-
-
-def _index_all(histories: Histories, index: Mapping[ItemId, int]) -> dict[UserId, list[int]]:
-    try:
-        return {
-            user_id: [index[item_id] for item_id in history]
-            for user_id, history in histories.by_user.items()
-        }
-    except KeyError as error:
-        raise ArtifactMismatch(
-            f"the interactions name item {error.args[0]!r}, which the catalogue lacks; run "
-            "`msr prepare-catalogue` again"
-        ) from error
 
 
 # --- fitting -------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from model_training.data.inputs import read_histories, read_items, read_preferences
+from model_training.data.inputs import Inputs, open_inputs
 from model_training.data.protocols import find_protocol
 from model_training.data.ranking_tasks import EvaluatedSplit, RankingTask, load_ranking_tasks
 from model_training.scoring.score_users import DEFAULT_CONCURRENCY, UserCandidates, score_users
@@ -53,7 +53,7 @@ class ScoringRequest:
     data: str
     identity: EngineIdentity
     protocol: str
-    part: EvaluatedSplit = "test"
+    split: EvaluatedSplit = "test"
     ablate: Ablation | None = None
     users_per_shard: int = USERS_PER_SHARD
     concurrency: int = DEFAULT_CONCURRENCY
@@ -61,7 +61,7 @@ class ScoringRequest:
     @property
     def artifact_name(self) -> str:
         """Where the scores lie, so that no variant overwrites another."""
-        parts = ["scores", self.protocol, *["validation"] * (self.part == "validation")]
+        parts = ["scores", self.protocol, *["validation"] * (self.split == "validation")]
         parts += ["adapter" if self.identity.adapter else "base"]
         parts += ["ablate", self.ablate] if self.ablate else []
         return "-".join(parts)
@@ -81,6 +81,7 @@ class ScoringPlan:
     """
 
     request: ScoringRequest
+    inputs: Inputs = field(repr=False)
     writer: ArtifactWriter
     tasks: Sequence[RankingTask]
     texts: Mapping[UserId, str] = field(repr=False)
@@ -90,7 +91,7 @@ class ScoringPlan:
         self,
     ) -> tuple[Callable[[ScoringRequest], "ScoringPlan"], tuple[ScoringRequest]]:
         """Pickled as the request: a Ray worker reads the rest from the data folder."""
-        return plan_scoring, (self.request,)
+        return _reopen, (self.request,)
 
     @property
     def num_shards(self) -> int:
@@ -126,7 +127,7 @@ class ScoringPlan:
     def _shown_items(self, tasks: Sequence[RankingTask]) -> dict[ItemId, Item]:
         """The candidates, their covers blanked if asked for; text-only items stay text-only."""
         wanted = {item_id for task in tasks for item_id in task.candidates}
-        items = read_items(self.request.data, wanted)
+        items = self.inputs.read_items(wanted)
         if self.blank is None:
             return items
         return {
@@ -135,16 +136,16 @@ class ScoringPlan:
         }
 
 
-def plan_scoring(request: ScoringRequest) -> ScoringPlan:
+def plan_scoring(request: ScoringRequest, inputs: Inputs) -> ScoringPlan:
     """Read the tasks of the users that have a preference.
 
     Raises InputError for a protocol that ranks the whole catalogue, EmptyDataset if no user of the
     part has a preference, TargetLeak or ArtifactMismatch for preferences that do not fit.
     """
-    data, rules = request.data, find_protocol(request.protocol)
-    if rules.whole_catalogue:
+    protocol = find_protocol(request.protocol)
+    if protocol.whole_catalogue:
         raise InputError(
-            f"protocol {rules.name} ranks every item of the catalogue for every user, and a "
+            f"protocol {protocol.name} ranks every item of the catalogue for every user, and a "
             "multimodal model scores tens a second: leave `mllm` and `mllm-fusion` out with "
             "--models, or choose a protocol with frozen negatives"
         )
@@ -152,15 +153,14 @@ def plan_scoring(request: ScoringRequest) -> ScoringPlan:
         raise InputError(
             f"there is no ablation {request.ablate!r}; choose from {', '.join(ABLATIONS)}"
         )
-    frozen = load_ranking_tasks(data, rules.name, request.part)
-    written = read_preferences(data, read_histories(data), request.preferences, cut=rules.cut)
+    frozen = load_ranking_tasks(inputs, protocol, request.split)
+    written = inputs.read_preferences(request.preferences, cut=protocol.cut)
     tasks = tuple(task for task in frozen.tasks if task.user_id in written.by_user)
     if not tasks:
         raise EmptyDataset(
-            f"none of the {len(written.by_user)} users with a preference is a {request.part} user; "
-            "build preferences for more users"
+            f"none of the {len(written.by_user)} users with a preference is a {request.split} "
+            "user; build preferences for more users"
         )
-    items = Artifact(data, "items").manifest()
     recipe = Recipe(
         step="evaluate",
         definition={
@@ -173,11 +173,12 @@ def plan_scoring(request: ScoringRequest) -> ScoringPlan:
         },
         model=request.identity.model,
         inputs={
-            "items": items.fingerprint,
+            "items": inputs.items.fingerprint,
             "negatives": frozen.fingerprint,
             request.preferences: written.manifest.fingerprint,
         },
     )
+    image_size = inputs.items.definition["image_size"]
     texts = written.by_user
     if request.ablate == "user":
         texts = _derange([task.user_id for task in tasks], texts)
@@ -185,11 +186,16 @@ def plan_scoring(request: ScoringRequest) -> ScoringPlan:
         texts = dict.fromkeys(texts, "")
     return ScoringPlan(
         request=request,
-        writer=Artifact(data, request.artifact_name).write(recipe),
+        inputs=inputs,
+        writer=Artifact(inputs.data, request.artifact_name).write(recipe),
         tasks=tasks,
         texts=texts,
-        blank=blank_image(items.definition["image_size"]) if request.ablate == "cover" else None,
+        blank=blank_image(image_size) if request.ablate == "cover" else None,
     )
+
+
+def _reopen(request: ScoringRequest) -> ScoringPlan:
+    return plan_scoring(request, open_inputs(request.data))
 
 
 async def score_tasks(

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from model_training.finetune.stages import STAGES
 from services.commands.options import (
     Adapter,
     AsJson,
@@ -120,20 +121,14 @@ def build_examples(
     report(lambda: step.run(data, **options), as_json)
 
 
-class Stage(StrEnum):
-    """What `msr train` can do."""
-
-    sft = "sft"
-    dpo = "dpo"
-    rank = "rank"
-    harden = "harden"
-
-
 def train(
     data: Data = "data",
     stage: Annotated[
-        Stage, typer.Option(help="Fine-tune on answers, or go on from such an adapter.")
-    ] = Stage.sft,
+        str,
+        typer.Option(
+            help=f"Stage of training: {', '.join(STAGES)}. Those after sft start from an adapter."
+        ),
+    ] = "sft",
     config: Annotated[Path, typer.Option(help="Experiment file.")] = CONFIGS / "default.yaml",
     start_adapter: Annotated[
         str | None,
@@ -166,7 +161,7 @@ def train(
         return step.run(
             data,
             load_config(config),
-            stage=stage.value,
+            stage=stage,
             start_adapter=start_adapter,
             output=output,
             model=model,
@@ -186,8 +181,8 @@ def evaluate(
     protocol: Annotated[
         str,
         typer.Option(
-            help="How targets meet negatives: chrono-uniform, chrono-popularity, chrono-era, "
-            "paper or full."
+            help="Evaluation protocol, by name; docs/evaluation.md explains each, and an unknown "
+            "name lists them."
         ),
     ] = "chrono-uniform",
     models: Annotated[
@@ -210,6 +205,7 @@ def evaluate(
 ) -> None:
     """8. Rank held-out targets by every model, and write a report."""
     from model_training.evaluation import evaluate as step
+    from model_training.evaluation.choose_models import choose_models
     from model_training.evaluation.results import NEED_ENGINE
     from model_training.evaluation.write_report import write_report
 
@@ -227,7 +223,7 @@ def evaluate(
 
     def run() -> Awaitable[Any]:
         # Weights are loaded only where the model can be asked.
-        wanted, _ = step.choose_models(data, protocol, names, ablate=ablate)
+        wanted, _ = choose_models(data, protocol, names, ablate=ablate)
         if not set(wanted) & set(NEED_ENGINE):
             return work(None)
         choice = engine_choice(data, engine, model, adapter, url, on_ray=ray is not None)

@@ -7,6 +7,9 @@ from functools import cache
 import pyarrow as pa
 from PIL import Image
 
+from model_training.data.inputs import open_inputs
+from model_training.data.protocols import find_protocol
+from model_training.data.ranking_tasks import EvaluatedSplit, FrozenTasks, load_ranking_tasks
 from services.core.artifacts import Artifact, Recipe
 from services.core.images import prepare_image
 from services.core.prompts import PREFERENCE_FINGERPRINT
@@ -45,6 +48,12 @@ def write_world(data: str, *, users: Sequence[str] | None = None) -> dict[str, l
     kept = histories if users is None else {user: histories[user] for user in users}
     write_preferences(data, {user: history[:-1] for user, history in kept.items()})
     return histories
+
+
+def frozen_tasks(
+    data: str, protocol: str = "chrono-uniform", split: EvaluatedSplit = "test"
+) -> FrozenTasks:
+    return load_ranking_tasks(open_inputs(data), find_protocol(protocol), split)
 
 
 def write_preferences(

@@ -1,7 +1,6 @@
 """The report on an evaluation: `report.json`, `report.md`, plots, and one self-contained page.
 
     findings.py             what is said: tables, sentences, warnings
-    protocols_explained.py  what each protocol asks, and what it can show
     models.py               each model's color and words
     plots.py, svg.py        figures, as PNG files and inside the page
     markdown.py, page.py    how it is said

@@ -14,7 +14,6 @@ from model_training.evaluation.report.findings import Cell
 from model_training.evaluation.report.markdown import bullets, cell_text, table, text
 from model_training.evaluation.report.page import render
 from model_training.evaluation.report.plots import forest, to_png
-from model_training.evaluation.report.protocols_explained import EXPLANATIONS
 from model_training.evaluation.report.svg import inline_svg
 from model_training.evaluation.report.writing import json_dict, to_json, write, write_files
 from model_training.evaluation.results import MODELS, Evaluation
@@ -67,7 +66,6 @@ def write_collected(evaluations: Sequence[Evaluation], folder: Path) -> dict[str
         "collected.html.jinja",
         evaluations=evaluations,
         names=names,
-        explanations=EXPLANATIONS,
         comparisons=found,
         drawn=drawn,
     )
@@ -116,7 +114,7 @@ def _markdown(evaluations: Sequence[Evaluation], found: Sequence[Comparison]) ->
         "# Evaluation under several protocols",
         "A column is a protocol and stands for itself: numbers of different columns answer "
         "different questions. Brackets hold 95 % intervals; the best of a column is bold.",
-        bullets([f"{name_of(one)}: {EXPLANATIONS[one.protocol].label}" for one in evaluations]),
+        bullets([f"{name_of(one)}: {one.rules.explanation.label}" for one in evaluations]),
     ]
     for comparison in found:
         lines = [

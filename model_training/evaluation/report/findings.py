@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_training.evaluation.report.protocols_explained import EXPLANATIONS
 from model_training.evaluation.results import MODELS, NEED_ENGINE, Evaluation, ModelResult
 
 MAIN_METRICS = ("auc", "auc_user", "hr@5", "mrr@5", "ndcg@5", "hr@10")
@@ -126,7 +125,7 @@ def _cell(result: ModelResult, name: str, best: float) -> Cell | None:
 
 def cutoff(evaluation: Evaluation) -> int:
     """The k at which slices and headlines count hits: 5 of a sample, 10 of a whole catalogue."""
-    return 10 if evaluation.protocol == "full" else 5
+    return 10 if evaluation.rules.whole_catalogue else 5
 
 
 def slice_rows(evaluation: Evaluation, name: str) -> list[SliceRow]:
@@ -234,7 +233,7 @@ def _worded(evaluation: Evaluation, model: str, metric: str, *, titled: bool = F
 def warnings(evaluation: Evaluation) -> list[str]:
     """What a reader must know before quoting a number."""
     found = []
-    if label := EXPLANATIONS[evaluation.protocol].warning:
+    if label := evaluation.rules.explanation.warning:
         found.append(label)
     if evaluation.ablate is not None:
         found.append(f"An ablation: {ablation(evaluation.ablate)}. Not what is served.")

@@ -6,13 +6,12 @@ from model_training.evaluation.report import findings
 from model_training.evaluation.report.findings import Cell
 from model_training.evaluation.report.models import style_of
 from model_training.evaluation.report.plots import Plot
-from model_training.evaluation.report.protocols_explained import EXPLANATIONS
 from model_training.evaluation.results import Evaluation
 
 
 def report_markdown(evaluation: Evaluation, plots: Sequence[Plot]) -> str:
     """The whole `report.md`; it shows the plots from the folder `plots` beside it."""
-    explanation = EXPLANATIONS[evaluation.protocol]
+    explanation = evaluation.rules.explanation
     parts = [
         f"# Evaluation: {evaluation.protocol}, {explanation.label}",
         f"**{text(findings.verdict(evaluation))}**",

@@ -9,7 +9,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from model_training.evaluation.report import findings
 from model_training.evaluation.report.models import style_of
 from model_training.evaluation.report.plots import Plot
-from model_training.evaluation.report.protocols_explained import EXPLANATIONS
 from model_training.evaluation.report.svg import inline_svg, stylesheet, swatch
 from model_training.evaluation.results import Evaluation
 
@@ -23,7 +22,6 @@ def report_page(evaluation: Evaluation, plots: Sequence[Plot]) -> str:
     return render(
         "page.html.jinja",
         evaluation=evaluation,
-        explanation=EXPLANATIONS[evaluation.protocol],
         plots=drawn,
         slices=slices,
     )

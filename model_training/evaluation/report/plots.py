@@ -116,7 +116,7 @@ def to_png(figure: Figure) -> bytes:
 
 
 def _hit_rates(evaluation: Evaluation) -> Plot:
-    catalogue = evaluation.protocol == "full"
+    catalogue = evaluation.rules.whole_catalogue
     last = min(100 if catalogue else 20, evaluation.num_candidates)
     ks = np.arange(1, last + 1)
     figure, axes = _figure(3.9)
@@ -295,7 +295,7 @@ def _slices(evaluation: Evaluation, number: int, name: str) -> Plot:
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
     axes.set(xlabel=f"HR@{cutoff(evaluation)}")
-    axes.set_xlim(0, None if evaluation.protocol == "full" else 1.01)
+    axes.set_xlim(0, None if evaluation.rules.whole_catalogue else 1.01)
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     _legend(figure, models, bars=True)
     return Plot(

@@ -21,26 +21,15 @@ from trl import DPOConfig, DPOTrainer
 
 from model_training.finetune.collation import AnswerCollator, training_row
 from model_training.finetune.hostile_titles import UNCHANGED, HostileTitles
-from model_training.finetune.run_plan import RunPlan
+from model_training.finetune.run_plan import RunPlan, Stage
 from model_training.finetune.trainer import (
     NonFiniteLossGuard,
     add_callbacks,
     hostile_titles,
-    load_model,
-    train_and_save,
     trainer_arguments,
 )
 from services.core.prompts import scoring_messages
 from services.core.records import Item, ItemId
-
-
-def fit(plan: RunPlan, scratch: Path, trained: Path) -> None:
-    """Train on preferences from the start adapter; see `trainer.py`.
-
-    Resumes from the last checkpoint in `scratch`.
-    """
-    model, processor = load_model(plan)
-    train_and_save(build_trainer(plan, model, processor, scratch), plan, scratch, trained)
 
 
 class PreferenceTrainer(NonFiniteLossGuard, DPOTrainer):  # type: ignore[misc]  # trl is untyped
@@ -133,3 +122,6 @@ class PreferenceCollator:
         # Prompt tokens are ignored in the labels, and no end of a turn is a Yes or a No.
         batch["completion_mask"] = ((labels == tokens.yes) | (labels == tokens.no)).long()
         return batch
+
+
+STAGE = Stage("dpo", "adapter-dpo", build_trainer)

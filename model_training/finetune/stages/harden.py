@@ -23,15 +23,13 @@ from transformers import TrainingArguments
 from model_training.finetune.collation import AnswerCollator
 from model_training.finetune.distributed import is_main
 from model_training.finetune.hostile_titles import HostileTitles
-from model_training.finetune.run_plan import RunPlan
+from model_training.finetune.run_plan import RunPlan, Stage
 from model_training.finetune.stages.listwise import GroupCollator, prompt_margins
 from model_training.finetune.trainer import (
     NonFiniteLossGuard,
     add_callbacks,
     hostile_titles,
-    load_model,
     rows_per_step,
-    train_and_save,
     trainer_arguments,
 )
 from model_training.finetune.validation_callback import row_margins
@@ -47,15 +45,10 @@ log = structlog.get_logger(__name__)
 _KEPT = "kept-margins.json"
 
 
-def fit(plan: RunPlan, scratch: Path, trained: Path) -> None:
-    """Train from the start adapter; see `trainer.py`.
-
-    Resumes from the last checkpoint in `scratch`. InputError if no title is to be hostile.
-    """
+def require_hostile_titles(plan: RunPlan) -> None:
+    """InputError if no title is made hostile."""
     if not plan.config.hostile_titles:
         raise InputError("stage harden needs hostile titles; set hostile_titles, to 0.9 say")
-    model, processor = load_model(plan)
-    train_and_save(build_trainer(plan, model, processor, scratch), plan, scratch, trained)
 
 
 def build_trainer(plan: RunPlan, model: Any, processor: Any, scratch: Path) -> "HardeningTrainer":
@@ -172,3 +165,6 @@ class HardeningTrainer(NonFiniteLossGuard):
         if len(hostile):
             loss = loss + self._hostile_weight * hostile.mean()
         return (loss, {"margins": margins}) if return_outputs else loss
+
+
+STAGE = Stage("harden", "adapter-hardened", build_trainer, check=require_hostile_titles)

@@ -22,13 +22,11 @@ from torch.nn.functional import cross_entropy
 from transformers import TrainingArguments
 
 from model_training.finetune.hostile_titles import UNCHANGED, HostileTitles
-from model_training.finetune.run_plan import RunPlan
+from model_training.finetune.run_plan import RunPlan, Stage
 from model_training.finetune.trainer import (
     NonFiniteLossGuard,
     add_callbacks,
     hostile_titles,
-    load_model,
-    train_and_save,
     trainer_arguments,
 )
 from services.core.errors import ArtifactMismatch
@@ -38,15 +36,9 @@ from services.core.scoring import AnswerTokens
 from services.engines.rendering import answer_tokens, chat_content, prompt_images, render
 
 
-def fit(plan: RunPlan, scratch: Path, trained: Path) -> None:
-    """Train listwise from the start adapter; see `trainer.py`.
-
-    Resumes from the last checkpoint in `scratch`. Raises ArtifactMismatch if the examples hold too
-    few negatives for a group.
-    """
-    group_rows(plan.rows, plan.config.rank_negatives)  # refused before a weight is loaded
-    model, processor = load_model(plan)
-    train_and_save(build_trainer(plan, model, processor, scratch), plan, scratch, trained)
+def require_groups(plan: RunPlan) -> None:
+    """ArtifactMismatch if the examples hold too few negatives for a group."""
+    group_rows(plan.rows, plan.config.rank_negatives)
 
 
 def build_trainer(plan: RunPlan, model: Any, processor: Any, scratch: Path) -> "ListwiseTrainer":
@@ -183,3 +175,6 @@ def prompt_margins(
     logits = model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1].float()  # (B, V)
     margins: torch.Tensor = logits[:, answers.yes] - logits[:, answers.no]
     return margins
+
+
+STAGE = Stage("rank", "adapter-rank", build_trainer, check=require_groups)

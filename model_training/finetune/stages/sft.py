@@ -7,43 +7,20 @@ negative samples; the loss falls on the answer alone.
 from pathlib import Path
 from typing import Any
 
-import structlog
 import torch
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from model_training.finetune.collation import AnswerCollator
-from model_training.finetune.distributed import is_main
 from model_training.finetune.peft_methods import new_adapter
-from model_training.finetune.run_plan import RunPlan, checkpoints
+from model_training.finetune.run_plan import RunPlan, Stage
 from model_training.finetune.trainer import (
     NonFiniteLossGuard,
     RowsWithImages,
     add_callbacks,
     hostile_titles,
-    load_model,
-    rows_per_step,
-    train_and_save,
     trainer_arguments,
 )
-
-log = structlog.get_logger(__name__)
-
-
-def fit(plan: RunPlan, scratch: Path, trained: Path) -> None:
-    """Fine-tune; see `trainer.py`. Resumes from the last checkpoint in `scratch`."""
-    model, processor = load_model(plan)
-    trainer = build_trainer(plan, model, processor, scratch)
-    if is_main():
-        found = checkpoints(scratch)
-        log.info(
-            "training_started",
-            stage=plan.stage,
-            rows=plan.rows.num_rows,
-            rows_per_step=rows_per_step(plan.config),
-            resumed=found[-1].name if found else "",
-        )
-    train_and_save(trainer, plan, scratch, trained)
 
 
 class AnswerTrainer(NonFiniteLossGuard, SFTTrainer):  # type: ignore[misc]  # trl is untyped
@@ -111,3 +88,6 @@ def build_trainer(plan: RunPlan, model: Any, processor: Any, scratch: Path) -> A
     )
     add_callbacks(trainer, plan)
     return trainer
+
+
+STAGE = Stage("sft", "adapter", build_trainer, starts_from_adapter=False)

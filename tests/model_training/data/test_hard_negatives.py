@@ -3,6 +3,7 @@
 import pytest
 
 from model_training.data.hard_negatives import HardNegatives
+from model_training.data.inputs import open_inputs
 from model_training.rankers import fit_retrieval
 from services.core.errors import RowRefused
 from services.retrieval.cheap_rankers import CheapRankers
@@ -18,7 +19,7 @@ def data_with_rankers(data: str) -> str:
 
 
 def test_they_are_the_top_of_what_the_history_before_the_target_points_at(data_with_rankers: str):
-    drawn = HardNegatives(data_with_rankers, seed=1, top=5).draw("u3", HISTORY, 5)
+    drawn = HardNegatives(open_inputs(data_with_rankers), seed=1, top=5).draw("u3", HISTORY, 5)
 
     rankers = CheapRankers.load(data_with_rankers)
     top = rankers.retrieve(HISTORY[:-1], limit=5, exclude=HISTORY)
@@ -27,10 +28,10 @@ def test_they_are_the_top_of_what_the_history_before_the_target_points_at(data_w
 
 def test_a_draw_depends_on_the_seed_and_the_user_alone(data_with_rankers: str):
     first, again = (
-        HardNegatives(data_with_rankers, seed=1),
-        HardNegatives(data_with_rankers, seed=1),
+        HardNegatives(open_inputs(data_with_rankers), seed=1),
+        HardNegatives(open_inputs(data_with_rankers), seed=1),
     )
-    other_seed = HardNegatives(data_with_rankers, seed=2)
+    other_seed = HardNegatives(open_inputs(data_with_rankers), seed=2)
     again.draw("u4", some_histories()["u4"], 3)
 
     drawn = first.draw("u3", HISTORY, 6)
@@ -40,11 +41,11 @@ def test_a_draw_depends_on_the_seed_and_the_user_alone(data_with_rankers: str):
 
 
 def test_fewer_are_the_first_of_more(data_with_rankers: str):
-    negatives = HardNegatives(data_with_rankers, seed=1)
+    negatives = HardNegatives(open_inputs(data_with_rankers), seed=1)
 
     assert negatives.draw("u3", HISTORY, 2) == negatives.draw("u3", HISTORY, 6)[:2]
 
 
 def test_a_user_for_whom_too_few_are_found_is_refused_with_the_number(data_with_rankers: str):
     with pytest.raises(RowRefused, match="find 5 items that user 'u3' did not take, fewer than 6"):
-        HardNegatives(data_with_rankers, seed=1, top=5).draw("u3", HISTORY, 6)
+        HardNegatives(open_inputs(data_with_rankers), seed=1, top=5).draw("u3", HISTORY, 6)

@@ -6,14 +6,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from model_training.data.inputs import read_histories, read_items, read_preferences, read_timestamps
+from model_training.data.inputs import open_inputs
 from services.core.errors import ArtifactMismatch, EmptyDataset, TargetLeak
 from tests.artifact_builders import write_interactions
 from tests.model_training.builders import some_histories, write_preferences
 
 
 def read(data: str, name: str = "preferences", **options: str):
-    return read_preferences(data, read_histories(data), name, **options)
+    return open_inputs(data).read_preferences(name, **options)
 
 
 def test_a_user_with_two_rows_could_be_in_two_parts_and_is_refused(data: str):
@@ -22,11 +22,11 @@ def test_a_user_with_two_rows_could_be_in_two_parts_and_is_refused(data: str):
     pq.write_table(pa.concat_tables([table, table.slice(3, 1)]), part)
 
     with pytest.raises(ArtifactMismatch, match="'u3' twice"):
-        read_histories(data)
+        open_inputs(data)
 
 
 def test_times_are_read_by_user(data: str):
-    times = read_timestamps(data)
+    times = open_inputs(data).timestamps_ms
 
     assert times is not None
     assert times["u3"] == [1000, 2000, 3000, 4000, 5000]
@@ -116,11 +116,11 @@ def test_preferences_of_nobody_are_refused(data: str):
 
 def test_items_that_the_catalogue_lacks_are_named(data: str):
     with pytest.raises(ArtifactMismatch, match="'i99'"):
-        read_items(data, {"i1", "i99"})
+        open_inputs(data).read_items({"i1", "i99"})
 
 
 def test_items_are_read_with_their_images(data: str):
-    items = read_items(data, {"i5", "i6"})
+    items = open_inputs(data).read_items({"i5", "i6"})
 
     assert items["i5"].image is None
     assert items["i6"].image is not None

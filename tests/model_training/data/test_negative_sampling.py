@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from model_training.data.negative_sampling import draw_near_era, draw_uniform, draw_weighted
+from model_training.data.negative_sampling import Draw, draw_near_era, draw_uniform, draw_weighted
 from services.core.errors import RowRefused
 
 FROZEN_UNIFORM = [35, 38, 16, 9, 37]
@@ -13,37 +13,16 @@ FROZEN_WEIGHTED = [19, 48, 45, 47, 36]
 
 
 def draw(user: str, taken=(), *, num_items=50, num_negatives=5, purpose="test", seed=1):
-    return draw_uniform(
-        user,
-        taken,
-        num_items=num_items,
-        num_negatives=num_negatives,
-        purpose=purpose,
-        seed=seed,
-    ).tolist()
+    return draw_uniform(Draw(user, taken, num_negatives, purpose, seed), num_items).tolist()
 
 
 def weigh(user: str, weights, taken=(), *, num_negatives=1):
-    return draw_weighted(
-        user,
-        taken,
-        weights=np.array(weights),
-        num_negatives=num_negatives,
-        purpose="test",
-        seed=1,
-    ).tolist()
+    return draw_weighted(Draw(user, taken, num_negatives, "test", 1), np.array(weights)).tolist()
 
 
 def near(user: str, eras, era, taken=(), *, num_negatives=20):
-    return draw_near_era(
-        user,
-        taken,
-        eras=np.array(eras),
-        era=era,
-        num_negatives=num_negatives,
-        purpose="test",
-        seed=1,
-    ).tolist()
+    draw = Draw(user, taken, num_negatives, "test", 1)
+    return draw_near_era(draw, np.array(eras), era).tolist()
 
 
 def test_a_users_negatives_are_distinct_and_never_taken():

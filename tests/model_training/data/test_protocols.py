@@ -2,7 +2,8 @@
 
 import pytest
 
-from model_training.data.protocols import PROTOCOLS, find_protocol, visible_histories
+from model_training.data.protocols import PROTOCOLS, find_protocol
+from model_training.data.visible_items import visible_histories
 from services.core.errors import InputError
 from services.core.splits import split_users
 from tests.model_training.builders import some_histories

@@ -9,12 +9,11 @@ import pyarrow as pa
 import pytest
 
 from model_training.data.protocols import PROTOCOLS
-from model_training.data.ranking_tasks import load_ranking_tasks
 from services.core.artifacts import Artifact
 from services.core.errors import ArtifactMismatch, EmptyDataset, InputError
 from services.core.splits import split_users
 from tests.artifact_builders import write_interactions, write_items
-from tests.model_training.builders import some_histories
+from tests.model_training.builders import frozen_tasks, some_histories
 
 # Of `some_histories`, by the code that first froze them: published numbers rest on these draws.
 FROZEN_SHA256 = "cc3503a11fa39b67879ea39861383bcc9768e96bb830020e007ea6aea6b47c33"
@@ -53,7 +52,7 @@ def rewrite(world: str, change, *, honest: bool) -> None:
 @pytest.mark.parametrize("part", ["test", "validation"])
 def test_every_user_of_a_part_gets_one_trial_with_twenty_negatives(world, protocol, part):
     histories = some_histories()
-    tasks = load_ranking_tasks(world, protocol, part).tasks
+    tasks = frozen_tasks(world, protocol, part).tasks
 
     split = split_users(list(histories))
     assert [t.user_id for t in tasks] == sorted(u for u in histories if split[u] == part)
@@ -63,7 +62,7 @@ def test_every_user_of_a_part_gets_one_trial_with_twenty_negatives(world, protoc
 
 
 def test_the_chrono_target_is_the_last_item(world: str):
-    for task in load_ranking_tasks(world, "chrono-uniform").tasks:
+    for task in frozen_tasks(world, "chrono-uniform").tasks:
         assert (*task.history, task.target) == tuple(some_histories()[task.user_id])
 
 
@@ -72,13 +71,13 @@ def test_the_paper_target_hides_what_came_after_it(tmp_path: Path):
     histories = {f"u{n}": [*everyone, f"i{n + 7}", f"i{n + 8}"] for n in range(30)}
     write_world(str(tmp_path), histories)
 
-    for task in load_ranking_tasks(str(tmp_path), "paper").tasks:
+    for task in frozen_tasks(str(tmp_path), "paper").tasks:
         assert (*task.history, task.target) == tuple(everyone)
         assert not set(task.negatives) & set(histories[task.user_id])
 
 
 def test_the_whole_catalogue_needs_no_negatives(world: str):
-    tasks = load_ranking_tasks(world, "full").tasks
+    tasks = frozen_tasks(world, "full").tasks
 
     assert [task.negatives for task in tasks] == [()] * 3
 
@@ -87,13 +86,13 @@ def test_popular_negatives_are_items_that_somebody_is_seen_to_take(tmp_path: Pat
     write_world(str(tmp_path), some_histories(), num_items=400)
 
     taken = {item for history in some_histories().values() for item in history}
-    for task in load_ranking_tasks(str(tmp_path), "chrono-popularity").tasks:
+    for task in frozen_tasks(str(tmp_path), "chrono-popularity").tasks:
         assert set(task.negatives) <= taken
 
 
 def test_test_and_validation_users_have_files_of_their_own(world: str):
     for part in ("test", "validation"):
-        load_ranking_tasks(world, "chrono-era", part)
+        frozen_tasks(world, "chrono-era", part)
 
     assert Artifact(world, "negatives-chrono-era").exists()
     assert Artifact(world, "negatives-chrono-era-validation").exists()
@@ -103,17 +102,17 @@ def test_test_and_validation_users_have_files_of_their_own(world: str):
 def test_another_order_of_users_freezes_the_same_negatives(world: str, tmp_path: Path, protocol):
     other = write_world(str(tmp_path / "other"), dict(reversed(some_histories().items())))
 
-    assert load_ranking_tasks(other, protocol).tasks == load_ranking_tasks(world, protocol).tasks
+    assert frozen_tasks(other, protocol).tasks == frozen_tasks(world, protocol).tasks
 
 
 def test_another_process_freezes_the_same_negatives(world: str, tmp_path: Path):
     other = write_world(str(tmp_path / "other"), some_histories())
     program = (
-        "from model_training.data.ranking_tasks import load_ranking_tasks\n"
-        f"load_ranking_tasks({other!r}, 'chrono-popularity')"
+        "from tests.model_training.builders import frozen_tasks\n"
+        f"frozen_tasks({other!r}, 'chrono-popularity')"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[3])
-    load_ranking_tasks(world, "chrono-popularity")
+    frozen_tasks(world, "chrono-popularity")
 
     hashes = [
         Artifact(data, "negatives-chrono-popularity").manifest().definition["sha256"]
@@ -123,21 +122,21 @@ def test_another_process_freezes_the_same_negatives(world: str, tmp_path: Path):
 
 
 def test_the_negatives_of_chrono_uniform_are_those_of_the_first_release(world: str):
-    load_ranking_tasks(world, "chrono-uniform")
+    frozen_tasks(world, "chrono-uniform")
 
     definition = Artifact(world, "negatives-chrono-uniform").manifest().definition
     assert definition["sha256"] == FROZEN_SHA256
 
 
 def test_negatives_that_were_tampered_with_are_refused(world: str):
-    load_ranking_tasks(world, "chrono-uniform")
+    frozen_tasks(world, "chrono-uniform")
 
     def swap(rows):
         rows[0]["negatives"][:2] = rows[0]["negatives"][1::-1]
 
     rewrite(world, swap, honest=False)
     with pytest.raises(ArtifactMismatch, match="not those that were frozen"):
-        load_ranking_tasks(world, "chrono-uniform")
+        frozen_tasks(world, "chrono-uniform")
 
 
 def take_from_history(rows):
@@ -182,23 +181,23 @@ def take_a_training_user(rows):
     ],
 )
 def test_rows_that_cannot_be_are_refused_whatever_their_hash(world: str, change, reason):
-    load_ranking_tasks(world, "chrono-uniform")
+    frozen_tasks(world, "chrono-uniform")
     rewrite(world, change, honest=True)
 
     with pytest.raises(ArtifactMismatch, match=reason):
-        load_ranking_tasks(world, "chrono-uniform")
+        frozen_tasks(world, "chrono-uniform")
 
 
 def test_new_interactions_get_new_negatives(world: str):
-    before = load_ranking_tasks(world, "chrono-uniform").fingerprint
+    before = frozen_tasks(world, "chrono-uniform").fingerprint
     write_interactions(world, some_histories(20))
 
-    assert load_ranking_tasks(world, "chrono-uniform").fingerprint != before
+    assert frozen_tasks(world, "chrono-uniform").fingerprint != before
 
 
 def test_an_unknown_protocol_is_refused_with_the_known_ones(world: str):
     with pytest.raises(InputError, match="choose from chrono-uniform"):
-        load_ranking_tasks(world, "chrono-unifrom")
+        frozen_tasks(world, "chrono-unifrom")
 
 
 @pytest.mark.parametrize("protocol", ["chrono-uniform", "full"])
@@ -206,7 +205,7 @@ def test_a_catalogue_too_small_for_negatives_is_refused(tmp_path: Path, protocol
     write_world(str(tmp_path), {"u1": ["i1", "i2"]}, num_items=10)
 
     with pytest.raises(EmptyDataset, match="fewer than 20 negative samples"):
-        load_ranking_tasks(str(tmp_path), protocol)
+        frozen_tasks(str(tmp_path), protocol)
 
 
 def test_a_user_without_a_task_is_counted_and_the_others_keep_theirs(tmp_path: Path):
@@ -215,7 +214,7 @@ def test_a_user_without_a_task_is_counted_and_the_others_keep_theirs(tmp_path: P
     first = next(user for user in sorted(histories) if split[user] == "test")
     write_world(str(tmp_path), histories | {first: ["i1"]})
 
-    frozen = load_ranking_tasks(str(tmp_path), "chrono-uniform")
+    frozen = frozen_tasks(str(tmp_path), "chrono-uniform")
     assert (len(frozen.tasks), frozen.num_refused) == (2, 1)
 
 
@@ -223,4 +222,4 @@ def test_no_validation_user_is_refused(tmp_path: Path):
     write_world(str(tmp_path), {"u1": ["i1", "i2"]})
 
     with pytest.raises(EmptyDataset, match="no validation user of 1 users"):
-        load_ranking_tasks(str(tmp_path), "chrono-uniform", "validation")
+        frozen_tasks(str(tmp_path), "chrono-uniform", "validation")

@@ -6,7 +6,6 @@ from collections import Counter
 
 import pytest
 
-from model_training.data.ranking_tasks import load_ranking_tasks
 from model_training.evaluation import evaluate
 from model_training.evaluation.results import MODELS
 from services.core.artifacts import Artifact
@@ -20,7 +19,13 @@ from services.core.errors import (
 )
 from services.core.images import blank_image
 from tests.artifact_builders import write_interactions
-from tests.model_training.builders import a_cover, some_histories, write_preferences, write_world
+from tests.model_training.builders import (
+    a_cover,
+    frozen_tasks,
+    some_histories,
+    write_preferences,
+    write_world,
+)
 from tests.model_training.evaluation.evaluating import RecordingEngine, ask, test_users
 
 
@@ -34,7 +39,7 @@ async def test_every_test_user_is_scored_over_the_target_and_twenty_negatives(da
 
 
 async def test_a_model_that_knows_the_targets_is_perfect(data: str):
-    targets = {task.target for task in load_ranking_tasks(data, "chrono-uniform").tasks}
+    targets = {task.target for task in frozen_tasks(data, "chrono-uniform").tasks}
     kinds = {f'"a thing of kind {target[1:]}"' for target in targets}
     knowing = RecordingEngine(lambda message: float(any(kind in message.text for kind in kinds)))
     found = (await ask(data, knowing)).models["mllm"].metrics
@@ -217,7 +222,7 @@ async def test_another_users_preference_is_nobodys_own(data: str):
     engine = RecordingEngine()
     await ask(data, engine, ablate="user")
 
-    tasks = load_ranking_tasks(data, "chrono-uniform").tasks
+    tasks = frozen_tasks(data, "chrono-uniform").tasks
     for row, task in enumerate(tasks):
         asked = engine.asked[21 * row : 21 * (row + 1)]
         assert not [message for message in asked if f"Likes what {task.user_id} " in message.text]

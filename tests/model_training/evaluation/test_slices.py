@@ -2,11 +2,12 @@
 
 import pytest
 
+from model_training.data.inputs import open_inputs
 from model_training.data.protocols import find_protocol
-from model_training.data.ranking_tasks import load_ranking_tasks
 from model_training.evaluation.slices import slice_users
 from services.core.splits import split_users
 from tests.artifact_builders import write_interactions, write_items
+from tests.model_training.builders import frozen_tasks
 
 USERS = [f"u{number}" for number in range(60)]
 HELD_OUT = [user for user, part in split_users(USERS).items() if part != "train"]
@@ -25,8 +26,8 @@ def slices(tmp_path):
         histories[user] = [f"i{number}" for number in range(7)] + ["i20"]
     write_items(str(tmp_path), {f"i{number}": "thing" for number in range(40)})
     write_interactions(str(tmp_path), histories)
-    tasks = load_ranking_tasks(str(tmp_path), "chrono-uniform").tasks
-    found = slice_users(str(tmp_path), find_protocol("chrono-uniform"), tasks)
+    tasks = frozen_tasks(str(tmp_path), "chrono-uniform").tasks
+    found = slice_users(open_inputs(str(tmp_path)), find_protocol("chrono-uniform"), tasks)
     return {
         name: {group: [tasks[row].user_id for row in mask.nonzero()[0]] for group, mask in groups}
         for name, groups in found.items()

@@ -3,7 +3,7 @@ steps, and what holds for each: a run that was killed ends as another does.
 """
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 from model_training.data import build_examples
 from model_training.data.build_examples import SCHEMA
 from model_training.demo.checkpoint import load_checkpoint
-from model_training.finetune import run_plan
 from model_training.finetune.config import TrainConfig
-from model_training.finetune.run_plan import RunPlan, Stage
+from model_training.finetune.run_plan import RunPlan, plan_run
+from model_training.finetune.stages import find_stage
+from model_training.finetune.trainer import fit
 from services.engines.adapter_manifest import MANIFEST
 from services.engines.checkpoints import fingerprint_checkpoint
 from tests.engines.conftest import a_manifest
@@ -71,16 +72,14 @@ def stage_config(base: Path, **values: Any) -> TrainConfig:
     )
 
 
-def stage_plan(data: str, config: TrainConfig, stage: Stage, folder: Path) -> RunPlan:
+def stage_plan(data: str, config: TrainConfig, stage: str, folder: Path) -> RunPlan:
     """A run over all examples of the data, from an adapter that is put into the folder."""
     build_examples.run(data, num_negatives=config.num_negatives)
     adapter = start_adapter(config.base_model, folder)
-    return run_plan.plan_run(data, config, config.base_model, stage=stage, start_adapter=adapter)
+    return plan_run(data, config, config.base_model, find_stage(stage), adapter)
 
 
-def require_same_weights_after_a_kill(
-    fit: Callable[[RunPlan, Path, Path], None], plan: RunPlan, folder: Path
-) -> None:
+def require_same_weights_after_a_kill(plan: RunPlan, folder: Path) -> None:
     """Train, and again from the first of the two checkpoints: the weights must be the same."""
     fit(plan, folder / "scratch", folder / "whole")
     shutil.rmtree(folder / "scratch" / "checkpoint-2")

@@ -25,7 +25,7 @@ def config(checkpoint: Path) -> TrainConfig:
 
 @pytest.fixture
 def trainer(data_with_examples: str, config: TrainConfig, tmp_path: Path):
-    plan = run_plan.plan_run(data_with_examples, config, config.base_model)
+    plan = run_plan.plan_run(data_with_examples, config, config.base_model, sft.STAGE)
     plan = replace(plan, rows=plan.rows.slice(0, 8))
     return sft.build_trainer(plan, *load_model(plan), tmp_path / "scratch")
 

@@ -40,7 +40,7 @@ def examples(*rows: tuple[str, str, bool, str]) -> pa.Table:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([("u1", "i3", True, "test"), ("u1", "i9", False, "train")], "in two parts, test and tra"),
+        ([("u1", "i3", True, "test"), ("u1", "i9", False, "train")], "in two splits, test and tr"),
         ([("u1", "i3", True, "train")], "a train user in the examples, and a test user"),
         ([("u2", "i3", True, "test")], "'u2' has examples and no interactions"),
         ([("u1", "i3", True, "test"), ("u1", "i1", False, "test")], "the negative 'i1' of user"),
@@ -141,7 +141,7 @@ def test_an_output_folder_with_anything_else_is_left_alone(data_with_examples, c
         ({"trackers": ("wandb",)}, {}, "pip install wandb"),
         ({"method": "qlora", "precision": "bfloat16"}, {}, "qlora needs a CUDA GPU"),
         ({"precision": "float16"}, {}, "float16 needs a CUDA GPU"),
-        ({"method": "full"}, {"stage": "dpo"}, "goes on with an adapter"),
+        ({"method": "full"}, {"stage": "dpo"}, "continues an adapter"),
         ({}, {"stage": "rank"}, "run `msr train --stage sft` first"),
         ({}, {"start_adapter": "there"}, "--start-adapter is for the stages after sft"),
     ],
@@ -190,7 +190,7 @@ def test_a_loss_that_breaks_on_the_way_keeps_the_checkpoint_before_it(
     data_with_examples, config, tmp_path
 ):
     config = replace(config, max_steps=6, log_steps=100, checkpoint_steps=2)
-    plan = plan_run(data_with_examples, config, config.base_model)
+    plan = plan_run(data_with_examples, config, config.base_model, sft.STAGE)
     trainer = sft.build_trainer(plan, *load_model(plan), tmp_path / "scratch")
     trainer.model.register_forward_pre_hook(_spoil_weights(trainer))
 

@@ -18,6 +18,7 @@ from model_training.finetune import train
 from model_training.finetune.config import TrainConfig
 from model_training.finetune.run_plan import checkpoints, plan_run, scratch_folder
 from model_training.finetune.stages import sft
+from model_training.finetune.trainer import fit
 from model_training.finetune.validation_callback import METRIC
 from services.engines.adapter_manifest import read_adapter_manifest
 from tests.model_training.finetune.training_builders import a_config, logged
@@ -39,10 +40,10 @@ def interrupt(data_with_examples: str) -> Callable[[TrainConfig, int], Path]:
     """Trains until a step, without its checkpoint; gives the folder of the checkpoints."""
 
     def run(config: TrainConfig, step: int) -> Path:
-        plan = plan_run(data_with_examples, config, config.base_model)
+        plan = plan_run(data_with_examples, config, config.base_model, sft.STAGE)
         scratch = scratch_folder(plan, Path(data_with_examples))
         with pytest.raises(KeyboardInterrupt):
-            sft.fit(replace(plan, callbacks=(InterruptAt(step),)), scratch, scratch / "trained")
+            fit(replace(plan, callbacks=(InterruptAt(step),)), scratch, scratch / "trained")
         return scratch
 
     return run
@@ -155,9 +156,9 @@ def test_a_run_killed_after_its_last_checkpoint_trains_no_further_step(
     data_with_examples: str, checkpoint: Path
 ):
     config = a_config(checkpoint, max_steps=9, learning_rate=1e-20, evaluate_steps=1, patience=2)
-    plan = plan_run(data_with_examples, config, config.base_model)
+    plan = plan_run(data_with_examples, config, config.base_model, sft.STAGE)
     scratch = scratch_folder(plan, Path(data_with_examples))
-    sft.fit(plan, scratch, scratch / "trained")
+    fit(plan, scratch, scratch / "trained")
     shutil.rmtree(scratch / "trained")
 
     train.run(data_with_examples, config)

@@ -41,7 +41,7 @@ class Recorded(Mapping[ItemId, Item]):
 def main(data: str, base: str) -> None:
     torch.set_num_threads(1)
     config = a_config(Path(base), max_steps=4, batch_size=2, evaluate_steps=2)
-    plan = plan_run(data, config, base)
+    plan = plan_run(data, config, base, sft.STAGE)
     rows = plan.rows.take(_first_of_each_item(plan.rows["item_id"].to_pylist()))
     items = Recorded(plan.items)
     trainer = sft.build_trainer(

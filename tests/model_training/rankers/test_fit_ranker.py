@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model_training.data.ranking_tasks import load_ranking_tasks
 from model_training.rankers import fit_ranker, fit_retrieval
 from services.core.artifacts import Artifact
 from services.core.errors import ArtifactMismatch, EmptyDataset, EngineUnavailable, InputError
@@ -16,7 +15,12 @@ from services.retrieval.cheap_rankers import CheapRankers
 from services.retrieval.features import FEATURES, MARGIN
 from services.retrieval.fusion import Ranker
 from tests.artifact_builders import write_interactions
-from tests.model_training.builders import some_histories, write_preferences, write_world
+from tests.model_training.builders import (
+    frozen_tasks,
+    some_histories,
+    write_preferences,
+    write_world,
+)
 
 
 class MarginEngine:
@@ -27,7 +31,7 @@ class MarginEngine:
     def __init__(self, data: str, right: float = 0.0, *, adapter: str = "a1") -> None:
         self.identity = EngineIdentity(model="m1", adapter=adapter)
         self.num_asked = 0
-        tasks = load_ranking_tasks(data, "chrono-uniform", part="validation").tasks
+        tasks = frozen_tasks(data, "chrono-uniform", split="validation").tasks
         self._targets = {(task.user_id, f'"a thing of kind {task.target[1:]}"') for task in tasks}
         self._right = right
 
@@ -88,9 +92,7 @@ async def test_fusion_stands_beside_every_feature_on_the_same_validation_users(f
 
     assert list(told["validation"]) == ["fusion", *FEATURES]
     assert set(told["validation"]["titles"]) == {"auc", "hr@5", "mrr@5"}
-    assert told["users"] == len(
-        load_ranking_tasks(fitted, "chrono-uniform", part="validation").tasks
-    )
+    assert told["users"] == len(frozen_tasks(fitted, "chrono-uniform", split="validation").tasks)
 
 
 async def test_a_margin_that_knows_the_target_is_weighed_most(fitted: str):

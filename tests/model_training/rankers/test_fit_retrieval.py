@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model_training.data.inputs import read_histories
-from model_training.data.protocols import visible_histories
-from model_training.data.ranking_tasks import load_ranking_tasks
+from model_training.data.inputs import open_inputs
+from model_training.data.visible_items import visible_histories
 from model_training.rankers import fit_retrieval
 from model_training.rankers.fit_retrieval import ARTIFACTS
 from model_training.scoring.metrics import auc, rank_targets
@@ -31,7 +30,7 @@ from services.retrieval.cheap_rankers import CheapRankers
 from services.retrieval.features import FEATURES
 from services.retrieval.popularity import count_popularity, count_trending
 from tests.artifact_builders import write_interactions, write_items
-from tests.model_training.builders import some_histories
+from tests.model_training.builders import frozen_tasks, some_histories
 from tests.retrieval.builders import a_network
 
 MICROLENS = Path(
@@ -235,7 +234,7 @@ def test_impossible_arguments_are_refused(data: str, options: dict[str, int]):
 @pytest.mark.skipif(not MICROLENS.is_dir(), reason="the MicroLens files are not here")
 def test_baselines_on_microlens_are_where_they_were_measured(tmp_path: Path):
     prepare_catalogue.run(MicroLens(MICROLENS), data=str(tmp_path))
-    tasks = load_ranking_tasks(str(tmp_path), "chrono-uniform").tasks
+    tasks = frozen_tasks(str(tmp_path), "chrono-uniform").tasks
     rankers = untrained_rankers(str(tmp_path))
     features = np.stack([rankers.features(task.history, task.candidates) for task in tasks])
     labels = np.eye(1, 21).repeat(len(tasks), axis=0)
@@ -252,7 +251,7 @@ def untrained_rankers(data: str) -> CheapRankers:
     """Every ranker but SASRec fitted under the cut `last`; SASRec takes minutes."""
     table = Artifact(data, "items").read(["item_id", "title"])
     index = {item_id: k for k, item_id in enumerate(table["item_id"].to_pylist())}
-    by_user = read_histories(data).by_user
+    by_user = open_inputs(data).histories
     visible = visible_histories(by_user, "last")
     rows = {user: [index[item] for item in history] for user, history in visible.items()}
     counted = [row for user, row in rows.items() if len(row) == len(by_user[user])]

@@ -13,7 +13,7 @@ from model_training.finetune.config import TrainConfig
 from model_training.finetune.hostile_titles import HostileTitles
 from model_training.finetune.run_plan import RunPlan
 from model_training.finetune.stages import harden
-from model_training.finetune.trainer import hostile_titles, load_model
+from model_training.finetune.trainer import fit, hostile_titles, load_model
 from model_training.finetune.validation_callback import row_margins
 from services.core.errors import InputError
 from tests.model_training.finetune.stage_builders import (
@@ -118,9 +118,9 @@ def test_hostile_titles_come_to_move_less(plan: RunPlan, tmp_path: Path):
 
 @pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_to_the_same_weights(plan: RunPlan, tmp_path: Path):
-    require_same_weights_after_a_kill(harden.fit, plan, tmp_path)
+    require_same_weights_after_a_kill(plan, tmp_path)
 
 
 def test_a_run_without_hostile_titles_is_refused(plan: RunPlan, tmp_path: Path):
     with pytest.raises(InputError, match="set hostile_titles"):
-        harden.fit(with_config(plan, hostile_titles=0.0), tmp_path / "scratch", tmp_path / "out")
+        fit(with_config(plan, hostile_titles=0.0), tmp_path / "scratch", tmp_path / "out")

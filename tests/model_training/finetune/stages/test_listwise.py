@@ -14,7 +14,7 @@ from model_training.finetune.config import TrainConfig
 from model_training.finetune.run_plan import RunPlan
 from model_training.finetune.stages import listwise
 from model_training.finetune.stages.listwise import group_rows
-from model_training.finetune.trainer import load_model
+from model_training.finetune.trainer import fit, load_model
 from model_training.finetune.validation_callback import METRIC_AFTER_SFT, row_margins
 from services.core.errors import ArtifactMismatch
 from tests.model_training.finetune.stage_builders import (
@@ -124,7 +124,7 @@ def test_on_its_way_it_is_validated_by_the_order_at_the_top(plan: RunPlan, tmp_p
 def test_a_stage_that_gained_nothing_says_so(plan: RunPlan, tmp_path: Path):
     config = replace(plan.config, evaluate_steps=1, learning_rate=1e-12)
     with capture_logs() as logs:
-        listwise.fit(replace(plan, config=config), tmp_path / "scratch", tmp_path / "trained")
+        fit(replace(plan, config=config), tmp_path / "scratch", tmp_path / "trained")
 
     [told] = [entry for entry in logs if entry["event"] == "stage_gained_nothing"]
     assert told["best"] == told["at_the_start"]
@@ -132,4 +132,4 @@ def test_a_stage_that_gained_nothing_says_so(plan: RunPlan, tmp_path: Path):
 
 @pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_to_the_same_weights(plan: RunPlan, tmp_path: Path):
-    require_same_weights_after_a_kill(listwise.fit, plan, tmp_path)
+    require_same_weights_after_a_kill(plan, tmp_path)
