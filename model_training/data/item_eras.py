@@ -1,10 +1,10 @@
-"""When an item was current: its era, a number in [0, 1] from the oldest item to the newest.
+"""The era of an item: when it was current, from 0 for the oldest item to 1 for the newest.
 
-Where interactions have times, an item's era is the mean time at which it was taken. Some data sets
-(MicroLens' tsv) have an order within each history and no times. Then eras are inferred from the
-order alone: numbers e that fit e[next] - e[this] = 1 best, in least squares, over all neighboring
-pairs of all histories (HodgeRank: Jiang, Lim, Yao and Ye, 2011). Either way only the rank of an
-item among all counts.
+If interactions have times, an item's era follows from the mean time at which it was taken. Some
+data sets (MicroLens' tsv) have an order within each history and no times. Their eras are inferred
+from the order: the numbers e that fit e[next] - e[this] = 1 best, in least squares, over all
+neighboring pairs of all histories (HodgeRank: Jiang, Lim, Yao and Ye, 2011). In both cases an era
+is the rank of the item among all items.
 
 Measured on MicroLens-50k (chrono-uniform, test users): ranking candidates by this inferred era
 alone has an AUC of 0.82, more than item-kNN.
@@ -16,8 +16,9 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.linalg import cg
+from scipy.stats import rankdata
 
-# Pulls the eras of items that few pairs speak of to the middle.
+# Pulls the eras of items in few pairs to the middle.
 RIDGE = 1e-2
 
 
@@ -26,10 +27,10 @@ def item_eras(
     num_items: int,
     timestamps_ms: Sequence[Sequence[int]] | None,
 ) -> NDArray[np.float64]:
-    """Era of every item, in [0, 1]: (num_items,). NaN for items that nobody took.
+    """Era of every item, in [0, 1]: (num_items,). NaN for items without interactions.
 
-    `histories` hold item indices, oldest first; `timestamps_ms` has their shape, and is None where
-    times across users mean nothing.
+    `histories` hold item indices, oldest first; `timestamps_ms` has their shape, and is None if
+    times cannot be compared across users.
     """
     taken = np.zeros(num_items, bool)
     for history in histories:
@@ -39,10 +40,8 @@ def item_eras(
     else:
         positions = _mean_times(histories, timestamps_ms, num_items)
     eras = np.full(num_items, np.nan)
-    # Equal positions share their mean rank: the order of the catalogue must not say what is newer.
-    _, which, counts = np.unique(positions[taken], return_inverse=True, return_counts=True)
-    mean_ranks = np.cumsum(counts) - (counts + 1) / 2  # of each distinct position, from 0
-    eras[taken] = mean_ranks[which] / max(len(which) - 1, 1)
+    # Equal positions share their mean rank, so the order of the catalogue has no effect.
+    eras[taken] = (rankdata(positions[taken]) - 1) / max(np.count_nonzero(taken) - 1, 1)
     return eras
 
 
@@ -72,6 +71,6 @@ def _order_positions(histories: Sequence[Sequence[int]], num_items: int) -> NDAr
         (num_pairs, num_items),
     )
     normal = differences.T @ differences + RIDGE * sp.eye_array(num_items)
-    # Conjugate gradients: a direct factorization fills in where many items meet many.
+    # Conjugate gradients: a direct factorization would fill in, since pairs are dense.
     solution, _ = cg(normal, differences.T @ np.ones(num_pairs), rtol=1e-8, maxiter=5000)
     return np.asarray(solution, np.float64)

@@ -1,11 +1,11 @@
-"""From scores to findings: metrics with their intervals, paired tests, and calibration.
+"""Computes metrics with their intervals, paired tests, and calibration from scores.
 
-What a probability is calibrated to is a share of targets among what is asked. The adapter's P(Yes)
-is fitted on the examples of validation users, so it means: of rows drawn as those are, one target
-to so many uniform negatives. A fusion is fitted on balanced classes, as if every second candidate
-were a target; subtracting log(negatives) from its log-odds moves it to the share that the ranking
-tasks have (King and Zeng, 2001), and is all the calibration it gets. Each is judged on test users
-at the share it is meant for (`metrics.expected_calibration_error`).
+A probability is calibrated to a share of targets. The adapter's P(Yes) is fitted on the examples of
+validation users, so its share is one target to the number of uniform negatives there. A fusion is
+fitted on balanced classes, as if every second candidate were a target. Subtracting log(negatives)
+from its log-odds moves it to the share of the ranking tasks (King and Zeng, 2001); it gets no other
+calibration. Each model is evaluated on test users at its own share
+(`metrics.expected_calibration_error`).
 """
 
 import math
@@ -19,16 +19,16 @@ from scipy.special import expit
 from model_training.evaluation.results import NEED_ENGINE, ModelResult
 from model_training.scoring import metrics
 from model_training.scoring.bootstrap import Bootstrap
-from model_training.scoring.metrics import Ranking
+from model_training.scoring.metrics import Ranking, first_column
 from services.core.scoring import Calibration
 
-# What models are compared by: the rank of the target near the top, where a user sees it.
+# Models are compared by the rank of the target near the top, where a user sees it.
 COMPARED = "mrr@5"
 ALSO_COMPARED = "auc_user"
 
 
 def result_of_ranking(ranking: Ranking, bootstrap: Bootstrap) -> ModelResult:
-    """Metrics that follow from ranks alone: all but the pooled AUC."""
+    """All metrics that need only ranks; the pooled AUC needs scores."""
     per_user = ranking.per_user()
     intervals = bootstrap.intervals(per_user)
     found: dict[str, float] = {}
@@ -41,8 +41,9 @@ def result_of_ranking(ranking: Ranking, bootstrap: Bootstrap) -> ModelResult:
 def result_in_catalogue(
     ranking: Ranking, sample: NDArray[np.float64], bootstrap: Bootstrap
 ) -> ModelResult:
-    """All metrics of ranks in a whole catalogue; the pooled AUC is that of `sample` (U, 1 + S), the
-    scores of each target and of some of its rivals.
+    """All metrics of ranks in a whole catalogue.
+
+    The pooled AUC is that of `sample` (U, 1 + S), the scores of each target and of S other items.
     """
     result = result_of_ranking(ranking, bootstrap)
     return replace(result, metrics=_pooled_auc(sample, bootstrap) | result.metrics)
@@ -50,13 +51,13 @@ def result_in_catalogue(
 
 def result_of_scores(scores: NDArray[np.float64], bootstrap: Bootstrap) -> ModelResult:
     """All metrics of scores (U, C), the target in the first column."""
-    result = result_of_ranking(metrics.rank_targets(scores, _labels(scores)), bootstrap)
+    result = result_of_ranking(metrics.rank_targets(scores, first_column(scores)), bootstrap)
     pooled = _pooled_auc(scores, bootstrap)
     return replace(result, metrics=pooled | result.metrics, scores=scores)
 
 
 def with_probabilities(result: ModelResult, calibration: Calibration) -> ModelResult:
-    """The result of log-odds, with what they say before and after calibration."""
+    """The result with the probabilities of its log-odds before and after calibration."""
     assert result.scores is not None
     return replace(
         result,
@@ -66,17 +67,17 @@ def with_probabilities(result: ModelResult, calibration: Calibration) -> ModelRe
 
 
 def calibration_of_fusion(num_negatives: int) -> Calibration:
-    """From balanced classes to one target among so many negatives."""
+    """Moves probabilities from balanced classes to one target among `num_negatives`."""
     return Calibration(intercept=-math.log(num_negatives))
 
 
 def measure_calibration(
     result: ModelResult, calibration: Calibration, prior: float
 ) -> dict[str, float]:
-    """Expected calibration error before and after, where `prior` of what is asked are targets."""
+    """Expected calibration error before and after, for a share `prior` of targets."""
     assert result.probabilities is not None
     assert result.raw_probabilities is not None
-    labels = _labels(result.probabilities)
+    labels = first_column(result.probabilities)
 
     def error(probabilities: NDArray[np.float64]) -> float:
         return metrics.expected_calibration_error(probabilities, labels, prior=prior)
@@ -93,10 +94,10 @@ def measure_calibration(
 def compare_with_baselines(
     results: Mapping[str, ModelResult], bootstrap: Bootstrap
 ) -> dict[str, dict[str, float | str]]:
-    """Each model against the best of the others that need no engine, by MRR@5, user by user.
+    """Each model against the best of the others that need no engine, by MRR@5, paired by user.
 
-    "difference", "low", "high" and "p_value" are of that metric; the AUC per user of the same two
-    models has them too, behind its name. A model without another to compare with is left out.
+    "difference", "low", "high" and "p_value" are of that metric. Those of the AUC per user of the
+    same two models begin with its name. A model without a baseline is left out.
     """
     per_user = {
         name: Ranking(result.ranks, result.num_candidates).per_user()
@@ -127,14 +128,8 @@ def compare_with_baselines(
 
 
 def _pooled_auc(scores: NDArray[np.float64], bootstrap: Bootstrap) -> dict[str, float]:
-    value = metrics.auc(scores, _labels(scores))
+    value = metrics.auc(scores, first_column(scores))
     return _with_interval("auc", value, bootstrap.auc_interval(scores))
-
-
-def _labels(scores: NDArray[np.float64]) -> NDArray[np.int64]:
-    labels = np.zeros(scores.shape, np.int64)
-    labels[:, 0] = 1
-    return labels
 
 
 def _with_interval(name: str, value: float, interval: tuple[float, float]) -> dict[str, float]:

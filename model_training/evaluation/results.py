@@ -1,6 +1,6 @@
-"""What `msr evaluate` finds out, as values: every model's ranks, scores and metrics.
+"""The result of `msr evaluate`: every model's ranks, scores and metrics.
 
-`evaluate.run` makes an Evaluation, `report` shows it, `--json` prints it. Rows are users, in the
+`evaluate.run` returns an Evaluation, `report` writes it, `--json` prints it. Rows are users, in the
 order of `Evaluation.users`.
 """
 
@@ -15,8 +15,7 @@ from model_training.data.protocols import find_protocol
 from model_training.data.protocols.contract import Protocol
 from services.core.records import UserId
 
-# Names of the models, in the order in which every table has them. All but the last two are cheap:
-# they need no multimodal model.
+# Names of the models, in the order of every table. The last two need a multimodal model.
 MODELS = (
     "random",
     "popularity",
@@ -30,7 +29,7 @@ MODELS = (
 )
 NEED_ENGINE = ("mllm", "mllm-fusion")
 
-# A group of users: what it is called, and who belongs to it (U,).
+# A group of users: its name, and which users belong to it (U,).
 Slice = tuple[str, NDArray[np.bool_]]
 
 
@@ -39,8 +38,8 @@ class ModelResult:
     """How one model ranked every user's target.
 
     `ranks` and `num_candidates` are (U,); rank 0 is the top, ties broken at random by the seed.
-    `scores` are (U, C), the target in the first column; None where the candidates are the whole
-    catalogue (protocol `full`). The probabilities have their shape, for models that give some:
+    `scores` are (U, C), the target in the first column; None if the candidates are the whole
+    catalogue (protocol `full`). The probabilities have their shape, for models that have some:
     P(Yes) after and before calibration. `metrics` is flat, each with its confidence interval:
     "hr@5", "hr@5_low", "hr@5_high".
     """
@@ -57,12 +56,12 @@ class ModelResult:
 class Evaluation:
     """All models on the ranking tasks of one protocol.
 
-    `negatives` is the fingerprint of the frozen tasks, `ablate` what was taken from the multimodal
-    model (None: nothing). `slices` names a property of users and the groups it makes ("history
-    length" -> "1-5", "6-10", ...); a group without users is left out. `comparisons` has for each
-    model the baseline it is compared with, the best of the others that need no engine.
-    `facts` are JSON-able: counts of the data, fingerprints, versions, seconds, and "left_out", the
-    models that could not be evaluated with the reason.
+    `negatives` is the fingerprint of the frozen tasks, `ablate` the input that was taken from the
+    multimodal model (None: nothing). `slices` names a property of users and its groups ("history
+    length" -> "1-5", "6-10", ...); a group without users is left out. `comparisons` has each
+    model's difference to its baseline, the best of the other models that need no engine. `facts`
+    are JSON-able: counts of the data, fingerprints, versions, seconds, and "left_out", the models
+    that could not be evaluated with the reason.
     """
 
     protocol: str
@@ -87,10 +86,10 @@ class Evaluation:
         return round(float(np.mean(counts)))
 
     def to_json_dict(self) -> dict[str, Any]:
-        """What `--json` prints: model -> metrics, and beside the models what they were measured on.
+        """What `--json` prints: model -> metrics, and beside the models the facts.
 
-        The facts stand at the top, so that "seconds" and "left_out" are keys like "users". Numbers
-        have four digits: users are too few for more.
+        Facts such as "seconds" and "left_out" are keys at the top. Numbers have four digits: there
+        are too few users for more.
         """
         return {
             **{name: _rounded(result.metrics) for name, result in self.models.items()},

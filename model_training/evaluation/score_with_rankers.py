@@ -1,7 +1,7 @@
-"""Rank users' targets by the cheap rankers and their fusion: the part of step 8 without the model.
+"""Ranks users' targets by the cheap rankers and their fusion.
 
-They are read as they serve: `CheapRankers` gives the features, `Fusion` weighs them. A single
-ranker is one column of the features.
+`CheapRankers` gives the features and `Fusion` weighs them, as in service. A single ranker is one
+column of the features.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,8 +25,8 @@ FEATURE_OF = {
     "sasrec": "sequential",
 }
 RANDOM = "random"
-# Of each user in a whole catalogue, for the pooled AUC: all scores of all users are too many.
-NUM_SAMPLED_RIVALS = 100
+# Other items per user for the pooled AUC in a whole catalogue, where all scores are too many.
+NUM_SAMPLED_ITEMS = 100
 SEED = 2025
 
 # From a user's features (C, F) to scores (C,).
@@ -56,12 +56,12 @@ def score_features(
 
 
 def score_at_random(num_users: int, num_candidates: int) -> NDArray[np.float64]:
-    """Scores (U, C) of chance."""
+    """Random scores (U, C)."""
     return np.random.default_rng(SEED).random((num_users, num_candidates))
 
 
 def scorer_of(model: str) -> ScoreFeatures:
-    """How a model that is one feature scores."""
+    """The scoring function of a model that is one feature."""
     column = FEATURES.index(FEATURE_OF[model])
     return lambda values: np.asarray(values[:, column], np.float64)
 
@@ -69,35 +69,35 @@ def scorer_of(model: str) -> ScoreFeatures:
 def rank_in_catalogue(
     rankers: CheapRankers, tasks: Sequence[RankingTask], scorers: Mapping[str, ScoreFeatures]
 ) -> dict[str, tuple[Ranking, NDArray[np.float64]]]:
-    """Where each target comes out among all items that the user did not take before it, and a
-    sample of the scores (U, 1 + S): the target's, and those of S rivals drawn uniformly.
+    """The rank of each target among all items outside the history, and a sample of the scores
+    (U, 1 + S): the target's, and those of S other items drawn uniformly.
 
-    Ties are broken at random. One user's features of all items are held at a time.
+    Ties are broken at random. One user's features of all items are in memory at a time.
     """
     models = [*scorers, RANDOM]
     ranks = {name: np.zeros(len(tasks), np.int64) for name in models}
     num_candidates = np.zeros(len(tasks), np.int64)
     longest = max(len(task.history) for task in tasks)
-    num_sampled = min(NUM_SAMPLED_RIVALS, rankers.num_items - longest - 1)
+    num_sampled = min(NUM_SAMPLED_ITEMS, rankers.num_items - longest - 1)
     samples = {name: np.zeros((len(tasks), 1 + num_sampled)) for name in models}
     samples[RANDOM] = score_at_random(*samples[RANDOM].shape)
     rng = np.random.default_rng(SEED)
     for row, task in enumerate(tasks):
         target = _index_of(rankers, task.target)
-        rivals = np.ones(rankers.num_items, bool)
-        rivals[[_index_of(rankers, item_id) for item_id in task.history]] = False
-        rivals[target] = False
-        num_candidates[row] = rivals.sum() + 1
+        others = np.ones(rankers.num_items, bool)
+        others[[_index_of(rankers, item_id) for item_id in task.history]] = False
+        others[target] = False
+        num_candidates[row] = others.sum() + 1
         ranks[RANDOM][row] = rng.integers(num_candidates[row])
         if not scorers:
             continue
-        sampled = rng.choice(np.flatnonzero(rivals), num_sampled, replace=False)
+        sampled = rng.choice(np.flatnonzero(others), num_sampled, replace=False)
         values = rankers.features_of_all(task.history).astype(np.float64)
         _require_finite(values, task)
         for name, score in scorers.items():
             scores = score(values)
-            above = int((scores[rivals] > scores[target]).sum())
-            equal = int((scores[rivals] == scores[target]).sum())
+            above = int((scores[others] > scores[target]).sum())
+            equal = int((scores[others] == scores[target]).sum())
             ranks[name][row] = above + rng.integers(equal + 1)
             samples[name][row] = scores[[target, *sampled]]
     return {name: (Ranking(ranks[name], num_candidates), samples[name]) for name in models}

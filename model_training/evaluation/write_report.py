@@ -1,4 +1,4 @@
-"""Where the report of an evaluation lies: `reports/PROTOCOL[-ablate-X]` in the data folder."""
+"""Writes the report of an evaluation to `reports/PROTOCOL[-ablate-X]` of the data folder."""
 
 import tempfile
 from pathlib import Path
@@ -11,7 +11,7 @@ from model_training.evaluation.results import Evaluation
 
 
 def write_report(data: str, evaluation: Evaluation) -> str:
-    """Write the report into the data folder, which may be an object store; the path of its page."""
+    """Write the report into the data folder, which may be an object store; its page's path."""
     filesystem, base = fsspec.core.url_to_fs(data)
     folder = f"{base.rstrip('/')}/reports/{name_of(evaluation)}"
     with tempfile.TemporaryDirectory() as scratch:

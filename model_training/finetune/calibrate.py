@@ -1,8 +1,8 @@
-"""Calibration: what turns an adapter's margins into a P(Yes) that means something.
+"""Calibration: turns an adapter's margins into probabilities.
 
-Platt's correction, a slope and an intercept, fitted on validation users after training and stored
-in the adapter's manifest; every engine reads it from there. It changes no order. P(Yes) then is the
-share of targets among rows of this margin, at the prior of the examples: one target among its
+Platt's correction is a slope and an intercept. It is fitted on validation users after training and
+stored in the adapter's manifest, where every engine reads it. It changes no order. P(Yes) is then
+the share of targets among rows of this margin, at the prior of the examples: one target among its
 uniform negatives.
 """
 
@@ -21,14 +21,14 @@ from services.core.scoring import Calibration
 def fit(margins: ArrayLike, labels: ArrayLike) -> Calibration:
     """Slope and intercept of greatest likelihood; margins and labels (N,), labels 0 or 1.
 
-    Raises EmptyDataset unless both classes appear, ModelUnusable if the slope is not above 0: the
-    adapter then ranks targets below negatives, and no correction that keeps the order helps.
+    Raises EmptyDataset unless both classes appear, ModelUnusable if the slope is not above 0. Then
+    the adapter ranks targets below negatives, and no correction that keeps the order can help.
     """
     values, positive = _checked(margins, labels)
     slope, intercept = _platt(values, positive)
     if not slope > 0:
         raise ModelUnusable(
-            f"on validation users the adapter's margins fall where targets are (slope {slope:.3g}):"
+            f"on validation users the adapter's margins are lower for targets (slope {slope:.3g}):"
             " it is no better than chance; train it longer or with a lower learning_rate"
         )
     return Calibration(slope, intercept)
@@ -37,12 +37,12 @@ def fit(margins: ArrayLike, labels: ArrayLike) -> Calibration:
 def measure(
     margins: ArrayLike, labels: ArrayLike, user_ids: Sequence[Hashable]
 ) -> dict[str, float]:
-    """The calibration as an adapter's manifest holds it, with what it does to users not fitted on.
+    """The calibration as an adapter's manifest holds it, with its effect on users not fitted on.
 
     All arguments (N,). `slope` and `intercept` are `fit` on all rows, `prior` their share of
-    targets. For `ece_after` one half of
-    the users is corrected by what was fitted on the other, and the other way round; `ece_before`
-    is of the same rows uncorrected. Raises EmptyDataset for fewer than two users, and as `fit`.
+    targets. `ece_before` is the expected calibration error without correction; for `ece_after` each
+    half of the users is corrected by a fit on the other half. Raises EmptyDataset for fewer than
+    two users, and as `fit`.
     """
     calibration = fit(margins, labels)
     values, positive = _checked(margins, labels)
@@ -83,8 +83,8 @@ def _checked(
 
 
 def _platt(values: NDArray[np.float64], positive: NDArray[np.float64]) -> tuple[float, float]:
-    # Targets drawn in from 0 and 1 (Platt, 1999), so that rows which a threshold separates do not
-    # send the slope to infinity.
+    # Labels moved inwards from 0 and 1 (Platt, 1999), so that separable rows do not give an
+    # infinite slope.
     num_positive = positive.sum()
     num_negative = positive.size - num_positive
     wanted = np.where(

@@ -1,9 +1,9 @@
-"""Rows to tensors: the prompt exactly as the engines render it, loss on the answer alone.
+"""Turns rows into tensors: the prompt as the engines render it, with the loss on the answer alone.
 
-TRL's own collator tokenizes prompt and answer apart. With a tokenizer that marks word starts (the
-published LLaVA-NeXT's does) the answer after `[/INST]` then becomes other tokens than in the whole
-text, and the adapter would learn an answer that no engine asks for. So the whole text is tokenized
-here, and the answer is what follows the prompt in it.
+TRL's own collator tokenizes prompt and answer separately. With a tokenizer that marks word starts
+(such as the published LLaVA-NeXT's) the answer after `[/INST]` then has other tokens than in the
+whole text, and the adapter would learn an answer that no engine reads. So the whole text is
+tokenized here, and the answer is what follows the prompt in it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,9 +20,9 @@ IGNORED = -100  # torch's cross entropy skips this label
 
 
 def training_row(messages: Messages, *, label: bool) -> dict[str, Any]:
-    """A question and its answer in the form that TRL's trainers take.
+    """A question and its answer in the form of TRL's trainers.
 
-    `{"images", "prompt", "completion"}`: pictures, and chat messages in the form of the templates.
+    `{"images", "prompt", "completion"}`: images, and chat messages in the form of the templates.
     """
     answer = Message("assistant", YES if label else NO)
     return {
@@ -41,7 +41,7 @@ class AnswerCollator:
         self.answers = answer_tokens(processor)
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """`input_ids`, `attention_mask` and `labels` (B, T), padded on the right, and the pictures.
+        """`input_ids`, `attention_mask` and `labels` (B, T), padded on the right, and the images.
 
         Labels are IGNORED except on the answer and the end of its turn. AnswerTokenMissing if a
         row's answer does not begin with an answer token.

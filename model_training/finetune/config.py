@@ -1,10 +1,10 @@
-"""Experiment values of a training run: one YAML file, loaded into one frozen record.
+"""The configuration of a training run: one YAML file, loaded into a frozen dataclass.
 
     config = load_config("model_training/configs/demo.yaml")
 
-A base model that begins with a dot is a folder relative to the file. The record is copied into the
-adapter's manifest. What would change the meaning of a score (prompts, answers, block size) is no
-experiment value and stands in `services/core`.
+A base model that begins with a dot is a folder relative to the file. The configuration is copied
+into the adapter's manifest. Values that change the meaning of a score (prompts, answers, block
+size) are not configured here but defined in `services/core`.
 """
 
 import math
@@ -25,7 +25,7 @@ Schedule = Literal["constant", "constant_with_warmup", "linear", "cosine"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
-    """One fine-tuning. `max_steps` of -1 leaves the end to `num_epochs`."""
+    """One fine-tuning. With `max_steps` -1, `num_epochs` decides when it ends."""
 
     base_model: str
     # An adapter, an adapter on 4-bit weights (GPU only), or all weights of the language model.
@@ -46,11 +46,11 @@ class TrainConfig:
     # Of the examples, per positive: uniform negatives, and hard ones from the cheap rankers.
     num_negatives: int = 1
     num_hard_negatives: int = 0
-    # What the loss of a positive row counts, against 1 for a negative one. As many as there are
-    # negatives per positive make both classes count alike; only their ratio matters.
+    # Weight of a positive row in the loss, relative to 1 for a negative one. With the number of
+    # negatives per positive both classes have equal weight.
     positive_weight: float = 1.0
-    # Share of the prompts with what a stranger may have written into a title: in its place, or in
-    # stage harden beside it (hostile_titles.py).
+    # Share of the prompts whose title gets text that a stranger may have written: instead of the
+    # title, or in stage harden in a second prompt (hostile_titles.py).
     hostile_titles: float = 0.0
     num_epochs: float = 1.0
     max_steps: int = -1
@@ -70,21 +70,21 @@ class TrainConfig:
     num_checkpoints: int = 2
     # Validation at the end; each user costs 1 + (negatives in the examples) scores.
     max_validation_users: int = 500
-    # Validation AUC every so many steps, on so many of these users; 0: at the end alone. The best
-    # of the evaluated checkpoints is published, and after `patience` evaluations in a row without
-    # a better one training ends; 0: it never ends early.
+    # Validation AUC every `evaluate_steps` steps on `evaluate_users` of these users; 0: only at the
+    # end. The best evaluated checkpoint is published. Training ends after `patience` evaluations in
+    # a row without a better one; 0: never early.
     evaluate_steps: int = 0
     evaluate_users: int = 100
     patience: int = 0
-    # Where the run reports; like `push_to_hub` no part of what the run is.
+    # Where the run reports; like `push_to_hub` not part of the fingerprint.
     trackers: tuple[Tracker, ...] = ("tensorboard",)
     push_to_hub: str = ""  # a hub name for the published folder, private unless it exists
-    # Stage dpo: how far the preferred answers may move from the start adapter's.
+    # Stage dpo: the penalty for moving away from the start adapter.
     dpo_beta: float = 0.1
     # Stage rank: the target item and this many negatives share one softmax over margins.
     rank_negatives: int = 7
     rank_temperature: float = 1.0
-    # Stage harden: what it counts that a hostile title moves a margin, against 1 for its own title.
+    # Stage harden: weight of the loss under hostile titles, relative to 1 for an item's own title.
     hostile_weight: float = 1.0
     # Settings of a stage that has some of its own (`Stage.options`).
     stage_options: dict[str, float] = field(default_factory=dict)
@@ -120,7 +120,7 @@ def load_config(path: str | Path) -> TrainConfig:
 
 
 def parse_config(values: dict[str, Any], *, source: str) -> TrainConfig:
-    """The record of plain values; `source` names them in messages. Raises MalformedFile."""
+    """The configuration of plain values; messages name `source`. Raises MalformedFile."""
     known = {each.name for each in fields(TrainConfig)}
     if unknown := sorted(set(map(str, values)) - known):
         raise MalformedFile(
@@ -154,8 +154,8 @@ def _require_ranges(config: TrainConfig, source: str) -> None:
         )
     if config.num_negatives + config.num_hard_negatives == 0:
         raise MalformedFile(
-            f"{source}: num_negatives and num_hard_negatives are both 0; nothing is left to tell "
-            "the target from"
+            f"{source}: num_negatives and num_hard_negatives are both 0, but training needs "
+            "negatives; raise one of them"
         )
     if config.patience and not config.evaluate_steps:
         raise MalformedFile(

@@ -1,7 +1,7 @@
-"""Which of several training processes this one is, as `accelerate launch` tells it.
+"""The rank of this training process, from the environment that `accelerate launch` sets.
 
-Every process reads the same data and trains on rows of its own; the main one alone writes, reports
-and publishes. Without a launcher there is one process, and it is the main one.
+Every process reads the same data and trains on its own share of the rows. Only the main process
+writes, reports and publishes. Without a launcher there is one process, the main one.
 """
 
 import os
@@ -13,7 +13,7 @@ def num_processes() -> int:
 
 
 def process_index() -> int:
-    """The number of this one among them, from 0."""
+    """The rank of this process, from 0."""
     return int(os.environ.get("RANK", "0"))
 
 
@@ -23,5 +23,5 @@ def is_main() -> bool:
 
 
 def local_device() -> int:
-    """The number of the GPU that belongs to this process on its machine."""
+    """The number of this process's GPU on its machine."""
     return int(os.environ.get("LOCAL_RANK", "0"))

@@ -1,6 +1,8 @@
-"""What a training will cost: its steps counted, its first few steps measured, nothing kept.
+"""Estimates the time of a training from its number of steps and the time of the first few.
 
-msr train --data D --config FILE --estimate
+    msr train --data D --config FILE --estimate
+
+Nothing is kept.
 """
 
 import tempfile
@@ -16,7 +18,7 @@ from transformers import TrainerCallback
 from model_training.finetune.run_plan import RunPlan
 from model_training.finetune.trainer import fit, rows_per_step
 
-# The first step also warms the machine up, so it is not counted.
+# The first step includes warm-up, so it is not counted.
 MEASURED_STEPS = 4
 
 

@@ -1,13 +1,13 @@
-"""What strangers may write into titles, for a model that is to learn that it means nothing.
+"""Hostile titles: text that strangers may add to titles, and that the model must learn to ignore.
 
-A share of the training prompts (`hostile_titles` of the configuration) shows its item under its own
-title with something added: words with and without sense, an order to say Yes or No, another user's
-taste. Stages `sft` and `dpo` show it in the title's place, with the answer of the item; stage
-`harden` beside it, and holds the margins of the two together. Whether Yes or No is ordered says
-nothing about an item, so that only the words it has by itself are worth reading.
+In a share of the training prompts (`hostile_titles` of the configuration) something is added to
+the item's title: words with or without sense, an order to say Yes or No, another user's taste.
+Stages `sft` and `dpo` use this title instead of the item's own, with the item's answer. Stage
+`harden` uses both and keeps their margins equal. Orders to say Yes or No are independent of the
+item, so the model learns that only the item's own words matter.
 
-`core/sanitize_text.py` takes out what is markup; this is for what cannot be told from a title by
-its form. `msr bench injection` measures the two.
+`core/sanitize_text.py` removes markup; this is for text that has the form of a title. `msr bench
+injection` measures both.
 """
 
 import string
@@ -33,7 +33,7 @@ _FOREIGN = "".join(
     )
     for code in range(first, last + 1)
 )
-# By how often English uses them.
+# By their frequency in English.
 _LETTERS_IN_ENGLISH = (
     12 * "e" + 9 * "t" + 8 * "a" + 7 * "ion" + 6 * "rsh" + "ddllccuummwwffggyyppbvkjxqz"
 )
@@ -67,18 +67,18 @@ _QUOTES = (
 
 @dataclass(frozen=True, slots=True)
 class HostileTitles:
-    """Adds to the titles of a `share` of the prompts; `preferences` are those of other users.
+    """Adds text to the titles of a `share` of the prompts; `preferences` are those of other users.
 
-    What a prompt gets depends on `seed`, item and preference alone: a run that is resumed sees the
-    same, and so does every epoch.
+    The text depends on `seed`, item and preference alone, so it is the same in every epoch and in a
+    resumed run.
     """
 
     share: float
     preferences: Sequence[str]
     seed: int
 
-    def shown(self, item: Item, preference: str) -> Item:
-        """The item as this user's prompt shows it."""
+    def in_prompt(self, item: Item, preference: str) -> Item:
+        """The item with the title that this user's prompt has."""
         if not self.share:
             return item
         draw = Random(f"hostile {self.seed} {item.item_id} {preference}")
@@ -115,7 +115,7 @@ def _english(draw: Random) -> str:
 
 
 def _some(draw: Random) -> range:
-    """Few more often than many."""
+    """A random length; short ones are more likely."""
     return range(draw.randint(1, draw.randint(2, MAX_WORDS)))
 
 

@@ -1,10 +1,10 @@
-"""Merges an adapter into its base model: a checkpoint that answers Yes or No without LoRA's cost.
+"""`msr merge-adapter`: merges an adapter into its base model, so that scoring has no LoRA overhead.
 
     msr merge-adapter --model DIR --adapter DIR --out DIR [--dtype bfloat16|float32]
 
-Its weights carry the published names, so vLLM loads it; tokenizer, processor and template are the
-base's own files; the adapter's manifest stays with it and says what it is. A server of it is the
-fast way to score (five times faster than LoRA on a CPU); adapters are the way to swap.
+The checkpoint has the published weight names, so vLLM loads it. Tokenizer, processor and template
+are the base's files, and the adapter's manifest is copied to it. A server of a merged checkpoint
+scores faster (five times faster than LoRA on a CPU), but cannot change its adapter.
 
 A 7B model needs 15 GB of memory in bfloat16, 29 GB in float32, and 5 GB for the file being written.
 """
@@ -41,7 +41,7 @@ DtypeName = Literal["bfloat16", "float32"]
 
 
 def run(model: str, adapter: str, out: str, *, dtype: DtypeName = "bfloat16") -> dict[str, Any]:
-    """Merge, and say what came of it; a merge that is done already is not done again.
+    """Merge an adapter, unless it is merged already, and return the fingerprints and the size.
 
     Raises ArtifactMismatch for an adapter of another base or of other definitions, ModelUnusable
     for folders that are no model or adapter, InputError if `out` holds anything else.
@@ -58,7 +58,7 @@ def run(model: str, adapter: str, out: str, *, dtype: DtypeName = "bfloat16") ->
         write_whole_checkpoint(
             merged.state_dict(), base=model, folder=unfinished, dtype=getattr(torch, dtype)
         )
-        # At once: under its own name the folder is never half a checkpoint.
+        # A rename, so that the folder never holds half a checkpoint under its own name.
         unfinished.replace(folder)
         log.info("adapter_merged", adapter=manifest.fingerprint, out=out, dtype=dtype)
     return {
@@ -87,7 +87,7 @@ def _require_empty(folder: Path) -> None:
 
 
 def _start(folder: Path) -> Path:
-    """An empty folder beside the one to be made; what a killed merge left there is removed."""
+    """An empty folder beside the final one; the rest of a killed merge is removed."""
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     try:
         shutil.rmtree(unfinished, ignore_errors=True)

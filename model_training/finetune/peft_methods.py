@@ -1,7 +1,8 @@
-"""What is trained: an adapter (`lora`), an adapter on 4-bit weights (`qlora`), or all (`full`).
+"""The methods of fine-tuning: an adapter (`lora`), an adapter on 4-bit weights (`qlora`), or all
+weights (`full`).
 
-Whatever the method, only the language model learns; the vision tower and the projector stay the
-base model's, so that a cover is seen by training as it was when summaries were written.
+Each method trains only the language model. The vision tower and the projector stay those of the
+base model, so that images are encoded as they were when the summaries were written.
 """
 
 from importlib.util import find_spec
@@ -19,7 +20,7 @@ _DTYPES: dict[Precision, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-# Not in 4 bits: the eye is small and wants its precision, the head decides between Yes and No.
+# Not in 4 bits: the vision tower is small and needs precision, the head decides on Yes and No.
 _KEPT_WHOLE = ["vision_tower", "multi_modal_projector", "lm_head"]
 
 
@@ -45,16 +46,16 @@ def require_hardware(
 
 
 def weights_dtype(config: TrainConfig) -> torch.dtype:
-    """How the base model is held while it is trained on.
+    """The dtype of the base model during training.
 
-    Frozen weights are held in the precision they are multiplied in. Weights that learn themselves
-    stay in float32: in bfloat16 most of a step of `full` would be lost to rounding.
+    Frozen weights have the precision they are multiplied in. Trained weights stay in float32: in
+    bfloat16 most of a step of `full` would be lost to rounding.
     """
     return torch.float32 if config.method == "full" else _DTYPES[config.precision]
 
 
 def loading(config: TrainConfig, *, device: int) -> dict[str, Any]:
-    """What `from_pretrained` takes for this method; `device` is this process's GPU."""
+    """Arguments of `from_pretrained` for this method; `device` is this process's GPU."""
     arguments: dict[str, Any] = {"dtype": weights_dtype(config)}
     if config.method == "qlora":
         arguments["quantization_config"] = quantization(config)
@@ -69,7 +70,7 @@ def quantization(config: TrainConfig) -> BitsAndBytesConfig:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=_DTYPES[config.precision],
-        llm_int8_skip_modules=_KEPT_WHOLE,  # the name is historic; it holds for 4 bits too
+        llm_int8_skip_modules=_KEPT_WHOLE,  # despite its name also for 4 bits
     )
 
 
@@ -79,7 +80,7 @@ def adapted_layers(config: TrainConfig) -> str:
 
 
 def require_layers(model: Any, config: TrainConfig) -> None:
-    """InputError if a layer to adapt is not in the model: the others would be adapted alone."""
+    """InputError if the model lacks a layer to adapt; PEFT would adapt the others silently."""
     names = [name for name, _ in model.named_modules() if "language_model." in f".{name}"]
     for layer in config.lora_layers:
         if not any(name.endswith(f".{layer}") for name in names):
@@ -103,6 +104,6 @@ def new_adapter(config: TrainConfig) -> LoraConfig | None:
 
 
 def freeze_all_but_language_model(model: Any) -> None:
-    """For `full`: of a LLaVA-NeXT only the language model and its head learn."""
+    """For `full`: train only the language model and its head."""
     for name, weight in model.named_parameters():
         weight.requires_grad_("language_model." in name or name.startswith("lm_head."))

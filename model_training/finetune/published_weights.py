@@ -1,7 +1,7 @@
 """Writes weights under the names that published LLaVA-NeXT checkpoints use.
 
-transformers 5 has names of its own in memory and on disk. It reads both, vLLM reads only the
-published ones, so those are what every checkpoint of this project has:
+transformers 5 has other names in memory and on disk. It reads both; vLLM reads only the published
+ones. So every checkpoint of this project has the published names:
 
     vision_tower.vision_model.*  multi_modal_projector.*  image_newline
     language_model.model.*       language_model.lm_head.*
@@ -21,11 +21,11 @@ from safetensors.torch import save_file
 
 from services.core.data_folder.atomic_write import atomic_write, unfinished_file
 
-# What one file holds at most, and so how much is in memory twice while it is written.
+# The largest size of a file; this much is in memory twice while it is written.
 MAX_SHARD_BYTES = 5_000_000_000
 INDEX_FILE = "model.safetensors.index.json"
 
-# What a checkpoint has beside its weights: configuration, tokenizer, processor, template.
+# Other files of a checkpoint: configuration, tokenizer, processor, template.
 _KEPT_SUFFIXES = (".json", ".jinja", ".model", ".txt")
 _WEIGHTS_INDEX_SUFFIX = ".index.json"
 

@@ -75,7 +75,7 @@ class RunPlan:
 
     @property
     def fingerprint(self) -> str:
-        """Names the run: the same stage, base, start, data, definitions and configuration."""
+        """Identifies the run by stage, base, start adapter, data, definitions and configuration."""
         return fingerprint(
             {
                 "step": "train",
@@ -85,7 +85,7 @@ class RunPlan:
                 "model": self.model_fingerprint,
                 "inputs": dict(self.inputs),
                 "config": self.recorded_config,
-                # They share the rows, so another number of them is another training.
+                # Processes share the rows, so their number changes the training.
                 "num_processes": self.num_processes,
             }
         )
@@ -162,12 +162,12 @@ def plan_run(
 
 
 def scratch_folder(plan: RunPlan, root: Path) -> Path:
-    """Where the checkpoints and logs of a run lie, under the data folder."""
+    """The folder of a run's checkpoints and logs, under the data folder."""
     return root / "training" / plan.fingerprint
 
 
 def checkpoints(scratch: Path) -> list[Path]:
-    """The whole checkpoints, oldest first; what a kill left half-written is removed."""
+    """The complete checkpoints, oldest first; incomplete ones are removed."""
     found = []
     for folder in scratch.glob("checkpoint-*"):
         if _is_whole(folder):
@@ -178,7 +178,7 @@ def checkpoints(scratch: Path) -> list[Path]:
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    try:  # the trainer writes it last
+    try:  # the trainer writes this file last
         json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return False

@@ -1,6 +1,6 @@
-"""Where a run reports: TensorBoard unless told otherwise, and at its end perhaps a hub.
+"""The trackers that a run reports to (default: TensorBoard) and the upload to a hub at its end.
 
-Neither is part of what the run is: its fingerprint does not change with who watches.
+Neither is part of the run's fingerprint.
 """
 
 from collections.abc import Callable, Collection
@@ -15,14 +15,14 @@ from huggingface_hub.errors import HfHubHTTPError
 from model_training.finetune.config import Tracker, TrainConfig
 from services.core.errors import EngineUnavailable, InputError
 
-# Uploads a folder under a hub name and gives the address of what it made.
+# Uploads a folder under a hub name and returns its address.
 Upload = Callable[[Path, str], str]
 
 
 def reporting(
     config: TrainConfig, trackers: Collection[str] | None, push_to_hub: str | None
 ) -> TrainConfig:
-    """The configuration with what is given here in place of its own.
+    """The configuration with these trackers and this hub name, if they are given.
 
     Raises what `require_trackers` raises.
     """
@@ -38,7 +38,7 @@ def require_trackers(
 ) -> None:
     """InputError for a tracker that is unknown or not installed, with how to install it.
 
-    `is_installed` is asked by package name; without it this environment is.
+    `is_installed` takes a package name; the default looks in this environment.
     """
     is_installed = is_installed or (lambda package: find_spec(package) is not None)
     known = get_args(Tracker)
@@ -50,20 +50,20 @@ def require_trackers(
 
 
 def require_token(token: str | None = None) -> None:
-    """InputError if nothing says who uploads; asked before hours are spent.
+    """InputError without a token for the upload; checked before a long training.
 
     `token` overrides the environment's (HF_TOKEN, or what `hf auth login` left).
     """
     if not (token or get_token()):
         raise InputError(
-            "push_to_hub needs a token of the hub; set HF_TOKEN, or run `hf auth login`"
+            "push_to_hub needs a token for the hub; set HF_TOKEN, or run `hf auth login`"
         )
 
 
 def upload_to_hub(folder: Path, name: str) -> str:
-    """Put a published folder on the hub under `name`, in a private repository unless there is one.
+    """Upload a published folder to the hub as `name`; a new repository is private.
 
-    Gives its address. Raises EngineUnavailable if the hub does not take it.
+    Returns its address. Raises EngineUnavailable if the upload fails.
     """
     api = HfApi()
     try:
@@ -71,7 +71,7 @@ def upload_to_hub(folder: Path, name: str) -> str:
         api.upload_folder(repo_id=name, folder_path=folder, commit_message="msr train")
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise EngineUnavailable(
-            f"the hub did not take {name} ({error}); {folder} is finished and stays: run the same "
+            f"the upload of {name} to the hub failed ({error}); {folder} is finished: run the same "
             "`msr train` again to push it without training"
         ) from error
     return str(address)

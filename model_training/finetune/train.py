@@ -1,13 +1,13 @@
-"""Step 6, `msr train`: fine-tune an adapter that answers Yes or No (MLLM-MSR, section 3.3).
+"""Step 6, `msr train`: fine-tunes an adapter that answers Yes or No (MLLM-MSR, section 3.3).
 
     msr train --data D --stage sft|dpo|rank|harden --config FILE
     accelerate launch --num_processes 8 -m services.cli train --data D --config FILE
 
 Reads `examples` and `items`; writes an adapter folder: PEFT's files and `manifest.json` (method
-`full`: a merged checkpoint). Every run is prepared and checked (`run_plan`), trained by its
-stage (`sft`, `dpo`, `rank`, `harden`), validated and calibrated by the engine that serves, and
-published whole. A killed run resumes from its last checkpoint; a finished one is not repeated.
-TensorBoard logs lie in `training/FINGERPRINT/runs` of the data folder.
+`full`: a merged checkpoint). Every run is planned and checked (`run_plan`), trained by its stage
+(`stages`), validated and calibrated by the engine that serves, and published as a whole. A killed
+run resumes from its last checkpoint; a finished one is not repeated. TensorBoard logs are in
+`training/FINGERPRINT/runs` of the data folder.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ log = structlog.get_logger(__name__)
 
 # A whole model is no adapter: commands load what is in `adapter` onto a base.
 OUTPUT_OF_FULL = "merged"
-# How targets meet negatives in the examples; evaluation has more ways (`protocols`).
+# The protocol of the examples' negatives.
 PROTOCOL = "chrono-uniform"
 _VERSIONS = (DISTRIBUTION, "torch", "transformers", "peft", "trl", "accelerate")
 
@@ -74,11 +74,11 @@ def run(
 ) -> dict[str, Any]:
     """Train and save to `output` (default: the stage's folder in the data folder).
 
-    `model`, `trackers` and `push_to_hub` replace the configuration's. Returns the manifest's counts
-    and validation metrics, or with `only_estimate` what `estimate.run` says; in processes other
+    `model`, `trackers` and `push_to_hub` override the configuration. Returns the manifest's counts
+    and validation metrics, or with `only_estimate` the result of `estimate.run`; in processes other
     than the main one nothing. Raises ArtifactMismatch or EmptyDataset for examples that cannot be
-    trained on, InputError for what this machine or the output folder does not allow, all before a
-    weight is loaded; ModelUnusable if the base cannot be loaded or a loss is not finite.
+    trained on, InputError for a machine or an output folder that does not fit, all before a weight
+    is loaded; ModelUnusable if the base cannot be loaded or a loss is not finite.
     """
     if output is None and "://" in data:
         raise InputError(f"training writes local files, {data} is none; give --output a folder")
@@ -118,7 +118,7 @@ def run(
     return _reported(manifest) | _pushed(folder, config, upload)
 
 
-# --- where it goes -------------------------------------------------------------------------------
+# --- the output folder ---------------------------------------------------------------------------
 
 
 def _require_replaceable(folder: Path) -> None:
@@ -133,12 +133,12 @@ def _require_replaceable(folder: Path) -> None:
 
 
 def _finished(folder: Path) -> AdapterManifest | None:
-    """The manifest of an earlier training's folder, if it is one of this version."""
+    """The manifest that an earlier training of this version wrote, if there is one."""
     if not (folder / MANIFEST).exists():
         return None
     try:
         return read_adapter_manifest(folder)
-    except ModelUnusable:  # of an older version: it is replaced
+    except ModelUnusable:  # an older version, which is replaced
         return None
 
 
@@ -148,10 +148,9 @@ def _reported(manifest: AdapterManifest) -> dict[str, Any]:
 
 
 def _publish(trained: Path, folder: Path) -> None:
-    """Put a whole adapter in place of an earlier one; `folder` may be on another disk.
+    """Replace an earlier adapter by the new one; `folder` may be on another disk.
 
-    Killed at any moment, it leaves the earlier one, the new one, or for an instant none, under
-    `folder`, and never a part of one.
+    A kill leaves the earlier adapter, the new one, or for an instant none, and never a part of one.
     """
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     replaced = folder.with_name(f"{folder.name}.replaced")
@@ -165,8 +164,9 @@ def _publish(trained: Path, folder: Path) -> None:
 
 
 def _clean_up(scratch: Path, trained: Path) -> None:
-    """Remove what a published run needs no more. `trained` gives up its name first: a half of it
-    must not count as trained.
+    """Remove the intermediate files of a published run.
+
+    `trained` is renamed first, so that a kill never leaves a part of it under its name.
     """
     removing = scratch / "removing"
     shutil.rmtree(removing, ignore_errors=True)
@@ -185,12 +185,12 @@ def _pushed(folder: Path, config: TrainConfig, upload: tracking.Upload) -> dict[
     return {"pushed_to": address}
 
 
-# --- what came of it -----------------------------------------------------------------------------
+# --- validation and calibration ------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Validation:
-    """Margins and labels of the validation rows, and whose they are; all (N,)."""
+    """Margins, labels and user ids of the validation rows; all (N,)."""
 
     margins: list[float]
     labels: list[bool]
@@ -227,16 +227,16 @@ def _manifest(plan: RunPlan, trained: Path) -> AdapterManifest:
         validation=_metrics(validation),
         calibration=calibration,
         versions={name: version(name) for name in _VERSIONS},
-        validation_scores=_spread(validation, calibration),
+        validation_scores=_score_histogram(validation, calibration),
     )
 
 
 async def _validate(engine: Engine, plan: RunPlan) -> _Validation:
-    """Validation users' margins by the engine and the score that serve."""
+    """Score the validation users by the engine and the function that serve."""
     by_user: dict[UserId, list[dict[str, Any]]] = {}
     for row in plan.validation.to_pylist():
         by_user.setdefault(row["user_id"], []).append(row)
-    groups = [
+    users = [
         UserCandidates(
             user_id, rows[0]["preference"], tuple(plan.items[r["item_id"]] for r in rows)
         )
@@ -244,8 +244,8 @@ async def _validate(engine: Engine, plan: RunPlan) -> _Validation:
     ]
     margins: list[float] = []
     try:
-        bar = tqdm(total=len(groups), desc="validating", unit="user")
-        async for _, scored in score_users(engine, groups):
+        bar = tqdm(total=len(users), desc="validating", unit="user")
+        async for _, scored in score_users(engine, users):
             margins += [candidate.margin for candidate in scored]
             bar.update()
         bar.close()
@@ -256,9 +256,9 @@ async def _validate(engine: Engine, plan: RunPlan) -> _Validation:
 
 
 def _metrics(validation: _Validation) -> dict[str, float]:
-    """Pooled AUC, and over users AUC, HR, MRR and NDCG as far as there are candidates for them."""
+    """Pooled AUC, and means over users of AUC, HR, MRR and NDCG at the cutoffs that fit."""
     num_users = len(set(validation.user_ids))
-    shape = (num_users, -1)  # every user has as many rows: `build-examples` quarantines the others
+    shape = (num_users, -1)  # `build-examples` gives every user as many rows
     ranking = metrics.rank_targets(
         np.reshape(validation.margins, shape), np.reshape(validation.labels, shape)
     )
@@ -267,15 +267,15 @@ def _metrics(validation: _Validation) -> dict[str, float]:
     return {name: round(value, 6) for name, value in found.items()}
 
 
-def _spread(validation: _Validation, calibration: Mapping[str, float]) -> dict[str, Any]:
-    """How P(Yes) is spread over validation users: what serving holds its scores against."""
+def _score_histogram(validation: _Validation, calibration: Mapping[str, float]) -> dict[str, Any]:
+    """The histogram of P(Yes) over validation users; serving compares its scores with it."""
     corrected = Calibration(calibration["slope"], calibration["intercept"])
-    spread = ScoreHistogram.of([corrected.probability(each) for each in validation.margins])
-    return {"edges": list(spread.edges), "counts": list(spread.counts)}
+    found = ScoreHistogram.of([corrected.probability(each) for each in validation.margins])
+    return {"edges": list(found.edges), "counts": list(found.counts)}
 
 
 def _calibration(validation: _Validation) -> dict[str, float]:
-    """Platt's correction, or none for an adapter that is no better than chance: it says so."""
+    """Platt's correction; none, with a warning, for an adapter that is no better than chance."""
     try:
         return calibrate.measure(validation.margins, validation.labels, validation.user_ids)
     except ModelUnusable as error:

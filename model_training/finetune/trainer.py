@@ -42,7 +42,7 @@ _ADAPTER_CONFIG = "adapter_config.json"
 
 
 class RowsWithImages:
-    """Gives the trainer's rows their prompts and pictures, when they are used."""
+    """Adds prompts and images to the trainer's rows when they are used."""
 
     def __init__(self, items: Mapping[ItemId, Item], titles: HostileTitles = UNCHANGED) -> None:
         """`items` holds every item that a row names."""
@@ -51,10 +51,11 @@ class RowsWithImages:
 
     def __call__(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
         """From columns `item_id`, `preference`, `label` to `images`, `prompt`, `completion`."""
-        shown = self._titles.shown
+        in_prompt = self._titles.in_prompt
         rows = [
             training_row(
-                scoring_messages(preference, shown(self._items[item_id], preference)), label=label
+                scoring_messages(preference, in_prompt(self._items[item_id], preference)),
+                label=label,
             )
             for item_id, preference, label in zip(
                 columns["item_id"], columns["preference"], columns["label"], strict=True
@@ -64,54 +65,54 @@ class RowsWithImages:
 
 
 def hostile_titles(plan: RunPlan) -> HostileTitles:
-    """What the run's prompts show of its items."""
+    """The titles of the run's prompts."""
     if not plan.config.hostile_titles:
         return UNCHANGED
     preferences = sorted(set(plan.rows["preference"].to_pylist()))
     return HostileTitles(plan.config.hostile_titles, preferences, plan.config.seed)
 
 
-# --- what watches a run --------------------------------------------------------------------------
+# --- callbacks --------------------------------------------------------------------------
 
 
 class NonFiniteLossGuard(Trainer):  # type: ignore[misc]  # transformers is untyped
-    """Mixed into a stage's trainer: looks at every loss before anything is learned from it."""
+    """A mixin of the stages' trainers that checks every loss before its gradient is used."""
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """ModelUnusable if the loss of a batch is not a finite number."""
         loss: torch.Tensor = super().training_step(*args, **kwargs)
         if not torch.isfinite(loss).all():
-            raise _broken("loss", float(loss.mean()), self.state.global_step + 1, self.args)
+            raise _not_finite("loss", float(loss.mean()), self.state.global_step + 1, self.args)
         return loss
 
 
 class ProgressOnStderr(ProgressCallback):  # type: ignore[misc]
-    """transformers' progress bar, without its lines on stdout; ends a run whose loss is broken."""
+    """transformers' progress bar without lines on stdout; raises for a loss that is not finite."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Show the loss; ModelUnusable if it or the gradient is not a finite number."""
         logs = logs or {}
-        # In float16 a gradient may overflow: its scaler then skips the step, as it should.
+        # In float16 a gradient may overflow; its scaler then skips the step.
         watched = ("loss",) if args.fp16 else ("loss", "grad_norm")
         for name in watched:
             if name in logs and not math.isfinite(logs[name]):
-                raise _broken(name, logs[name], state.global_step, args)
+                raise _not_finite(name, logs[name], state.global_step, args)
         if self.training_bar is not None and "loss" in logs:
             self.training_bar.set_postfix(loss=f"{logs['loss']:.4f}")
 
 
 class LogsWithEveryCheckpoint(TrainerCallback):  # type: ignore[misc]
-    """The loss since the last log is in no checkpoint, so it is logged before one is written.
+    """Logs the loss before a checkpoint is written, since checkpoints do not hold it.
 
-    Also no checkpoint can then follow a gradient that was not a number.
+    The log also checks the gradient, so no checkpoint follows one that is not finite.
     """
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Ask for a log wherever a checkpoint is asked for."""
+        """Request a log with every checkpoint."""
         control.should_log = control.should_log or control.should_save
 
 
-def _broken(name: str, value: float, step: int, arguments: Any) -> ModelUnusable:
+def _not_finite(name: str, value: float, step: int, arguments: Any) -> ModelUnusable:
     found = checkpoints(Path(arguments.output_dir))
     kept = f"the checkpoint of step {found[-1].name.rpartition('-')[2]} is kept" if found else ""
     return ModelUnusable(
@@ -125,10 +126,10 @@ def _broken(name: str, value: float, step: int, arguments: Any) -> ModelUnusable
 
 
 def load_model(plan: RunPlan) -> tuple[Any, Any]:
-    """The base model, with the start adapter ready for training if there is one; its processor.
+    """The base model, with the start adapter ready for training if there is one, and its processor.
 
-    For method `full` all but the language model is frozen. Raises ModelUnusable with what is wrong
-    and where.
+    For method `full` only the language model is trained. Raises ModelUnusable if a checkpoint
+    cannot be loaded.
     """
     config = plan.config
     try:
@@ -161,7 +162,7 @@ def _with_start_adapter(model: Any, folder: str) -> Any:
 
 
 def trainer_arguments(config: TrainConfig, scratch: Path) -> dict[str, Any]:
-    """What transformers' TrainingArguments, and TRL's kinds of them, take from a configuration."""
+    """The arguments for transformers' TrainingArguments, or TRL's, from a configuration."""
     return {
         "output_dir": str(scratch),
         "num_train_epochs": config.num_epochs,
@@ -181,7 +182,7 @@ def trainer_arguments(config: TrainConfig, scratch: Path) -> dict[str, Any]:
         "data_seed": config.seed,
         "dataloader_num_workers": config.num_workers,
         "dataloader_pin_memory": torch.cuda.is_available(),
-        "remove_unused_columns": False,  # the columns are made when a row is used
+        "remove_unused_columns": False,  # the columns are added when a row is used
         "logging_steps": config.log_steps,
         "logging_nan_inf_filter": False,
         "save_steps": config.checkpoint_steps,
@@ -192,11 +193,11 @@ def trainer_arguments(config: TrainConfig, scratch: Path) -> dict[str, Any]:
 
 
 def add_callbacks(trainer: Any, plan: RunPlan) -> None:
-    """Progress, broken losses, validation and an early end: the same for every stage's trainer."""
+    """Add the callbacks of every stage: progress, checks, validation and early stopping."""
     for callback in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(callback)
     if plan.config.evaluate_steps:
-        # A processor of its own: the trainer's may be set up otherwise.
+        # Its own processor, since a trainer may change its one.
         collate = AnswerCollator(AutoProcessor.from_pretrained(plan.model))
         trainer.add_callback(ValidatesWhileTraining(trainer, collate, plan))
     trainer.add_callback(LogsWithEveryCheckpoint())
@@ -230,9 +231,9 @@ def fit(plan: RunPlan, scratch: Path, trained: Path) -> None:
 
 
 def train_and_save(trainer: Any, plan: RunPlan, scratch: Path, trained: Path) -> None:
-    """Train, from the last checkpoint if there is one, and put the best one's files in `trained`.
+    """Train, from the last checkpoint if there is one, and put the best checkpoint in `trained`.
 
-    The best is by validation AUC if the run was validated on its way, else the last.
+    The best is chosen by validation during training; without one it is the last.
     """
     found = checkpoints(scratch)
     if not (found and has_ended(found[-1], plan.config.patience)):
@@ -252,14 +253,14 @@ def train_and_save(trainer: Any, plan: RunPlan, scratch: Path, trained: Path) ->
 
 
 def rows_per_step(config: TrainConfig) -> int:
-    """The effective batch size: of every optimizer step, over all processes."""
+    """The rows of an optimizer step, over all processes."""
     return config.batch_size * config.gradient_accumulation * num_processes()
 
 
 def _save_adapter(plan: RunPlan, checkpoint: Path, folder: Path) -> None:
     shutil.copyfile(checkpoint / _ADAPTER_WEIGHTS, folder / _ADAPTER_WEIGHTS)
     config = json.loads((checkpoint / _ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = plan.model_name  # no path of this machine is published
+    config["base_model_name_or_path"] = plan.model_name  # publish no local path
     text = json.dumps(config, indent=2, sort_keys=True)
     (folder / _ADAPTER_CONFIG).write_text(text, encoding="utf-8")
 

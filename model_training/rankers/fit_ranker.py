@@ -301,8 +301,7 @@ def _cross_fitted(values: NDArray[np.float64], features: tuple[str, ...]) -> NDA
 
 def _measure(scores: NDArray[np.float64]) -> dict[str, Any]:
     """METRICS of scores (U, C), the target's in the first column."""
-    labels = np.zeros(scores.shape, np.int64)
-    labels[:, 0] = 1
+    labels = metrics.first_column(scores)
     ranking = metrics.rank_targets(scores, labels)
     top = min(5, scores.shape[1])
     found = (metrics.auc(scores, labels), ranking.hr(top), ranking.mrr(top))

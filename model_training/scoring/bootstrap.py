@@ -1,8 +1,8 @@
-"""How sure a metric is: bootstrap intervals over users, and paired tests between models.
+"""Bootstrap intervals of metrics over users, and paired tests between models.
 
-Users are drawn with replacement, seeded, and every metric and every model is measured on the very
-same draws. So the difference of two models is that of pairs, and what is random in users cancels.
-A draw is a weight per user (how often it was drawn), so nothing is sorted again.
+Users are drawn with replacement, seeded, and every metric and every model is measured on the same
+draws. So differences between models are paired, and the variation between users cancels. A draw is
+a weight per user (how often it was drawn), so no scores are sorted again.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,9 +21,7 @@ _NUMBERS_AT_ONCE = 4_000_000
 
 @dataclass(frozen=True)
 class Comparison:
-    """The mean difference of two models over the same users, its interval, and how likely chance
-    alone would part them as far.
-    """
+    """The mean difference of two models over the same users, its interval and its p-value."""
 
     difference: float
     low: float
@@ -32,7 +30,7 @@ class Comparison:
 
 
 class Bootstrap:
-    """The draws of so many users, always the same ones for the same seed."""
+    """Draws of `num_users` users; the same seed gives the same draws."""
 
     def __init__(
         self, num_users: int, *, num_resamples: int = NUM_RESAMPLES, seed: int = SEED
@@ -61,7 +59,7 @@ class Bootstrap:
         up_to = np.searchsorted(negatives, targets, "right")
         aucs = []
         for weights in self._draws(len(negatives)):
-            # Mass of negatives below each place in their order; a tie counts one half.
+            # Weight of the negatives below each place in their order; a tie counts one half.
             mass = np.zeros((len(weights), len(negatives) + 1))
             np.cumsum(weights[:, owners], axis=1, out=mass[:, 1:])
             wins = (weights * (mass[:, below] + mass[:, up_to]) / 2).sum(axis=1)
@@ -69,10 +67,10 @@ class Bootstrap:
         return _interval(np.concatenate(aucs))
 
     def compare(self, ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> Comparison:
-        """How far a metric (U,) of one model lies above another's, user by user.
+        """The difference of a metric (U,) between two models, paired by user.
 
-        The p-value is two-sided: twice the share of draws in which the difference has the other
-        sign or none; it is never below 2 / (num_resamples + 1).
+        The p-value is two-sided: twice the share of draws in which the difference is zero or has
+        the other sign. It is never below 2 / (num_resamples + 1).
         """
         differences = self._means((ours - theirs)[:, None])[:, 0]
         low, high = _interval(differences)
@@ -86,7 +84,10 @@ class Bootstrap:
         return np.concatenate(drawn) / self.num_users
 
     def _draws(self, width: int) -> Iterator[NDArray[np.float64]]:
-        """All draws, some rows at a time, each a weight per user; `width` is the caller's need."""
+        """All draws, some rows at a time, each a weight per user.
+
+        `width` is how many numbers the caller keeps for a draw.
+        """
         rng = np.random.default_rng(self._seed)
         portion = max(1, _NUMBERS_AT_ONCE // max(width, self.num_users))
         for start in range(0, self.num_resamples, portion):

@@ -1,14 +1,15 @@
-"""Ranking metrics over users: AUC, HR@k, MRR@k, NDCG@k; and how well probabilities come true.
+"""Ranking metrics over users (AUC, HR@k, MRR@k, NDCG@k) and calibration of probabilities.
 
-Scores are an array (U, C): a row per user, a column per candidate; labels have its shape and hold
-one 1 in each row, the target item. Ties are broken at random by a seeded generator, so that a
-constant scorer gets what chance gives: neither the best rank nor the worst.
+Scores are an array (U, C): a row per user, a column per candidate. Labels have its shape and one 1
+in each row, the target item. Ties are broken at random by a seeded generator, so that a constant
+scorer is at the level of chance.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import roc_auc_score
 
 DEFAULT_SEED = 2025
 CUTOFFS = (3, 5, 10)
@@ -16,32 +17,24 @@ NUM_BINS = 15
 
 
 def auc(scores: ArrayLike, labels: ArrayLike) -> float:
-    """Pooled AUC: a random target scores above a random negative, whoever they belong to.
+    """Pooled AUC: how often a random target scores above a random negative, over all users.
 
-    Any shape, any number of ones. A tie counts one half, which is what breaking it at random gives
-    on average. ValueError unless both classes appear.
+    Any shape, any number of ones. A tie counts one half. ValueError unless both classes appear.
     """
     values, positive = np.asarray(scores, float).ravel(), np.asarray(labels).ravel() == 1
     if values.shape != positive.shape:
         raise ValueError(f"{values.size} scores do not fit {positive.size} labels")
     _require_finite(values)
-    num_positive = int(positive.sum())
-    num_negative = positive.size - num_positive
-    if not num_positive or not num_negative:
+    if positive.all() or not positive.any():
         raise ValueError("AUC needs at least one positive and one negative label")
-    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last_ranks = np.cumsum(counts)
-    mean_ranks = last_ranks - (counts - 1) / 2  # of each distinct value, from 1
-    rank_sum = mean_ranks[which][positive].sum()
-    wins = rank_sum - num_positive * (num_positive + 1) / 2
-    return float(wins / (num_positive * num_negative))
+    return float(roc_auc_score(positive, values))
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Where each user's target came out, ties broken: `ranks` (U,); 0 is the top.
+    """The rank of each user's target, ties broken: `ranks` (U,), from 0.
 
-    `num_candidates` is how many there were, for each user (U,) or for all.
+    `num_candidates` is the number of candidates, of each user (U,) or of all.
     """
 
     ranks: NDArray[np.int64]
@@ -97,23 +90,23 @@ def rank_targets(scores: ArrayLike, labels: ArrayLike, *, seed: int = DEFAULT_SE
     if not np.isin(targets, (0, 1)).all() or not (targets.sum(axis=1) == 1).all():
         raise ValueError("every user needs exactly one label 1, the target, and 0 elsewhere")
     _require_finite(values)
-    lots = np.random.default_rng(seed).random(values.shape)
+    ties = np.random.default_rng(seed).random(values.shape)
     target = targets == 1
-    target_values, target_lots = values[target][:, None], lots[target][:, None]
-    above = (values > target_values) | ((values == target_values) & (lots > target_lots))
+    target_values, target_ties = values[target][:, None], ties[target][:, None]
+    above = (values > target_values) | ((values == target_values) & (ties > target_ties))
     return Ranking(above.sum(axis=1), values.shape[1])
 
 
 def expected_calibration_error(
     probabilities: ArrayLike, labels: ArrayLike, *, prior: float | None = None
 ) -> float:
-    """Mean gap between what was promised and what came true, over 15 bins of equal mass.
+    """Mean gap between the predicted and the observed share of ones, over 15 bins of equal mass.
 
-    Any shape. `prior` is the share of ones at which the probabilities are meant to come true: rows
-    are weighed so that the ones have that share (None: as they are), since a probability that is
-    right where one row in five is a target cannot be right where one in twenty-one is. Equal
-    probabilities are never parted by a bin's edge, so the order of rows does not matter. ValueError
-    for values outside [0, 1], or unless both classes appear.
+    Any shape. `prior` is the share of ones that the probabilities are calibrated to: rows are
+    weighted so that the ones have that share (None: no weights). A probability that is right where
+    one row in five is a target cannot be right where one in twenty-one is. Equal probabilities are
+    always in one bin, so the order of rows does not matter. ValueError for values outside [0, 1],
+    or unless both classes appear.
     """
     values, positive = np.asarray(probabilities, float).ravel(), np.asarray(labels).ravel() == 1
     if values.shape != positive.shape:
@@ -132,9 +125,16 @@ def expected_calibration_error(
     mass = np.bincount(which, weights)
     middles = np.cumsum(mass) - mass / 2  # of each distinct value, in (0, 1)
     bins = np.minimum((middles * NUM_BINS).astype(int), NUM_BINS - 1)[which]
-    promised = np.bincount(bins, weights * values, NUM_BINS)
-    true = np.bincount(bins, weights * positive, NUM_BINS)
-    return float(np.abs(promised - true).sum())
+    predicted = np.bincount(bins, weights * values, NUM_BINS)
+    observed = np.bincount(bins, weights * positive, NUM_BINS)
+    return float(np.abs(predicted - observed).sum())
+
+
+def first_column(scores: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Labels of scores (U, C) whose target is in the first column: their shape."""
+    labels = np.zeros(scores.shape, bool)
+    labels[:, 0] = True
+    return labels
 
 
 def _require_finite(values: NDArray[np.float64]) -> None:

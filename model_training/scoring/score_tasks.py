@@ -1,14 +1,14 @@
-"""Score users' ranking tasks by the multimodal model: the part of step 8 that needs it.
+"""Scores users' ranking tasks by the multimodal model, for evaluation and for fusion.
 
-The engine and the function that serve are asked, with the preference written before the target.
-Scores are kept shard by shard in the artifact `scores-PROTOCOL[-validation]-VARIANT`, and a killed
-run resumes.
+Scores come from the engine and the function that serve, with the preference written before the
+target. They are stored shard by shard in the artifact `scores-PROTOCOL[-validation]-VARIANT`, so a
+killed run resumes.
 
-An ablation takes one thing from the model, to see what it relies on:
-    cover        every cover replaced by an empty one of the same size
-    preference   every user judged as one of whom nothing is known
-    user         every user judged by the preference of some other user
-    direct       preferences written in one go (`msr build-preferences --direct`)
+An ablation takes one input from the model, to show how much the model relies on it:
+    cover        every image is replaced by a blank one of the same size
+    preference   no user has a preference
+    user         every user has the preference of another user
+    direct       preferences are written in one go (`msr build-preferences --direct`)
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,8 +24,7 @@ from model_training.data.inputs import Inputs, open_inputs
 from model_training.data.protocols import find_protocol
 from model_training.data.ranking_tasks import EvaluatedSplit, RankingTask, load_ranking_tasks
 from model_training.scoring.score_users import DEFAULT_CONCURRENCY, UserCandidates, score_users
-from services.core.artifacts import Artifact, ArtifactWriter, Recipe
-from services.core.data_folder.steps import preferences_name
+from services.core.artifacts import Artifact, ArtifactWriter, Recipe, preferences_name
 from services.core.errors import ArtifactMismatch, EmptyDataset, InputError
 from services.core.images import blank_image
 from services.core.prompts import SCORING_FINGERPRINT
@@ -45,9 +44,9 @@ _SCHEMA = pa.schema([("user_id", pa.string()), ("margins", pa.list_(pa.float64()
 
 @dataclass(frozen=True, slots=True)
 class ScoringRequest:
-    """Which engine judges whom, and what it is shown: all that a Ray worker is told of the step.
+    """What to score, and by which engine: all that is sent to a Ray worker.
 
-    `data` is an absolute root. Test users are evaluated; on validation users fusion is fitted.
+    `data` is an absolute root. Test users are evaluated; fusion is fitted on validation users.
     """
 
     data: str
@@ -60,7 +59,7 @@ class ScoringRequest:
 
     @property
     def artifact_name(self) -> str:
-        """Where the scores lie, so that no variant overwrites another."""
+        """The artifact of the scores; each variant has its own."""
         parts = ["scores", self.protocol, *["validation"] * (self.split == "validation")]
         parts += ["adapter" if self.identity.adapter else "base"]
         parts += ["ablate", self.ablate] if self.ablate else []
@@ -68,7 +67,7 @@ class ScoringRequest:
 
     @property
     def preferences(self) -> str:
-        """The artifact of the preferences that users are judged by."""
+        """The artifact of the preferences that users are scored by."""
         cut = find_protocol(self.protocol).cut
         return preferences_name(cut, direct=self.ablate == "direct")
 
@@ -107,7 +106,7 @@ class ScoringPlan:
     async def run_shard(self, engine: Engine, shard: int, advance: Advance) -> None:
         """Score the candidates of a shard of users, and write the margins."""
         tasks = self.tasks_of(shard)
-        items = self._shown_items(tasks)
+        items = self._read_candidates(tasks)
         users = (
             UserCandidates(
                 task.user_id,
@@ -124,8 +123,8 @@ class ScoringPlan:
             advance(1)
         self.writer.write_shard(shard, pa.Table.from_pylist(rows, _SCHEMA))
 
-    def _shown_items(self, tasks: Sequence[RankingTask]) -> dict[ItemId, Item]:
-        """The candidates, their covers blanked if asked for; text-only items stay text-only."""
+    def _read_candidates(self, tasks: Sequence[RankingTask]) -> dict[ItemId, Item]:
+        """The candidates, with blank images for the ablation; text-only items stay text-only."""
         wanted = {item_id for task in tasks for item_id in task.candidates}
         items = self.inputs.read_items(wanted)
         if self.blank is None:
@@ -140,7 +139,7 @@ def plan_scoring(request: ScoringRequest, inputs: Inputs) -> ScoringPlan:
     """Read the tasks of the users that have a preference.
 
     Raises InputError for a protocol that ranks the whole catalogue, EmptyDataset if no user of the
-    part has a preference, TargetLeak or ArtifactMismatch for preferences that do not fit.
+    split has a preference, TargetLeak or ArtifactMismatch for preferences that do not fit.
     """
     protocol = find_protocol(request.protocol)
     if protocol.whole_catalogue:
@@ -201,10 +200,10 @@ def _reopen(request: ScoringRequest) -> ScoringPlan:
 async def score_tasks(
     plan: ScoringPlan, engine: Engine | RayWorkers
 ) -> tuple[NDArray[np.float64], int]:
-    """Margins (U, C) of the plan's tasks, target first; how many prompts were shortened by the run
-    that finished them.
+    """Margins (U, C) of the plan's tasks, target first, and the number of shortened prompts.
 
-    Shards of an earlier run are taken over. Raises the engine's own errors.
+    Shards of an earlier run are kept, and its prompts are counted only if it finished. Raises the
+    engine's own errors.
     """
     artifact, finished = plan.writer.artifact, plan.writer.finished
     left = [shard for shard in range(plan.num_shards) if not plan.has_shard(shard)]

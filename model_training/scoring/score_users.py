@@ -1,4 +1,4 @@
-"""Ask an engine about many users: each one's preference against that user's candidates."""
+"""Scores the candidates of many users, each by the user's preference."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -8,13 +8,13 @@ from services.core.records import Item, ScoredCandidate, UserId
 from services.core.scoring import score_candidates
 from services.engines.contract import Engine
 
-# Enough prompts in flight to fill an engine's batches, few enough to keep their pictures in memory.
+# Enough prompts in flight to fill an engine's batches, few enough to keep their images in memory.
 DEFAULT_CONCURRENCY = 8
 
 
 @dataclass(frozen=True, slots=True)
 class UserCandidates:
-    """One user's candidates and the preference to judge them by."""
+    """One user's candidates and the preference to score them by."""
 
     user_id: UserId
     preference: str

@@ -27,8 +27,8 @@ PROTOCOL = Protocol(
         LAST_IS_TARGET
         + "among {negatives:,} items that the user never took and that are as recent "
         "as the target.",
-        "whether a model knows the user's taste among what is current; the hardest of the sampled "
-        "tasks, and the one that is least helped by knowing what is in season",
-        "what knowing the season is worth in service, where it counts.",
+        "whether a model knows the user's taste among current items; the hardest of the sampled "
+        "tasks, and the one where recency helps least",
+        "the value of recency in service.",
     ),
 )

@@ -25,8 +25,8 @@ PROTOCOL = Protocol(
         LAST_IS_TARGET
         + "among {negatives:,} items that the user never took, drawn in proportion to "
         "how many users took them.",
-        "what a model knows of a user beyond what everybody takes",
-        "what popularity is worth in service: the draw turns it against itself, and popularity "
+        "what a model knows about a user beyond popularity",
+        "the value of popularity in service: popular items are drawn as negatives, so popularity "
         "alone falls to chance or below.",
     ),
 )

@@ -25,8 +25,9 @@ PROTOCOL = Protocol(
         "next item against items drawn uniformly",
         LAST_IS_TARGET
         + "among {negatives:,} items drawn uniformly from those the user never took.",
-        "whether a model tells a user's next item from arbitrary ones; the task most papers report",
+        "whether a model distinguishes a user's next item from arbitrary ones; the task that most "
+        "papers report",
         "how good the top of a whole catalogue is. Most of the drawn items are rarely taken or out "
-        "of date, so knowing what is popular and current already goes far here.",
+        "of date, so popularity and recency alone do well here.",
     ),
 )

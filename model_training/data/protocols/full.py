@@ -17,8 +17,8 @@ PROTOCOL = Protocol(
         LAST_IS_TARGET
         + "against every other item that the user had not taken before, {negatives:,} "
         "on average; the pooled AUC is estimated from 100 of them a user, drawn uniformly.",
-        "what retrieval faces in service: the target must be found, not told from a sample",
-        "how good a list looks to the user: an item that was never offered counts as wrong. The "
-        "multimodal model is left out, since it scores a short list and never a whole catalogue.",
+        "what retrieval does in service: find the target among all items",
+        "how good a list looks to the user: an item that the user was never shown counts as wrong. "
+        "The multimodal model is left out, since it scores short lists only.",
     ),
 )

@@ -20,6 +20,6 @@ PROTOCOL = Protocol(
         "filtered alike",
         "how well the next item is predicted: the target is popular by construction.",
         "The paper protocol picks popular targets: popularity alone does well under it, and its "
-        "numbers are not to be compared with those of the other protocols.",
+        "numbers cannot be compared with those of other protocols.",
     ),
 )

@@ -1,11 +1,11 @@
 """The report on an evaluation: `report.json`, `report.md`, plots, and one self-contained page.
 
-    findings.py             what is said: tables, sentences, warnings
-    models.py               each model's color and words
+    findings.py             the content: tables, sentences, warnings
+    models.py               the color and description of each model
     plots.py, svg.py        figures, as PNG files and inside the page
-    markdown.py, page.py    how it is said
+    markdown.py, page.py    the two formats
     collected.py            several evaluations side by side
-    writing.py              which files there are
+    writing.py              the files
 
 The same evaluation gives the same bytes: nothing here reads the clock.
 """

@@ -1,6 +1,6 @@
-"""Several evaluations side by side: a page of protocols x models above each one's own report.
+"""Several evaluations on one page, protocols x models, with links to the report of each.
 
-`make evaluate-microlens` and `make evaluate-demo` end with it.
+`make evaluate-microlens` and `make evaluate-demo` write it at the end.
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ METRICS = ("auc", "hr@5", "mrr@5", "hr@10")
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One metric: a row per model, a column per evaluation; None where there is no such number."""
+class MetricTable:
+    """One metric: a row per model, a column per evaluation; None without a value."""
 
     metric: str
     rows: dict[str, list[Cell | None]]
@@ -33,30 +33,30 @@ def write_collected(evaluations: Sequence[Evaluation], folder: Path) -> dict[str
     """Write the page on all of them into `folder` and each one's own report into a folder of it.
 
     report.json (name -> its report.json), report.md, report.html, plots/*.png; name -> path of
-    every file. ValueError for no evaluation, or two of the same protocol and ablation.
+    every file. Raises ValueError without evaluations, or for two of the same protocol and ablation.
     """
     names = [name_of(evaluation) for evaluation in evaluations]
     if not names or len(set(names)) != len(names):
-        raise ValueError(f"evaluations to collect must be there and differ, not {names}")
-    found = comparisons(evaluations)
+        raise ValueError(f"the report needs evaluations that all differ, not {names}")
+    found = metric_tables(evaluations)
     figures = {
-        comparison.metric: forest(
+        each.metric: forest(
             [
                 (
                     name_of(evaluation),
                     [
                         (model, result)
                         for model, result in evaluation.models.items()
-                        if comparison.metric in result.metrics
+                        if each.metric in result.metrics
                     ],
                 )
                 for evaluation in evaluations
-                if comparison.metric in findings.metric_names(evaluation)
+                if each.metric in findings.metric_names(evaluation)
             ],
-            comparison.metric,
-            findings.metric_title(comparison.metric),
+            each.metric,
+            findings.metric_title(each.metric),
         )
-        for comparison in found
+        for each in found
     }
     drawn: dict[str, Markup] = {
         metric: inline_svg(figure, _slug(metric), f"{findings.metric_title(metric)}: as the table")
@@ -66,7 +66,7 @@ def write_collected(evaluations: Sequence[Evaluation], folder: Path) -> dict[str
         "collected.html.jinja",
         evaluations=evaluations,
         names=names,
-        comparisons=found,
+        metric_tables=found,
         drawn=drawn,
     )
     values = {name_of(evaluation): json_dict(evaluation) for evaluation in evaluations}
@@ -89,7 +89,7 @@ def name_of(evaluation: Evaluation) -> str:
     return evaluation.protocol + (f"-ablate-{evaluation.ablate}" if evaluation.ablate else "")
 
 
-def comparisons(evaluations: Sequence[Evaluation]) -> list[Comparison]:
+def metric_tables(evaluations: Sequence[Evaluation]) -> list[MetricTable]:
     """The tables, of the metrics that any evaluation has; models in the order of every table."""
     present = {model for evaluation in evaluations for model in evaluation.models}
     models = [model for model in MODELS if model in present]
@@ -104,25 +104,25 @@ def comparisons(evaluations: Sequence[Evaluation]) -> list[Comparison]:
         ]
         if any(columns):
             rows = {model: [column.get(model) for column in columns] for model in models}
-            found.append(Comparison(metric, rows))
+            found.append(MetricTable(metric, rows))
     return found
 
 
-def _markdown(evaluations: Sequence[Evaluation], found: Sequence[Comparison]) -> str:
+def _markdown(evaluations: Sequence[Evaluation], found: Sequence[MetricTable]) -> str:
     names = [name_of(evaluation) for evaluation in evaluations]
     parts = [
         "# Evaluation under several protocols",
-        "A column is a protocol and stands for itself: numbers of different columns answer "
-        "different questions. Brackets hold 95 % intervals; the best of a column is bold.",
+        "Each column is a protocol with a task of its own, so compare numbers within a column "
+        "only. Brackets hold 95 % intervals; the best of a column is bold.",
         bullets([f"{name_of(one)}: {one.rules.explanation.label}" for one in evaluations]),
     ]
-    for comparison in found:
+    for each in found:
         lines = [
             [text(model), *(cell_text(cell) for cell in cells)]
-            for model, cells in comparison.rows.items()
+            for model, cells in each.rows.items()
         ]
-        parts += [f"## {findings.metric_title(comparison.metric)}", table(["model", *names], lines)]
-        parts += [f"![the table as a plot](plots/{_slug(comparison.metric)}.png)"]
+        parts += [f"## {findings.metric_title(each.metric)}", table(["model", *names], lines)]
+        parts += [f"![the table as a plot](plots/{_slug(each.metric)}.png)"]
     for evaluation in evaluations:
         name = name_of(evaluation)
         parts += [
@@ -130,7 +130,7 @@ def _markdown(evaluations: Sequence[Evaluation], found: Sequence[Comparison]) ->
             text(findings.verdict(evaluation)),
             text(findings.trivial_rankers(evaluation)),
             bullets(findings.warnings(evaluation)),
-            f"[The whole report]({name}/report.md)",
+            f"[Full report]({name}/report.md)",
         ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -1,16 +1,16 @@
-"""What a report says about an evaluation: tables, the result in words, warnings, and facts.
+"""The content of a report: tables, the result in words, warnings, and facts.
 
-Markdown and the page show what is decided here, so that they cannot differ. All numbers come from
-the evaluation; only the slices are counted here, because it holds ranks and not slice metrics.
+Markdown and the page both take their content from here, so they agree. All numbers come from the
+evaluation; only the slices are computed here, because it holds ranks and no slice metrics.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from model_training.evaluation.results import MODELS, NEED_ENGINE, Evaluation, ModelResult
 
@@ -19,19 +19,17 @@ SIGNIFICANT = 0.05
 FEW_TEST_USERS = 200
 FEW_USERS_OF_A_SLICE = 30
 TRIVIAL = ("random", "popularity", "trending")
-# Said elsewhere in a report, or, the seconds, different in every run.
+# Shown elsewhere in a report; the seconds differ between runs.
 _NOT_LISTED = ("command", "left_out", "seconds", "shortened")
 _ABLATIONS = {
     "cover": "every cover was replaced by an empty one",
-    "preference": "the multimodal model was given no preference",
-    "user": "every user was judged by another user's preference",
+    "preference": "the multimodal model got no preference",
+    "user": "every user was scored by another user's preference",
     "direct": "preferences were written in one go instead of block after block",
 }
-
-
-# Facts that count test users who were left out, and why they were.
+# Facts that count test users without results, and the reasons.
 _USERS_LEFT_OUT = {
-    "users_without_task": "too short a history or too few rivals for a ranking task",
+    "users_without_task": "too short a history or too few possible negatives for a ranking task",
     "users_without_preference": "no written preference",
 }
 
@@ -88,17 +86,17 @@ def metric_names(evaluation: Evaluation) -> list[str]:
 
 
 def main_metrics(evaluation: Evaluation) -> list[str]:
-    """The few metrics that fit one table; all of them stand in another."""
+    """The metrics that fit the first table; another table has all of them."""
     return [name for name in metric_names(evaluation) if name in MAIN_METRICS]
 
 
 def metric_title(name: str) -> str:
-    """What a reader sees: "hr@5" is HR@5, "auc_user" is AUC per user."""
+    """The name for readers: "hr@5" is HR@5, "auc_user" is AUC per user."""
     return {"auc": "AUC", "auc_user": "AUC per user"}.get(name, name.upper())
 
 
 def rows(evaluation: Evaluation, metrics: Sequence[str]) -> list[Row]:
-    """A row per model; the best value of each metric is marked, ties all of them."""
+    """A row per model; the best value of each metric is marked, and its ties too."""
     best = {
         name: max(o.metrics[name] for o in evaluation.models.values() if name in o.metrics)
         for name in metrics
@@ -124,7 +122,7 @@ def _cell(result: ModelResult, name: str, best: float) -> Cell | None:
 
 
 def cutoff(evaluation: Evaluation) -> int:
-    """The k at which slices and headlines count hits: 5 of a sample, 10 of a whole catalogue."""
+    """The k of the hit rate in slices: 5 for sampled candidates, 10 for a whole catalogue."""
     return 10 if evaluation.rules.whole_catalogue else 5
 
 
@@ -146,23 +144,21 @@ def slice_rows(evaluation: Evaluation, name: str) -> list[SliceRow]:
 
 def wilson(hits: NDArray[np.bool_]) -> Cell:
     """A share and its 95 % Wilson interval, which stays within [0, 1] for few users too."""
-    num, share, z = hits.size, float(hits.mean()), 1.959964
-    middle = (share + z * z / (2 * num)) / (1 + z * z / num)
-    half = z * math.sqrt(share * (1 - share) / num + z * z / (4 * num * num)) / (1 + z * z / num)
-    return Cell(share, max(0.0, middle - half), min(1.0, middle + half), best=False)
+    interval = binomtest(int(hits.sum()), hits.size).proportion_ci(method="wilson")
+    return Cell(float(hits.mean()), interval.low, interval.high, best=False)
 
 
 # --- sentences -----------------------------------------------------------------------------------
 
 
 def subject(evaluation: Evaluation) -> str | None:
-    """The model that the report is about: the last that is compared with a baseline."""
+    """The model that the report is about: the last one compared with a baseline."""
     compared = [model for model in evaluation.models if model in evaluation.comparisons]
     return compared[-1] if compared else None
 
 
 def best_baseline(evaluation: Evaluation) -> str | None:
-    """What the subject has to beat: the best of the others that need no multimodal model."""
+    """The baseline of the subject: the best of the other models without a multimodal model."""
     model = subject(evaluation)
     return None if model is None else str(evaluation.comparisons[model]["baseline"])
 
@@ -180,7 +176,7 @@ def comparison(evaluation: Evaluation, model: str) -> str:
 
 
 def verdict(evaluation: Evaluation) -> str:
-    """The result in one or two sentences, honest about what is only noise."""
+    """The result in one or two sentences, which say so if it may be noise."""
     model = subject(evaluation)
     if model is None:
         names = ", ".join(evaluation.models)
@@ -192,7 +188,7 @@ def verdict(evaluation: Evaluation) -> str:
     metric, baseline = str(found["metric"]), str(found["baseline"])
     difference, p = float(found["difference"]), float(found["p_value"])
     if p >= SIGNIFICANT:
-        claim = f"{model} and {baseline} cannot be told apart in {metric_title(metric)}"
+        claim = f"{model} and {baseline} show no significant difference in {metric_title(metric)}"
         end = f"this evaluation does not show that {model} is better or worse."
     else:
         better = difference > 0
@@ -207,10 +203,10 @@ def verdict(evaluation: Evaluation) -> str:
 
 
 def trivial_rankers(evaluation: Evaluation) -> str:
-    """What rankers that know nothing of the user reach: the floor to read every number from."""
+    """The metrics of rankers that ignore the user: the floor for every other number."""
     known = [model for model in TRIVIAL if model in evaluation.models]
     if not known:
-        return "No ranker that ignores the user was evaluated, so the floor is not known."
+        return "No ranker that ignores the user was evaluated, so the floor is unknown."
     metrics = [
         name
         for name in (main_metrics(evaluation)[0], f"hr@{cutoff(evaluation)}")
@@ -221,7 +217,7 @@ def trivial_rankers(evaluation: Evaluation) -> str:
         + " and ".join(_worded(evaluation, model, name, titled=True) for name in metrics)
         for model in known
     )
-    return f"The floor, from rankers that know nothing of the user: {reached}."
+    return f"The floor, from rankers that ignore the user: {reached}."
 
 
 def _worded(evaluation: Evaluation, model: str, metric: str, *, titled: bool = False) -> str:
@@ -231,19 +227,19 @@ def _worded(evaluation: Evaluation, model: str, metric: str, *, titled: bool = F
 
 
 def warnings(evaluation: Evaluation) -> list[str]:
-    """What a reader must know before quoting a number."""
+    """What readers must know before they quote a number."""
     found = []
     if label := evaluation.rules.explanation.warning:
         found.append(label)
     if evaluation.ablate is not None:
-        found.append(f"An ablation: {ablation(evaluation.ablate)}. Not what is served.")
+        found.append(f"An ablation: {ablation(evaluation.ablate)}. This is not what is served.")
     if len(evaluation.users) < FEW_TEST_USERS:
         found.append(
             f"Only {len(evaluation.users):,} test users (fewer than {FEW_TEST_USERS}): the "
             "intervals are wide, and small differences mean nothing."
         )
     found += [
-        f"{number:,} of the test users had {what}: every number is of the others alone."
+        f"{number:,} of the test users had {what}: no number includes them."
         for name, what in _USERS_LEFT_OUT.items()
         if (number := int(evaluation.facts.get(name, 0)))
     ]
@@ -258,14 +254,14 @@ def warnings(evaluation: Evaluation) -> list[str]:
         )
     if len(evaluation.comparisons) > 1:
         found.append(
-            f"{len(evaluation.comparisons)} models were tested; the p-values are each on its own, "
-            "not corrected for that."
+            f"{len(evaluation.comparisons)} models were tested, and the p-values are not corrected "
+            "for multiple tests."
         )
     return found
 
 
 def ablation(name: str) -> str:
-    """What an ablation took away, in words; its bare name if it is none that is known here."""
+    """What an ablation took away, in words; its name if it is not known here."""
     return _ABLATIONS.get(name, name)
 
 
@@ -273,9 +269,9 @@ def ablation(name: str) -> str:
 
 
 def facts(evaluation: Evaluation) -> list[tuple[str, str]]:
-    """What was measured on, as (name, value): counts, fingerprints, versions; nested names joined.
+    """The data and software of the evaluation, as (name, value); nested names are joined.
 
-    Seconds are not among them: the same evaluation shall give the same report.
+    Seconds are left out, so that the same evaluation gives the same report.
     """
     listed = {key: value for key, value in evaluation.facts.items() if key not in _NOT_LISTED}
     return [("negatives", evaluation.negatives), *_flat(listed, "")]
@@ -295,9 +291,9 @@ def _flat(values: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:
 
 
 def command(evaluation: Evaluation) -> str:
-    """The command line that makes this report again, as the run told it."""
-    if told := evaluation.facts.get("command"):
-        return str(told)
+    """The command line that makes this report again."""
+    if recorded := evaluation.facts.get("command"):
+        return str(recorded)
     ablate = f" --ablate {evaluation.ablate}" if evaluation.ablate else ""
     models = ",".join(evaluation.models)
     return f"msr evaluate --data DATA --protocol {evaluation.protocol} --models {models}{ablate}"

@@ -1,4 +1,4 @@
-"""The report as Markdown, readable as plain text, with every number that the page has."""
+"""The report as Markdown, readable as plain text, with every number of the page."""
 
 from collections.abc import Iterable, Sequence
 
@@ -24,8 +24,8 @@ def report_markdown(evaluation: Evaluation, plots: Sequence[Plot]) -> str:
         f"frozen negatives `{evaluation.negatives}`.",
         "## Results",
         metric_table(evaluation, findings.main_metrics(evaluation)),
-        "The best value of a column is bold; brackets hold 95 % intervals; * marks the best of the "
-        "rankers that need no multimodal model, which the last one compared has to beat.",
+        "The best value of a column is bold; brackets hold 95 % intervals; * marks the baseline: "
+        "the best of the rankers without a multimodal model.",
         "## All metrics",
         metric_table(evaluation, findings.metric_names(evaluation)),
         "## The models",
@@ -42,9 +42,9 @@ def report_markdown(evaluation: Evaluation, plots: Sequence[Plot]) -> str:
     if evaluation.calibration:
         parts += ["## Calibration", _calibration_table(evaluation)]
     parts += [
-        "## What it was measured on",
+        "## Data and software",
         table(["fact", "value"], [[text(n), text(v)] for n, v in findings.facts(evaluation)]),
-        "Made by:",
+        "Command:",
         f"```\n{findings.command(evaluation)}\n```",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -112,7 +112,7 @@ def bullets(sentences: Sequence[str]) -> str:
 
 
 def text(value: str) -> str:
-    """One line that Markdown shows as it is: no markup, no HTML, no table bars."""
+    """One line with all markup escaped, so that Markdown shows it unchanged."""
     for mark in "\\|`*_[]<>":
         value = value.replace(mark, f"&#{ord(mark)};" if mark in "<>" else f"\\{mark}")
     return " ".join(value.split())

@@ -1,7 +1,7 @@
-"""How a report names and draws every model: the same color, dash and words wherever it appears.
+"""The color, dash and description of each model, the same in every plot and table.
 
-Colors are picked so that neighbors in one plot differ in lightness as well as in hue, and dashes
-repeat what the color says; each keeps a contrast of 3:1 against its background, light or dark.
+Neighbors in a plot differ in lightness as well as in hue and also in their dashes. Each color has a
+contrast of 3:1 against its background, light or dark.
 """
 
 from dataclasses import dataclass
@@ -24,12 +24,10 @@ class ModelStyle:
 
 
 STYLES = {
-    "random": ModelStyle("#808080", "#8f959d", DOTTED, 1.4, "a lottery: what chance gives"),
-    "popularity": ModelStyle(
-        "#4a97c9", "#8ecbf0", DASHED, 1.4, "how many users took the item, whoever asks"
-    ),
+    "random": ModelStyle("#808080", "#8f959d", DOTTED, 1.4, "a random order: the level of chance"),
+    "popularity": ModelStyle("#4a97c9", "#8ecbf0", DASHED, 1.4, "how many users took the item"),
     "trending": ModelStyle(
-        "#b5830a", "#e6c04d", DASHED, 1.4, "popularity with time decay: what is current"
+        "#b5830a", "#e6c04d", DASHED, 1.4, "popularity with time decay: current items first"
     ),
     "item-knn": ModelStyle(
         "#aa4499", "#e592d6", DASH_DOTTED, 1.4, "items that users of the history's items took too"
@@ -45,12 +43,16 @@ STYLES = {
         "#cc3311", "#ff8066", SOLID, 1.8, "P(Yes) of the multimodal model and its adapter alone"
     ),
     "mllm-fusion": ModelStyle(
-        "#14171a", "#eceff1", SOLID, 2.2, "the fusion with the multimodal model's margin: serves"
+        "#14171a",
+        "#eceff1",
+        SOLID,
+        2.2,
+        "the fusion with the multimodal model's margin",
     ),
 }
 UNLISTED = ModelStyle("#7a5c3e", "#cfae8b", SOLID, 1.4, "")
 
 
 def style_of(model: str) -> ModelStyle:
-    """The style of a model; one that no report knows by name is drawn in brown, undescribed."""
+    """The style of a model; an unknown one is brown and has no description."""
     return STYLES.get(model, UNLISTED)

@@ -1,4 +1,4 @@
-"""The report as one HTML page: no request, no script, every name escaped."""
+"""The report as one HTML page without requests or scripts; every name is escaped."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -28,7 +28,7 @@ def report_page(evaluation: Evaluation, plots: Sequence[Plot]) -> str:
 
 
 def render(template: str, **values: object) -> str:
-    """A template of this folder, with what every page needs."""
+    """Render a template of this folder with the values that every page needs."""
     light, dark = stylesheet()
     return (
         _environment()

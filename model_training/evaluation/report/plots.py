@@ -19,6 +19,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullFormatter, PercentFormatter, StrMethodFormatter
 from numpy.typing import NDArray
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import roc_curve
 
 from model_training.evaluation.report.findings import (
     FEW_USERS_OF_A_SLICE,
@@ -29,6 +31,7 @@ from model_training.evaluation.report.findings import (
 )
 from model_training.evaluation.report.models import SOLID, style_of
 from model_training.evaluation.results import Evaluation, ModelResult
+from model_training.scoring.metrics import first_column
 
 INK, MUTED, RULE = "#14171a", "#5c646c", "#d5d9dd"
 WIDTH_INCHES = 5.2
@@ -67,7 +70,7 @@ _STYLE: Any = {
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure, the name of its file, its heading, what it tells in words, and how to read it."""
+    """A figure, the name of its file, its heading, its content in words, and how to read it."""
 
     name: str
     title: str
@@ -78,7 +81,7 @@ class Plot:
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """The report's style, whatever the process has set; needed while drawing and while saving."""
+    """The report's style instead of the process's; needed while drawing and while saving."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)
@@ -86,7 +89,7 @@ def drawing() -> Iterator[None]:
 
 
 def plots(evaluation: Evaluation) -> list[Plot]:
-    """All figures that the evaluation has data for: no ROC without scores, no P(Yes) without."""
+    """All figures that the evaluation has data for: ROC needs scores, calibration P(Yes)."""
     with drawing():
         found = [_hit_rates(evaluation)]
         if any(result.scores is not None for result in evaluation.models.values()):
@@ -140,7 +143,7 @@ def _hit_rates(evaluation: Evaluation) -> Plot:
         "hit-rates",
         "HR@k: how often the target is near the top",
         f"Curves of HR@k for k from 1 to {last}. At k = {k}: {reached}.",
-        "Share of users whose target stands among the first k. Higher is better"
+        "Share of users whose target is among the first k. Higher is better"
         + (", and k is on a logarithmic axis." if catalogue else "."),
         figure,
     )
@@ -165,13 +168,13 @@ def _roc(evaluation: Evaluation) -> Plot:
     axes.set(xlabel="share of negatives above the threshold", xlim=(-0.005, 1), ylim=(0, 1.01))
     axes.set(ylabel="share of targets above the threshold")
     _legend(figure, [model for model, _ in areas])
-    told = ", ".join(f"{model} {area:.3f}" for model, area in areas if area is not None)
+    listed = ", ".join(f"{model} {area:.3f}" for model, area in areas if area is not None)
     return Plot(
         "roc",
         "ROC: targets against negatives, all users pooled",
-        f"ROC curves, scores of all users pooled. Area under the curve: {told}.",
+        f"ROC curves, scores of all users pooled. Area under the curve: {listed}.",
         "ROC over the scores of all users. The diagonal is chance; the area under a curve is the "
-        "AUC of the table.",
+        "AUC in the table.",
         figure,
     )
 
@@ -181,14 +184,8 @@ def roc(scores: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.fl
 
     From (0, 0) to (1, 1), thinned to what can be seen.
     """
-    values = scores.ravel()
-    target = np.zeros(scores.shape, bool)
-    target[:, 0] = True
-    order = np.argsort(-values, kind="stable")
-    true, false = np.cumsum(target.ravel()[order]), np.cumsum(~target.ravel()[order])
-    ends = np.append(np.flatnonzero(np.diff(values[order])), values.size - 1)
-    true_rate = np.concatenate([[0.0], true[ends] / true[-1]])
-    false_rate = np.concatenate([[0.0], false[ends] / false[-1]])
+    labels = first_column(scores).ravel()
+    false_rate, true_rate, _ = roc_curve(labels, scores.ravel(), drop_intermediate=False)
     # Evenly along the curve, so that steep and flat stretches keep their shape.
     length = true_rate + false_rate
     keep = np.unique(np.searchsorted(length, np.linspace(0, 2, _CURVE_POINTS)))
@@ -214,7 +211,7 @@ def _reliability(
     if raw is not None:
         before = ("before calibration", raw, MUTED, "s", "--", errors.get("ece_before"))
         drawn.insert(0, before)
-    told = []
+    described = []
     for label, values, shade, marker, dash, error in drawn:
         means, shares, lows, highs, sizes = reliability(values)
         axes.vlines(means, lows, highs, color=shade, linewidth=0.9)
@@ -231,8 +228,8 @@ def _reliability(
         counts.stairs(
             sizes, np.linspace(0, 1, NUM_BINS + 1), color=shade, linestyle=dash, linewidth=1.4
         )
-        told.append(label + ("" if error is None else f" has an expected error of {error:.3f}"))
-    axes.set(ylabel="share that were the target", ylim=(-0.02, 1.02), xlim=(-0.01, 1.01))
+        described.append(label + ("" if error is None else f" has an error of {error:.3f}"))
+    axes.set(ylabel="share of targets", ylim=(-0.02, 1.02), xlim=(-0.01, 1.01))
     axes.legend(loc="upper left")
     counts.set(xlabel="P(Yes)", ylabel="candidates", yscale="log", ylim=(0.8, None))
     # The default writes powers of ten as mathematics, which these plots do not parse.
@@ -240,11 +237,11 @@ def _reliability(
     counts.yaxis.set_minor_formatter(NullFormatter())
     return Plot(
         f"calibration-{_file_name(model)}",
-        f"Calibration: whether the probabilities of {model} hold",
-        f"Reliability diagram of {model}: {'; '.join(told)}.",
+        f"Calibration of {model}",
+        f"Reliability diagram of {model}: {'; '.join(described)}.",
         "Candidates grouped by their probability: on the diagonal, of those given 30 % three in "
         "ten are the target. Bars are 95 % Wilson intervals; below, how many candidates a group "
-        "has. It holds for lists with as many negatives to a target as the ones here.",
+        "has. It is valid for lists with the same number of negatives to a target.",
         figure,
     )
 
@@ -256,18 +253,12 @@ def reliability(
 
     Of probabilities (U, C), the target first. The first four are over the bins that are not empty.
     """
-    values = probabilities.ravel()
-    target = np.zeros(probabilities.shape, bool)
-    target[:, 0] = True
-    which = np.minimum((values * NUM_BINS).astype(int), NUM_BINS - 1)
-    sizes = np.bincount(which, minlength=NUM_BINS)
-    filled = np.flatnonzero(sizes)
-    cells = [wilson(target.ravel()[which == number]) for number in filled]
-    means = np.array([values[which == number].mean() for number in filled])
-    shares, lows, highs = (
-        np.array([getattr(cell, part) for cell in cells]) for part in ("value", "low", "high")
-    )
-    return means, shares, lows, highs, sizes.astype(float)
+    values, labels = probabilities.ravel(), first_column(probabilities).ravel()
+    shares, means = calibration_curve(labels, values, n_bins=NUM_BINS)
+    bins = np.searchsorted(np.linspace(0, 1, NUM_BINS + 1)[1:-1], values)  # scikit-learn's
+    cells = [wilson(labels[bins == number]) for number in np.unique(bins)]
+    lows, highs = np.array([(cell.low, cell.high) for cell in cells]).T
+    return means, shares, lows, highs, np.bincount(bins, minlength=NUM_BINS).astype(float)
 
 
 # --- slices --------------------------------------------------------------------------------------
@@ -275,7 +266,7 @@ def reliability(
 
 def _slices(evaluation: Evaluation, number: int, name: str) -> Plot:
     groups = slice_rows(evaluation, name)
-    # What chance gives is the same for everybody; `random` would only take room from the others.
+    # A dotted line shows chance, so `random` needs no bars.
     models = [model for model in evaluation.models if model != "random"] or ["random"]
     height = 1.1 + len(groups) * (0.12 * len(models) + 0.3)
     figure, axes = _figure(height)
@@ -301,7 +292,7 @@ def _slices(evaluation: Evaluation, number: int, name: str) -> Plot:
     return Plot(
         f"slice-{number}-{_file_name(name)}",
         f"By {name}",
-        f"Bars of HR@{cutoff(evaluation)} by {name}: the numbers stand in the table.",
+        f"Bars of HR@{cutoff(evaluation)} by {name}; the table has the numbers.",
         "Lines on bars are 95 % Wilson intervals; the dotted line is chance."
         + (
             f" Pale bars: fewer than {FEW_USERS_OF_A_SLICE} users, too few to conclude from."
@@ -322,7 +313,7 @@ def _group_label(row: SliceRow) -> str:
 def forest(
     panels: Sequence[tuple[str, Sequence[tuple[str, ModelResult]]]], metric: str, title: str
 ) -> Figure:
-    """One panel per name: each model's metric as a dot with its interval, one under another."""
+    """One panel per name, with each model's metric as a dot and its interval as a line."""
     with drawing():
         heights = [0.45 + 0.16 * len(found) for _, found in panels]
         figure = Figure(figsize=(4.4, 0.6 + sum(heights)))
@@ -354,7 +345,9 @@ def _line(model: str) -> dict[str, Any]:
 
 
 def _legend(figure: Figure, models: Sequence[str], *, bars: bool = False) -> None:
-    """Under the axes, where no curve is; a name that begins with _ would be left out as it is."""
+    """Below the axes, where no curve is. matplotlib omits names that begin with _, so they get a
+    space.
+    """
     handles = [
         Patch(color=style_of(model).light) if bars else Line2D([], [], **_line(model))
         for model in models

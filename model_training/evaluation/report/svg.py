@@ -1,4 +1,4 @@
-"""Figures inside a page: SVG that takes the page's colors, light or dark, and asks for nothing.
+"""Figures inside a page: SVG in the page's colors, light or dark, that loads nothing.
 
 Every color of `models.py` and of the axes becomes a CSS variable; `stylesheet` defines them.
 """
@@ -13,7 +13,7 @@ from model_training.evaluation.report.models import STYLES, UNLISTED
 from model_training.evaluation.report.plots import INK, MUTED, RULE, drawing
 
 _MODELS = (*STYLES.values(), UNLISTED)
-# Light color -> (the variable, dark color). A model and the ink may share a color, and then both.
+# Light color -> (the variable, dark color). A model may share both colors with the ink.
 _VARIABLES = {
     **{style.light: (f"--model-{n}", style.dark) for n, style in enumerate(_MODELS)},
     INK: ("--ink", "#eceff1"),
@@ -23,7 +23,7 @@ _VARIABLES = {
 
 
 def inline_svg(figure: Figure, name: str, alt: str) -> Markup:
-    """The figure as an `<svg>` element; `name` must be unique in the page, ids begin with it."""
+    """The figure as an `<svg>` element; `name` is unique in the page: ids begin with it."""
     file = io.StringIO()
     with drawing():
         figure.savefig(

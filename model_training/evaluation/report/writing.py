@@ -1,4 +1,4 @@
-"""Which files a report has, and their bytes: the same evaluation always gives the same ones."""
+"""The files of a report. The same evaluation always gives the same bytes."""
 
 import json
 from collections.abc import Mapping
@@ -15,8 +15,8 @@ from model_training.evaluation.results import Evaluation
 def write(evaluation: Evaluation, folder: Path) -> dict[str, str]:
     """Write the report into `folder`; name -> path of every file.
 
-    report.json, report.md, report.html and plots/*.png; plots of an earlier report that this one
-    does not have are removed. ValueError if a number is not finite.
+    The files are report.json, report.md, report.html and plots/*.png; other plots of an earlier
+    report are removed. ValueError if a number is not finite.
     """
     drawn = plots(evaluation)
     files = {
@@ -29,7 +29,7 @@ def write(evaluation: Evaluation, folder: Path) -> dict[str, str]:
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> dict[str, str]:
-    """Write them, and remove what else lies in `plots`; name -> path."""
+    """Write the files and remove other plots; name -> path."""
     (folder / "plots").mkdir(parents=True, exist_ok=True)
     for stale in (folder / "plots").glob("*.png"):
         if f"plots/{stale.name}" not in files:
@@ -40,7 +40,7 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> dict[str, str]:
 
 
 def json_dict(evaluation: Evaluation) -> dict[str, Any]:
-    """What `msr evaluate --json` prints but the seconds, which no run shares; and the slices."""
+    """What `msr evaluate --json` prints, with the slices and without the seconds."""
     values = evaluation.to_json_dict()
     values.pop("seconds", None)
     k = findings.cutoff(evaluation)

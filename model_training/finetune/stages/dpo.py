@@ -1,14 +1,14 @@
 """Stage `dpo`: direct preference optimization of the answers, by TRL.
 
-Every row of the examples is a preference between two answers to its question: for the target item
-Yes before No, for a negative sample, hard or uniform, No before Yes. With the answer's first token
-alone in both log-probabilities, which is what the engines read, the loss of a target is
+Every row of the examples is a preference between two answers to its question: Yes over No for the
+target item, No over Yes for a negative sample, hard or uniform. Both log-probabilities are those of
+the answer's first token, which the engines read. So the loss of a target is
 
     -log sigmoid( beta x (margin - margin of the start adapter) )
 
-and of a negative sample the same with the sign turned. It starts from the SFT adapter, which is
-also the reference: TRL keeps a frozen copy of it beside the one that learns, so the first loss is
-log 2. `dpo_beta` says how dear it is to leave the reference.
+and that of a negative sample has the opposite sign. The stage starts from the SFT adapter, which is
+also the reference: TRL keeps a frozen copy of it, so the first loss is log 2. `dpo_beta` is the
+penalty for leaving the reference.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,19 +33,18 @@ from services.core.records import Item, ItemId
 
 
 class PreferenceTrainer(NonFiniteLossGuard, DPOTrainer):  # type: ignore[misc]  # trl is untyped
-    """TRL's trainer; it ends at a loss that is not a number, and it resumes."""
+    """TRL's trainer, with a check of the loss and with resuming."""
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        # Of a checkpoint with several adapters transformers 5.19 loads those in folders of their
-        # own: the reference, and not the one that learns. The reference is the start adapter's copy
-        # already.
+        # From a checkpoint with several adapters transformers 5.19 loads those in subfolders: the
+        # reference, and not the trained one. The reference is a copy of the start adapter already.
         (model or self.model).load_adapter(resume_from_checkpoint, "default", is_trainable=True)
 
 
 def build_trainer(plan: RunPlan, model: Any, processor: Any, scratch: Path) -> PreferenceTrainer:
     """TRL's trainer over the rows, checkpointing and logging into `scratch`.
 
-    `model` holds the start adapter, of which TRL makes its frozen copy here.
+    `model` has the start adapter, and TRL makes its frozen copy here.
     """
     columns = {name: plan.rows[name].to_pylist() for name in ("item_id", "preference", "label")}
     trainer = PreferenceTrainer(
@@ -53,7 +52,7 @@ def build_trainer(plan: RunPlan, model: Any, processor: Any, scratch: Path) -> P
         args=DPOConfig(
             **trainer_arguments(plan.config, scratch),
             beta=plan.config.dpo_beta,
-            max_length=None,  # truncation would silently cut pictures or the answer
+            max_length=None,  # truncation would silently cut images or the answer
         ),
         data_collator=PreferenceCollator(processor),
         train_dataset=Dataset.from_dict(columns).with_transform(
@@ -66,7 +65,7 @@ def build_trainer(plan: RunPlan, model: Any, processor: Any, scratch: Path) -> P
 
 
 class PairsWithImages:
-    """Gives the trainer's rows their prompts, pictures and answers, when they are used."""
+    """Adds prompts, images and answers to the trainer's rows when they are used."""
 
     def __init__(self, items: Mapping[ItemId, Item], titles: HostileTitles = UNCHANGED) -> None:
         """`items` holds every item that a row names."""
@@ -81,7 +80,7 @@ class PairsWithImages:
         for item_id, preference, label in zip(
             columns["item_id"], columns["preference"], columns["label"], strict=True
         ):
-            item = self._titles.shown(self._items[item_id], preference)
+            item = self._titles.in_prompt(self._items[item_id], preference)
             messages = scoring_messages(preference, item)
             chosen = training_row(messages, label=label)
             rejected = training_row(messages, label=not label)
@@ -99,8 +98,8 @@ class PairsWithImages:
 class PreferenceCollator:
     """Batches rows of `PairsWithImages`, by the tokens of `AnswerCollator`.
 
-    TRL's own collator tokenizes prompt and answer apart, which gives other tokens than the engines
-    see (see `collation`).
+    TRL's own collator tokenizes prompt and answer separately, which gives other tokens than in the
+    engines (see `collation`).
     """
 
     def __init__(self, processor: Any) -> None:
@@ -109,7 +108,7 @@ class PreferenceCollator:
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Twice B rows, the chosen answers first: `input_ids`, `attention_mask` and
-        `completion_mask` (2B, T), 1 on the first token of the answer alone, and the pictures.
+        `completion_mask` (2B, T), 1 on the first token of the answer alone, and the images.
         """
         answered = [
             {"images": row["images"], "prompt": row["prompt"], "completion": row[answer]}
@@ -119,7 +118,7 @@ class PreferenceCollator:
         batch = self._collate(answered)
         tokens = self._collate.answers
         labels = batch.pop("labels")
-        # Prompt tokens are ignored in the labels, and no end of a turn is a Yes or a No.
+        # Labels ignore the prompt, and the end of a turn is neither Yes nor No.
         batch["completion_mask"] = ((labels == tokens.yes) | (labels == tokens.no)).long()
         return batch
 

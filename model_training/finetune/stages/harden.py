@@ -1,12 +1,12 @@
-"""Stage `harden`: what strangers write into titles moves no score, and nothing else moves either.
+"""Stage `harden`: makes scores independent of text that strangers add to titles.
 
-    loss = mean of (margin - kept margin)^2  +  hostile_weight x the same under hostile titles
+    loss = mean of (margin - reference margin)^2  +  hostile_weight x the same under hostile titles
 
-The kept margin of a row is that of the start adapter under the item's own title, found before the
-first step. No label is asked for, so that nothing is learned of users or items: the order of honest
-items and the calibration stay what the stages before made them. (Stage `rank` with the second term,
-tried in the demo world, did as much against hostile titles and lost 0.03 MRR@5 on a catalogue that
-it had not seen.) `hostile_titles` is the share of the prompts that are asked in both ways.
+The reference margin of a row is that of the start adapter under the item's own title, computed
+before the first step. There are no labels, so the stage learns nothing about users or items, and
+the order of honest items and the calibration do not change. (Stage `rank` with the second term,
+tried in the demo world, did as much against hostile titles and lost 0.03 MRR@5 on an unseen
+catalogue.) `hostile_titles` is the share of the rows with a second prompt.
 """
 
 import json
@@ -42,7 +42,7 @@ from services.engines.rendering import answer_tokens
 
 log = structlog.get_logger(__name__)
 
-_KEPT = "kept-margins.json"
+_REFERENCE = "kept-margins.json"
 
 
 def require_hostile_titles(plan: RunPlan) -> None:
@@ -52,16 +52,16 @@ def require_hostile_titles(plan: RunPlan) -> None:
 
 
 def build_trainer(plan: RunPlan, model: Any, processor: Any, scratch: Path) -> "HardeningTrainer":
-    """The trainer over the rows that the run will see, checkpointing and logging into `scratch`."""
+    """The trainer over the rows that the run uses, checkpointing and logging into `scratch`."""
     rows = rows_used(plan)
-    kept = _kept_margins(plan, rows, model, processor, scratch)
+    margins = _reference_margins(plan, rows, model, processor, scratch)
     columns = {name: [row[name] for row in rows] for name in ("item_id", "preference")}
     trainer = HardeningTrainer(
         model=model,
-        # No labels: what is kept comes with the prompts.
+        # No labels: the reference margins come with the prompts.
         args=TrainingArguments(**trainer_arguments(plan.config, scratch), label_names=[]),
         data_collator=PromptPairCollator(processor),
-        train_dataset=Dataset.from_dict({**columns, "kept": kept}).with_transform(
+        train_dataset=Dataset.from_dict({**columns, "reference": margins}).with_transform(
             PromptPairs(plan.items, hostile_titles(plan))
         ),
         processing_class=processor,
@@ -73,7 +73,7 @@ def build_trainer(plan: RunPlan, model: Any, processor: Any, scratch: Path) -> "
 
 
 def rows_used(plan: RunPlan) -> list[dict[str, Any]]:
-    """As many rows as `max_steps` sees, drawn by the seed, or all of them."""
+    """The rows that `max_steps` needs, drawn by the seed, or all rows."""
     rows: list[dict[str, Any]] = plan.rows.to_pylist()
     if plan.config.max_steps > 0:
         num_used = min(len(rows), plan.config.max_steps * rows_per_step(plan.config))
@@ -82,26 +82,26 @@ def rows_used(plan: RunPlan) -> list[dict[str, Any]]:
     return rows
 
 
-def _kept_margins(
+def _reference_margins(
     plan: RunPlan, rows: Sequence[Mapping[str, Any]], model: Any, processor: Any, scratch: Path
 ) -> list[float]:
-    """Of the start adapter; a resumed run reads what the first one found."""
-    file = scratch / _KEPT
+    """The margins of the start adapter; a resumed run reads those of the first one."""
+    file = scratch / _REFERENCE
     if file.exists():
         found: list[float] = json.loads(file.read_text(encoding="utf-8"))
         return found
-    log.info("kept_margins_measuring", rows=len(rows))
-    kept = row_margins(
+    log.info("reference_margins_measuring", rows=len(rows))
+    margins = row_margins(
         model, AnswerCollator(processor), rows, plan.items, batch_size=plan.config.batch_size
     )
     if is_main():
         scratch.mkdir(parents=True, exist_ok=True)
-        atomic_write(file, json.dumps(kept).encode())
-    return kept
+        atomic_write(file, json.dumps(margins).encode())
+    return margins
 
 
 class PromptPairs:
-    """Gives the trainer's rows their prompts and pictures, when they are used."""
+    """Adds one or two prompts and their images to the trainer's rows when they are used."""
 
     def __init__(self, items: Mapping[ItemId, Item], titles: HostileTitles) -> None:
         """`items` holds every item that a row names."""
@@ -109,16 +109,17 @@ class PromptPairs:
         self._titles = titles
 
     def __call__(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-        """From columns `item_id`, `preference`, `kept` to `prompts`, the item's own title first and
-        the hostile one, if any, second, and `kept`.
+        """From columns `item_id`, `preference`, `reference` to `prompts` and `reference`.
+
+        The first prompt has the item's own title, the second, if any, the hostile one.
         """
         prompts = []
         for item_id, preference in zip(columns["item_id"], columns["preference"], strict=True):
             item = self._items[item_id]
-            shown = self._titles.shown(item, preference)
-            asked = (item,) if shown is item else (item, shown)
-            prompts.append(tuple(scoring_messages(preference, each) for each in asked))
-        return {"prompts": prompts, "kept": list(columns["kept"])}
+            hostile = self._titles.in_prompt(item, preference)
+            versions = (item,) if hostile is item else (item, hostile)
+            prompts.append(tuple(scoring_messages(preference, each) for each in versions))
+        return {"prompts": prompts, "reference": list(columns["reference"])}
 
 
 class PromptPairCollator:
@@ -129,12 +130,14 @@ class PromptPairCollator:
         self._collate = GroupCollator(processor)
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """What `GroupCollator` gives of all N prompts; `kept` and `is_hostile` (N,) of each."""
-        asked = [(row["kept"], place > 0) for row in rows for place, _ in enumerate(row["prompts"])]
+        """The batch of `GroupCollator` for N prompts, with `reference` and `is_hostile` (N,)."""
+        each = [
+            (row["reference"], place > 0) for row in rows for place, _ in enumerate(row["prompts"])
+        ]
         return {
             **self._collate(rows),
-            "kept": torch.tensor([kept for kept, _ in asked]),
-            "is_hostile": torch.tensor([is_hostile for _, is_hostile in asked]),
+            "reference": torch.tensor([reference for reference, _ in each]),
+            "is_hostile": torch.tensor([is_hostile for _, is_hostile in each]),
         }
 
 
@@ -156,10 +159,10 @@ class HardeningTrainer(NonFiniteLossGuard):
     ) -> Any:
         """The loss of a batch; with its margins (N,) if asked for."""
         prompts = {
-            name: each for name, each in inputs.items() if name not in ("kept", "is_hostile")
+            name: each for name, each in inputs.items() if name not in ("reference", "is_hostile")
         }
         margins = prompt_margins(model, prompts, self._answers)
-        moved = (margins - inputs["kept"]).square()
+        moved = (margins - inputs["reference"]).square()
         own, hostile = moved[~inputs["is_hostile"]], moved[inputs["is_hostile"]]
         loss = own.mean()
         if len(hostile):

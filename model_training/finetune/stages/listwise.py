@@ -3,11 +3,11 @@
     loss = -log softmax(margins of the group / temperature)[target]
 
 A group is one user's target item and `rank_negatives` negatives of the same user, hard ones first,
-then uniform ones. SFT asks of every row alone whether the answer is Yes; this asks what ranking
-asks: that the target comes before the others for this very user. It starts from the SFT adapter.
+then uniform ones. SFT trains each row on its own; this stage trains the order of a user's
+candidates, as ranking needs it. It starts from the SFT adapter.
 
-Margins are computed as the engines compute them: the unanswered prompt, padded on the left, the
-logits of the answer tokens at its last position. Batches and accumulation count groups; a step of
+Margins are computed as in the engines: the logits of the answer tokens at the last position of the
+unanswered prompt, which is padded on the left. Batches and accumulation count groups; a step of
 `batch_size` groups runs `batch_size x (1 + rank_negatives)` prompts.
 """
 
@@ -64,9 +64,9 @@ def build_trainer(plan: RunPlan, model: Any, processor: Any, scratch: Path) -> "
 def group_rows(rows: pa.Table, num_negatives: int) -> list[dict[str, Any]]:
     """`{"preference", "item_ids"}` of every group; the target first, then the negatives.
 
-    `rows` are examples: within a user the positive, then uniform, then hard negatives. A user with
-    uniform negatives for several groups gives several, each with its own and all with the same hard
-    ones, so that an epoch sees every row. Raises ArtifactMismatch if a user has too few for one.
+    `rows` are examples; the rows of a user are the positive, then uniform, then hard negatives. A
+    user with enough uniform negatives gives several groups, which share the hard ones, so that an
+    epoch sees every row. Raises ArtifactMismatch if a user has too few for one.
     """
     by_user: dict[str, list[dict[str, Any]]] = {}
     for row in rows.to_pylist():
@@ -81,7 +81,7 @@ def group_rows(rows: pa.Table, num_negatives: int) -> list[dict[str, Any]]:
         if len(kinds["uniform"]) < num_uniform:
             raise ArtifactMismatch(
                 f"a group of {num_negatives} negatives (rank_negatives) is more than the examples "
-                f"give user {user_id!r}: {len(hard)} hard (num_hard_negatives) and "
+                f"have for user {user_id!r}: {len(hard)} hard (num_hard_negatives) and "
                 f"{len(kinds['uniform'])} uniform (num_negatives); raise these two, or lower it"
             )
         num_groups = len(kinds["uniform"]) // num_uniform if num_uniform else 1
@@ -93,7 +93,7 @@ def group_rows(rows: pa.Table, num_negatives: int) -> list[dict[str, Any]]:
 
 
 class GroupsWithImages:
-    """Gives the trainer's groups their prompts and pictures, when they are used."""
+    """Adds prompts and images to the trainer's groups when they are used."""
 
     def __init__(self, items: Mapping[ItemId, Item], titles: HostileTitles = UNCHANGED) -> None:
         """`items` holds every item that a group names."""
@@ -103,11 +103,11 @@ class GroupsWithImages:
     def __call__(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
         """From columns `preference`, `item_ids` to `prompts`: a tuple of messages a group."""
         pairs = zip(columns["preference"], columns["item_ids"], strict=True)
-        shown = self._titles.shown
+        in_prompt = self._titles.in_prompt
         return {
             "prompts": [
                 tuple(
-                    scoring_messages(preference, shown(self._items[item_id], preference))
+                    scoring_messages(preference, in_prompt(self._items[item_id], preference))
                     for item_id in item_ids
                 )
                 for preference, item_ids in pairs
@@ -116,7 +116,7 @@ class GroupsWithImages:
 
 
 class GroupCollator:
-    """Batches groups of prompts; groups of a batch follow one another, each target first."""
+    """Batches the prompts of groups, one group after the other, each target first."""
 
     def __init__(self, processor: Any) -> None:
         """`processor` is the base model's."""
@@ -124,7 +124,7 @@ class GroupCollator:
 
     def __call__(self, groups: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """`input_ids` and `attention_mask` (B, T) of the unanswered prompts, padded on the left,
-        and the pictures.
+        and the images.
         """
         prompts: list[Messages] = [messages for group in groups for messages in group["prompts"]]
         images = [image for messages in prompts for image in prompt_images(messages)]

@@ -1,7 +1,7 @@
 """Stage `sft`: supervised fine-tuning on the answer tokens (MLLM-MSR, section 3.3).
 
-Every row of the examples is a question with its answer, Yes for the item taken next and No for the
-negative samples; the loss falls on the answer alone.
+Every row of the examples is a question with its answer: Yes for the target item, No for a negative
+sample. The loss is on the answer alone.
 """
 
 from pathlib import Path
@@ -24,10 +24,10 @@ from model_training.finetune.trainer import (
 
 
 class AnswerTrainer(NonFiniteLossGuard, SFTTrainer):  # type: ignore[misc]  # trl is untyped
-    """TRL's trainer with a loss in which the two answers may count differently."""
+    """TRL's trainer with a weight for each of the two answers."""
 
     def __init__(self, *, yes: int, weights: tuple[float, float], **kwargs: Any) -> None:
-        """`yes` is the token that starts a positive row's answer, `weights` those of No and Yes."""
+        """`yes` is the first token of a positive answer, `weights` are those of No and Yes."""
         super().__init__(**kwargs)
         self._yes, self._weights = yes, weights
 
@@ -50,7 +50,7 @@ class AnswerTrainer(NonFiniteLossGuard, SFTTrainer):  # type: ignore[misc]  # tr
         if num_items_in_batch is None:
             num_items_in_batch = outputs.label_mask.sum()
         loss = -(outputs.log_probs * weights[:, None]).sum() / num_items_in_batch
-        # Gradients are averaged over processes; the tokens were counted over all of them.
+        # Gradients are averaged over processes, while the tokens are counted over all of them.
         loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
@@ -60,7 +60,7 @@ def answer_weights(
 ) -> tuple[float, float]:
     """Weights of a No and a Yes row: in the ratio 1 to `positive_weight`, and 1 on average.
 
-    So a weight does not change the step size that learning_rate stands for.
+    The average of 1 keeps the meaning of learning_rate.
     """
     mean = (num_negative + positive_weight * num_positive) / (num_negative + num_positive)
     return 1 / mean, positive_weight / mean
@@ -77,7 +77,7 @@ def build_trainer(plan: RunPlan, model: Any, processor: Any, scratch: Path) -> A
             len(columns["label"]) - num_positive, num_positive, plan.config.positive_weight
         ),
         model=model,
-        # Truncation would silently cut pictures or the answer.
+        # Truncation would silently cut images or the answer.
         args=SFTConfig(**trainer_arguments(plan.config, scratch), max_length=None),
         data_collator=collate,
         train_dataset=Dataset.from_dict(columns).with_transform(

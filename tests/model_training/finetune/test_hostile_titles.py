@@ -10,7 +10,7 @@ ITEMS = [Item(ItemId(f"i{number}"), "Fox with calm words", b"cover") for number 
 
 def shown(share: float, seed: int = 1) -> list[Item]:
     titles = HostileTitles(share, PREFERENCES, seed)
-    return [titles.shown(item, "Likes stars.") for item in ITEMS]
+    return [titles.in_prompt(item, "Likes stars.") for item in ITEMS]
 
 
 def test_the_title_stays_and_something_is_added():
@@ -32,8 +32,8 @@ def test_what_a_prompt_gets_follows_from_seed_item_and_preference():
     assert shown(0.5) == shown(0.5)
     assert shown(0.5) != shown(0.5, seed=2)
     titles = HostileTitles(0.9, PREFERENCES, 1)
-    assert [titles.shown(item, "a") for item in ITEMS] != [
-        titles.shown(item, "b") for item in ITEMS
+    assert [titles.in_prompt(item, "a") for item in ITEMS] != [
+        titles.in_prompt(item, "b") for item in ITEMS
     ]
 
 
@@ -49,4 +49,4 @@ def test_tastes_of_other_users_are_among_what_is_added():
 
 
 def test_without_a_share_every_title_is_its_own():
-    assert all(UNCHANGED.shown(item, "Likes stars.") is item for item in ITEMS)
+    assert all(UNCHANGED.in_prompt(item, "Likes stars.") is item for item in ITEMS)

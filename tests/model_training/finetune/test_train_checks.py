@@ -143,7 +143,7 @@ def test_an_output_folder_with_anything_else_is_left_alone(data_with_examples, c
         ({"precision": "float16"}, {}, "float16 needs a CUDA GPU"),
         ({"method": "full"}, {"stage": "dpo"}, "continues an adapter"),
         ({}, {"stage": "rank"}, "run `msr train --stage sft` first"),
-        ({}, {"start_adapter": "there"}, "--start-adapter is for the stages after sft"),
+        ({}, {"start_adapter": "there"}, "--start-adapter is for stages after sft"),
     ],
 )
 @pytest.mark.skipif(torch.cuda.is_available(), reason="some of this is refused without a GPU alone")

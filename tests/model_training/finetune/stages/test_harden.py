@@ -57,7 +57,7 @@ def test_an_items_own_title_comes_first_and_a_hostile_one_beside_it(plan: RunPla
         {
             "item_id": [row["item_id"] for row in rows],
             "preference": [row["preference"] for row in rows],
-            "kept": [0.5] * len(rows),
+            "reference": [0.5] * len(rows),
         }
     )
 
@@ -66,18 +66,18 @@ def test_an_items_own_title_comes_first_and_a_hostile_one_beside_it(plan: RunPla
         title = plan.items[row["item_id"]].title
         assert all(title in messages[0].text for messages in prompts)
         assert len({messages[0].text for messages in prompts}) == len(prompts)
-    assert asked["kept"] == [0.5] * len(rows)
+    assert asked["reference"] == [0.5] * len(rows)
 
 
-def test_what_is_kept_are_the_margins_of_the_start_adapter(plan: RunPlan, tmp_path: Path):
+def test_the_reference_margins_are_those_of_the_start_adapter(plan: RunPlan, tmp_path: Path):
     model, processor = load_model(plan)
     rows = harden.rows_used(plan)
     before = row_margins(model, AnswerCollator(processor), rows, plan.items, batch_size=4)
     a_trainer(plan, tmp_path / "scratch")
 
-    kept = json.loads((tmp_path / "scratch" / "kept-margins.json").read_text())
-    assert kept == pytest.approx(before)
-    assert np.std(kept) > 0
+    reference = json.loads((tmp_path / "scratch" / "kept-margins.json").read_text())
+    assert reference == pytest.approx(before)
+    assert np.std(reference) > 0
 
 
 def test_before_the_first_step_only_hostile_titles_cost(plan: RunPlan, tmp_path: Path):
@@ -88,7 +88,7 @@ def test_before_the_first_step_only_hostile_titles_cost(plan: RunPlan, tmp_path:
     with torch.no_grad():
         loss, outputs = trainer.compute_loss(trainer.model, batch, return_outputs=True)
 
-    moved = (outputs["margins"] - batch["kept"]).square()
+    moved = (outputs["margins"] - batch["reference"]).square()
     own, hostile = moved[~batch["is_hostile"]], moved[batch["is_hostile"]]
     assert len(own) == 4
     assert 0 < len(hostile) <= 4
@@ -101,7 +101,7 @@ def test_a_batch_without_hostile_titles_costs_what_moved(plan: RunPlan, tmp_path
     trainer = a_trainer(plan, tmp_path / "scratch")
     unchanged = HostileTitles(0.0, (), 0)
     asked = harden.PromptPairs(plan.items, unchanged)(
-        {"item_id": [next(iter(plan.items))], "preference": ["Likes red."], "kept": [100.0]}
+        {"item_id": [next(iter(plan.items))], "preference": ["Likes red."], "reference": [100.0]}
     )
     batch = trainer.data_collator([{name: values[0] for name, values in asked.items()}])
 
