@@ -1,4 +1,4 @@
-"""What a demo item is about: four attributes, their values, and where each can be seen.
+"""The four attributes of a demo item, their values, and where each is visible.
 
 palette, style    only in the cover
 topic             in the cover (as the shape) and in the title
@@ -18,7 +18,7 @@ ATTRIBUTE_NAMES = tuple(VALUES)
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """One value per attribute; None where neither cover nor title tells."""
+    """One value per attribute; None if neither cover nor title shows it."""
 
     palette: str | None
     topic: str | None
@@ -31,5 +31,5 @@ class Attributes:
         return value
 
     def without_cover(self) -> "Attributes":
-        """What the title alone tells."""
+        """The attributes that the title alone shows."""
         return Attributes(None, self.topic, None, self.mood)

@@ -1,11 +1,11 @@
-"""What the base model is taught: endless rows of chat, each with one or more answers.
+"""The training data of the base model: chats with one or more answers, drawn without end.
 
     summary      describe an item, from cover and title or from the title alone
     question     Yes/No questions about one item, one a turn
     preference   one block of a history, with the preference before it
     direct       a whole history at once
 
-Items, histories and tastes are drawn afresh for every row; only the covers come from a pool.
+Items, histories and tastes are drawn anew for every chat; only the covers come from a pool.
 Prompts are those of `services/core/prompts.py`.
 """
 
@@ -44,7 +44,7 @@ _OTHER_WORDS = (  # noqa: SIM905 - a list literal would take 160 lines
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """One row: (what is asked, the right answer) turn by turn, and the pooled cover before it."""
+    """A chat: (question, answer) for each turn, and the number of its cover in the pool."""
 
     kind: str
     turns: tuple[tuple[str, str], ...]
@@ -53,7 +53,7 @@ class Chat:
 
 @dataclass(frozen=True, slots=True)
 class PooledCover:
-    """What a cover of the pool shows."""
+    """The attributes of a cover of the pool."""
 
     palette: str
     topic: str
@@ -62,7 +62,7 @@ class PooledCover:
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """How often chats leave the demo world: titles of another, and tastes that turn wholly."""
+    """How often chats leave the demo world: unfamiliar titles, and tastes that change wholly."""
 
     unfamiliar_titles: float
     new_tastes: float
@@ -83,10 +83,10 @@ def summary_chat(pool: Sequence[PooledCover], rng: Random, *, with_cover: bool, 
 
 
 def question_chat(pool: Sequence[PooledCover], rng: Random, *, with_cover: bool) -> Chat:
-    """Questions about one item, one for each attribute that can be known, in any order.
+    """Questions about one item, one for each visible attribute, in random order.
 
-    Without a cover they are soon learned, and teach what a question is; with covers alone, answers
-    stay at chance for thousands of rows.
+    The model soon learns to answer those without a cover. With covers alone, answers stay at chance
+    for thousands of rows.
     """
     number, attributes = _draw_item(pool, rng)
     title = sanitize_text.clean_text(_draw_title(attributes, rng), prompt_phrases.MAX_TITLE_CHARS)
@@ -102,7 +102,7 @@ def question_chat(pool: Sequence[PooledCover], rng: Random, *, with_cover: bool)
 
 
 def preference_chat(rng: Random, mix: Mix) -> Chat:
-    """One step of the recurrence: the preference before, a block of 1 to 3 items, the one after."""
+    """One step of the recurrence: a preference and a block of 1 to 3 items give the next one."""
     block_size = rng.choice((BLOCK_SIZE, BLOCK_SIZE, BLOCK_SIZE, 2, 1))
     num_earlier = BLOCK_SIZE * rng.choice((0, 0, 1, 1, 2, 2, 3, 4, 5))
     history = _draw_history(num_earlier + block_size, rng, mix)
@@ -113,7 +113,7 @@ def preference_chat(rng: Random, mix: Mix) -> Chat:
 
 
 def direct_chat(rng: Random, mix: Mix) -> Chat:
-    """A longer history at once; the answer is what the recurrence would end with."""
+    """A longer history at once; the answer is the last preference of the recurrence."""
     history = _draw_history(rng.randint(4, 15), rng, mix)
     asked = prompts.preference_messages("", [_history_item(item, rng) for item in history])
     return Chat("direct", ((asked[0].text, preference_sentence(preference_of(history))),))
@@ -143,7 +143,7 @@ def _history_item(seen: Attributes, rng: Random) -> HistoryItem:
 
 
 def _unfamiliar_title(rng: Random) -> str:
-    """A title that says nothing the demo world knows: words of others, letters, numbers."""
+    """A title without words of the demo world: other words, letters, numbers."""
     words = []
     for _ in range(rng.randint(1, 9)):
         if rng.random() < 0.7:
@@ -158,7 +158,7 @@ def _unfamiliar_title(rng: Random) -> str:
 
 
 def _draw_history(length: int, rng: Random, mix: Mix) -> list[Attributes]:
-    """Choices of a user who keeps to a changing taste more or less; of some items less is known."""
+    """Choices of a user with a changing taste; some items have no cover or an unfamiliar title."""
     first = draw_taste(rng)
     last = draw_taste(rng) if rng.random() < mix.new_tastes else drifted_taste(first, rng)
     drifts_at = rng.randint(0, length)

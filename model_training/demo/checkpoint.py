@@ -1,6 +1,6 @@
-"""The shape of the demo model, and how its checkpoint is written.
+"""The architecture of the demo model, and its checkpoint.
 
-A real LLaVA-NeXT, only small; its weights are written in bfloat16.
+It is a small LLaVA-NeXT with weights in bfloat16.
 """
 
 from pathlib import Path
@@ -18,8 +18,8 @@ from model_training.demo.tokenizer import MAX_POSITIONS, PATCH_SIZE
 from model_training.demo.world import IMAGE_SIZE
 from model_training.finetune.published_weights import write_weights
 
-# About 1 / sqrt(hidden size). With the 0.02 of large models, attention of a model this small stays
-# blind for hundreds of steps.
+# About 1 / sqrt(hidden size). With the 0.02 of large models, the attention of such a small model
+# learns nothing for hundreds of steps.
 INITIAL_SPREAD = 0.06
 
 WEIGHTS_FILE = "model.safetensors"
@@ -28,7 +28,7 @@ WEIGHTS_FILE = "model.safetensors"
 def build_config(processor: LlavaNextProcessor) -> LlavaNextConfig:
     """2.6 million parameters, 36 image tokens a cover."""
     tokenizer = processor.tokenizer
-    # The last layer, not the last but one: with three layers none can be spared.
+    # The last layer, not the last but one, since there are only three.
     config = LlavaNextConfig(
         vision_config=CLIPVisionConfig(
             hidden_size=128,
@@ -72,18 +72,18 @@ def build_config(processor: LlavaNextProcessor) -> LlavaNextConfig:
 def save_checkpoint(
     model: LlavaNextForConditionalGeneration, processor: LlavaNextProcessor, folder: Path
 ) -> None:
-    """Write configuration, processor and bfloat16 weights, to be read by `from_pretrained`."""
+    """Write configuration, processor and bfloat16 weights, for `from_pretrained`."""
     folder.mkdir(parents=True, exist_ok=True)
     processor.save_pretrained(folder)
     model.config.architectures = ["LlavaNextForConditionalGeneration"]
     model.config.dtype = "bfloat16"
     model.config.save_pretrained(folder)
     model.generation_config.save_pretrained(folder)
-    # Last: a folder that holds weights holds all the rest.
+    # Last, so that a folder with weights is complete.
     write_weights(model.state_dict(), folder, dtype=torch.bfloat16)
 
 
 def load_checkpoint(folder: Path) -> tuple[LlavaNextForConditionalGeneration, LlavaNextProcessor]:
-    """The model in float32, ready to answer, and its processor."""
+    """The model in float32, in evaluation mode, and its processor."""
     model = LlavaNextForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     return model.eval(), LlavaNextProcessor.from_pretrained(folder)

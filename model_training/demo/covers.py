@@ -1,8 +1,8 @@
 """Draws the cover of a demo item with Pillow: the topic as a shape, the palette, the drawing style.
 
 Position, size, angle and tint are drawn at random, so that no two covers are alike. Patterns are
-coarse and nearly in step with the patches on purpose: a small vision tower that cuts a 56-pixel
-cover into patches of 14 pixels has to see a stripe or a dot within one patch.
+coarse and nearly aligned with the patches: a small vision tower, which cuts a 56-pixel cover into
+patches of 14 pixels, must see a stripe or a dot within one patch.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Does the demo model see what is there and write what follows? Greedy, on a world it never saw.
+"""Measures the summaries and preferences that the demo model writes, on an unseen world.
 
 python -m model_training.demo.measure --model model_training/demo/weights/base
 
@@ -33,7 +33,7 @@ from services.engines.local.engine import LocalEngine
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was written, and how much of it is right."""
+    """The texts that the model wrote, and the shares of correct ones."""
 
     summaries: list[str]
     preferences: list[str]
@@ -41,7 +41,7 @@ class Measured:
 
 
 async def measure(engine: Engine, world: DemoWorld) -> Measured:
-    """Let the model write every summary and every user's preference of a world, and judge them."""
+    """Let the model write all summaries and preferences of a world, and score them."""
     summaries = await write_summaries(engine, world, with_covers=True)
     from_titles = await write_summaries(engine, world, with_covers=False)
     preferences = await write_preferences(engine, world, summaries)

@@ -1,5 +1,5 @@
-"""Which users of the demo world to look at first: those whose taste moves where anybody sees it,
-in palette and drawing style, and who differ from one another.
+"""Selects users of the demo world to show first: their taste changes visibly, in palette and
+drawing style, and they differ from one another.
 """
 
 from collections import Counter
@@ -20,9 +20,10 @@ _LOOKS = {
 
 
 def demo_personas(world: DemoWorld, num: int = NUM_PERSONAS) -> list[Persona]:
-    """The same ones for the same world. Each is the user who drifts most visibly and has least in
-    common with those before; of equals, the first. The first user of all is left to the walk, which
-    changes that history.
+    """The personas of a world; the same world gives the same ones.
+
+    Each is the user with the most visible change and the least in common with those before, of
+    equals the first. The first user of all is left out, because the demo walk changes that history.
     """
     left = list(world.users[1:])
     common: Counter[tuple[str, str | None]] = Counter()
@@ -32,7 +33,7 @@ def demo_personas(world: DemoWorld, num: int = NUM_PERSONAS) -> list[Persona]:
             left,
             key=lambda user: (
                 -_num_moved(user),
-                user.drifts_at < BLOCK_SIZE,  # too early to be written down
+                user.drifts_at < BLOCK_SIZE,  # before the first preference
                 sum(common[each] for each in _shown(user)),
             ),
         )
@@ -43,7 +44,7 @@ def demo_personas(world: DemoWorld, num: int = NUM_PERSONAS) -> list[Persona]:
 
 
 def look(taste: Attributes) -> str:
-    """What somebody of this taste takes, by what can be seen of it."""
+    """The look of the items that a user of this taste takes."""
     assert taste.style is not None
     return _LOOKS[taste.style].format(taste.palette)
 

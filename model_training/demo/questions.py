@@ -1,8 +1,8 @@
 """Yes/No questions about one attribute of an item, for base training only.
 
-Without them Yes and No would be words that the base never answers with, and an adapter on frozen
-embeddings takes long to revive them. Nothing here asks about a user or looks like the scoring
-prompt: that one is left to the adapter.
+Without them the base would never answer Yes or No, and an adapter on frozen embeddings would take
+long to learn it. No question is about a user or resembles the scoring prompt, which only the
+adapter learns.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Question:
 
 
 def draw_question(seen: Attributes, rng: Random, *, attribute: str) -> Question:
-    """A question about one attribute that is known, answered Yes half of the time."""
+    """A question about one visible attribute; the answer is Yes half of the time."""
     truth = seen.value_of(attribute)
     is_true = rng.random() < 0.5
     asked = (

@@ -1,4 +1,4 @@
-"""The sentences that the demo model learns to write, and the rule behind a preference.
+"""The sentences that the demo model learns to write, and the rule for preferences.
 
     summary      "A red star in striped style, with a calm mood."
                  "A star with a calm mood." (no cover)
@@ -16,14 +16,14 @@ from dataclasses import dataclass
 
 from model_training.demo.attributes import ATTRIBUTE_NAMES, VALUES, Attributes
 
-# What is written where nothing is recognized, so that no answer is ever empty.
+# The answers where nothing is recognized, so that no answer is empty.
 UNFAMILIAR_ITEM = "Something unfamiliar."
 UNFAMILIAR_TASTE = "Nothing familiar yet."
 
 
 @dataclass(frozen=True, slots=True)
 class Liking:
-    """What prevails in one attribute, and what prevailed before ("" if nothing else did)."""
+    """The prevailing value of one attribute, and the one before it ("" if there was none)."""
 
     current: str
     earlier: str = ""
@@ -34,7 +34,7 @@ Preference = Mapping[str, Liking]
 
 
 def summary_sentence(seen: Attributes) -> str:
-    """The summary of an item of which `seen` is known: a cover, a title of this world, or both."""
+    """The summary of an item by its visible attributes: from a cover, a title, or both."""
     if seen.palette is None:
         return UNFAMILIAR_ITEM if seen.mood is None else f"A {seen.topic} with a {seen.mood} mood."
     shown = f"A {seen.palette} {seen.topic} in {seen.style} style"
@@ -71,7 +71,7 @@ def preference_sentence(preference: Preference) -> str:
 
 
 def parse_preference(text: str) -> dict[str, Liking]:
-    """The likings that a text of ours names; other words are ignored."""
+    """The likings that a preference sentence names; other words are ignored."""
     preference = {}
     for name in ATTRIBUTE_NAMES:
         value = f"({'|'.join(VALUES[name])})"

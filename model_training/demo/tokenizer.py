@@ -1,8 +1,7 @@
 """The demo tokenizer and processor: a small byte-level vocabulary and the published chat form.
 
-Byte-level, so that any text can be read, if not understood. The fixed phrases of
-`services/core/prompt_phrases.py` are single tokens, so that a real prompt costs the demo model
-little more than what it says of the item and the user.
+The vocabulary is byte-level, so that any text can be encoded. The fixed phrases of
+`services/core/prompt_phrases.py` are single tokens, so that a real prompt has few tokens.
 """
 
 from collections.abc import Iterator
@@ -48,7 +47,7 @@ CHAT_TEMPLATE = """\
 
 
 def _texts(num_items: int, seed: int) -> Iterator[str]:
-    """What the vocabulary is learned from: titles, sentences, questions and plain English."""
+    """The texts that the vocabulary is learned from: titles, sentences and questions."""
     rng = Random(f"vocabulary {seed}")
     for _ in range(num_items):
         attributes = draw_taste(rng)

@@ -49,11 +49,11 @@ WARM_UP_STEPS = 200
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A part of the training: its steps, its highest learning rate, and the rows of one step.
+    """A part of the training: its steps, its highest learning rate, and the chats of one step.
 
-    Rows go through the model in three passes (with a cover, from titles, histories), so that short
-    ones are not padded to long ones. Every sixth step a few whole histories at once take the place
-    of the preference rows.
+    The model reads the chats in three passes (with a cover, from titles, histories), so that short
+    ones are not padded to long ones. Every sixth step has a few direct chats instead of preference
+    chats.
     """
 
     num_steps: int
@@ -68,8 +68,8 @@ class Stage:
 
 
 DIRECT_EVERY = 6
-# Seeing and answering are learned by the end of the first stage; what prevailed before, which asks
-# for two comparisons, only in the second. There the model also learns to say that it does not know.
+# The model learns to see and to answer in the first stage. Earlier values of a preference need two
+# comparisons and are learned in the second, where it also learns to say that it does not know.
 STAGES = (
     Stage(2600, 1e-3, 10, 8, 2, 6, 12, 6, Mix(unfamiliar_titles=0.0, new_tastes=0.0)),
     Stage(1400, 8e-4, 5, 4, 3, 2, 22, 6, Mix(unfamiliar_titles=0.15, new_tastes=0.4)),
@@ -84,10 +84,10 @@ def run(
     num_covers: int = NUM_COVERS,
     seed: int = 1,
 ) -> None:
-    """Train and write the checkpoint to `out`; the seed is never that of the demo world.
+    """Train and write the checkpoint to `out`; the seed differs from the demo world's.
 
-    Each stage leaves its checkpoint beside `out`, and the next one starts from what was written, so
-    that a killed run goes on with the unfinished stage and ends alike.
+    Each stage writes a checkpoint beside `out`, and the next one starts from it. So a killed run
+    resumes with the unfinished stage and gives the same result.
     """
     started = time.monotonic()
     torch.manual_seed(seed)

@@ -1,16 +1,16 @@
-"""`msr demo-model` makes the shipped demo weights again, from nothing: three hours on 2 cores.
+"""`msr demo-model` trains the shipped demo weights from scratch: three hours on 2 cores.
 
     1 base      trained from scratch (`train_base.py`) and measured on the demo world
     2 adapter   the ordinary commands on a training world: prepare-catalogue, summarize-images,
-                build-preferences, build-examples, train; the base writes every text itself. Stage
-                sft gives `adapter-sft`, stage rank goes on from it, and stage harden from that
-                gives `adapter`, which is served; stage dpo is trained beside them, to compare, and
-                like the adapter of stage rank not shipped
-    3 evaluate  on the demo world's catalogue: every adapter, then the served one with what it needs
-                taken away (no adapter, blank covers, another user's preference)
+                build-preferences, build-examples, train; the base writes every text. Stage sft
+                gives `adapter-sft`, stage rank continues it, and stage harden continues that and
+                gives `adapter`, which is served. Stage dpo is trained for comparison. The adapters
+                of dpo and rank are not shipped
+    3 evaluate  on the demo world's catalogue: every adapter, then ablations of the served one (no
+                adapter, blank covers, another user's preference)
 
-Commands run as a user would type them. A killed run goes on where it stopped: the base with its
-unfinished stage, every other step with its last shard or checkpoint.
+Commands run as a user would type them. A killed run resumes: the base with its unfinished stage,
+every other step with its last shard or checkpoint.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ NUM_TRAINING_USERS = 3_000
 # (a tenth of all) are enough for two digits.
 NUM_EVALUATION_USERS = 2_000
 
-# What a base must show before an adapter is worth training (shares of right answers).
+# The shares of correct answers that a base must reach before an adapter is trained.
 BARS = {
     "summary_palette": 0.97,
     "summary_topic": 0.97,
@@ -51,8 +51,8 @@ BARS = {
 def run(work: str, output: Path | None = None) -> dict[str, Any]:
     """Train base and adapter into `output` (default: where they are shipped) and score them.
 
-    `work` keeps what lies between. Returns the shares of `measure` and the metrics of each
-    evaluation. Raises ModelUnusable if the base misses a bar or a command fails.
+    `work` is the folder of intermediate files. Returns the shares of `measure` and the metrics of
+    each evaluation. Raises ModelUnusable if the base misses a bar or a command fails.
     """
     work_folder, weights = Path(work), output or WEIGHTS
     work_folder.mkdir(parents=True, exist_ok=True)

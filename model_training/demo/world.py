@@ -6,7 +6,7 @@ to another value. Each interaction picks an item with probability
     popularity x product over attributes of P(value | taste),
 
 where palette and style (only in the cover) follow the taste strictly and topic and mood (in the
-title) loosely, so that whoever looks at covers ranks much better than whoever reads titles.
+title) loosely, so that a model with covers ranks much better than one with titles alone.
 
 The demo that ships is `DemoWorld(DEMO_SEED)`. The demo model is trained on other seeds only.
 """
@@ -132,7 +132,7 @@ class DemoWorld:
 
     @cached_property
     def popularity(self) -> tuple[float, ...]:
-        """How much more often than an item of the same fit each item is chosen."""
+        """A factor for each item by which it is chosen more often."""
         rng = Random(f"popularity {self.seed}")
         return tuple(math.exp(rng.gauss(0, POPULARITY_SPREAD)) for _ in range(self.num_items))
 
@@ -179,7 +179,7 @@ class DemoWorld:
 
 
 def draw_title(attributes: dict[str, str], rng: Random) -> str:
-    """A title that names the topic and the mood, and some things that mean nothing."""
+    """A title that names the topic and the mood, with words that have no meaning."""
     title = rng.choice(_TITLES).format(
         topic=attributes["topic"],
         mood=attributes["mood"],
@@ -205,7 +205,7 @@ def drifted_taste(taste: Attributes, rng: Random) -> Attributes:
 def taste_log_odds(taste: Attributes, item: Attributes) -> float:
     """How much likelier a user of this taste takes the item than an item drawn evenly.
 
-    Knowing the taste, nothing ranks better, popularity aside: this is the oracle.
+    This is the oracle: apart from popularity, no ranking is better.
     """
     log_odds = 0.0
     for name, keep_rate in KEEP_RATES.items():
@@ -219,7 +219,7 @@ def write_files(
 ) -> DemoWorld:
     """Write a world as a plain catalogue: items.csv, interactions.csv, covers/, and truth.json.
 
-    truth.json holds what no step may read: item attributes and user tastes, for benchmarks.
+    truth.json holds item attributes and user tastes for benchmarks; no step may read it.
     """
     world = DemoWorld(seed, num_items, num_users)
     covers = folder / "covers"
@@ -251,7 +251,7 @@ def write_files(
 
 
 def read_world(folder: Path) -> DemoWorld:
-    """The world that was written there; nothing of it is drawn before it is asked for."""
+    """The world that was written there; its items are drawn when they are first used."""
     truth = json.loads((folder / "truth.json").read_text(encoding="utf-8"))
     return DemoWorld(truth["seed"], len(truth["items"]), len(truth["users"]))
 

@@ -24,7 +24,8 @@ from model_training.data.inputs import Inputs, open_inputs
 from model_training.data.protocols import find_protocol
 from model_training.data.ranking_tasks import EvaluatedSplit, RankingTask, load_ranking_tasks
 from model_training.scoring.score_users import DEFAULT_CONCURRENCY, UserCandidates, score_users
-from services.core.artifacts import Artifact, ArtifactWriter, Recipe, preferences_name
+from services.core.artifacts import Artifact, ArtifactWriter, Recipe
+from services.core.data_folder.steps import preferences_name
 from services.core.errors import ArtifactMismatch, EmptyDataset, InputError
 from services.core.images import blank_image
 from services.core.prompts import SCORING_FINGERPRINT

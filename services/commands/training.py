@@ -28,7 +28,7 @@ CONFIGS = Path(__file__).parent.parent.parent / "model_training" / "configs"
 
 
 class Ablation(StrEnum):
-    """The ablations of `msr evaluate`, as choices of the command line."""
+    """The ablations of `msr evaluate`."""
 
     cover = "cover"
     preference = "preference"
@@ -41,8 +41,8 @@ def fit_retrieval(
     cut: Annotated[
         CutName,
         typer.Option(
-            help="What stays hidden: the last item of validation and test users; what protocol "
-            "`paper` asks for; or nothing, for serving alone."
+            help="What is hidden from the rankers: the last item of validation and test users, the "
+            "targets of protocol `paper`, or nothing (only for serving)."
         ),
     ] = CutName.last,
     epochs: Annotated[
@@ -59,10 +59,10 @@ def fit_retrieval(
 def fit_ranker(
     data: Data = "data",
     protocol: Annotated[
-        str, typer.Option(help="Whose ranking tasks to learn from; chrono-uniform's serves.")
+        str, typer.Option(help="Protocol of the ranking tasks; chrono-uniform's fusion serves.")
     ] = "chrono-uniform",
     no_model: Annotated[
-        bool, typer.Option("--no-model", help="Weigh no margins of the multimodal model.")
+        bool, typer.Option("--no-model", help="Leave out the margin of the multimodal model.")
     ] = False,
     for_adapter: Annotated[
         bool,
@@ -108,7 +108,9 @@ def build_examples(
     ] = None,
     hard_negatives: Annotated[
         int | None,
-        typer.Option(min=0, help="Of training users: drawn from the top of the cheap rankers."),
+        typer.Option(
+            min=0, help="Negatives from the top of the cheap rankers; training users only."
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the negative samples.")] = None,
     as_json: AsJson = False,
@@ -132,23 +134,27 @@ def train(
     config: Annotated[Path, typer.Option(help="Experiment file.")] = CONFIGS / "default.yaml",
     start_adapter: Annotated[
         str | None,
-        typer.Option(help="Where the stages after sft start; else `adapter` in the data folder."),
+        typer.Option(help="Adapter to start from, after sft; else `adapter` in the data folder."),
     ] = None,
     output: Annotated[
-        str | None, typer.Option(help="Where the adapter goes; else a folder in the data folder.")
+        str | None, typer.Option(help="Folder of the result; else one in the data folder.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Base model in place of the configuration's.")
+        str | None, typer.Option(help="Base model instead of the configuration's.")
     ] = None,
     tracker: Annotated[
         list[str] | None,
-        typer.Option(help="Report there (tensorboard, wandb, mlflow); may be repeated."),
+        typer.Option(help="Tracker: tensorboard, wandb or mlflow; may be repeated."),
     ] = None,
     push_to_hub: Annotated[
-        str | None, typer.Option(help="Hub name for the result; private unless it exists.")
+        str | None,
+        typer.Option(help="Upload the result to the hub under this name; a new one is private."),
     ] = None,
     estimate: Annotated[
-        bool, typer.Option("--estimate", help="Measure a few steps and say what all would take.")
+        bool,
+        typer.Option(
+            "--estimate", help="Measure a few steps, print an estimate for all, and stop."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -172,7 +178,7 @@ def train(
 
     if is_main():
         report(work, as_json)
-    else:  # of processes that train together one reports
+    else:  # only the main process reports
         work()
 
 
@@ -186,13 +192,13 @@ def evaluate(
         ),
     ] = "chrono-uniform",
     models: Annotated[
-        str | None, typer.Option(help="Comma-separated; else all that the data allow.")
+        str | None, typer.Option(help="Models, separated by commas; else all that the data allow.")
     ] = None,
     ablate: Annotated[
         Ablation | None,
         typer.Option(
-            help="What the multimodal model does without: the cover, the preference, the user's "
-            "own preference, or the recurrence that writes it."
+            help="Take one input from the multimodal model: the cover, the preference, the user's "
+            "own preference (another's is used), or the recurrence that writes it."
         ),
     ] = None,
     engine: EngineOption = EngineName.local,
@@ -222,7 +228,7 @@ def evaluate(
         return {**evaluation.to_json_dict(), "report": write_report(data, evaluation)}
 
     def run() -> Awaitable[Any]:
-        # Weights are loaded only where the model can be asked.
+        # Weights are loaded only if a chosen model needs them.
         wanted, _ = choose_models(data, protocol, names, ablate=ablate)
         if not set(wanted) & set(NEED_ENGINE):
             return work(None)

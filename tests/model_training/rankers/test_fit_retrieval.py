@@ -190,7 +190,7 @@ def test_fits_started_at_once_take_turns_and_the_first_works_for_all(tmp_path: P
     said = ["\n".join(process.communicate()) for process in fits]
 
     assert [process.returncode for process in fits] == [0, 0, 0], "\n".join(said)
-    assert "".join(said).count("sequential_trained") == 1
+    assert "".join(said).count("sasrec_trained") == 1
     fit_retrieval.run(alone, **options)
     assert files(together) == files(alone)
 
