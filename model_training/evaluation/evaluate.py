@@ -211,11 +211,11 @@ def _leave_out_unfitted(found: _Run) -> None:
         found.leave_out(error, *FUSIONS)
         return
     if reason := fit_ranker.why_no_margin(inputs.data, protocol, tasks):
-        error = ArtifactMissing(
+        missing = ArtifactMissing(
             f"the fusion of protocol {protocol.name} does not weigh the model's margin "
             f"({reason}); run `msr build-preferences` for validation users too"
         )
-        found.leave_out(error, WITH_MARGIN)
+        found.leave_out(missing, WITH_MARGIN)
 
 
 def _load_rankers(found: _Run) -> CheapRankers:
