@@ -64,5 +64,5 @@ def test_the_same_evaluations_give_the_same_page(tmp_path):
 
 @pytest.mark.parametrize("evaluations", [[], [small("paper"), small("paper")]])
 def test_nothing_or_the_same_twice_is_not_collected(tmp_path, evaluations):
-    with pytest.raises(ValueError, match="collect"):
+    with pytest.raises(ValueError, match="that all differ"):
         write_collected(evaluations, tmp_path)
