@@ -1,8 +1,8 @@
 """`msr`, the one command: a subcommand for every step of the data flow, in its order.
 
-Each command is thin: it reads options, calls the step's `run`, and reports. Steps are imported when
-they run, so that `msr --help` is quick and a server does not load what only training needs.
-With `--json` the last line on stdout is one JSON object with the counts and `seconds`.
+A command reads its options, calls the step's `run` and prints the result. Steps are imported when
+they run, so that `msr --help` is quick and a server does not load what only training needs. With
+`--json` the last line on stdout is one JSON object with the counts and `seconds`.
 """
 
 import os
@@ -68,7 +68,7 @@ app.command("bench", context_settings=_PASSES_ON)(bench.bench)
 
 
 def main() -> None:
-    """Run `msr`; an error of ours is one line on stderr and exit status 1."""
+    """Run `msr`; an MsrError gives one line on stderr and exit status 1."""
     from services.process.logs import configure
 
     configure(level=os.environ.get("MSR_LOG_LEVEL", "info"))
@@ -76,7 +76,7 @@ def main() -> None:
         app(with_values(sys.argv[1:]))
     except MsrError as error:
         sys.exit(f"msr: {error}")
-    except ExceptionGroup as group:  # from concurrent work; the first of ours says it
+    except ExceptionGroup as group:  # from concurrent work; the first MsrError is printed
         ours = group.subgroup(MsrError)
         if ours is None:
             raise

@@ -99,7 +99,7 @@ def _require_inputs(data: str, artifact: Artifact) -> None:
     for name in step.inputs:
         if artifact.manifest().inputs.get(name) != Artifact(data, name).manifest().fingerprint:
             raise ArtifactMismatch(
-                f"{artifact.location} was made from other {name} than lie beside it; "
+                f"{artifact.location} was made from other {name} than the data folder has now; "
                 f"run `msr {step.command}` again"
             )
 

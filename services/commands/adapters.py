@@ -1,6 +1,4 @@
-"""Adapters by command: what a running API has, and which one scores. It goes through the HTTP API,
-so that the same rules hold as for everybody.
-"""
+"""`msr adapters`: lists and activates the adapters of a running API, through its HTTP API."""
 
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -10,14 +8,14 @@ import typer
 from services.commands.options import HERE, ApiKeyOption, ApiUrl, AsJson
 
 adapters = typer.Typer(
-    help="Which adapter a running API scores by; a key needs the scope admin.",
+    help="Choose the adapter with which a running API scores; a key needs the scope admin.",
     no_args_is_help=True,
 )
 
 
 @adapters.command("list")
 def list_adapters(url: ApiUrl = HERE, key: ApiKeyOption = None, as_json: AsJson = False) -> None:
-    """Show all adapters and what they do now."""
+    """List all adapters and their roles."""
     _tell(url, key, lambda client: client.adapters(), as_json)
 
 
@@ -28,7 +26,7 @@ def activate_adapter(
     key: ApiKeyOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let an adapter score: here at once, in every process within seconds."""
+    """Score with this adapter: the called process at once, every other within seconds."""
     _tell(url, key, lambda client: client.activate_adapter(name), as_json)
 
 
@@ -36,12 +34,12 @@ def activate_adapter(
 def roll_back_adapter(
     url: ApiUrl = HERE, key: ApiKeyOption = None, as_json: AsJson = False
 ) -> None:
-    """Let the previous adapter score again."""
+    """Score with the previous adapter again."""
     _tell(url, key, lambda client: client.roll_back_adapter(), as_json)
 
 
 def _tell(url: str, key: str | None, ask: Callable[[Any], Any], as_json: bool) -> None:
-    """What the API answers; a ClientError as one line and exit status 1."""
+    """Call the API and print its answer; a ClientError gives one line and exit status 1."""
     from clients.python import ClientError, MsrClient
 
     try:
@@ -57,8 +55,8 @@ def _tell(url: str, key: str | None, ask: Callable[[Any], Any], as_json: bool) -
     for each in answer.adapters:
         what = ", ".join(each.roles) or ("" if each.servable else "not servable")
         typer.echo(f"{each.name:<24} {each.stage or '':<5} {each.ranked_by:<12} {what}")
-        for told in (each.reason, each.note):
-            if told:
-                typer.echo(f"{'':<24} {told}")
+        for text in (each.reason, each.note):
+            if text:
+                typer.echo(f"{'':<24} {text}")
     if answer.problem:
         typer.echo(f"not served by this process: {answer.problem}", err=True)

@@ -1,4 +1,4 @@
-"""API keys by command: make one, see them, take one back; servers that run follow by themselves."""
+"""`msr keys`: creates, lists and revokes API keys; running servers follow within seconds."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -10,30 +10,29 @@ from services.commands.reporting import report, run
 from services.core.api_keys import ApiKey, Scope, issue
 from services.core.errors import InputError
 
-keys = typer.Typer(
-    help="Who may call the API, where MSR_REQUIRE_KEYS asks for a key.", no_args_is_help=True
-)
+keys = typer.Typer(help="API keys, for servers with MSR_REQUIRE_KEYS.", no_args_is_help=True)
 
 _DAY_MS = 24 * 3600 * 1000
 
 
 @keys.command("create")
 def create_key(
-    name: Annotated[str, typer.Option(help="Whose key it is, for people.")],
+    name: Annotated[str, typer.Option(help="A name that says whose key it is.")],
     scope: Annotated[list[Scope], typer.Option(help="What it may do; repeatable.")],
     expires_days: Annotated[
-        float | None, typer.Option(max=36_500, help="For how long; else for ever.")
+        float | None, typer.Option(max=36_500, help="Days until it expires. Default: never.")
     ] = None,
     rate: Annotated[
-        float, typer.Option(min=0, help="Requests a second, 100 interactions being one; 0: any.")
+        float,
+        typer.Option(min=0, help="Requests a second (100 interactions count as one); 0: no limit."),
     ] = 0.0,
     burst: Annotated[
-        int | None, typer.Option(min=1, help="Requests at once; else what a second brings.")
+        int | None, typer.Option(min=1, help="Requests at once. Default: those of one second.")
     ] = None,
     data: Data = "data",
     as_json: AsJson = False,
 ) -> None:
-    """Make a key and print it, this once: only a digest is kept."""
+    """Create a key and print it. It cannot be printed again: only a digest is kept."""
     import json
 
     now_ms = _now_ms()
@@ -53,14 +52,14 @@ def create_key(
     if as_json:
         typer.echo(json.dumps({**_facts(key), "key": token}))
         return
-    # The key alone on stdout, so that a script can take it from there.
+    # Only the key goes to stdout, so that a script can read it.
     typer.echo(f"{_line(key)}\nThis is the key; it is not shown again:", err=True)
     typer.echo(token)
 
 
 @keys.command("list")
 def list_keys(data: Data = "data", as_json: AsJson = False) -> None:
-    """Show all keys, oldest first; never their secrets."""
+    """List all keys, oldest first, without their secrets."""
     import json
 
     async def work(held: Any) -> list[ApiKey]:
@@ -81,7 +80,7 @@ def revoke_key(
     data: Data = "data",
     as_json: AsJson = False,
 ) -> None:
-    """Take a key back; servers that run refuse it within seconds (MSR_KEY_CACHE_SECONDS)."""
+    """Revoke a key; running servers reject it within seconds (MSR_KEY_CACHE_SECONDS)."""
 
     async def work(held: Any) -> dict[str, int]:
         if not await held.revoke(key_id):

@@ -14,15 +14,15 @@ def demo(
     data: Data = "data/demo",
     port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8000,
     once: Annotated[
-        bool, typer.Option("--once", help="End after the walk; exit 1 if it did not hold.")
+        bool, typer.Option("--once", help="Stop after the walk; exit 1 if it failed.")
     ] = False,
 ) -> None:
-    """Prepare the demo world, serve it, and walk through what happens."""
+    """Prepare the demo world, serve it, and walk through its steps."""
     from services.deployment import demo_walk as step
     from services.process.http_server import run_program
     from services.process.logs import configure
 
-    configure(level=os.environ.get("MSR_LOG_LEVEL", "warning"))  # the walk is what is to be read
+    configure(level=os.environ.get("MSR_LOG_LEVEL", "warning"))  # the walk prints its own text
     if not run_program(step.run(data, port=port, once=once)):
         raise typer.Exit(1)
 
@@ -30,7 +30,7 @@ def demo(
 def demo_model(
     work: Annotated[str, typer.Option(help="Folder for intermediate artifacts.")] = "runs/demo",
     output: Annotated[
-        Path | None, typer.Option(help="Where the weights go; else where they are shipped.")
+        Path | None, typer.Option(help="Where the weights go. Default: the shipped folder.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""`msr doctor`: looks at what a deployment stands on; exit status 1 if something does not hold."""
+"""`msr doctor`: checks what a deployment needs; exit status 1 if there is a problem."""
 
 import json
 from collections import Counter
@@ -35,8 +35,8 @@ def doctor(
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for each check.")] = 30.0,
     as_json: AsJson = False,
 ) -> None:
-    """Check versions, GPU, disk, data, adapter, model servers, Redis and port, as `serve` with the
-    same options would use them; say what to do about each.
+    """Check versions, GPU, disk, data, adapter, model servers, Redis and port for `msr serve` with
+    the same options; say what to do about each fault.
     """
     from pydantic import ValidationError
 
@@ -69,9 +69,9 @@ def doctor(
             _show(finding)
     counts = Counter(finding.status for finding in findings)
     if as_json:
-        told = {"checks": [asdict(finding) for finding in findings]}
+        found = {"checks": [asdict(finding) for finding in findings]}
         numbers = {"problems": counts["problem"], "notes": counts["note"]}
-        typer.echo(json.dumps({**told, **numbers}))
+        typer.echo(json.dumps({**found, **numbers}))
     else:
         typer.echo(f"\n{counts['problem']} problem(s), {counts['note']} note(s)")
     if counts["problem"]:
@@ -85,6 +85,6 @@ def _show(finding: Any) -> None:
 
 
 def _variables(command: Any) -> set[str]:
-    """The variables of the environment that stand for options of `msr`."""
+    """The environment variables that set options of `msr`."""
     own = {option.envvar for option in command.params if isinstance(option.envvar, str)}
     return own.union(*(_variables(each) for each in getattr(command, "commands", {}).values()))

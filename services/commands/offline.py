@@ -65,13 +65,17 @@ def prepare_catalogue(
     data: Data = "data",
     demo: Annotated[bool, typer.Option("--demo", help="The synthetic demo world.")] = False,
     image_size: Annotated[
-        int | None, typer.Option(help="Side of prepared covers in pixels; else 336 (demo: 56).")
+        int | None, typer.Option(help="Side of prepared images in pixels. Default: 336 (demo: 56).")
     ] = None,
-    min_user_interactions: Annotated[int | None, typer.Option(help="k-core of users.")] = None,
-    min_item_interactions: Annotated[int | None, typer.Option(help="k-core of items.")] = None,
-    users: Annotated[int | None, typer.Option(min=1, help="Keep the first N users only.")] = None,
+    min_user_interactions: Annotated[
+        int | None, typer.Option(help="Interactions that a user needs (k-core).")
+    ] = None,
+    min_item_interactions: Annotated[
+        int | None, typer.Option(help="Interactions that an item needs (k-core).")
+    ] = None,
+    users: Annotated[int | None, typer.Option(min=1, help="Keep only the first N users.")] = None,
     allow_host: Annotated[
-        list[str] | None, typer.Option(help="Fetch covers from this host too; repeatable.")
+        list[str] | None, typer.Option(help="Download covers from this host too; repeatable.")
     ] = None,
     estimate: Estimate = False,
     retry_quarantined: Retry = False,
@@ -110,7 +114,7 @@ def summarize_images(
     retry_quarantined: Retry = False,
     as_json: AsJson = False,
 ) -> None:
-    """2. Describe every item in one sentence, by the multimodal LLM."""
+    """2. Let the multimodal LLM describe every item in one sentence."""
     from services.batch import summarize_images as step
 
     def work(opened: Any) -> Awaitable[Any]:
@@ -127,7 +131,7 @@ def build_preferences(
     direct: Annotated[
         bool, typer.Option("--direct", help="One prompt over the history, for comparison.")
     ] = False,
-    users: Annotated[int | None, typer.Option(min=1, help="The first N users only.")] = None,
+    users: Annotated[int | None, typer.Option(min=1, help="Only the first N users.")] = None,
     cut: Annotated[
         CutName,
         typer.Option(
@@ -173,9 +177,7 @@ def _writer_choice(
     *,
     on_ray: bool,
 ) -> Any:
-    """The engine of a step that only writes: texts are the base model's, so no adapter is looked
-    for unless one is named.
-    """
+    """The engine of a step that writes texts: the base model, unless an adapter is named."""
     return engine_choice(data, engine, model, adapter or "none", urls, on_ray=on_ray)
 
 

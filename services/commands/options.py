@@ -1,4 +1,4 @@
-"""The options that several commands share, and what an engine's options come to."""
+"""Options that several commands share, and the engine that the engine options choose."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
@@ -12,14 +12,14 @@ from services.engines.contract import EngineKind
 
 
 class EngineName(StrEnum):
-    """Which engine answers: in this process, or vLLM."""
+    """The engine: in this process, or vLLM."""
 
     local = "local"
     vllm = "vllm"
 
 
 class CutName(StrEnum):
-    """The cuts of `core/splits.py`: what of a history may be seen."""
+    """The cuts of `core/splits.py`: which part of a history is visible."""
 
     last = "last"
     popular = "popular"
@@ -31,57 +31,60 @@ EngineOption = Annotated[EngineName, typer.Option("--engine", envvar="MSR_ENGINE
 Model = Annotated[
     str | None,
     typer.Option(
-        help="Checkpoint folder or hub name, else the demo model; of a vLLM server the model's "
-        "name, else the one it serves.",
+        help="Checkpoint folder or hub name; default: the demo model. With a vLLM server the "
+        "model's name; default: the one it serves.",
         envvar="MSR_MODEL",
     ),
 ]
 Adapter = Annotated[
     str | None,
     typer.Option(
-        help="Adapter folder, else the data folder's adapter, else the demo adapter on the demo "
-        "model; of a vLLM server the adapter's name, else the one it serves. `none` for the base.",
+        help="Adapter folder; default: the data folder's adapter, or the demo adapter on the demo "
+        "model. With a vLLM server the adapter's name; default: the one it serves. `none`: the "
+        "base model alone.",
         envvar="MSR_ADAPTER",
     ),
 ]
 Urls = Annotated[
     list[str] | None,
-    typer.Option("--url", help="A vLLM server; repeatable for replicas. Else MSR_VLLM_URLS."),
+    typer.Option("--url", help="A vLLM server; repeat for replicas. Default: MSR_VLLM_URLS."),
 ]
 Ray = Annotated[
     str | None,
     typer.Option(
         "--ray",
         metavar="[ADDRESS]",
-        help="Spread the shards over a Ray cluster: the one at this address, else the one this "
-        "machine belongs to, else one of its own. Every node must see the data folder.",
+        help="Spread the shards over a Ray cluster: the one at this address; default: the one of "
+        "this machine, or a new one. Every node must see the data folder.",
     ),
 ]
 RayWorkers = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Ray workers, an engine each; else one a GPU, without GPUs one a node."
+        min=1, help="Ray workers, each with an engine. Default: one a GPU, or one a node."
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")]
-Estimate = Annotated[bool, typer.Option("--estimate", help="Say what a run would cost, and stop.")]
+Estimate = Annotated[
+    bool, typer.Option("--estimate", help="Print what a run would cost, and stop.")
+]
 Retry = Annotated[bool, typer.Option("--retry-quarantined", help="Try quarantined rows again.")]
 
 
-# Of a running API, for the commands that are its clients.
+# For the commands that call a running API.
 ApiUrl = Annotated[str, typer.Option("--url", help="Address of the API.", envvar="MSR_URL")]
 ApiKeyOption = Annotated[
     str | None,
-    typer.Option("--key", help="API key, where keys are asked for.", envvar="MSR_API_KEY"),
+    typer.Option("--key", help="API key, if the API requires one.", envvar="MSR_API_KEY"),
 ]
 HERE = "http://127.0.0.1:8000"
 
-# Options whose value may be left out: typer has none such.
+# Options whose value may be left out, which typer does not support.
 _VALUE_OPTIONAL = ("--ray",)
 
 
 def with_values(arguments: Sequence[str]) -> list[str]:
-    """The command line with an empty value where an optional one was left out."""
+    """The command line with an empty value for each optional value that was left out."""
     filled: list[str] = []
     for argument, following in zip_longest(arguments, arguments[1:], fillvalue="-"):
         filled.append(argument)
@@ -91,7 +94,7 @@ def with_values(arguments: Sequence[str]) -> list[str]:
 
 
 def settings(**given: Any) -> Any:
-    """The environment's settings, but for those given here."""
+    """The settings of the environment; those given here take precedence."""
     from pydantic import ValidationError
 
     from services.deployment.settings import Settings
@@ -111,7 +114,7 @@ def engine_choice(
     *,
     on_ray: bool = False,
 ) -> Any:
-    """What the engine options of a command come to, as a `deployment.EngineChoice`.
+    """The `deployment.EngineChoice` that the engine options of a command make.
 
     On Ray, vLLM without a server runs in the workers.
     """
@@ -131,9 +134,9 @@ async def with_engine(
     ray: str | None = None,
     ray_workers: int | None = None,
 ) -> Any:
-    """Open the engine for a batch step, or with an address of Ray its workers; close it after.
+    """Open the engine for a batch step, or its Ray workers if `ray` is given; close it after.
 
-    Prompts of a step wait while no server answers.
+    While no server answers, the step's prompts wait.
     """
     if ray is None:
         if ray_workers is not None:

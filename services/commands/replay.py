@@ -1,4 +1,4 @@
-"""For those who call the API: the document that describes it, and interactions to try it with."""
+"""`msr openapi` and `msr replay`: the API's description, and a recording to send to it."""
 
 import asyncio
 import json
@@ -14,10 +14,10 @@ from services.process.signals import set_by_signals
 
 def openapi(
     without_keys: Annotated[
-        bool, typer.Option("--without-keys", help="Of an API that asks nobody for a key.")
+        bool, typer.Option("--without-keys", help="Describe an API that requires no keys.")
     ] = False,
 ) -> None:
-    """Print the OpenAPI document, as a server that asks for API keys gives it."""
+    """Print the OpenAPI document of a server that requires API keys."""
     from services.api.http.auth import AccessRules
     from services.api.main import describe
 
@@ -35,20 +35,20 @@ def replay(
     rate: Annotated[float, typer.Option(help="Interactions a second.")] = 100.0,
     batch: Annotated[int, typer.Option(help="Interactions a request.")] = 1,
     recommend: Annotated[
-        float, typer.Option(metavar="SHARE", help="Of all requests, how many ask for a ranking.")
+        float, typer.Option(metavar="SHARE", help="Share of requests that ask for recommendations.")
     ] = 0.0,
     offset: Annotated[
-        int, typer.Option(min=0, help="Begin here: the `next_offset` of a run before.")
+        int, typer.Option(min=0, help="Start here: the `next_offset` of an earlier run.")
     ] = 0,
-    limit: Annotated[int | None, typer.Option(min=1, help="Send so many, not all.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Send this many. Default: all.")] = None,
     now: Annotated[
-        bool, typer.Option("--now", help="Leave the times out: new interactions, as of now.")
+        bool, typer.Option("--now", help="Send no timestamps: the interactions happen now.")
     ] = False,
-    prefix: Annotated[str, typer.Option(help="Stands before each user id.")] = "",
+    prefix: Annotated[str, typer.Option(help="Prefix of each user id.")] = "",
     timeout: Annotated[float, typer.Option(help="Seconds to wait for an answer.")] = 30.0,
     as_json: AsJson = False,
 ) -> None:
-    """Send the interactions of a file to a running API, oldest first, at a rate; Ctrl-C ends it."""
+    """Send a file's interactions to a running API, oldest first, at a rate; Ctrl-C stops."""
     from clients.replay.reading import read_recording
     from clients.replay.replaying import Plan, open_client
     from clients.replay.replaying import replay as work

@@ -1,4 +1,4 @@
-"""What every command shares: run a step, say what came of it, as a table or as one line of JSON."""
+"""Runs a step for a command and prints its counts, as a table or as one line of JSON."""
 
 import asyncio
 import json
@@ -10,12 +10,12 @@ import typer
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run asynchronous work to its end."""
+    """Run asynchronous work until it is done."""
     return asyncio.run(work)
 
 
 def report(step: Callable[[], Any], as_json: bool, *, timed: bool = True) -> dict[str, Any]:
-    """Run a step, asynchronous or not; print and give its counts, `timed` with its seconds."""
+    """Run a step, asynchronous or not; print and return its counts, `timed` with its seconds."""
     started = time.perf_counter()
     result = step()
     if asyncio.iscoroutine(result):

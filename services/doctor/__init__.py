@@ -1,5 +1,5 @@
-"""`msr doctor`: looks at everything a deployment stands on, and says what to do about each.
+"""`msr doctor`: checks everything that a deployment needs, and says what to do about each fault.
 
-How checks are run, so that none can stop or hang the others, is in `findings.py`; what is looked at
-in `machine.py`, `service.py` and `artifacts.py`; in which order in `checks.py`.
+`findings.py` runs the checks, so that none stops or blocks the others. The checks are in
+`machine.py`, `service.py` and `artifacts.py`; `checks.py` has their order.
 """

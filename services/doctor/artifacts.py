@@ -1,4 +1,4 @@
-"""What lies on disk: the adapter that would score, and the steps' artifacts in the data folder."""
+"""Checks what is on disk: the adapter that would score, and the artifacts of the data folder."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,9 +21,9 @@ from services.engines.adapter_folders import AdapterFolders
 from services.engines.adapter_manifest import require_servable
 from services.engines.checkpoints import identify_model, is_merged, manifest_in_use, read_adapter
 
-# What serving needs, in the order in which it is made; any of a row's artifacts will do.
+# What serving needs, in the order of the steps; any of a row's artifacts will do.
 _NEEDED = (("items",), ("interactions",), ("summaries",), SERVED_PREFERENCES)
-# What an artifact's definition must say for this version to use it.
+# What this version requires of an artifact's definition.
 _DEFINITIONS: dict[str, dict[str, Any]] = {
     "summarize-images": {"prompt": SUMMARY_FINGERPRINT},
     "build-preferences": {"prompt": PREFERENCE_FINGERPRINT, "block_size": BLOCK_SIZE},
@@ -34,13 +34,13 @@ _DEFINITIONS: dict[str, dict[str, Any]] = {
 # --- the adapter ---------------------------------------------------------------------------------
 
 
-def look_at_adapter(
+def check_adapter(
     data: str, choose: Callable[[], EngineChoice], adapters: str | None
 ) -> Iterator[Finding]:
-    """Would the adapter be served? `adapters`: the folder of further ones, None for the usual."""
+    """Can the adapter be served? `adapters`: the folder of further ones, None for the default."""
     choice = choose()
     if choice.kind == "vllm":
-        yield from _look_at_trained(data)
+        yield from _check_trained(data)
         return
     manifest = manifest_in_use(choice.model, choice.adapter)
     merged = manifest if is_merged(choice.model) else None
@@ -51,7 +51,7 @@ def look_at_adapter(
         yield Finding(
             "adapter",
             "note",
-            f"none: the base model {choice.model} answers Yes or No by itself.",
+            f"none: the base model {choice.model} answers Yes or No without an adapter.",
             "Run `msr train`, or name one with --adapter.",
         )
     else:
@@ -68,30 +68,30 @@ def look_at_adapter(
                 "adapter",
                 "note",
                 f"{name} in {folder} cannot be activated: {found.problem}.",
-                "Put the whole folder of one training there, or take it away.",
+                "Put the complete folder of one training there, or remove it.",
             )
 
 
-def _look_at_trained(data: str) -> Iterator[Finding]:
-    """Of a deployment on vLLM: the servers hold the weights, so what is here is a copy at most."""
+def _check_trained(data: str) -> Iterator[Finding]:
+    """For vLLM: the servers hold the weights, so a local adapter is only a copy."""
     folder = Path(data) / "adapter"
     if not folder.is_dir():
-        yield Finding("adapter", "ok", "the model servers hold it.")
+        yield Finding("adapter", "ok", "the model servers have it.")
         return
     manifest = read_adapter(folder)
     require_servable(manifest, model=manifest.model)
     yield Finding(
         "adapter",
         "ok",
-        f"{folder} (stage {manifest.stage}) fits this version's prompts; the servers hold theirs.",
+        f"{folder} (stage {manifest.stage}) fits this version's prompts; the servers hold copies.",
     )
 
 
 # --- the data folder -----------------------------------------------------------------------------
 
 
-def look_at_data(data: str) -> Iterator[Finding]:
-    """Which steps are done, on what they should be, and what did they leave out?"""
+def check_data(data: str) -> Iterator[Finding]:
+    """Are the artifacts finished, up to date and complete?"""
     filesystem, base = fsspec.core.url_to_fs(data)
     if not filesystem.isdir(base):
         yield Finding(
@@ -103,7 +103,7 @@ def look_at_data(data: str) -> Iterator[Finding]:
         return
     done: list[str] = []
     for name in STEPS:
-        yield from _look_at_artifact(data, name, done)
+        yield from _check_artifact(data, name, done)
     if done:
         yield Finding("data", "ok", f"finished in {data}: {', '.join(done)}.")
     for names in _NEEDED:
@@ -117,8 +117,8 @@ def look_at_data(data: str) -> Iterator[Finding]:
             return
 
 
-def _look_at_artifact(data: str, name: str, done: list[str]) -> Iterator[Finding]:
-    """Nothing for one that was never begun; a good one is added to `done`."""
+def _check_artifact(data: str, name: str, done: list[str]) -> Iterator[Finding]:
+    """Findings of one artifact; none if it was never started. A good one is added to `done`."""
     artifact = Artifact(data, name)
     command = f"msr {STEPS[name].command}"
     if not artifact.exists():
@@ -128,7 +128,7 @@ def _look_at_artifact(data: str, name: str, done: list[str]) -> Iterator[Finding
                 "data",
                 "note",
                 f"{name} is not finished.",
-                f"Run `{command}` again: it goes on where it was stopped.",
+                f"Run `{command}` again: it resumes where it stopped.",
             )
         return
     try:
@@ -137,7 +137,7 @@ def _look_at_artifact(data: str, name: str, done: list[str]) -> Iterator[Finding
             yield Finding(
                 "data",
                 "problem",
-                f"parts of {name} are gone, although its manifest names them.",
+                f"parts of {name} that its manifest names are missing.",
                 f"Delete {artifact.location} and run `{command}` again.",
             )
             return
@@ -157,28 +157,28 @@ def _look_at_artifact(data: str, name: str, done: list[str]) -> Iterator[Finding
             "note",
             f"{name} left out {manifest.num_quarantined:,} rows; the first: {first['row']}: "
             f"{first['reason']}.",
-            f"See {artifact.location}/manifest.json; what can be made good is tried again by "
+            f"See {artifact.location}/manifest.json; to try them again, run "
             f"`{command} --retry-quarantined`.",
         )
 
 
 def _staleness(data: str, manifest: Manifest) -> str:
-    """Why an artifact does not go with this version and what lies beside it; "" if it does."""
+    """Why an artifact does not fit this version or its inputs; "" if it does."""
     asked = _DEFINITIONS.get(manifest.step, {})
     differing = [key for key, value in asked.items() if manifest.definition.get(key) != value]
     if differing:
         return f"was made under another {' and '.join(differing).replace('_', ' ')}"
     if manifest.step == STEPS["items"].command:
-        return ""  # its inputs are the source's files
+        return ""  # its inputs are the data set's files
     for name, used in manifest.inputs.items():
         source = Artifact(data, name)
         if name in STEPS and source.exists() and source.manifest().fingerprint != used:
-            return f"was made from other {name} than lie beside it"
+            return f"was made from other {name} than the data folder has now"
     return ""
 
 
 def _is_served(data: str, name: str) -> bool:
-    """Whether `msr serve` would publish this artifact."""
+    """Whether `msr serve` publishes this artifact."""
     for names in _NEEDED:
         if name in names:
             return next(each for each in names if Artifact(data, each).exists()) == name

@@ -1,8 +1,8 @@
-"""What a check finds, and how checks are run: one that fails or hangs is a finding itself.
+"""Runs checks and collects their findings; a check that fails or hangs is a finding too.
 
 A finding is `ok`, a `note` (works, but know this) or a `problem` (does not work, or not for long).
-Texts come from errors of all kinds, so whatever looks like a credential in an address is taken out
-here, the one place that every finding passes.
+Texts come from errors of all kinds. Every finding passes through here, so credentials in addresses
+are masked here.
 """
 
 import re
@@ -15,14 +15,14 @@ from services.core.errors import MsrError
 
 Status = Literal["ok", "note", "problem"]
 
-# In `scheme://user:password@host`, up to the last @: a password may hold one.
+# In `scheme://user:password@host`, up to the last @, since a password may hold one.
 _CREDENTIALS = re.compile(r"(://)[^\s'\"]*@")
 _IN_QUERY = re.compile(r"\b(password|token|key|secret)=[^&#\s'\"]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One sentence that says what was found, and one that says what to do ("" if it is ok)."""
+    """One sentence on what was found, and one on what to do ("" if it is ok)."""
 
     check: str
     status: Status
@@ -32,14 +32,14 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Something to look at; `look` gives what it finds, in order."""
+    """A named check; `look` returns its findings, in order."""
 
     name: str
     look: Callable[[], Iterable[Finding]]
 
 
 def run_checks(checks: Sequence[Check], *, timeout_seconds: float) -> Iterator[Finding]:
-    """The findings of one check after the other; each has `timeout_seconds`."""
+    """The findings of all checks, in order; each check has `timeout_seconds`."""
     for check in checks:
         for finding in _run(check, timeout_seconds):
             yield replace(
@@ -50,7 +50,7 @@ def run_checks(checks: Sequence[Check], *, timeout_seconds: float) -> Iterator[F
 
 
 def problem_of(check: str, error: MsrError) -> Finding:
-    """An error of ours says what failed and, after the last semicolon, what to do."""
+    """The finding of an MsrError: what to do comes after the last semicolon of its message."""
     found, _, remedy = str(error).rpartition("; ")
     if not found:
         return Finding(check, "problem", f"{remedy}.", "See docs/operations.md.")
@@ -70,19 +70,19 @@ def _run(check: Check, timeout_seconds: float) -> list[Finding]:
             found.extend(check.look())
         except MsrError as error:
             found.append(problem_of(check.name, error))
-        except Exception as error:  # whatever it is, the other checks go on
-            told = str(error).strip().partition("\n")[0]
+        except Exception as error:  # the other checks must run
+            text = str(error).strip().partition("\n")[0]
             found.append(
                 Finding(
                     check.name,
                     "problem",
-                    f"the check itself failed: {type(error).__name__}{told and f': {told}'}.",
-                    "What it looks at is broken in a way nobody thought of: please report this.",
+                    f"the check itself failed: {type(error).__name__}{text and f': {text}'}.",
+                    "This is a fault of `msr doctor`: please report it.",
                 )
             )
 
-    # A thread, since a name server or a driver may hang where nothing can interrupt it; a daemon,
-    # so that it does not keep the program from ending.
+    # A thread, because a name server or a driver may hang and cannot be interrupted. A daemon, so
+    # that the program can end.
     thread = threading.Thread(target=look, name=f"doctor {check.name}", daemon=True)
     thread.start()
     thread.join(timeout_seconds)
@@ -94,7 +94,7 @@ def _run(check: Check, timeout_seconds: float) -> list[Finding]:
             check.name,
             "problem",
             f"no answer within {timeout_seconds:g} s.",
-            "Something it asks hangs: a network address, a disk or a driver; "
-            "--timeout gives it longer.",
+            "A network address, a disk or a driver does not respond; "
+            "--timeout sets a longer limit.",
         ),
     ]

@@ -1,4 +1,4 @@
-"""The machine: Python and packages against the requirements, GPU, disk, port."""
+"""Checks the machine: Python, packages, GPU, disk and port."""
 
 import errno
 import importlib.metadata
@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from services.doctor.findings import Finding, Status
 from services.telemetry.build import DISTRIBUTION
 
-# What `msr` itself cannot run without; other extras are a choice.
+# What `msr` needs to run; other extras are optional.
 NEEDED_EXTRAS = ("", "serve")
 # An operator does not need the developers' tools.
 _IGNORED_EXTRAS = ("audit", "dev")
@@ -47,7 +47,7 @@ class Need:
 # --- versions ------------------------------------------------------------------------------------
 
 
-def look_at_python() -> Iterator[Finding]:
+def check_python() -> Iterator[Finding]:
     """Is this Python new enough?"""
     found = ".".join(map(str, sys.version_info[:3]))
     try:
@@ -66,7 +66,7 @@ def look_at_python() -> Iterator[Finding]:
         yield Finding("python", "ok", f"Python {found} in {sys.prefix}.")
 
 
-def look_at_packages(
+def check_packages(
     requires: Sequence[str] | None = None,
     version_of: Callable[[str], str] = importlib.metadata.version,
 ) -> Iterator[Finding]:
@@ -106,7 +106,7 @@ def look_at_packages(
                 "packages",
                 status,
                 f"versions out of the tested range: {', '.join(found)}.",
-                "Install msr with its extras again, in an environment of its own.",
+                "Install mllm-msr with its extras again, in an environment of its own.",
             )
     if not missing and not any(others.values()):
         yield Finding("packages", "ok", _extras_found({need.extra for need in needs}, absent))
@@ -151,7 +151,7 @@ def _extras_found(extras: set[str], absent: set[str]) -> str:
 # --- GPU -----------------------------------------------------------------------------------------
 
 
-def look_at_gpu(driver_file: Path = Path("/proc/driver/nvidia/version")) -> Iterator[Finding]:
+def check_gpu(driver_file: Path = Path("/proc/driver/nvidia/version")) -> Iterator[Finding]:
     """Which cards can torch use, and how much memory is free on each?"""
     import torch
 
@@ -161,31 +161,31 @@ def look_at_gpu(driver_file: Path = Path("/proc/driver/nvidia/version")) -> Iter
             yield Finding(
                 "gpu",
                 "problem",
-                f"the NVIDIA driver {driver} is there, but torch {torch.__version__} sees no GPU.",
+                f"NVIDIA driver {driver} is installed, but torch {torch.__version__} sees no GPU.",
                 _give_it_a_gpu(torch.version.cuda),
             )
         else:
             yield Finding(
                 "gpu",
                 "note",
-                f"no GPU: models compute on {os.cpu_count()} CPU cores.",
+                f"no GPU: models run on {os.cpu_count()} CPU cores.",
                 "That is enough for the demo model and for tests; for a 7B model see docs/gpu.md.",
             )
         return
     for index in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(index)
-        told = (
+        text = (
             f"{torch.cuda.get_device_name(index)}: {free / GIB:.1f} of {total / GIB:.1f} GiB free, "
             f"driver {driver or 'unknown'}, CUDA {torch.version.cuda}."
         )
         if free >= SMALL_GPU_BYTES:
-            yield Finding("gpu", "ok", told)
+            yield Finding("gpu", "ok", text)
         else:
             yield Finding(
                 "gpu",
                 "note",
-                told,
-                "Too little for a 7B model in bfloat16, unless a model server holds it there "
+                text,
+                "Too little for a 7B model in bfloat16, unless a model server has loaded it "
                 "already: see docs/gpu.md for sizes.",
             )
 
@@ -193,12 +193,10 @@ def look_at_gpu(driver_file: Path = Path("/proc/driver/nvidia/version")) -> Iter
 def _give_it_a_gpu(cuda: str | None) -> str:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return (
-            f"CUDA_VISIBLE_DEVICES={visible!r} may hide it: unset it, or name a card that is there."
-        )
+        return f"CUDA_VISIBLE_DEVICES={visible!r} may hide it: unset it, or name an existing card."
     if cuda is None:
-        return "This torch computes on the CPU alone: install the CUDA build for this driver."
-    return f"Let the container have the card (--gpus all), or renew the driver for CUDA {cuda}."
+        return "This torch has no CUDA: install the CUDA build for this driver."
+    return f"Give the container the card (--gpus all), or update the driver for CUDA {cuda}."
 
 
 def _driver(file: Path) -> str:
@@ -214,53 +212,53 @@ def _driver(file: Path) -> str:
 # --- disk and port -------------------------------------------------------------------------------
 
 
-def look_at_disk(
+def check_disk(
     folders: Mapping[str, str],
     free_bytes_of: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
 ) -> Iterator[Finding]:
-    """Is there room, and may we write? `folders`: what it is for -> path, or URL of a store."""
+    """Is there space, and may we write? `folders`: purpose -> path, or URL of a store."""
     for purpose, location in folders.items():
         if "://" in location:
             yield Finding("disk", "ok", f"the {purpose} is kept in a store at {location}.")
             continue
         folder = _existing(Path(location))
         free = free_bytes_of(folder)
-        told = f"{free / GIB:.1f} GiB free for the {purpose} in {location}"
+        text = f"{free / GIB:.1f} GiB free for the {purpose} in {location}"
         if not os.access(folder, os.W_OK | os.X_OK):
             yield Finding(
                 "disk",
                 "problem",
                 f"{folder} cannot be written, so the {purpose} cannot change.",
-                "Give this user the right to write there, or name another folder.",
+                "Let this user write there, or name another folder.",
             )
         elif free < FULL_DISK_BYTES:
             yield Finding(
                 "disk",
                 "problem",
-                f"{told}.",
-                "Make room: steps stop, and Redis refuses writes, when the disk is full.",
+                f"{text}.",
+                "Free some space: on a full disk steps stop and Redis refuses writes.",
             )
         elif free < LOW_DISK_BYTES:
             yield Finding(
                 "disk",
                 "note",
-                f"{told}.",
-                "Enough for the demo; see with `--estimate` what a step would need.",
+                f"{text}.",
+                "Enough for the demo; `--estimate` prints what a step needs.",
             )
         else:
-            yield Finding("disk", "ok", f"{told}.")
+            yield Finding("disk", "ok", f"{text}.")
 
 
 def _existing(path: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
+    """The folder, or its nearest existing parent."""
     path = path.absolute()
     while not os.path.isdir(path):  # Path.is_dir fails behind a folder that we may not enter
         path = path.parent
     return path
 
 
-def look_at_port(host: str, port: int) -> Iterator[Finding]:
-    """Could `msr serve` listen there?"""
+def check_port(host: str, port: int) -> Iterator[Finding]:
+    """Can `msr serve` listen there?"""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -281,7 +279,7 @@ def _port_refused(host: str, port: int, error: OSError) -> Finding:
                 "port",
                 "note",
                 f"`msr serve` answers at {host}:{port} already.",
-                "Nothing to do, unless you meant to start another one: then choose another --port.",
+                "To start another server, choose another --port.",
             )
         return Finding(
             "port",
@@ -292,7 +290,7 @@ def _port_refused(host: str, port: int, error: OSError) -> Finding:
     return Finding(
         "port",
         "problem",
-        f"nobody can listen at {host}:{port} ({error.strerror or error}).",
+        f"no program can listen at {host}:{port} ({error.strerror or error}).",
         "Choose an address of this machine and a port above 1023.",
     )
 

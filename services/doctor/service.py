@@ -1,4 +1,4 @@
-"""What a deployment talks to: its settings, Redis and its clock, the model servers."""
+"""Checks the settings, Redis and its clock, and the model servers."""
 
 import asyncio
 import difflib
@@ -29,27 +29,27 @@ from services.engines.vllm_client.server_http import (
 from services.state.embedded_redis.server import server_binary
 from services.state.records import Server
 
-# XAUTOCLAIM, by which the work of a killed worker is taken over, came with 6.2.
+# 6.2 added XAUTOCLAIM, with which a worker takes over the work of a killed one.
 OLDEST_REDIS = (6, 2)
 FULL_MEMORY_SHARE = 0.8
 SKEW_SECONDS = 2.0
 LARGE_SKEW_SECONDS = 60.0
-# Variables of the entry point and of `msr bench evaluate-microlens`: neither settings nor options.
+# Read by the entry point and by `msr bench evaluate-microlens`: neither settings nor options.
 _READ_ELSEWHERE = ("MSR_LOG_LEVEL", "MSR_MICROLENS")
 
 
 # --- settings ------------------------------------------------------------------------------------
 
 
-def look_at_settings(
+def check_settings(
     environment: Mapping[str, str],
     options: Iterable[str],
     error: ValidationError | MsrError | None,
 ) -> Iterator[Finding]:
-    """Can the environment be used, and is every MSR_ variable one that somebody reads?
+    """Is the environment valid, and is every MSR_ variable read?
 
-    `options` are the variables that stand for options of `msr`; `error` is what came of reading
-    the settings, None if they could be read.
+    `options` are the variables that set options of `msr`; `error` is the error of reading the
+    settings, None if they could be read.
     """
     if isinstance(error, MsrError):
         yield problem_of("settings", error)
@@ -59,7 +59,7 @@ def look_at_settings(
                 "settings",
                 "problem",
                 f"{_variable('.'.join(map(str, fault['loc'])))} cannot be used: {fault['msg']}.",
-                "Correct or unset it; the findings below took the defaults of all settings.",
+                "Correct or unset it; the findings below use the default of every setting.",
             )
     known = {*_setting_names(), *options, *_READ_ELSEWHERE}
     strange = sorted(name for name in environment if name.startswith("MSR_") and name not in known)
@@ -71,11 +71,11 @@ def look_at_settings(
             f"nothing reads the variable {name}.",
             f"Did you mean {near[0]}?"
             if near
-            else "Unset it; docs/serving.md names those that there are.",
+            else "Unset it; docs/serving.md lists all variables.",
         )
     if error is None and not strange:
         num_set = sum(name in environment for name in known)
-        yield Finding("settings", "ok", f"{num_set} set in the environment, all of them usable.")
+        yield Finding("settings", "ok", f"{num_set} set in the environment, all valid.")
 
 
 def _setting_names() -> Iterator[str]:
@@ -94,18 +94,18 @@ def _variable(name: str) -> str:
 # --- Redis ---------------------------------------------------------------------------------------
 
 
-def look_at_redis(data: str, settings: Settings) -> Iterator[Finding]:
-    """Is the state kept somewhere, for how long, and by the clock that we have?"""
+def check_redis(data: str, settings: Settings) -> Iterator[Finding]:
+    """Can Redis hold the state, does it keep it, and does its clock agree with ours?"""
     if settings.redis_url is None:
         folder = Path(settings.state or Path(data) / "state")
         yield Finding(
             "redis",
             "note",
-            f"REDIS_URL is unset: a Redis of its own keeps the state in {folder}.",
-            "Fine on one machine, every write is on disk; for several machines set REDIS_URL.",
+            f"REDIS_URL is unset: an embedded Redis keeps the state in {folder}.",
+            "Enough for one machine: every write is on disk. For several machines set REDIS_URL.",
         )
         if not folder.is_dir():
-            # Nothing is started, so that a look around leaves no folder behind.
+            # Redis is not started, so that a check makes no folder.
             yield Finding("redis", "ok", f"{server_binary()} will serve it.")
             return
     server, skew_seconds = asyncio.run(_ask_redis(data, settings))
@@ -128,7 +128,7 @@ def judge_redis(server: Server) -> Iterator[Finding]:
             "redis",
             "problem",
             f"Redis {server.version} lacks commands that the worker needs.",
-            "Take 6.2 or newer.",
+            "Use 6.2 or newer.",
         )
     else:
         yield Finding("redis", "ok", f"Redis {server.version} answers.")
@@ -137,7 +137,7 @@ def judge_redis(server: Server) -> Iterator[Finding]:
             "redis",
             "problem",
             "it is a node of a Redis Cluster, and the client connects to one primary.",
-            "Set REDIS_URL to a Redis that is none.",
+            "Set REDIS_URL to a Redis that is not part of a cluster.",
         )
     if not server.is_primary:
         yield Finding(
@@ -156,7 +156,7 @@ def _judge_durability(server: Server) -> Iterator[Finding]:
             "redis",
             "problem",
             "its last write to disk failed.",
-            "See its log: as a rule the disk is full.",
+            "See its log; usually the disk is full.",
         )
     if server.appends:
         yield Finding("redis", "ok", "every write goes to its append-only file.")
@@ -164,8 +164,8 @@ def _judge_durability(server: Server) -> Iterator[Finding]:
         yield Finding(
             "redis",
             "note",
-            "it has no append-only file: a restart loses all since the last snapshot.",
-            "Set `appendonly yes`; docs/operations.md says what may be lost under which setting.",
+            "it has no append-only file: a restart loses everything since the last snapshot.",
+            "Set `appendonly yes`; docs/operations.md says what each setting can lose.",
         )
 
 
@@ -175,18 +175,20 @@ def _judge_memory(server: Server) -> Iterator[Finding]:
         yield Finding("redis", "ok", f"{used}, and no bound on its memory.")
         return
     share = server.used_bytes / server.max_bytes
-    told = f"{used} of {server.max_bytes / 2**20:,.0f} MiB"
+    text = f"{used} of {server.max_bytes / 2**20:,.0f} MiB"
     if server.eviction != "noeviction":
         yield Finding(
             "redis",
             "problem",
-            f"its eviction policy is {server.eviction}: when memory is full, histories vanish.",
+            f"its eviction policy is {server.eviction}: when memory is full, it deletes histories.",
             "Set `maxmemory-policy noeviction`.",
         )
     if share >= FULL_MEMORY_SHARE:
-        yield Finding("redis", "problem", f"{told}.", "Raise maxmemory before writes are refused.")
+        yield Finding(
+            "redis", "problem", f"{text}.", "Raise maxmemory before Redis refuses writes."
+        )
     else:
-        yield Finding("redis", "ok", f"{told}.")
+        yield Finding("redis", "ok", f"{text}.")
 
 
 def judge_clock(skew_seconds: float) -> Finding:
@@ -194,9 +196,11 @@ def judge_clock(skew_seconds: float) -> Finding:
     size = abs(skew_seconds)
     if size < SKEW_SECONDS:
         return Finding("clock", "ok", "Redis and this machine agree on the time.")
-    told = f"the clock of Redis is {size:,.0f} s {'ahead' if skew_seconds > 0 else 'behind'}."
-    remedy = "Let both machines follow a time server: leases, lags and expiry go by these clocks."
-    return Finding("clock", "problem" if size >= LARGE_SKEW_SECONDS else "note", told, remedy)
+    text = f"the clock of Redis is {size:,.0f} s {'ahead' if skew_seconds > 0 else 'behind'}."
+    remedy = (
+        "Synchronize both machines with a time server: leases, lags and expiry use these clocks."
+    )
+    return Finding("clock", "problem" if size >= LARGE_SKEW_SECONDS else "note", text, remedy)
 
 
 # --- model servers -------------------------------------------------------------------------------
@@ -204,16 +208,16 @@ def judge_clock(skew_seconds: float) -> Finding:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A server's address, and the names by which its weights are asked for."""
+    """A server's address, and the names of the weights to ask for."""
 
     url: str
     model: str
     adapter: str | None
 
 
-def look_at_model_servers(data: str, choose: Callable[[], EngineChoice]) -> Iterator[Finding]:
-    """Does each server answer, does it serve what would be asked of it, and is its adapter the one
-    in the data folder, if there is one?
+def check_model_servers(data: str, choose: Callable[[], EngineChoice]) -> Iterator[Finding]:
+    """Does each server answer, does it have the weights that we would use, and is its adapter the
+    one in the data folder, if there is one?
     """
     choice = choose()
     if choice.kind != "vllm":
@@ -222,7 +226,7 @@ def look_at_model_servers(data: str, choose: Callable[[], EngineChoice]) -> Iter
                 "model server",
                 "note",
                 "servers are named (MSR_VLLM_URLS or --url), but the engine is `local`.",
-                "Add `--engine vllm` (MSR_ENGINE=vllm) for them to be used.",
+                "Add `--engine vllm` (MSR_ENGINE=vllm) to use them.",
             )
         else:
             yield Finding("model server", "ok", "none is used: the model runs in this process.")
@@ -237,7 +241,7 @@ def look_at_model_servers(data: str, choose: Callable[[], EngineChoice]) -> Iter
         yield Finding(
             "model server",
             "problem",
-            "the engine is vllm, and no server is named.",
+            "the engine is vllm, but no server is named.",
             "Give --url http://HOST:PORT, or set MSR_VLLM_URLS.",
         )
     found = {}
@@ -245,7 +249,7 @@ def look_at_model_servers(data: str, choose: Callable[[], EngineChoice]) -> Iter
         seen = asyncio.run(_ask_all(servers))
         found[purpose] = [weights for weights in seen.values() if isinstance(weights, Weights)]
         for url, weights in seen.items():
-            yield _told(url, weights, purpose)
+            yield _finding_of(url, weights, purpose)
         yield from _judge_agreement(found[purpose])
         yield from _judge_adapter(Path(data) / "adapter", found[purpose])
     writers, scorers = found.values()
@@ -277,24 +281,24 @@ async def _ask(server: _Asked, send: Send) -> Weights | MsrError:
         return error
 
 
-def _told(url: str, weights: Weights | MsrError, purpose: str) -> Finding:
+def _finding_of(url: str, weights: Weights | MsrError, purpose: str) -> Finding:
     if isinstance(weights, MsrError):
         return problem_of("model server", weights)
     adapter = weights.identity.adapter
     with_adapter = f"with adapter {weights.adapter} " if weights.adapter else ""
-    told = f"{url} serves {weights.model} {with_adapter}for {purpose} (weights {adapter or 'base'})"
+    text = f"{url} serves {weights.model} {with_adapter}for {purpose} (weights {adapter or 'base'})"
     if not adapter:
         return Finding(
             "model server",
             "note",
-            f"{told}: no adapter, so P(Yes) is the base model's.",
+            f"{text}: no adapter, so P(Yes) is the base model's.",
             "Start it with `msr serve-model --adapter NAME=DIR` after `msr train`.",
         )
-    return Finding("model server", "ok", f"{told}.")
+    return Finding("model server", "ok", f"{text}.")
 
 
 def _judge_adapter(folder: Path, replicas: Sequence[Weights]) -> Iterator[Finding]:
-    """A merged checkpoint goes by a fingerprint of its own, which says nothing of the adapter's."""
+    """Not for merged checkpoints, whose fingerprint does not show the adapter's."""
     served = {each.identity.adapter for each in replicas if each.adapter}
     if not served or not (folder / MANIFEST).is_file():
         return
@@ -303,7 +307,7 @@ def _judge_adapter(folder: Path, replicas: Sequence[Weights]) -> Iterator[Findin
         yield Finding(
             "model server",
             "note",
-            f"{folder} holds other weights ({trained}) than are served ({', '.join(served)}).",
+            f"{folder} holds other weights ({trained}) than the servers ({', '.join(served)}).",
             f"To serve those, start the servers again with `--adapter NAME={folder}`.",
         )
 
@@ -314,5 +318,5 @@ def _judge_agreement(replicas: Sequence[Weights]) -> Iterator[Finding]:
             "model server",
             "problem",
             "the servers do not serve the same weights.",
-            "Start all of them with the same model and adapter: only those that agree are used.",
+            "Start all of them with the same model and adapter: only servers that agree are used.",
         )

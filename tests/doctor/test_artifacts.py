@@ -11,7 +11,7 @@ import pytest
 from services.batch import build_preferences, summarize_images
 from services.deployment.assemble import DEMO_WEIGHTS, choose_engine
 from services.deployment.settings import Settings
-from services.doctor.artifacts import look_at_adapter, look_at_data
+from services.doctor.artifacts import check_adapter, check_data
 from services.doctor.findings import Check, Finding, run_checks
 from tests.artifact_builders import EchoEngine, write_interactions, write_items
 
@@ -28,7 +28,7 @@ def rows(found: list[Finding]) -> list[tuple[str, str]]:
 def look_at(data: Path, **options: Any) -> list[Finding]:
     given = {"kind": "local", "model": None, "adapter": None} | options
     choose = partial(choose_engine, str(data), Settings(), **given)
-    look = partial(look_at_adapter, str(data), choose, None)
+    look = partial(check_adapter, str(data), choose, None)
     return list(run_checks([Check("adapter", look)], timeout_seconds=60))
 
 
@@ -49,7 +49,7 @@ def test_the_base_model_alone_is_a_note(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "text"),
     [
         ({"definition": {"scoring": "an older prompt"}}, "was trained under scoring"),
         ({"model": "another"}, "was trained on the base model another"),
@@ -59,7 +59,7 @@ def test_the_base_model_alone_is_a_note(tmp_path: Path):
 )
 @pytest.mark.parametrize("kind", ["local", "vllm"])
 def test_an_adapter_that_does_not_fit_is_a_problem_that_says_why(
-    changes: dict[str, Any], told: str, kind: str, tmp_path: Path
+    changes: dict[str, Any], text: str, kind: str, tmp_path: Path
 ):
     an_adapter(tmp_path / "adapter", **changes)
 
@@ -68,7 +68,7 @@ def test_an_adapter_that_does_not_fit_is_a_problem_that_says_why(
     if kind == "vllm" and "model" in changes:  # the server alone knows its base
         assert found.status == "ok"
     else:
-        assert (found.status, told in found.found) == ("problem", True)
+        assert (found.status, text in found.found) == ("problem", True)
 
 
 def test_a_manifest_that_is_no_json_is_a_problem(tmp_path: Path):
@@ -97,13 +97,13 @@ async def data(tmp_path: Path) -> str:
 
 
 def test_a_folder_that_is_not_there_is_a_note_that_says_how_to_begin(tmp_path: Path):
-    (found,) = look_at_data(str(tmp_path / "data"))
+    (found,) = check_data(str(tmp_path / "data"))
 
     assert (found.status, "msr prepare-catalogue" in found.remedy) == ("note", True)
 
 
 def test_finished_steps_are_listed_and_rows_left_out_are_a_note(data: str):
-    found = list(look_at_data(data))
+    found = list(check_data(data))
 
     assert [finding.status for finding in found] == ["note", "ok"]
     assert "summaries left out 1 rows; the first: i2: will not take title 2" in found[0].found
@@ -114,7 +114,7 @@ def test_the_next_step_is_named(tmp_path: Path):
     write_items(str(tmp_path), TITLES)
     write_interactions(str(tmp_path), {"u1": list(TITLES)})
 
-    found = list(look_at_data(str(tmp_path)))
+    found = list(check_data(str(tmp_path)))
 
     assert found[-1].remedy == f"The next step is `msr summarize-images --data {tmp_path}`."
 
@@ -122,10 +122,10 @@ def test_the_next_step_is_named(tmp_path: Path):
 def test_what_was_made_from_other_items_is_a_problem_that_names_the_step(data: str):
     write_items(data, {**TITLES, "i9": "one more"})
 
-    problems = [finding for finding in look_at_data(data) if finding.status == "problem"]
+    problems = [finding for finding in check_data(data) if finding.status == "problem"]
 
     assert [finding.found for finding in problems] == [
-        f"{name} was made from other items than lie beside it."
+        f"{name} was made from other items than the data folder has now."
         for name in ("summaries", "preferences-whole")
     ]
     assert problems[0].remedy == "Run `msr summarize-images` again."
@@ -138,7 +138,7 @@ def test_preferences_by_another_prompt_are_a_problem(data: str):
     path.write_text(json.dumps(manifest))
 
     assert ("problem", "preferences-whole was made under another block size.") in rows(
-        list(look_at_data(data))
+        list(check_data(data))
     )
 
 
@@ -147,8 +147,8 @@ def test_a_missing_part_a_damaged_manifest_and_a_step_cut_short_are_told_apart(d
     Path(data, "summaries", "manifest.json").write_text("[]")
     Path(data, "examples").mkdir()
 
-    found = rows(list(look_at_data(data)))
+    found = rows(list(check_data(data)))
 
-    assert ("problem", "parts of interactions are gone, although its manifest names them.") in found
-    assert any(status == "problem" and "is not a manifest" in told for status, told in found)
+    assert ("problem", "parts of interactions that its manifest names are missing.") in found
+    assert any(status == "problem" and "is not a manifest" in text for status, text in found)
     assert ("note", "examples is not finished.") in found

@@ -13,11 +13,11 @@ import torch
 from services.doctor.findings import Finding
 from services.doctor.machine import (
     GIB,
-    look_at_disk,
-    look_at_gpu,
-    look_at_packages,
-    look_at_port,
-    look_at_python,
+    check_disk,
+    check_gpu,
+    check_packages,
+    check_port,
+    check_python,
 )
 from services.telemetry.build import DISTRIBUTION
 from tests.doctor.json_server import json_server
@@ -40,17 +40,17 @@ def packages(**installed: str) -> list[Finding]:
         except KeyError:
             raise importlib.metadata.PackageNotFoundError(name) from None
 
-    return list(look_at_packages(REQUIRES, version_of))
+    return list(check_packages(REQUIRES, version_of))
 
 
 def test_this_python_is_new_enough():
-    assert [finding.status for finding in look_at_python()] == ["ok"]
+    assert [finding.status for finding in check_python()] == ["ok"]
 
 
 def test_every_requirement_of_the_distribution_is_read():
     requires = importlib.metadata.requires(DISTRIBUTION) or []
 
-    assert {finding.check for finding in look_at_packages(requires)} == {"packages"}
+    assert {finding.check for finding in check_packages(requires)} == {"packages"}
     ours = rf"{DISTRIBUTION}\["
     assert not [line for line in requires if not re.match(ours + r"|[\w.-]+[\[=<>]", line)]
 
@@ -90,7 +90,7 @@ def test_another_version_weighs_as_much_as_what_it_is_for(installed: dict[str, s
 def test_a_disk_is_judged_by_its_free_space(free_bytes: int, status: str, tmp_path: Path):
     folders = {"data": str(tmp_path / "not" / "there")}
 
-    (found,) = look_at_disk(folders, free_bytes_of=lambda folder: free_bytes)
+    (found,) = check_disk(folders, free_bytes_of=lambda folder: free_bytes)
 
     assert found.status == status
 
@@ -109,13 +109,13 @@ def closed_folder(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_folder_that_cannot_be_written_is_a_problem(closed_folder: Path):
-    (found,) = look_at_disk({"state": str(closed_folder)})
+    (found,) = check_disk({"state": str(closed_folder)})
 
     assert (found.status, "cannot be written" in found.found) == ("problem", True)
 
 
 def test_an_object_store_has_no_disk_to_measure():
-    (found,) = look_at_disk({"data": "memory://data"})
+    (found,) = check_disk({"data": "memory://data"})
 
     assert found.status == "ok"
 
@@ -124,22 +124,22 @@ def test_a_port_of_another_program_is_a_problem_and_says_which_option_to_change(
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         other.close()
-        assert [finding.status for finding in look_at_port("127.0.0.1", port)] == ["ok"]
+        assert [finding.status for finding in check_port("127.0.0.1", port)] == ["ok"]
     with json_server({"/": {}}) as url:
-        (found,) = look_at_port("127.0.0.1", int(url.rpartition(":")[2]))
+        (found,) = check_port("127.0.0.1", int(url.rpartition(":")[2]))
 
     assert (found.status, "--port" in found.remedy) == ("problem", True)
 
 
 def test_a_port_on_which_our_own_api_answers_is_a_note():
     with json_server({"/version": {"version": "0.1.0", "prompts": {}}}) as url:
-        (found,) = look_at_port("127.0.0.1", int(url.rpartition(":")[2]))
+        (found,) = check_port("127.0.0.1", int(url.rpartition(":")[2]))
 
     assert found.status == "note"
 
 
 def test_an_address_of_another_machine_is_a_problem():
-    (found,) = look_at_port("192.0.2.1", 0)
+    (found,) = check_port("192.0.2.1", 0)
 
     assert found.status == "problem"
 
@@ -156,13 +156,13 @@ def test_a_driver_whose_card_torch_cannot_use_is_a_problem(line: str, version: s
     driver = tmp_path / "version"
     driver.write_text(f"NVRM version: {line}\n")
 
-    (found,) = look_at_gpu(driver)
+    (found,) = check_gpu(driver)
 
     assert (found.status, f"driver {version} " in found.found) == ("problem", True)
 
 
 @pytest.mark.parametrize(
-    ("visible", "cuda", "told"),
+    ("visible", "cuda", "text"),
     [
         ("", "13.0", "CUDA_VISIBLE_DEVICES='' may hide it"),
         (None, None, "install the CUDA build"),
@@ -172,7 +172,7 @@ def test_a_driver_whose_card_torch_cannot_use_is_a_problem(line: str, version: s
 def test_what_hides_a_card_decides_the_remedy(
     visible: str | None,
     cuda: str | None,
-    told: str,
+    text: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):
@@ -184,11 +184,11 @@ def test_what_hides_a_card_decides_the_remedy(
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
 
-    (found,) = look_at_gpu(driver)
+    (found,) = check_gpu(driver)
 
-    assert told in found.remedy
+    assert text in found.remedy
 
 
 @pytest.mark.skipif(Path("/proc/driver/nvidia").exists(), reason="this machine has a GPU")
 def test_no_gpu_is_a_note():
-    assert [finding.status for finding in look_at_gpu()] == ["note"]
+    assert [finding.status for finding in check_gpu()] == ["note"]

@@ -15,11 +15,11 @@ from services.deployment.assemble import DEMO_WEIGHTS, EngineChoice, choose_engi
 from services.deployment.settings import Settings
 from services.doctor.findings import Check, Finding, run_checks
 from services.doctor.service import (
+    check_model_servers,
+    check_redis,
+    check_settings,
     judge_clock,
     judge_redis,
-    look_at_model_servers,
-    look_at_redis,
-    look_at_settings,
 )
 from services.engines.checkpoints import identify
 from services.engines.contract import EngineIdentity
@@ -55,7 +55,7 @@ def test_a_setting_that_cannot_be_used_is_named_without_its_value(monkeypatch: p
     with pytest.raises(ValidationError) as failure:
         Settings()
 
-    found = list(look_at_settings({"MSR_NUM_SCORED": "hunter2"}, (), failure.value))
+    found = list(check_settings({"MSR_NUM_SCORED": "hunter2"}, (), failure.value))
 
     assert statuses(found) == ["problem"]
     assert "MSR_NUM_SCORED" in found[0].found
@@ -63,13 +63,13 @@ def test_a_setting_that_cannot_be_used_is_named_without_its_value(monkeypatch: p
 
 
 def test_settings_that_end_in_an_error_of_ours_are_a_problem():
-    found = list(look_at_settings({}, (), InputError("the file of a setting is gone; name one")))
+    found = list(check_settings({}, (), InputError("the file of a setting is gone; name one")))
 
     assert statuses(found) == ["problem"]
 
 
 def test_a_variable_that_nobody_reads_is_a_note_with_the_one_that_was_meant():
-    found = list(look_at_settings({"MSR_VLLM_URL": "http://a"}, {"MSR_DATA"}, None))
+    found = list(check_settings({"MSR_VLLM_URL": "http://a"}, {"MSR_DATA"}, None))
 
     assert statuses(found) == ["note"]
     assert found[0].remedy == "Did you mean MSR_VLLM_URLS?"
@@ -78,14 +78,14 @@ def test_a_variable_that_nobody_reads_is_a_note_with_the_one_that_was_meant():
 def test_variables_that_are_settings_or_options_are_fine():
     known = {"MSR_DATA": "d", "MSR_NUM_SCORED": "5", "REDIS_URL": "redis://x", "PATH": "/bin"}
 
-    assert statuses(list(look_at_settings(known, {"MSR_DATA"}, None))) == []
+    assert statuses(list(check_settings(known, {"MSR_DATA"}, None))) == []
 
 
 # --- Redis ---------------------------------------------------------------------------------------
 
 
 def test_a_redis_that_answers_is_judged_with_its_clock(redis_url: str, tmp_path: Path):
-    found = list(look_at_redis(str(tmp_path), Settings(redis_url=SecretStr(redis_url))))
+    found = list(check_redis(str(tmp_path), Settings(redis_url=SecretStr(redis_url))))
 
     assert statuses(found) == []
     assert [finding.check for finding in found][-1] == "clock"
@@ -93,7 +93,7 @@ def test_a_redis_that_answers_is_judged_with_its_clock(redis_url: str, tmp_path:
 
 def test_a_redis_that_is_away_is_a_problem_that_keeps_the_password_secret(tmp_path: Path):
     url = SecretStr(f"redis://user:hunter2@127.0.0.1:{a_free_port()}/0")
-    look = partial(look_at_redis, str(tmp_path), Settings(redis_url=url))
+    look = partial(check_redis, str(tmp_path), Settings(redis_url=url))
 
     (found,) = run_checks([Check("redis", look)], timeout_seconds=60)
 
@@ -102,7 +102,7 @@ def test_a_redis_that_is_away_is_a_problem_that_keeps_the_password_secret(tmp_pa
 
 
 def test_without_redis_url_the_embedded_one_is_told_of_and_no_folder_is_made(tmp_path: Path):
-    found = list(look_at_redis(str(tmp_path / "data"), Settings(redis_url=None)))
+    found = list(check_redis(str(tmp_path / "data"), Settings(redis_url=None)))
 
     assert statuses(found) == ["note"]
     assert not (tmp_path / "data").exists()
@@ -112,7 +112,7 @@ def test_an_embedded_redis_that_has_a_state_is_asked(tmp_path: Path):
     with_state = EmbeddedRedis(tmp_path / "state")
     with_state.start()
     try:
-        found = list(look_at_redis(str(tmp_path), Settings(redis_url=None)))
+        found = list(check_redis(str(tmp_path), Settings(redis_url=None)))
     finally:
         with_state.stop()
 
@@ -157,12 +157,12 @@ def a_listing(**changes: str) -> dict[str, Any]:
     """What `msr serve-model` with the demo model and its adapter says of itself."""
     base = identify(str(DEMO_WEIGHTS / "base"))
     adapted = identify(str(DEMO_WEIGHTS / "base"), str(DEMO_WEIGHTS / "adapter"))
-    told = labels(base, {"demo": replace(adapted, **changes)})
+    text = labels(base, {"demo": replace(adapted, **changes)})
     served = [
         {"id": "base", "root": "base", "parent": None, "max_model_len": 4096},
         {"id": "demo", "root": "demo", "parent": "base", "max_model_len": 4096},
     ]
-    named = [{"id": label, "root": "", "max_model_len": 4096} for label in told]
+    named = [{"id": label, "root": "", "max_model_len": 4096} for label in text]
     return {"data": served + named}
 
 
@@ -170,7 +170,7 @@ def look(*urls: str, data: str = "no-such-folder", **options: Any) -> list[Findi
     settings = Settings(vllm_urls=urls)
     given = {"kind": "vllm", "model": None, "adapter": None} | options
     choose = partial(choose_engine, data, settings, **given)
-    check = Check("model server", partial(look_at_model_servers, data, choose))
+    check = Check("model server", partial(check_model_servers, data, choose))
     return list(run_checks([check], timeout_seconds=60))
 
 
@@ -252,6 +252,6 @@ def test_vllm_without_a_server_and_a_recommender_without_vllm_are_problems():
         return choose_engine("data", settings, kind="local", model=None, adapter=None)
 
     (found,) = run_checks(
-        [Check("model server", partial(look_at_model_servers, "data", choose))], timeout_seconds=60
+        [Check("model server", partial(check_model_servers, "data", choose))], timeout_seconds=60
     )
     assert (found.status, "MSR_RECOMMENDER_URLS" in found.found) == ("problem", True)
