@@ -24,7 +24,13 @@ from services.core.fingerprint import fingerprint
 from services.core.ids import derive_event_id
 from services.core.prompts import PREFERENCE_FINGERPRINT
 from services.core.records import Interaction, Item, ItemId, UserId
-from services.core.recurrence import BLOCK_SIZE, PreferenceState, WrittenBlock, split_blocks
+from services.core.recurrence import (
+    BLOCK_SIZE,
+    PreferenceState,
+    WrittenBlock,
+    count_current_blocks,
+    split_blocks,
+)
 from services.state.records import ItemRecord, UpdatedPreference, UserRecord, writer_of
 from services.state.user_store import Store
 
@@ -210,26 +216,17 @@ def _merged(record: UserRecord, row: Mapping[str, Any], writer: str) -> UpdatedP
         WrittenBlock(elements, text)
         for elements, text in zip(split_blocks(published)[0], row["block_preferences"], strict=True)
     )
-    num_standing = _num_standing(blocks, item_ids)
+    num_current = count_current_blocks(blocks, item_ids)
     if tuple(published) == item_ids[: len(published)]:
         state = PreferenceState(blocks, split_blocks(published)[1])
         preference = row["preference"]
     else:
-        state = PreferenceState(blocks[:num_standing])
+        state = PreferenceState(blocks[:num_current])
         preference = record.preference or state.checkpoint
     num_unseen = len(item_ids) - len(state.history)
     if record.writer == writer and (
         record.version - record.preference_version <= num_unseen
-        or _num_standing(record.state.blocks, item_ids) > num_standing
+        or count_current_blocks(record.state.blocks, item_ids) > num_current
     ):
         return None
     return UpdatedPreference(record, state, preference, record.version - num_unseen, writer)
-
-
-def _num_standing(blocks: tuple[WrittenBlock[ItemId], ...], item_ids: tuple[ItemId, ...]) -> int:
-    num_standing = 0
-    for block, elements in zip(blocks, split_blocks(item_ids)[0], strict=False):
-        if block.elements != elements:
-            break
-        num_standing += 1
-    return num_standing

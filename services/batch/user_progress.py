@@ -12,7 +12,7 @@ from itertools import islice
 from services.core.artifacts import Artifact, QuarantinedRow, Recipe
 from services.core.errors import HistoryTooShort
 from services.core.prompts import HistoryItem
-from services.core.recurrence import DIRECT_HISTORY_SIZE, split_blocks
+from services.core.recurrence import DIRECT_HISTORY_SIZE, count_equal_leading, split_blocks
 from services.core.splits import Cut, cut_history, training_popularity
 
 
@@ -99,10 +99,7 @@ def take_over(artifact: Artifact, recipe: Recipe, users: Sequence[UserProgress])
         written = list(row["block_preferences"])
         if len(row["block_digests"]) > len(written):
             written.append(row["preference"])
-        for text, before, now in zip(written, row["block_digests"], user.digests, strict=False):
-            if before != now:
-                break
-            user.texts.append(text)
+        user.texts += written[: count_equal_leading(row["block_digests"], user.digests)]
 
 
 def _progress(

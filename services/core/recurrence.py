@@ -13,6 +13,7 @@ An element of a history is whatever `write` understands: here it is only counted
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Generic, TypeVar
 
 BLOCK_SIZE = 3
@@ -84,15 +85,21 @@ async def current_preference(state: PreferenceState[T], *, write: Write[T]) -> s
 async def rebuild(
     state: PreferenceState[T], history: Sequence[T], *, write: Write[T]
 ) -> PreferenceState[T]:
-    """The state of `history`, reusing the blocks of `state` that still stand in it.
+    """The state of `history`, with the leading blocks of `state` that it still has.
 
     A late interaction changes its own block and every later one; the blocks before it are kept.
     """
-    kept = 0
-    blocks, _ = split_blocks(history)
-    while (
-        kept < min(len(blocks), len(state.blocks)) and state.blocks[kept].elements == blocks[kept]
-    ):
-        kept += 1
-    base: PreferenceState[T] = PreferenceState(state.blocks[:kept])
-    return await advance(base, history[kept * BLOCK_SIZE :], write=write)
+    num_kept = count_current_blocks(state.blocks, history)
+    base: PreferenceState[T] = PreferenceState(state.blocks[:num_kept])
+    return await advance(base, history[num_kept * BLOCK_SIZE :], write=write)
+
+
+def count_current_blocks(blocks: Sequence[WrittenBlock[T]], history: Sequence[T]) -> int:
+    """How many leading blocks have the elements that a history has in their place."""
+    return count_equal_leading([block.elements for block in blocks], split_blocks(history)[0])
+
+
+def count_equal_leading(left: Sequence[object], right: Sequence[object]) -> int:
+    """How many elements two sequences have in common before the first difference."""
+    pairs = zip(left, right, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

@@ -15,7 +15,7 @@ from typing import Any
 from services.core.errors import StateConflict, UnknownUser
 from services.core.prompts import HistoryItem
 from services.core.records import Interaction, Item, ItemId, UserId
-from services.core.recurrence import BLOCK_SIZE, PreferenceState
+from services.core.recurrence import BLOCK_SIZE, PreferenceState, count_equal_leading
 from services.state import keys
 from services.state.connection import Argument, Command, Connection, Script
 from services.state.encoding import (
@@ -495,11 +495,7 @@ def _ingested(code: int, version: int) -> Ingested:
 def _merged(update: UpdatedPreference, now_ms: int) -> UserRecord:
     """The record after the save; blocks that stand keep the time they were written."""
     record, blocks = update.record, update.state.blocks
-    num_kept = 0
-    for old, new in zip(record.state.blocks, blocks, strict=False):
-        if old != new:
-            break
-        num_kept += 1
+    num_kept = count_equal_leading(record.state.blocks, blocks)
     return replace(
         record,
         state=update.state,

@@ -10,7 +10,6 @@ import contextlib
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from itertools import takewhile
 
 import structlog
 
@@ -24,6 +23,7 @@ from services.core.records import ItemId, UserId
 from services.core.recurrence import (
     BLOCK_SIZE,
     PreferenceState,
+    count_equal_leading,
     current_preference,
     rebuild,
 )
@@ -155,8 +155,7 @@ class PreferenceUpdater:
         """Save, and count the new blocks."""
         saved = await self._store.save_preference(update)
         before, now = update.record.state.blocks, update.state.blocks
-        pairs = zip(before, now, strict=False)
-        num_kept = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        num_kept = count_equal_leading(before, now)
         self._metrics.blocks_written.inc(len(now) - num_kept)
         if num_kept < len(before):
             self._metrics.rebuilds.inc()

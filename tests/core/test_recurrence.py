@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from services.core.recurrence import (
     PreferenceState,
     advance,
+    count_equal_leading,
     current_preference,
     rebuild,
     split_blocks,
@@ -18,6 +19,12 @@ State = PreferenceState[str]
 
 async def joined_ids(previous: str, block: Sequence[str]) -> str:
     return ",".join(filter(None, [previous, *block]))
+
+
+def test_only_the_elements_before_the_first_difference_count_as_equal():
+    assert count_equal_leading("abcd", "abxd") == 2
+    assert count_equal_leading("ab", "abc") == 2
+    assert count_equal_leading("", "abc") == 0
 
 
 async def test_an_unfinished_block_stays_out_of_the_checkpoint():
