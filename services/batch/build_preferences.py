@@ -1,4 +1,4 @@
-"""Step 3, `msr build-preferences`: a written preference for every user, block after block.
+"""Step 3, `msr build-preferences`: writes every user's preference, block after block.
 
 Reads `items`, `interactions` and `summaries`; writes `preferences`: for each user the items
 covered, the preference after each full block, and the current one. A shard of users goes through
@@ -60,7 +60,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """What was asked for: all that a Ray worker is told of the step."""
+    """The arguments of a run; a Ray worker gets nothing else."""
 
     data: str
     model: str
@@ -98,7 +98,7 @@ class _Plan:
         return self.writer.has_shard(shard)
 
     def left(self) -> list[int]:
-        """The shards that are missing, and with `retry` those in which a user is."""
+        """The missing shards, and with `retry` those in which a user is missing."""
         return [
             shard
             for shard in range(self.num_shards)
@@ -127,7 +127,7 @@ class _Plan:
         waiting: Sequence[UserProgress],
         advance: Advance,
     ) -> None:
-        """Write, or read where an earlier run wrote them, the next texts of users who wait."""
+        """Write the next texts of waiting users, or read those that an earlier run wrote."""
         number = wave * self.num_shards + shard
         known, refused = self._read_wave(number)
         missing = [user for user in waiting if user.user_id not in known | refused]
@@ -153,7 +153,7 @@ class _Plan:
                 user.refused = refused[user.user_id]
 
     def _read_wave(self, number: int) -> tuple[dict[str, str], dict[str, str]]:
-        """Texts, and unless they are to be tried again reasons of refusal, by user id."""
+        """Texts by user id, and reasons of refusal; with `retry` no reasons."""
         if not self.waves.has_shard(number):
             return {}, {}
         rows = self.waves.read_shard(number).to_pydict()

@@ -1,14 +1,14 @@
-"""Last offline step, `msr publish`: the artifacts into Redis, for the API and the worker.
+"""`msr publish`: loads the artifacts into Redis, for the API and the worker.
 
-Reads `items`, `summaries`, `interactions` and, if there is one, `preferences-whole` or else
+Reads `items`, `summaries`, `interactions` and, if finished, `preferences-whole` or else
 `preferences`. An item without a summary (quarantined by step 2) is published as failed and
 described by its title alone, as step 3 did. A published preference is a state of the recurrence;
 where it does not cover the whole history, an update is queued. Users without a preference row get
-their history only: they are updated when they next interact or are asked for.
+their history only: the worker updates them at their next interaction or request.
 
-Publishing what is published already ends at once. Publishing again adds what is new: interactions
-that came online stay, and so do the texts that still stand. Who was forgotten (`DELETE /users`)
-comes back if the artifacts still hold the history, so take it out of the source as well.
+Publishing unchanged artifacts again does nothing. Publishing changed ones adds what is new: online
+interactions stay, and so do texts whose blocks did not change. A forgotten user (`DELETE /users`)
+comes back if the artifacts still hold the history, so delete it from the data set too.
 """
 
 from collections.abc import Iterator, Mapping
@@ -41,7 +41,7 @@ NO_SUMMARY = "no summary in the artifact; run `msr summarize-images --retry-quar
 
 @dataclass(frozen=True, slots=True)
 class _Sources:
-    """The artifacts to publish, checked to belong together."""
+    """The artifacts to publish, made from each other."""
 
     items: Artifact
     summaries: Artifact
@@ -50,7 +50,7 @@ class _Sources:
 
     @property
     def fingerprint(self) -> str:
-        # Of whole manifests: a retried quarantine changes the counts, not the recipe.
+        # Of whole manifests, because a retry of the quarantine changes counts but not the recipe.
         present = [self.items, self.summaries, self.interactions, self.preferences]
         return fingerprint({a.name: asdict(a.manifest()) for a in present if a is not None})
 
@@ -87,7 +87,7 @@ def _open_sources(data: str) -> _Sources:
         Artifact(data, name) for name in ("items", "summaries", "interactions")
     )
     for artifact in (items, interactions):
-        artifact.manifest()  # the first step that is missing is the one to be named
+        artifact.manifest()  # an error names the first missing step
     _require_inputs(data, summaries)
     preferences = None
     for name in SERVED_PREFERENCES:
@@ -210,7 +210,7 @@ def _merged(record: UserRecord, row: Mapping[str, Any], writer: str) -> UpdatedP
     The history may have gained interactions online, also ones older than published ones.
     """
     published, item_ids = row["item_ids"], record.item_ids
-    if record.num_dropped_blocks:  # a capped history no longer begins where the artifact's does
+    if record.num_dropped_blocks:  # a capped history no longer starts where the artifact's does
         return None
     blocks = tuple(
         WrittenBlock(elements, text)

@@ -1,7 +1,7 @@
-"""Each user's way through the blocks: what there is to write, and what is written already.
+"""Each user's progress through the blocks: what must be written, and what is written already.
 
-Histories are cut here (`core.splits`), and texts that an earlier run wrote from the same items are
-taken over: more users, or new interactions, cost only the blocks that they touch.
+Histories are cut here (`core.splits`). Texts that an earlier run wrote from the same items are
+reused, so that more users or new interactions cost only the blocks that change.
 """
 
 import hashlib
@@ -33,16 +33,16 @@ class UserProgress:
     refused: str = ""
 
     def copy(self) -> "UserProgress":
-        """One to go on with, without a trace in this one."""
+        """A copy whose texts can grow without changing this one."""
         return replace(self, texts=list(self.texts))
 
     def waits_for(self, wave: int) -> bool:
-        """Whether this user's next text is that of the wave."""
+        """Whether this user's next text belongs to the wave."""
         return len(self.texts) == wave < len(self.blocks) and not self.refused
 
 
 def history_items(items: Artifact, summaries: Artifact) -> dict[str, HistoryItem]:
-    """What prompts say of each item, by item id."""
+    """The item texts of preference prompts, by item id."""
     summary_rows = summaries.read(["item_id", "summary"]).to_pydict()
     summary_of = dict(zip(summary_rows["item_id"], summary_rows["summary"], strict=True))
     item_rows = items.read(["item_id", "title"]).to_pydict()
@@ -84,7 +84,7 @@ def _training_popularity(interactions: Artifact) -> Mapping[str, int]:
 
 
 def take_over(artifact: Artifact, recipe: Recipe, users: Sequence[UserProgress]) -> None:
-    """Give users the texts that the same prompt and model wrote from the same items before."""
+    """Give users the texts that the same prompt and model wrote earlier from the same items."""
     if not artifact.exists():
         return
     earlier = artifact.manifest()

@@ -12,7 +12,7 @@ from services.commands.reporting import report
 
 def demo(
     data: Data = "data/demo",
-    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8000,
+    port: Annotated[int, typer.Option(help="0: any free port.")] = 8000,
     once: Annotated[
         bool, typer.Option("--once", help="Stop after the walk; exit 1 if it failed.")
     ] = False,

@@ -1,4 +1,4 @@
-"""What an operator does with the online state: dead letters, one user's data."""
+"""`msr dead-letters` and `msr export-user`: an operator's work on the online state."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
@@ -10,16 +10,16 @@ from services.commands.options import AsJson, Data, settings
 from services.commands.reporting import report, run
 
 dead_letters = typer.Typer(
-    help="Updates that failed too often: see them, try them again, or give them up.",
+    help="Updates that failed too often: list, retry or drop them.",
     no_args_is_help=True,
 )
 
-Users = Annotated[list[str] | None, typer.Option("--user", help="Of this user alone; repeatable.")]
+Users = Annotated[list[str] | None, typer.Option("--user", help="Only this user's; repeatable.")]
 
 
 @dead_letters.command("list")
 def list_dead_letters(data: Data = "data", user: Users = None, as_json: AsJson = False) -> None:
-    """Show who is put aside, when and why; oldest first within a partition."""
+    """List the failed updates: user, time and reason; oldest first within a partition."""
     import json
     from datetime import UTC, datetime
 
@@ -38,7 +38,7 @@ def list_dead_letters(data: Data = "data", user: Users = None, as_json: AsJson =
 
 @dead_letters.command("retry")
 def retry_dead_letters(data: Data = "data", user: Users = None, as_json: AsJson = False) -> None:
-    """Queue their updates again, with all tries before them; a worker must run."""
+    """Queue the updates again, with the full number of tries; a worker must run."""
 
     async def work(work_queue: Any, letters: list[Any]) -> dict[str, int]:
         return {"retried": await work_queue.retry_dead_letters(letters)}
@@ -48,7 +48,7 @@ def retry_dead_letters(data: Data = "data", user: Users = None, as_json: AsJson 
 
 @dead_letters.command("drop")
 def drop_dead_letters(data: Data = "data", user: Users = None, as_json: AsJson = False) -> None:
-    """Give them up. Histories stay: the next interaction of a user updates with everything."""
+    """Drop the updates. Histories stay: a user's next interaction updates with all of them."""
 
     async def work(work_queue: Any, letters: list[Any]) -> dict[str, int]:
         return {"dropped": await work_queue.drop_dead_letters(letters)}
@@ -59,7 +59,7 @@ def drop_dead_letters(data: Data = "data", user: Users = None, as_json: AsJson =
 def export_user(
     user_id: Annotated[str, typer.Argument(help="The user's id.")], data: Data = "data"
 ) -> None:
-    """Print all that is held of one user, as JSON."""
+    """Print everything that is stored about one user, as JSON."""
     import json
 
     from services.core.records import UserId
@@ -75,7 +75,7 @@ def export_user(
 async def _with_letters(
     data: str, users: list[str] | None, work: Callable[[Any, list[Any]], Awaitable[Any]]
 ) -> Any:
-    """What comes of the dead letters of these users, or of all."""
+    """Call `work` with the dead letters of these users, or of all, and return its result."""
     from services.deployment.assemble import open_store
     from services.state.work_queue import WorkQueue
 

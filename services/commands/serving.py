@@ -1,4 +1,4 @@
-"""What runs after the steps: the model server, the HTTP API, the worker."""
+"""The commands after the steps: the model server, the HTTP API, the worker."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -21,7 +21,7 @@ from services.process.logs import without_progress_bars
 
 
 class Dtype(StrEnum):
-    """In which numbers a model computes; `auto`: bfloat16 on a GPU, float32 on a CPU."""
+    """The numbers a model computes with; `auto`: bfloat16 on a GPU, float32 on a CPU."""
 
     auto = "auto"
     float32 = "float32"
@@ -30,7 +30,7 @@ class Dtype(StrEnum):
 
 
 class MergedDtype(StrEnum):
-    """In which numbers a merged checkpoint is stored."""
+    """The numbers a merged checkpoint stores."""
 
     bfloat16 = "bfloat16"
     float32 = "float32"
@@ -55,9 +55,11 @@ def serve_model(
     adapter: Annotated[
         list[str] | None, typer.Option(metavar="NAME=DIR", help="Serve an adapter; repeatable.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="The model's name; else its folder's.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The model's name. Default: its folder's.")
+    ] = None,
     host: str = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8001,
+    port: Annotated[int, typer.Option(help="0: any free port.")] = 8001,
     dtype: Annotated[
         Dtype, typer.Option(help="auto: bfloat16 on a GPU, float32 on a CPU.")
     ] = Dtype.auto,
@@ -78,7 +80,7 @@ def serve_model(
         str | None,
         typer.Option(
             metavar="FOLDER",
-            help="Let clients have adapters loaded from this folder while the server runs. Whoever "
+            help="Let clients load adapters from this folder while the server runs. Anybody who "
             "reaches the port may do so: bind it to this machine or to an internal network only.",
         ),
     ] = None,
@@ -86,7 +88,7 @@ def serve_model(
         bool, typer.Option("--print", help="Print the command and stop.")
     ] = False,
 ) -> None:
-    """Serve a model by vLLM; arguments after `--` go to vLLM as they are."""
+    """Serve a model by vLLM; arguments after `--` go to vLLM."""
     from services.engines.vllm_server import serve as program
     from services.engines.vllm_server.command import ServeOptions, parse_adapters
 
@@ -110,7 +112,7 @@ def serve_model(
 
 
 def publish(data: Data = "data", as_json: AsJson = False) -> None:
-    """Load items, histories and preferences into Redis; `serve` does it by itself."""
+    """Load items, histories and preferences into Redis; `msr serve` does so at its start."""
     from services.deployment import assemble
 
     report(lambda: assemble.publish(data, settings()), as_json)
@@ -119,7 +121,7 @@ def publish(data: Data = "data", as_json: AsJson = False) -> None:
 def serve(
     data: Data = "data",
     host: Annotated[str, typer.Option(envvar="MSR_HOST")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(envvar="MSR_PORT", help="0 takes a free one.")] = 8000,
+    port: Annotated[int, typer.Option(envvar="MSR_PORT", help="0: any free port.")] = 8000,
     worker: Annotated[
         bool | None,
         typer.Option(
@@ -132,7 +134,7 @@ def serve(
     adapter: Adapter = None,
     url: Urls = None,
 ) -> None:
-    """Answer the HTTP API."""
+    """Serve the HTTP API."""
     without_progress_bars()
     from services.deployment import assemble
     from services.process.http_server import run_program
@@ -148,7 +150,7 @@ def worker(
     adapter: Adapter = None,
     url: Urls = None,
 ) -> None:
-    """Update preferences with interactions and summarize new items, as they arrive."""
+    """Update preferences with new interactions, and summarize new items."""
     without_progress_bars()
     from services.deployment import assemble
     from services.process.http_server import run_program

@@ -5,10 +5,10 @@
 Blocks are BLOCK_SIZE interactions, oldest first. A preference state is a checkpoint (the preference
 after the last full block) plus a tail (the unfinished block); the current preference is one more
 `write` over the tail, which leaves the checkpoint as it was. The offline step, the online worker
-and the tests all run this file, with their own `write`, so that however interactions arrive the
-state follows from the history alone (MLLM-MSR, section 3.2).
+and the tests all use this file, each with its own `write`. So the state depends on the history
+alone, not on the order of arrival (MLLM-MSR, section 3.2).
 
-An element of a history is whatever `write` understands: here it is only counted and compared.
+An element of a history is anything that `write` accepts: here it is only counted and compared.
 """
 
 from collections.abc import Awaitable, Callable, Sequence

@@ -471,26 +471,26 @@ export interface components {
     schemas: {
         /**
          * AdapterView
-         * @description An adapter, what its training wrote about it, and whether it can serve here.
+         * @description An adapter, its training's manifest, and whether it can serve here.
          *
-         *     What a manifest says is null where none can be read.
+         *     Fields of the manifest are null if it cannot be read.
          */
         AdapterView: {
             /** Name */
             name: string;
             /**
              * Weights
-             * @description Fingerprint of its files, which tells it from any other; "" for the base model alone.
+             * @description Fingerprint of its files, which identifies it; "" for the base model alone.
              */
             weights: string;
             /**
              * Fingerprint
-             * @description Of the training that made it.
+             * @description Fingerprint of the training that made it.
              */
             fingerprint: string | null;
             /**
              * Stage
-             * @description Which kind of training: `sft`, `dpo` or `rank`.
+             * @description The stage of training: `sft`, `dpo` or `rank`.
              */
             stage: string | null;
             /**
@@ -500,7 +500,7 @@ export interface components {
             parent: string | null;
             /**
              * Protocol
-             * @description How targets met negatives in its training.
+             * @description How its training chose targets and negatives.
              */
             protocol: string | null;
             /**
@@ -512,7 +512,7 @@ export interface components {
             model_name: string | null;
             /**
              * Calibration
-             * @description What turns its margins into P(Yes), and how far off they were before, after.
+             * @description Correction from margins to P(Yes), and the calibration error before, after.
              */
             calibration: {
                 [key: string]: number;
@@ -533,12 +533,12 @@ export interface components {
             reason: string | null;
             /**
              * Roles
-             * @description What it does now; often nothing.
+             * @description Its roles now; often none.
              */
             roles: ("active" | "previous" | "shadow" | "arm")[];
             /**
              * Ranked By
-             * @description What orders the items that it has scored: `mllm-fusion` where weights of fusion were fitted for it, else `mllm`, its margin alone.
+             * @description What orders the items that it scored: `mllm-fusion` if weights of fusion were fitted for it, else `mllm`, its margin alone.
              * @enum {string}
              */
             ranked_by: "mllm-fusion" | "mllm" | "fusion" | "sequential" | "titles" | "trending";
@@ -550,7 +550,7 @@ export interface components {
         };
         /**
          * AdaptersResponse
-         * @description The adapters that there are, and which of them serve.
+         * @description All adapters, and those that serve.
          * @example {
          *       "active": "spring",
          *       "adapters": [
@@ -594,25 +594,25 @@ export interface components {
             adapters: components["schemas"]["AdapterView"][];
             /**
              * Active
-             * @description Who scores, unless an experiment runs.
+             * @description The adapter that scores, unless an experiment runs.
              */
             active: string;
             /**
              * Previous
-             * @description Who would score after a rollback.
+             * @description The adapter that a rollback activates.
              */
             previous: string | null;
             shadow: components["schemas"]["ShadowView"] | null;
             experiment: components["schemas"]["ExperimentView"] | null;
             /**
              * Problem
-             * @description Why this process does not serve what was chosen, but what it served before; null if it does.
+             * @description Why this process still serves its earlier adapter instead of the chosen one; null if it serves the chosen one.
              */
             problem: string | null;
         };
         /**
          * ArmIn
-         * @description A part of the users, and the adapter that scores for them.
+         * @description A group of users, and the adapter that scores for them.
          */
         ArmIn: {
             /** Name */
@@ -621,14 +621,14 @@ export interface components {
             adapter: string;
             /**
              * Weight
-             * @description Its share of the users is its part of all weights.
+             * @description Its share of users is this weight over the sum of all.
              * @default 1
              */
             weight?: number;
         };
         /**
          * ArmView
-         * @description An arm of the experiment that runs.
+         * @description An arm of the running experiment.
          */
         ArmView: {
             /** Name */
@@ -637,13 +637,13 @@ export interface components {
             adapter: string;
             /**
              * Share
-             * @description Of the users.
+             * @description Share of the users.
              */
             share: number;
         };
         /**
          * ComponentHealth
-         * @description State of one thing that the service stands on.
+         * @description The state of one component that the service needs.
          */
         ComponentHealth: {
             /**
@@ -656,13 +656,13 @@ export interface components {
         };
         /**
          * CoverWidth
-         * @description Pixels: in a list, on a card, and on a card of a dense screen.
+         * @description Widths in pixels: in a list, on a card, and on a card of a high-resolution screen.
          * @enum {integer}
          */
         CoverWidth: 96 | 160 | 320;
         /**
          * ExperimentIn
-         * @description Divide the users among adapters. The same name divides them the same way again.
+         * @description Divide the users among adapters. The same name gives the same division again.
          * @example {
          *       "arms": [
          *         {
@@ -687,7 +687,7 @@ export interface components {
         };
         /**
          * ExperimentView
-         * @description The experiment that runs.
+         * @description The running experiment.
          */
         ExperimentView: {
             /** Name */
@@ -697,23 +697,23 @@ export interface components {
         };
         /**
          * Feature
-         * @description What one feature said of an item, and what that counted.
+         * @description The value of one feature of an item, and its contribution to the score.
          */
         Feature: {
             /**
              * Value
-             * @description The feature as it came, on a scale of its own.
+             * @description The feature's value, on its own scale.
              */
             value: number;
             /**
              * Contribution
-             * @description What it adds to the log-odds of `score`; null if it did not place the item.
+             * @description What it adds to the log-odds of `score`; null if it was not used.
              */
             contribution: number | null;
         };
         /**
          * HistoryEntry
-         * @description One interaction; what is said of the item is null if the catalogue has it no more.
+         * @description One interaction; the item's fields are null if the catalogue no longer has it.
          */
         HistoryEntry: {
             /** Item Id */
@@ -729,7 +729,7 @@ export interface components {
         };
         /**
          * HistoryResponse
-         * @description A user's history, the latest interactions of it.
+         * @description The latest interactions of a user's history.
          * @example {
          *       "history_version": 4,
          *       "interactions": [
@@ -752,7 +752,7 @@ export interface components {
             history_version: number;
             /**
              * Num Earlier
-             * @description Interactions before these: those not asked for, and those no longer kept.
+             * @description Earlier interactions: not requested, or no longer kept.
              */
             num_earlier: number;
             /**
@@ -804,13 +804,13 @@ export interface components {
             timestamp_ms?: number | null;
             /**
              * Event Id
-             * @description Makes a retry harmless. If left out it follows from user, item and timestamp, so a retry is recognized only if it carries its timestamp.
+             * @description Makes a retry harmless. If left out, it is derived from user, item and timestamp, so a retry is recognized only with its timestamp.
              */
             event_id?: string | null;
         };
         /**
          * InteractionsResponse
-         * @description What became of the interactions. They are stored; preferences follow in the background.
+         * @description The result of the request. Interactions are stored; preferences follow in the background.
          * @example {
          *       "accepted": 2,
          *       "duplicates": 0,
@@ -904,7 +904,7 @@ export interface components {
         };
         /**
          * ItemsResponse
-         * @description Some of the items.
+         * @description One page of items.
          * @example {
          *       "complete": true,
          *       "items": [
@@ -932,14 +932,14 @@ export interface components {
             num_matching: number;
             /**
              * Num By Status
-             * @description Of the whole catalogue; empty where the items were named.
+             * @description Of the whole catalogue; empty if the request names items.
              */
             num_by_status: {
                 [key: string]: number;
             };
             /**
              * Complete
-             * @description False if there are more than the server looks through.
+             * @description False if there are more than the server searches.
              */
             complete: boolean;
         };
@@ -957,7 +957,7 @@ export interface components {
         };
         /**
          * PersonaView
-         * @description A user who is worth a look, and why.
+         * @description A user worth looking at, and why.
          */
         PersonaView: {
             /** User Id */
@@ -966,7 +966,7 @@ export interface components {
             name: string;
             /**
              * About
-             * @description One sentence on what the history does.
+             * @description One sentence on the history.
              */
             about: string;
             /**
@@ -1023,7 +1023,7 @@ export interface components {
         };
         /**
          * PreferenceResponse
-         * @description A user's written preference and how it came about.
+         * @description A user's written preference, and the blocks it was written from.
          * @example {
          *       "history_version": 4,
          *       "num_blocks": 1,
@@ -1077,7 +1077,7 @@ export interface components {
         };
         /**
          * ProgressResponse
-         * @description How far the work on catalogue and users is, offline and online.
+         * @description The progress of the offline steps and of preference updates.
          * @example {
          *       "steps": [
          *         {
@@ -1108,7 +1108,7 @@ export interface components {
         ProgressResponse: {
             /**
              * Steps
-             * @description In the order of the data flow.
+             * @description In the order in which they run.
              */
             steps: components["schemas"]["StepView"][];
             updates: components["schemas"]["UpdatesView"];
@@ -1161,7 +1161,7 @@ export interface components {
         };
         /**
          * RecommendRequest
-         * @description Ask for the items a user would take next.
+         * @description Ask for the items that a user takes next.
          * @example {
          *       "k": 5,
          *       "user_id": "u42"
@@ -1183,14 +1183,14 @@ export interface components {
             k?: number;
             /**
              * Mode
-             * @description `cascade`: the cheap rankers order the candidates, the model scores the best `num_scored`, and fusion weighs all that is known of these. `mllm`: the model scores every candidate and ranks alone. `cheap`: no model.
+             * @description `cascade`: the cheap rankers order the candidates, the model scores the best `num_scored`, and fusion weighs all their features. `mllm`: the model scores every candidate and ranks alone. `cheap`: no model.
              * @default cascade
              * @enum {string}
              */
             mode?: "cascade" | "mllm" | "cheap";
             /**
              * Exclude Seen
-             * @description Leave out what is in the user's history already.
+             * @description Leave out items of the user's history.
              * @default true
              */
             exclude_seen?: boolean;
@@ -1201,25 +1201,25 @@ export interface components {
             num_scored?: number | null;
             /**
              * Timeout Seconds
-             * @description The deadline. What the model has not scored by then keeps its cheap rank.
+             * @description The deadline. Items that the model has not scored then keep their cheap rank.
              */
             timeout_seconds?: number | null;
             /**
              * Priority
-             * @description Who waits: somebody (`interactive`), or nobody, as for a newsletter (`background`). When there is more to score than the model can by the deadlines, `background` goes without it first.
+             * @description `interactive` if a person waits for the response, `background` if nobody does (a newsletter). Under load `background` requests lose the model's scores first.
              * @default interactive
              * @enum {string}
              */
             priority?: "interactive" | "background";
             /**
              * At Least Version
-             * @description Read your writes: a version that `POST /interactions` returned for this user. The answer waits, for half of the time to the deadline, until the preference covers it; `preference_behind` says if it does not.
+             * @description Read your writes: a version that `POST /interactions` returned for this user. The request waits up to half of its time until the preference covers the version; `preference_behind` says if it does not.
              */
             at_least_version?: number | null;
         };
         /**
          * RecommendResponse
-         * @description The ranking and how it came about.
+         * @description The ranking, and how it was made.
          * @example {
          *       "adapter": "spring",
          *       "arm": "control",
@@ -1302,7 +1302,7 @@ export interface components {
             items: components["schemas"]["RecommendedItem"][];
             /**
              * Cold
-             * @description True if no preference is known: scores are not personal.
+             * @description True if the user has no preference: scores are not personal.
              */
             cold: boolean;
             /**
@@ -1312,7 +1312,7 @@ export interface components {
             history_version: number;
             /**
              * Preference Version
-             * @description Interactions that the preference used here covers; behind `history_version` while an update is under way.
+             * @description Interactions that this preference covers; less than `history_version` while an update waits.
              */
             preference_version: number;
             /**
@@ -1322,27 +1322,27 @@ export interface components {
             preference_behind: boolean;
             /**
              * Adapter
-             * @description The adapter that the model scores by for this user; null in mode `cheap`.
+             * @description The adapter that scores for this user; null in mode `cheap`.
              */
             adapter?: string | null;
             /**
              * Experiment
-             * @description The experiment that runs; null if there is none.
+             * @description The running experiment; null if there is none.
              */
             experiment?: string | null;
             /**
              * Arm
-             * @description The user's arm of it: the same in every answer while it runs.
+             * @description The user's arm of it; it does not change while the experiment runs.
              */
             arm?: string | null;
             /**
              * Degraded
-             * @description True if the model did not score all that it was sent.
+             * @description True if the model did not score all items that it should.
              */
             degraded: boolean;
             /**
              * Reason
-             * @description Why the answer is degraded. `shed`: the model was not asked, at least not for all, since by the deadline it could not have answered. `deadline`: it was late. `engine-...`: it failed, or is known to be away.
+             * @description Why the response is degraded. `shed`: some items were not sent to the model because it could not score them by the deadline. `deadline`: the model was late. `engine-...`: the engine failed or is unavailable.
              */
             reason: ("deadline" | "shed" | "engine-timeout" | "engine-unavailable" | "engine-overloaded" | "engine-refused" | "engine-failed") | null;
             /**
@@ -1366,7 +1366,7 @@ export interface components {
         };
         /**
          * RecommendedItem
-         * @description One place of the ranking.
+         * @description One item of the ranking.
          */
         RecommendedItem: {
             /** Item Id */
@@ -1378,7 +1378,7 @@ export interface components {
             rank: number;
             /**
              * Score
-             * @description What placed the item: a probability by fusion or by the model; without fusion the log-probability of SASRec, or for a user without history how much it is trending. Comparable only between items of one `scored_by`.
+             * @description The value that ranks the item: a probability by fusion or the model; without fusion SASRec's log-probability, or for a user without history how much it is trending. Comparable only between items of one `scored_by`.
              */
             score: number;
             /**
@@ -1394,7 +1394,7 @@ export interface components {
             probability: number | null;
             /**
              * Source
-             * @description Who proposed the item: a ranker or the caller; `new` is a caller's item that the cheap rankers were fitted without, known to them by its title alone.
+             * @description Which ranker proposed the item, or the caller; `new` is a caller's item that the cheap rankers were fitted without: they know only its title.
              * @enum {string}
              */
             source: "sequential" | "neighbors" | "trending" | "titles" | "caller" | "new";
@@ -1408,7 +1408,7 @@ export interface components {
         };
         /**
          * RejectedCandidate
-         * @description A candidate of the caller that was left out.
+         * @description A candidate of the request that was left out.
          */
         RejectedCandidate: {
             /** Item Id */
@@ -1421,7 +1421,7 @@ export interface components {
         };
         /**
          * RejectedInteraction
-         * @description An interaction that was not taken in; the others of its request were.
+         * @description An interaction that was not accepted; the others of its request were.
          */
         RejectedInteraction: {
             /**
@@ -1441,7 +1441,7 @@ export interface components {
         };
         /**
          * ShadowIn
-         * @description Let an adapter score along, out of sight.
+         * @description Let an adapter score requests without changing their responses.
          * @example {
          *       "adapter": "summer",
          *       "share": 0.1
@@ -1452,13 +1452,13 @@ export interface components {
             adapter: string;
             /**
              * Share
-             * @description Of all requests.
+             * @description Share of all requests.
              */
             share: number;
         };
         /**
          * ShadowView
-         * @description Who scores along.
+         * @description The shadow adapter.
          */
         ShadowView: {
             /** Adapter */
@@ -1475,12 +1475,12 @@ export interface components {
             artifact: string;
             /**
              * Command
-             * @description What makes it, as an argument of `msr`.
+             * @description The command that makes it, without `msr`.
              */
             command: string;
             /**
              * State
-             * @description `under-way`: some of its parts are written, by a run that goes on or was stopped; one that is done may be made anew at the same time (`num_parts`).
+             * @description `under-way`: a run has written some of its parts; it runs or was stopped. A finished artifact may be made again at the same time (`num_parts`).
              * @enum {string}
              */
             state: "done" | "under-way" | "missing" | "unreadable";
@@ -1531,14 +1531,14 @@ export interface components {
         };
         /**
          * UpdatesView
-         * @description Interactions on their way into preferences.
+         * @description Preference updates that wait.
          */
         UpdatesView: {
             /** Num Waiting */
             num_waiting: number;
             /**
              * Lag Seconds
-             * @description How long the oldest has been waiting.
+             * @description How long the oldest has waited.
              */
             lag_seconds: number;
             /**
@@ -1566,7 +1566,7 @@ export interface components {
         };
         /**
          * UsersResponse
-         * @description Some of the users.
+         * @description One page of users.
          * @example {
          *       "complete": true,
          *       "num_matching": 1,
@@ -1586,23 +1586,23 @@ export interface components {
             users: components["schemas"]["UserEntry"][];
             /**
              * Num Matching
-             * @description Users whose id begins as asked.
+             * @description Users whose id begins with the search text.
              */
             num_matching: number;
             /**
              * Num Users
-             * @description All that were found.
+             * @description All users.
              */
             num_users: number;
             /**
              * Complete
-             * @description False if there are more than the server looks through.
+             * @description False if there are more than the server searches.
              */
             complete: boolean;
         };
         /**
          * VersionResponse
-         * @description What runs here: code, prompts, weights and artifacts.
+         * @description The running code, prompts, weights and artifacts.
          * @example {
          *       "adapter": "8897a6b5c4d3e2f1",
          *       "cheap_order": "fusion",
@@ -1654,20 +1654,20 @@ export interface components {
             ranker: string;
             /**
              * Cheap Order
-             * @description What orders candidates of a user with a history before the model sees them.
+             * @description What orders the candidates of a user with a history before the model scores.
              * @enum {string}
              */
             cheap_order: "mllm-fusion" | "mllm" | "fusion" | "sequential" | "titles" | "trending";
             /**
              * Final Order
-             * @description What orders those that the model has scored.
+             * @description What orders the candidates that the model scored.
              * @enum {string}
              */
             final_order: "mllm-fusion" | "mllm" | "fusion" | "sequential" | "titles" | "trending";
         };
         /**
          * FieldError
-         * @description One thing wrong with a request.
+         * @description One fault of a request.
          */
         FieldError: {
             /**
@@ -1694,7 +1694,7 @@ export interface components {
         Problem: {
             /**
              * Type
-             * @description Stable; tells the kinds of problems apart.
+             * @description Identifies the kind of problem; stable.
              */
             type: string;
             /** Title */
@@ -1705,7 +1705,7 @@ export interface components {
             detail: string;
             /**
              * Instance
-             * @description The path that was asked for.
+             * @description The path of the request.
              */
             instance: string;
             /** Request Id */

@@ -1,10 +1,9 @@
-"""The bodies of the HTTP API: what a request may say and what an answer holds.
+"""The bodies of the HTTP API's requests and responses.
 
-The server validates with these models and the clients are typed by them, so this file needs
-pydantic and the standard library alone. Requests refuse what they do not know; answers may grow
-fields.
-Versions count the interactions of a user's history: `history_version` is how many were taken in,
-`preference_version` how many of them the written preference covers.
+The server validates with these models, and the clients use them as types. So this package needs
+only pydantic and the standard library. Requests reject unknown fields; responses may get new ones.
+Versions count the interactions of a user's history: `history_version` those accepted,
+`preference_version` those that the written preference covers.
 """
 
 from services.core.wire.adapters import *

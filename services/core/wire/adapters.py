@@ -11,49 +11,48 @@ AdapterRole = Literal["active", "previous", "shadow", "arm"]
 
 
 class AdapterView(Answer):
-    """An adapter, what its training wrote about it, and whether it can serve here.
+    """An adapter, its training's manifest, and whether it can serve here.
 
-    What a manifest says is null where none can be read.
+    Fields of the manifest are null if it cannot be read.
     """
 
     name: str
     weights: str = Field(
-        description="Fingerprint of its files, which tells it from any other; "
-        '"" for the base model alone.'
+        description='Fingerprint of its files, which identifies it; "" for the base model alone.'
     )
-    fingerprint: str | None = Field(description="Of the training that made it.")
-    stage: str | None = Field(description="Which kind of training: `sft`, `dpo` or `rank`.")
+    fingerprint: str | None = Field(description="Fingerprint of the training that made it.")
+    stage: str | None = Field(description="The stage of training: `sft`, `dpo` or `rank`.")
     parent: str | None = Field(
         description='Weights of the adapter that its training started from; "" for none.'
     )
-    protocol: str | None = Field(description="How targets met negatives in its training.")
+    protocol: str | None = Field(description="How its training chose targets and negatives.")
     model: str | None = Field(description="Fingerprint of the base model that it was trained on.")
     model_name: str | None
     calibration: dict[str, float] | None = Field(
-        description="What turns its margins into P(Yes), and how far off they were before, after."
+        description="Correction from margins to P(Yes), and the calibration error before, after."
     )
     validation: dict[str, float] | None = Field(description="Metrics on validation users.")
     servable: bool
     reason: str | None = Field(description="Why it cannot be served here.")
-    roles: list[AdapterRole] = Field(description="What it does now; often nothing.")
+    roles: list[AdapterRole] = Field(description="Its roles now; often none.")
     ranked_by: ScoredBy = Field(
-        description="What orders the items that it has scored: `mllm-fusion` where weights of "
-        "fusion were fitted for it, else `mllm`, its margin alone."
+        description="What orders the items that it scored: `mllm-fusion` if weights of fusion were "
+        "fitted for it, else `mllm`, its margin alone."
     )
     note: str | None = Field(description="What is missing for fusion with its margins.")
 
 
 class ShadowIn(Request):
-    """Let an adapter score along, out of sight."""
+    """Let an adapter score requests without changing their responses."""
 
     model_config = example(adapter="summer", share=0.1)
 
     adapter: Name
-    share: float = Field(gt=0, le=1, allow_inf_nan=False, description="Of all requests.")
+    share: float = Field(gt=0, le=1, allow_inf_nan=False, description="Share of all requests.")
 
 
 class ArmIn(Request):
-    """A part of the users, and the adapter that scores for them."""
+    """A group of users, and the adapter that scores for them."""
 
     name: Name
     adapter: Name
@@ -62,12 +61,12 @@ class ArmIn(Request):
         gt=0,
         le=1e6,
         allow_inf_nan=False,
-        description="Its share of the users is its part of all weights.",
+        description="Its share of users is this weight over the sum of all.",
     )
 
 
 class ExperimentIn(Request):
-    """Divide the users among adapters. The same name divides them the same way again."""
+    """Divide the users among adapters. The same name gives the same division again."""
 
     model_config = example(
         name="spring-or-summer",
@@ -82,29 +81,29 @@ class ExperimentIn(Request):
 
 
 class ShadowView(Answer):
-    """Who scores along."""
+    """The shadow adapter."""
 
     adapter: str
     share: float
 
 
 class ArmView(Answer):
-    """An arm of the experiment that runs."""
+    """An arm of the running experiment."""
 
     name: str
     adapter: str
-    share: float = Field(description="Of the users.")
+    share: float = Field(description="Share of the users.")
 
 
 class ExperimentView(Answer):
-    """The experiment that runs."""
+    """The running experiment."""
 
     name: str
     arms: list[ArmView]
 
 
 class AdaptersResponse(Answer):
-    """The adapters that there are, and which of them serve."""
+    """All adapters, and those that serve."""
 
     model_config = example(
         model="1f2e3d4c5b6a7988",
@@ -137,11 +136,11 @@ class AdaptersResponse(Answer):
 
     model: str = Field(description="Fingerprint of the base model.")
     adapters: list[AdapterView]
-    active: str = Field(description="Who scores, unless an experiment runs.")
-    previous: str | None = Field(description="Who would score after a rollback.")
+    active: str = Field(description="The adapter that scores, unless an experiment runs.")
+    previous: str | None = Field(description="The adapter that a rollback activates.")
     shadow: ShadowView | None
     experiment: ExperimentView | None
     problem: str | None = Field(
-        description="Why this process does not serve what was chosen, but what it served before; "
-        "null if it does."
+        description="Why this process still serves its earlier adapter instead of the chosen one; "
+        "null if it serves the chosen one."
     )

@@ -1,4 +1,4 @@
-"""What several bodies of the HTTP API share: bounds, types of fields, and the two kinds of body."""
+"""Shared by the bodies of the HTTP API: bounds, types of fields, and the two base classes."""
 
 from typing import Annotated, Any
 
@@ -27,7 +27,7 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-# Stands last, and bounds on the type: elsewhere pydantic leaves them out of the schema.
+# Comes last, with the bounds on the type: otherwise pydantic leaves them out of the schema.
 _WHOLE = BeforeValidator(_whole)
 
 K = Annotated[int, Field(ge=1, le=MAX_K), _WHOLE]
@@ -43,12 +43,12 @@ class Request(BaseModel):
 
 
 class Answer(BaseModel):
-    """What a body that the API sends has in common."""
+    """The base class of response bodies."""
 
     # Pydantic before 2.10 warns of fields named `model_...` unless that prefix is free.
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
 
 def example(**fields: Any) -> ConfigDict:
-    """The configuration of a body with these fields as its example in the OpenAPI document."""
+    """A model configuration with these fields as the example in the OpenAPI document."""
     return ConfigDict(json_schema_extra={"examples": [fields]})

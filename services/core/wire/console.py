@@ -1,7 +1,6 @@
-"""Bodies of the HTTP API for people who look at it, in the console or by a program of their own:
-lists of users and items, a user's history, and how far the offline steps are.
+"""Bodies of the console's routes: lists of users and items, a user's history, progress of steps.
 
-Like the other bodies, needs pydantic and the standard library alone. Lists are as of a moment ago.
+They need only pydantic and the standard library. Lists may be some seconds old.
 """
 
 from enum import IntEnum
@@ -16,7 +15,7 @@ from services.core.wire.items import ItemStatus, ItemView
 MAX_LISTED_USERS = 100
 MAX_LISTED_ITEMS = 200
 MAX_SHOWN_INTERACTIONS = 1000
-# Far past what is held; bounded so that arithmetic on it stays exact everywhere.
+# Far more than is listed; the bound keeps arithmetic on it exact everywhere.
 MAX_OFFSET = 10_000_000
 StepState = Literal["done", "under-way", "missing", "unreadable"]
 
@@ -24,7 +23,7 @@ Search = Annotated[str, Field(max_length=MAX_ID_CHARS)]
 
 
 class CoverWidth(IntEnum):
-    """Pixels: in a list, on a card, and on a card of a dense screen."""
+    """Widths in pixels: in a list, on a card, and on a card of a high-resolution screen."""
 
     SMALL = 96
     MEDIUM = 160
@@ -44,7 +43,7 @@ class UserEntry(Answer):
 
 
 class UsersResponse(Answer):
-    """Some of the users."""
+    """One page of users."""
 
     model_config = example(
         users=[
@@ -61,13 +60,13 @@ class UsersResponse(Answer):
     )
 
     users: list[UserEntry]
-    num_matching: int = Field(description="Users whose id begins as asked.")
-    num_users: int = Field(description="All that were found.")
-    complete: bool = Field(description="False if there are more than the server looks through.")
+    num_matching: int = Field(description="Users whose id begins with the search text.")
+    num_users: int = Field(description="All users.")
+    complete: bool = Field(description="False if there are more than the server searches.")
 
 
 class HistoryEntry(Answer):
-    """One interaction; what is said of the item is null if the catalogue has it no more."""
+    """One interaction; the item's fields are null if the catalogue no longer has it."""
 
     item_id: str
     timestamp_ms: int
@@ -77,7 +76,7 @@ class HistoryEntry(Answer):
 
 
 class HistoryResponse(Answer):
-    """A user's history, the latest interactions of it."""
+    """The latest interactions of a user's history."""
 
     model_config = example(
         user_id="u42",
@@ -96,18 +95,16 @@ class HistoryResponse(Answer):
 
     user_id: str
     history_version: int
-    num_earlier: int = Field(
-        description="Interactions before these: those not asked for, and those no longer kept."
-    )
+    num_earlier: int = Field(description="Earlier interactions: not requested, or no longer kept.")
     interactions: list[HistoryEntry] = Field(description="Oldest first.")
 
 
 class PersonaView(Answer):
-    """A user who is worth a look, and why."""
+    """A user worth looking at, and why."""
 
     user_id: str
     name: str
-    about: str = Field(description="One sentence on what the history does.")
+    about: str = Field(description="One sentence on the history.")
     last_taken: list[HistoryEntry] = Field(description="Oldest first.")
 
 
@@ -141,7 +138,7 @@ class PersonasResponse(Answer):
 
 
 class ItemsResponse(Answer):
-    """Some of the items."""
+    """One page of items."""
 
     model_config = example(
         items=[
@@ -163,9 +160,9 @@ class ItemsResponse(Answer):
     items: list[ItemView]
     num_matching: int
     num_by_status: dict[ItemStatus, int] = Field(
-        description="Of the whole catalogue; empty where the items were named."
+        description="Of the whole catalogue; empty if the request names items."
     )
-    complete: bool = Field(description="False if there are more than the server looks through.")
+    complete: bool = Field(description="False if there are more than the server searches.")
 
 
 # --- progress ------------------------------------------------------------------------------------
@@ -182,10 +179,10 @@ class StepView(Answer):
     """One artifact in the data folder, and the step that makes it."""
 
     artifact: str
-    command: str = Field(description="What makes it, as an argument of `msr`.")
+    command: str = Field(description="The command that makes it, without `msr`.")
     state: StepState = Field(
-        description="`under-way`: some of its parts are written, by a run that goes on or was "
-        "stopped; one that is done may be made anew at the same time (`num_parts`)."
+        description="`under-way`: a run has written some of its parts; it runs or was stopped. "
+        "A finished artifact may be made again at the same time (`num_parts`)."
     )
     model: str = Field(description='Fingerprint of the model that made it; "" for none.')
     counts: dict[str, int]
@@ -195,15 +192,15 @@ class StepView(Answer):
 
 
 class UpdatesView(Answer):
-    """Interactions on their way into preferences."""
+    """Preference updates that wait."""
 
     num_waiting: int
-    lag_seconds: float = Field(description="How long the oldest has been waiting.")
+    lag_seconds: float = Field(description="How long the oldest has waited.")
     num_dead: int = Field(description="Given up after too many failures.")
 
 
 class ProgressResponse(Answer):
-    """How far the work on catalogue and users is, offline and online."""
+    """The progress of the offline steps and of preference updates."""
 
     model_config = example(
         steps=[
@@ -221,5 +218,5 @@ class ProgressResponse(Answer):
         updates={"num_waiting": 0, "lag_seconds": 0.0, "num_dead": 0},
     )
 
-    steps: list[StepView] = Field(description="In the order of the data flow.")
+    steps: list[StepView] = Field(description="In the order in which they run.")
     updates: UpdatesView

@@ -21,8 +21,8 @@ class InteractionIn(Request):
     )
     event_id: Id | None = Field(
         default=None,
-        description="Makes a retry harmless. If left out it follows from user, item and timestamp, "
-        "so a retry is recognized only if it carries its timestamp.",
+        description="Makes a retry harmless. If left out, it is derived from user, item and "
+        "timestamp, so a retry is recognized only with its timestamp.",
     )
 
 
@@ -52,7 +52,7 @@ Interactions = Annotated[
 
 
 class RejectedInteraction(Answer):
-    """An interaction that was not taken in; the others of its request were."""
+    """An interaction that was not accepted; the others of its request were."""
 
     index: int = Field(description="Its place in the request, from 0.")
     user_id: str
@@ -61,7 +61,7 @@ class RejectedInteraction(Answer):
 
 
 class InteractionsResponse(Answer):
-    """What became of the interactions. They are stored; preferences follow in the background."""
+    """The result of the request. Interactions are stored; preferences follow in the background."""
 
     model_config = example(accepted=2, duplicates=0, rejected=[], versions={"u42": 8, "u43": 1})
 

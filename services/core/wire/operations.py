@@ -15,7 +15,7 @@ class Liveness(Answer):
 
 
 class ComponentHealth(Answer):
-    """State of one thing that the service stands on."""
+    """The state of one component that the service needs."""
 
     state: Literal["ok", "degraded", "down"]
     detail: str
@@ -42,7 +42,7 @@ class Readiness(Answer):
 
 
 class VersionResponse(Answer):
-    """What runs here: code, prompts, weights and artifacts."""
+    """The running code, prompts, weights and artifacts."""
 
     model_config = example(
         version="0.1.0",
@@ -64,13 +64,13 @@ class VersionResponse(Answer):
     retrieval: str = Field(description="Fingerprint of the cheap rankers.")
     ranker: str = Field(description='Fingerprint of the weights of fusion; "" without any.')
     cheap_order: ScoredBy = Field(
-        description="What orders candidates of a user with a history before the model sees them."
+        description="What orders the candidates of a user with a history before the model scores."
     )
-    final_order: ScoredBy = Field(description="What orders those that the model has scored.")
+    final_order: ScoredBy = Field(description="What orders the candidates that the model scored.")
 
 
 class FieldError(Answer):
-    """One thing wrong with a request."""
+    """One fault of a request."""
 
     field: str = Field(description="Where: a dotted path, such as `body.interactions.3.item_id`.")
     message: str
@@ -89,10 +89,10 @@ class Problem(Answer):
         errors=None,
     )
 
-    type: str = Field(description="Stable; tells the kinds of problems apart.")
+    type: str = Field(description="Identifies the kind of problem; stable.")
     title: str
     status: int
     detail: str
-    instance: str = Field(description="The path that was asked for.")
+    instance: str = Field(description="The path of the request.")
     request_id: str
     errors: list[FieldError] | None = None

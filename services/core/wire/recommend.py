@@ -34,7 +34,7 @@ DegradedReason = Literal[
 
 
 class RecommendRequest(Request):
-    """Ask for the items a user would take next."""
+    """Ask for the items that a user takes next."""
 
     model_config = example(user_id="u42", k=5)
 
@@ -50,12 +50,10 @@ class RecommendRequest(Request):
     mode: Mode = Field(
         default="cascade",
         description="`cascade`: the cheap rankers order the candidates, the model scores the best "
-        "`num_scored`, and fusion weighs all that is known of these. `mllm`: the model scores "
+        "`num_scored`, and fusion weighs all their features. `mllm`: the model scores "
         "every candidate and ranks alone. `cheap`: no model.",
     )
-    exclude_seen: bool = Field(
-        default=True, description="Leave out what is in the user's history already."
-    )
+    exclude_seen: bool = Field(default=True, description="Leave out items of the user's history.")
     num_scored: NumScored | None = Field(
         default=None,
         description="How many of the best candidates the model scores in mode `cascade`, and how "
@@ -66,39 +64,38 @@ class RecommendRequest(Request):
         ge=MIN_TIMEOUT_SECONDS,
         le=MAX_TIMEOUT_SECONDS,
         allow_inf_nan=False,
-        description="The deadline. What the model has not scored by then keeps its cheap rank.",
+        description="The deadline. Items that the model has not scored then keep their cheap rank.",
     )
     priority: Priority = Field(
         default="interactive",
-        description="Who waits: somebody (`interactive`), or nobody, as for a newsletter "
-        "(`background`). When there is more to score than the model can by the deadlines, "
-        "`background` goes without it first.",
+        description="`interactive` if a person waits for the response, `background` if nobody does "
+        "(a newsletter). Under load `background` requests lose the model's scores first.",
     )
     at_least_version: Version | None = Field(
         default=None,
         description="Read your writes: a version that `POST /interactions` returned for this user. "
-        "The answer waits, for half of the time to the deadline, until the preference covers it; "
+        "The request waits up to half of its time until the preference covers the version; "
         "`preference_behind` says if it does not.",
     )
 
 
 class Feature(Answer):
-    """What one feature said of an item, and what that counted."""
+    """The value of one feature of an item, and its contribution to the score."""
 
-    value: float = Field(description="The feature as it came, on a scale of its own.")
+    value: float = Field(description="The feature's value, on its own scale.")
     contribution: float | None = Field(
-        description="What it adds to the log-odds of `score`; null if it did not place the item."
+        description="What it adds to the log-odds of `score`; null if it was not used."
     )
 
 
 class RecommendedItem(Answer):
-    """One place of the ranking."""
+    """One item of the ranking."""
 
     item_id: str
     rank: int = Field(description="1 is best.")
     score: float = Field(
-        description="What placed the item: a probability by fusion or by the model; without fusion "
-        "the log-probability of SASRec, or for a user without history how much it is trending. "
+        description="The value that ranks the item: a probability by fusion or the model; without "
+        "fusion SASRec's log-probability, or for a user without history how much it is trending. "
         "Comparable only between items of one `scored_by`."
     )
     scored_by: ScoredBy = Field(
@@ -109,8 +106,8 @@ class RecommendedItem(Answer):
         description="P(Yes) of the model, calibrated, in [0, 1]; null if it did not score the item."
     )
     source: Source = Field(
-        description="Who proposed the item: a ranker or the caller; `new` is a caller's item that "
-        "the cheap rankers were fitted without, known to them by its title alone."
+        description="Which ranker proposed the item, or the caller; `new` is a caller's item that "
+        "the cheap rankers were fitted without: they know only its title."
     )
     features: dict[str, Feature] = Field(
         description="Each feature by name: those of the cheap rankers, `margin` (log-odds of Yes "
@@ -120,7 +117,7 @@ class RecommendedItem(Answer):
 
 
 class RejectedCandidate(Answer):
-    """A candidate of the caller that was left out."""
+    """A candidate of the request that was left out."""
 
     item_id: str
     reason: Literal["unknown-item", "seen"]
@@ -136,7 +133,7 @@ class Timings(Answer):
 
 
 class RecommendResponse(Answer):
-    """The ranking and how it came about."""
+    """The ranking, and how it was made."""
 
     model_config = example(
         user_id="u42",
@@ -185,30 +182,31 @@ class RecommendResponse(Answer):
     user_id: str
     mode: Mode
     items: list[RecommendedItem] = Field(description="Best first, at most k.")
-    cold: bool = Field(description="True if no preference is known: scores are not personal.")
+    cold: bool = Field(description="True if the user has no preference: scores are not personal.")
     history_version: int = Field(description="Interactions in the user's history; 0 if unknown.")
     preference_version: int = Field(
-        description="Interactions that the preference used here covers; behind `history_version` "
-        "while an update is under way."
+        description="Interactions that this preference covers; less than `history_version` "
+        "while an update waits."
     )
     preference_behind: bool = Field(
         description="True if the preference does not cover `at_least_version` of the request."
     )
     adapter: str | None = Field(
         default=None,
-        description="The adapter that the model scores by for this user; null in mode `cheap`.",
+        description="The adapter that scores for this user; null in mode `cheap`.",
     )
     experiment: str | None = Field(
-        default=None, description="The experiment that runs; null if there is none."
+        default=None, description="The running experiment; null if there is none."
     )
     arm: str | None = Field(
-        default=None, description="The user's arm of it: the same in every answer while it runs."
+        default=None,
+        description="The user's arm of it; it does not change while the experiment runs.",
     )
-    degraded: bool = Field(description="True if the model did not score all that it was sent.")
+    degraded: bool = Field(description="True if the model did not score all items that it should.")
     reason: DegradedReason | None = Field(
-        description="Why the answer is degraded. `shed`: the model was not asked, at least not for "
-        "all, since by the deadline it could not have answered. `deadline`: it was late. "
-        "`engine-...`: it failed, or is known to be away."
+        description="Why the response is degraded. `shed`: some items were not sent to the model "
+        "because it could not score them by the deadline. `deadline`: the model was late. "
+        "`engine-...`: the engine failed or is unavailable."
     )
     num_candidates: int = Field(description="Candidates that were ranked.")
     num_scored: int = Field(description="Candidates with a score of the model, cached included.")

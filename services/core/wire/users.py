@@ -15,7 +15,7 @@ class PreferenceBlock(Answer):
 
 
 class PreferenceResponse(Answer):
-    """A user's written preference and how it came about."""
+    """A user's written preference, and the blocks it was written from."""
 
     model_config = example(
         user_id="u42",
