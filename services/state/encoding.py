@@ -12,9 +12,9 @@ from typing import Any, cast
 from services.core.errors import StateError
 from services.core.records import MAX_ID_CHARS, Interaction, Item, ItemId, UserId
 from services.core.recurrence import PreferenceState, WrittenBlock
+from services.core.wire.common import MAX_TIMESTAMP_MS
 from services.state.records import ItemRecord, ItemStatus, UserRecord
 
-MAX_TIMESTAMP_MS = 2**53 - 1  # exact as the double that Lua counts with
 ITEM_FIELDS = ("version", "title", "status", "summary", "reason")
 
 _MARGIN = struct.Struct("<d")

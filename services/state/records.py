@@ -6,8 +6,8 @@ from typing import Literal
 from services.core.prompts import PREFERENCE_FINGERPRINT, HistoryItem
 from services.core.records import Interaction, Item, ItemId, UserId
 from services.core.recurrence import PreferenceState
+from services.core.wire.items import ItemStatus as ItemStatus
 
-ItemStatus = Literal["ready", "pending", "failed"]
 Outcome = Literal["accepted", "duplicate", "rejected"]
 
 
