@@ -38,7 +38,7 @@ _REFUSALS = ("/problems/image-refused", "/problems/invalid-request", "/problems/
 
 
 @dataclass(slots=True)
-class Verdict:
+class AttackOutcomes:
     """What became of pictures in one place. `faults` says of each, by name, what went wrong."""
 
     accepted: set[str] = field(default_factory=set)
@@ -48,59 +48,59 @@ class Verdict:
     slowest_seconds: float = 0.0
 
 
-async def put_all(images: Sequence[HostileImage], folder: Path) -> Verdict:
+async def put_all(images: Sequence[HostileImage], folder: Path) -> AttackOutcomes:
     """Through `PUT /items` of an API process on a Redis of its own."""
     data, port = await prepare(folder), free_port()
     redis = redis_server(folder, port)
     redis_url = f"redis://127.0.0.1:{port}/0"
     server = api(data, redis_url, folder)
-    verdict = Verdict()
+    outcomes = AttackOutcomes()
     with ended_after([redis, server]):
         await redis.start()
         await server.start()
         store = await Store.open(redis_url)
         async with httpx.AsyncClient(base_url=server.said, timeout=HANGS_AFTER_SECONDS) as http:
-            await _put(http, store, HostileImage("ordinary", _ordinary), verdict)  # all is loaded
+            await _put(http, store, HostileImage("ordinary", _ordinary), outcomes)  # all is loaded
             before = _resident_bytes(server.pid)
             turns = asyncio.Semaphore(_IN_FLIGHT)
 
             async def put_in_turn(image: HostileImage) -> None:
                 async with turns:
-                    await _put(http, store, image, verdict)
+                    await _put(http, store, image, outcomes)
 
             await asyncio.gather(*(put_in_turn(image) for image in images))
             if (await http.get("/health/live")).status_code != 200:
-                verdict.faults["the API"] = "is not alive at the end"
-        verdict.grown_bytes = _peak_resident_bytes(server.pid) - before
+                outcomes.faults["the API"] = "is not alive at the end"
+        outcomes.grown_bytes = _peak_resident_bytes(server.pid) - before
         await store.close()
         await server.stop()
-    verdict.accepted.discard("ordinary")
-    return verdict
+    outcomes.accepted.discard("ordinary")
+    return outcomes
 
 
 async def _put(
-    http: httpx.AsyncClient, store: Store, image: HostileImage, verdict: Verdict
+    http: httpx.AsyncClient, store: Store, image: HostileImage, outcomes: AttackOutcomes
 ) -> None:
     encoded = base64.b64encode(await asyncio.to_thread(image.build)).decode()
     body = {"item_id": image.name, "title": "A hostile picture", "image": encoded}
     try:
         response = await http.put("/items", json=body)
     except httpx.HTTPError as error:
-        verdict.faults[image.name] = f"no answer ({type(error).__name__})"
+        outcomes.faults[image.name] = f"no answer ({type(error).__name__})"
         return
-    verdict.slowest_seconds = max(verdict.slowest_seconds, response.elapsed.total_seconds())
+    outcomes.slowest_seconds = max(outcomes.slowest_seconds, response.elapsed.total_seconds())
     answer = response.json()
     if response.status_code in (200, 202):
         item_id = ItemId(image.name)
         stored = (await store.load_items([item_id]))[item_id].item
-        _accept(image.name, stored.image, verdict)
+        _accept(image.name, stored.image, outcomes)
     elif answer.get("type") in _REFUSALS and answer.get("detail"):
-        verdict.refused[image.name] = answer["detail"]
+        outcomes.refused[image.name] = answer["detail"]
     else:
-        verdict.faults[image.name] = f"HTTP {response.status_code}: {response.text[:200]}"
+        outcomes.faults[image.name] = f"HTTP {response.status_code}: {response.text[:200]}"
 
 
-def prepare_all(images: Sequence[HostileImage], folder: Path) -> Verdict:
+def prepare_all(images: Sequence[HostileImage], folder: Path) -> AttackOutcomes:
     """As the covers of a catalogue, through `msr prepare-catalogue`."""
     catalogue, data, name_of = folder / "hostile", folder / "prepared", dict[str, str]()
     (catalogue / "covers").mkdir(parents=True)
@@ -115,19 +115,19 @@ def prepare_all(images: Sequence[HostileImage], folder: Path) -> Verdict:
     (catalogue / "interactions.csv").write_text(
         "user_id,item_id,timestamp_ms\nu1,item-000,1\nu1,item-001,2\n"
     )
-    verdict = Verdict(grown_bytes=_run_watched(catalogue, data))
+    outcomes = AttackOutcomes(grown_bytes=_run_watched(catalogue, data))
     items = Artifact(str(data), "items")
     for quarantined in items.manifest().quarantined:
         name = name_of[quarantined["row"].removeprefix(COVER_ROW)]
-        verdict.refused[name] = quarantined["reason"]
+        outcomes.refused[name] = quarantined["reason"]
     for row in items.read().to_pylist():
         name = name_of[row["item_id"]]
-        if name not in verdict.refused:
-            _accept(name, row["image"], verdict)
-    if "ordinary" not in verdict.accepted:
-        verdict.faults["ordinary"] = "was not prepared"
-    verdict.accepted.discard("ordinary")
-    return verdict
+        if name not in outcomes.refused:
+            _accept(name, row["image"], outcomes)
+    if "ordinary" not in outcomes.accepted:
+        outcomes.faults["ordinary"] = "was not prepared"
+    outcomes.accepted.discard("ordinary")
+    return outcomes
 
 
 def _run_watched(catalogue: Path, data: Path) -> int:
@@ -149,15 +149,15 @@ def _run_watched(catalogue: Path, data: Path) -> int:
     return peak - least
 
 
-def disagreements(online: Verdict, offline: Verdict) -> set[str]:
+def disagreements(online: AttackOutcomes, offline: AttackOutcomes) -> set[str]:
     """Pictures that one of them accepted and the other did not."""
     return online.accepted ^ offline.accepted
 
 
-def _accept(name: str, prepared: bytes | None, verdict: Verdict) -> None:
+def _accept(name: str, prepared: bytes | None, outcomes: AttackOutcomes) -> None:
     """Count as accepted what is a JPEG of the right size; else it is a fault."""
     if prepared is None:
-        verdict.faults[name] = "accepted without a picture"
+        outcomes.faults[name] = "accepted without a picture"
         return
     with Image.open(io.BytesIO(prepared)) as image:
         image.load()
@@ -167,9 +167,9 @@ def _accept(name: str, prepared: bytes | None, verdict: Verdict) -> None:
             DEFAULT_IMAGE_SIZE,
             DEFAULT_IMAGE_SIZE,
         ):
-            verdict.faults[name] = f"prepared to {image.format} {image.mode} {image.size}"
+            outcomes.faults[name] = f"prepared to {image.format} {image.mode} {image.size}"
             return
-    verdict.accepted.add(name)
+    outcomes.accepted.add(name)
 
 
 def _ordinary() -> bytes:

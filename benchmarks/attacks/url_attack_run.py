@@ -1,4 +1,4 @@
-"""Hostile addresses given to the fetcher on a network that a trial makes up.
+"""Hostile addresses given to the fetcher on a made-up network.
 
 DNS is a table passed as an argument. Sockets to the public address lead to a server that redirects
 or is busy; sockets to any other address lead to one that must never be reached: both listen on

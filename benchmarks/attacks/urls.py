@@ -8,7 +8,7 @@ turn (the last one repeated); a name without answers is an address, or is refuse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-# Hosts of the trial: one that passes for public, and one that must never be reached.
+# Hosts of the made-up network: one that passes for public, and one that must never be reached.
 PUBLIC, PUBLIC_ADDRESS = "public.example", "93.184.215.14"
 INSIDE = "inside.example"
 

@@ -31,7 +31,7 @@ from benchmarks.support.reference_loop import ReferenceLoop
 from benchmarks.support.runner import markdown
 from benchmarks.support.served_model import ServedModel, serve
 from benchmarks.support.synthetic_catalogue import draw_items, draw_preference
-from benchmarks.support.synthetic_service import DrawnService, serve_catalogue
+from benchmarks.support.synthetic_service import SyntheticService, serve_catalogue
 from services.core.records import Item, ScoredCandidate
 from services.core.scoring import NOT_CALIBRATED, score_candidates
 
@@ -117,7 +117,11 @@ class _Scoring:
     """Both sides, and what the rounds find besides seconds."""
 
     def __init__(
-        self, rounds: Rounds, reference: ReferenceLoop, model: ServedModel, service: DrawnService
+        self,
+        rounds: Rounds,
+        reference: ReferenceLoop,
+        model: ServedModel,
+        service: SyntheticService,
     ) -> None:
         self._rounds = rounds
         self._reference = reference

@@ -1,3 +1,3 @@
-"""What `msr bench chaos` and tests/faults/ are made of: programs to kill, a network to cut, what
-is sent, and the verdict.
+"""The parts of `msr bench chaos` and tests/faults/: processes to kill, a network to cut,
+interactions to send, and the consistency check.
 """

@@ -1,4 +1,4 @@
-"""One trial: the programs run, interactions are delivered, and meanwhile everything fails.
+"""One chaos run: interactions are delivered while processes are killed and the network is cut.
 
 Strikes and deliveries keep pace: a strike begins a random moment after its batch does, and no
 sender is more than MAX_LEAD_BATCHES ahead of a strike that is due. Strikes of different kinds
@@ -17,16 +17,16 @@ from typing import Any
 
 import httpx
 
-from benchmarks.faults.consistency_check import Verdict, judge
+from benchmarks.faults.consistency_check import Inconsistencies, check_consistency
 from benchmarks.faults.deliveries import as_json, draw_deliveries
 from benchmarks.faults.network import Network
 from benchmarks.faults.supervised_process import (
-    Program,
+    SupervisedProcess,
     api,
     ended_after,
     free_port,
+    print_last_words,
     redis_server,
-    tell_last_words,
     worker,
 )
 from benchmarks.faults.world import ITEM_IDS, prepare
@@ -60,9 +60,9 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The verdict, and the figures that say what happened on the way."""
+    """The inconsistencies, and the figures that say what happened on the way."""
 
-    verdict: Verdict
+    inconsistencies: Inconsistencies
     figures: dict[str, Any]
 
 
@@ -98,18 +98,18 @@ async def run(plan: Plan, folder: Path) -> Outcome:
         store = await Store.open(network.redis_url)
         stack.push_async_callback(store.close)
         items = await store.load_history_items(ITEM_IDS)
-        verdict = await judge(store, deliveries.interactions, items)
+        inconsistencies = await check_consistency(store, deliveries.interactions, items)
         num_dead = (await store.load_backlog()).num_dead
         for program in (server, *workers):
             await program.stop()
-        if not verdict.holds:
-            verdict.tell()
-            tell_last_words(programs)
+        if not inconsistencies.is_empty:
+            inconsistencies.print_faults()
+            print_last_words(programs)
     figures = {
         "interactions": len(deliveries.interactions),
-        "lost": len(verdict.lost),
-        "applied_twice": len(verdict.applied_twice),
-        "preferences_differ": len(verdict.preferences_differ),
+        "lost": len(inconsistencies.lost),
+        "applied_twice": len(inconsistencies.applied_twice),
+        "preferences_differ": len(inconsistencies.preferences_differ),
         "kills": sum(each.num_kills for each in workers),
         "redis_restarts": redis.num_kills,
         "api_kills": server.num_kills,
@@ -123,7 +123,7 @@ async def run(plan: Plan, folder: Path) -> Outcome:
         "updates_taken_over": sum(each.log_counts("work_claimed") for each in workers),
         "updates_given_up": num_dead,
     }
-    return Outcome(verdict, figures)
+    return Outcome(inconsistencies, figures)
 
 
 # --- what fails ----------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ class _Strikes:
 class _Sender:
     """Sends batches, several at once, each until it is acknowledged."""
 
-    def __init__(self, server: Program, batches: Sequence[Sequence[Interaction]]) -> None:
+    def __init__(self, server: SupervisedProcess, batches: Sequence[Sequence[Interaction]]) -> None:
         self.num_again = self.num_duplicates = 0
         self.answers: Counter[str] = Counter()
         self._server = server

@@ -1,6 +1,4 @@
-"""What the store holds in the end, against what was sent and what the offline recurrence makes of
-it.
-"""
+"""Compare what the store holds at the end with what was sent and with the offline recurrence."""
 
 import asyncio
 import sys
@@ -21,7 +19,7 @@ _POLL_SECONDS = 0.05
 
 
 @dataclass(slots=True)
-class Verdict:
+class Inconsistencies:
     """What went wrong: all empty if nothing did.
 
     lost: not in the user's history, or not covered by the preference. applied_twice: more
@@ -35,11 +33,11 @@ class Verdict:
     preferences_differ: list[UserId] = field(default_factory=list)
 
     @property
-    def holds(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether nothing went wrong."""
         return not (self.lost or self.applied_twice or self.preferences_differ)
 
-    def tell(self) -> None:
+    def print_faults(self) -> None:
         """Every interaction and user concerned, to stderr."""
         for what, interactions in (("lost", self.lost), ("applied twice", self.applied_twice)):
             for each in interactions:
@@ -52,41 +50,41 @@ class Verdict:
             print(f"differs from the offline recurrence: user {user_id}", file=sys.stderr)
 
 
-async def judge(
+async def check_consistency(
     store: Store, interactions: Sequence[Interaction], items: Mapping[ItemId, HistoryItem]
-) -> Verdict:
+) -> Inconsistencies:
     """Compare every user once no update waits; RuntimeError if updating comes to a halt before."""
     await _wait_until_updated(store)
     sent: dict[UserId, list[Interaction]] = {}
     for interaction in interactions:
         sent.setdefault(interaction.user_id, []).append(interaction)
     records = await store.load_users(sent)
-    verdict = Verdict()
+    inconsistencies = Inconsistencies()
     for user_id, history in sent.items():
         history.sort(key=lambda interaction: interaction.order)
-        await _judge_user(verdict, user_id, history, records.get(user_id), items)
-    return verdict
+        await _check_user(inconsistencies, user_id, history, records.get(user_id), items)
+    return inconsistencies
 
 
-async def _judge_user(
-    verdict: Verdict,
+async def _check_user(
+    inconsistencies: Inconsistencies,
     user_id: UserId,
     sent: Sequence[Interaction],
     record: UserRecord | None,
     items: Mapping[ItemId, HistoryItem],
 ) -> None:
     if record is None:
-        verdict.lost += sent
-        verdict.preferences_differ.append(user_id)
+        inconsistencies.lost += sent
+        inconsistencies.preferences_differ.append(user_id)
         return
     held, covered = set(record.history), Counter(record.state.history)
-    verdict.lost += [each for each in sent if each not in held or not covered[each.item_id]]
+    inconsistencies.lost += [each for each in sent if each not in held or not covered[each.item_id]]
     twice = [each for each in sent if covered[each.item_id] > 1]
     # A version that counts too much does not say which interaction was counted twice.
-    verdict.applied_twice += twice or (sent if record.version > len(sent) else [])
+    inconsistencies.applied_twice += twice or (sent if record.version > len(sent) else [])
     state, preference = await _offline([each.item_id for each in sent], items)
     if (record.history, record.state, record.preference) != (tuple(sent), state, preference):
-        verdict.preferences_differ.append(user_id)
+        inconsistencies.preferences_differ.append(user_id)
 
 
 async def _offline(

@@ -1,7 +1,7 @@
-"""What one fault did to the answers of `POST /recommend`: the figures of a trial, from its answers.
+"""What one fault did to the answers of `POST /recommend`: the figures, from all answers.
 
-The moments are of the machine's monotonic clock: the load begins, the fault begins, it is mended
-(for a server that has to be started: it listens again), the load ends.
+Moments are times of the machine's monotonic clock, in this order: the load begins, the fault
+begins, the fault ends (a killed server listens again), the load ends.
 """
 
 from collections.abc import Sequence

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
-from benchmarks.faults.supervised_process import Program, free_port
+from benchmarks.faults.supervised_process import SupervisedProcess, free_port
 from services.process.announce import LISTENING
 
 NAME = "demo-merged"
@@ -21,7 +21,7 @@ RUN_SECONDS = 0.01
 PERIOD_SECONDS = 0.1
 
 
-class ModelServer(Program):
+class ModelServer(SupervisedProcess):
     """`msr serve-model` of a merged checkpoint, on the same port each start; `said` is its URL.
 
     In production it has a machine of its own. Here it yields to the API, whose deadlines would

@@ -8,7 +8,7 @@ from random import Random
 
 from benchmarks.faults.digest_engine import DigestEngine
 from benchmarks.faults.model_server import NAME
-from benchmarks.faults.supervised_process import Program
+from benchmarks.faults.supervised_process import SupervisedProcess
 from model_training.demo.sentences import preference_sentence, updated_preference
 from model_training.demo.world import IMAGE_SIZE, draw_taste, write_files
 from model_training.finetune import merge_adapter
@@ -50,12 +50,16 @@ async def prepare(folder: Path) -> tuple[Path, Path]:
 
 
 def api(
-    data: Path, redis_url: str, models: Sequence[Program], folder: Path, **environment: str
-) -> Program:
+    data: Path,
+    redis_url: str,
+    models: Sequence[SupervisedProcess],
+    folder: Path,
+    **environment: str,
+) -> SupervisedProcess:
     """`msr serve --no-worker` on these model servers."""
     serve = ["serve", "--no-worker", "--data", str(data), "--port", "0", "--engine", "vllm"]
     urls = [part for model in models for part in ("--url", model.said)]
-    return Program(
+    return SupervisedProcess(
         "api",
         [sys.executable, "-m", "services.cli", *serve, *urls],
         ready=LISTENING,

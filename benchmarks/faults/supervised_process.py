@@ -1,4 +1,4 @@
-"""Programs that are killed and started again, as a supervisor would, each with a log of its own."""
+"""Processes that a benchmark kills and starts again, each with a log of its own."""
 
 import asyncio
 import os
@@ -22,8 +22,8 @@ _PAUSE_SECONDS = 0.2
 _LAST_LINES = 30
 
 
-class Program:
-    """One program. It must not end unless it is killed or stopped here."""
+class SupervisedProcess:
+    """One process. It must not end unless it is killed or stopped here."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class Program:
         folder: Path,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """It works once its log says `ready`; what follows on that line is then in `said`."""
+        """It is ready once its log holds `ready`; `said` is then the rest of that line."""
         self.name = name
         self.said = ""
         self.num_kills = 0
@@ -45,12 +45,12 @@ class Program:
         self._process: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> None:
-        """Return once it works; RuntimeError with its last words if it ends before."""
+        """Return once it is ready; RuntimeError with the end of its log if it ends before."""
         if not await self._comes_up():
             raise RuntimeError(f"{self.name} does not start:\n{self.last_words()}")
 
     async def restart(self) -> None:
-        """Kill it and start it until it works: what it needs, Redis say, may be away at first."""
+        """Kill it, then start it until it is ready: Redis, which it needs, may be down at first."""
         await self.kill()
         give_up = time.monotonic() + PATIENCE_SECONDS
         while not await self._comes_up():
@@ -59,7 +59,7 @@ class Program:
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def kill(self) -> None:
-        """SIGKILL, at whatever it is doing. RuntimeError if it had ended by itself."""
+        """Send SIGKILL. RuntimeError if it had ended by itself."""
         process = self._running()
         process.kill()
         self.num_kills += 1
@@ -74,25 +74,25 @@ class Program:
         self._running().send_signal(signal.SIGCONT)
 
     async def stop(self) -> None:
-        """SIGTERM; RuntimeError if it does not end well."""
+        """Send SIGTERM; RuntimeError if its exit status is not 0."""
         process = self._running()
         process.send_signal(signal.SIGTERM)
         if await asyncio.to_thread(process.wait, PATIENCE_SECONDS):
-            raise RuntimeError(f"{self.name} did not end well:\n{self.last_words()}")
+            raise RuntimeError(f"{self.name} ended with a failure:\n{self.last_words()}")
 
     def end(self) -> None:
-        """Whatever happened, leave no process behind."""
+        """Kill the process if it still runs."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
 
     def log_counts(self, event: str) -> int:
-        """How many lines of the log tell of this event."""
+        """How many log lines have this event."""
         return self._log.read_bytes().count(f'"event": "{event}"'.encode())
 
     @property
     def pid(self) -> int:
-        """Of the process that runs now; RuntimeError if it ended by itself."""
+        """The running process's id; RuntimeError if it ended by itself."""
         return self._running().pid
 
     def last_words(self) -> str:
@@ -135,25 +135,25 @@ class Program:
 
 
 @contextmanager
-def ended_after(programs: Sequence[Program]) -> Iterator[None]:
+def ended_after(programs: Sequence[SupervisedProcess]) -> Iterator[None]:
     """End the programs after the block; if it fails, say first what they logged last."""
     try:
         yield
     except BaseException:
-        tell_last_words(programs)
+        print_last_words(programs)
         raise
     finally:
         for program in programs:
             program.end()
 
 
-def tell_last_words(programs: Sequence[Program]) -> None:
+def print_last_words(programs: Sequence[SupervisedProcess]) -> None:
     """The end of every log, to stderr."""
     for program in programs:
         print(f"--- {program.name}\n{program.last_words()}", file=sys.stderr)
 
 
-def redis_server(folder: Path, port: int) -> Program:
+def redis_server(folder: Path, port: int) -> SupervisedProcess:
     """A Redis on loopback with its data in `folder`, each write on disk before it is answered.
 
     So an acknowledged write survives SIGKILL and a power cut. With `appendfsync everysec` Redis
@@ -163,16 +163,16 @@ def redis_server(folder: Path, port: int) -> Program:
     options = ("--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "")
     durable = ("--appendonly", "yes", "--appendfsync", "always")
     command = [server_binary(), *options, *durable, "--maxmemory-policy", "noeviction"]
-    return Program("redis", command, ready="Ready to accept connections", folder=folder)
+    return SupervisedProcess("redis", command, ready="Ready to accept connections", folder=folder)
 
 
-def api(data: Path, redis_url: str, folder: Path, **environment: str) -> Program:
+def api(data: Path, redis_url: str, folder: Path, **environment: str) -> SupervisedProcess:
     """`msr serve --no-worker` with the demo model, which ranks nothing here; `said` is its address,
     a new one each start.
     """
     serve = ("serve", "--no-worker", "--data", str(data), "--port", "0")
     engine = ("--engine", "local", "--adapter", "none")
-    return Program(
+    return SupervisedProcess(
         "api",
         [sys.executable, "-m", "services.cli", *serve, *engine],
         ready=LISTENING,
@@ -181,10 +181,10 @@ def api(data: Path, redis_url: str, folder: Path, **environment: str) -> Program
     )
 
 
-def worker(number: int, redis_url: str, folder: Path) -> Program:
+def worker(number: int, redis_url: str, folder: Path) -> SupervisedProcess:
     """A worker over the digest engine (worker.py)."""
     command = [sys.executable, "-m", "benchmarks.faults.worker", redis_url]
-    return Program(f"worker-{number}", command, ready="worker_started", folder=folder)
+    return SupervisedProcess(f"worker-{number}", command, ready="worker_started", folder=folder)
 
 
 def free_port() -> int:

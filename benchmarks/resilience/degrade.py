@@ -34,7 +34,12 @@ from benchmarks.faults.degradation import Moments, judge
 from benchmarks.faults.load import load_on
 from benchmarks.faults.model_server import ModelServer
 from benchmarks.faults.service import api, prepare, put_users
-from benchmarks.faults.supervised_process import Program, ended_after, free_port, redis_server
+from benchmarks.faults.supervised_process import (
+    SupervisedProcess,
+    ended_after,
+    free_port,
+    redis_server,
+)
 from benchmarks.support.runner import markdown
 
 MODEL_FAULTS = ("killed", "frozen", "slow")
@@ -54,10 +59,10 @@ QUICK = (
 class Service:
     """What runs, and where."""
 
-    redis: Program
+    redis: SupervisedProcess
     redis_url: str
     model: ModelServer
-    server: Program
+    server: SupervisedProcess
     folder: Path
 
 
@@ -98,7 +103,7 @@ async def serving(folder: Path, *, num_scored: int = NUM_SCORED) -> AsyncIterato
     port = free_port()
     redis_url = f"redis://127.0.0.1:{port}/0"
     redis, model = redis_server(folder, port), ModelServer(checkpoint, folder)
-    programs: list[Program] = [redis, model]
+    programs: list[SupervisedProcess] = [redis, model]
     with ended_after(programs):
         await asyncio.gather(redis.start(), model.start())
         server = api(data, redis_url, [model], folder, MSR_NUM_SCORED=str(num_scored))

@@ -2,10 +2,10 @@
 
     msr bench hostile [--images 500]
 
-500 pictures (attacks/images.py) go through `PUT /items` of an API process and through
-`msr prepare-catalogue`: each must be prepared, or refused with a reason, by both alike, and no
-process may grow beyond a bound. 60 addresses (attacks/urls.py) go through the fetcher on a network
-that the trial makes up: none may reach the server inside of it.
+500 images (attacks/images.py) go through `PUT /items` of an API process and through
+`msr prepare-catalogue`. Both must prepare or refuse the same ones, each refusal with a reason, and
+no process may grow beyond a bound. 60 addresses (attacks/urls.py) go through the fetcher on a
+made-up network: none may reach the server inside it.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.attacks import images, url_attack_run, urls
-from benchmarks.attacks.image_attack_run import Verdict, disagreements, prepare_all, put_all
+from benchmarks.attacks.image_attack_run import AttackOutcomes, disagreements, prepare_all, put_all
 from benchmarks.support.runner import markdown
 
 # One large picture decoded (400 MB), two request bodies in base64, JSON and bytes, and what the
@@ -76,12 +76,12 @@ def table(figures: dict[str, Any]) -> str:
     return f"{markdown(header, rows)}\n\n{bound} (they differ on {differ})."
 
 
-def _figures(verdict: Verdict) -> dict[str, Any]:
+def _figures(outcomes: AttackOutcomes) -> dict[str, Any]:
     return {
-        "accepted": len(verdict.accepted),
-        "refused": len(verdict.refused),
-        "faults": verdict.faults,
-        "grown_bytes": verdict.grown_bytes,
+        "accepted": len(outcomes.accepted),
+        "refused": len(outcomes.refused),
+        "faults": outcomes.faults,
+        "grown_bytes": outcomes.grown_bytes,
     }
 
 

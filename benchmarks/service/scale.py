@@ -22,7 +22,7 @@ from benchmarks.support.random_model import SHAPES, Shape, write_checkpoint
 from benchmarks.support.retrieval_scale import measure_retrieval, percentiles
 from benchmarks.support.runner import markdown
 from benchmarks.support.served_model import serve
-from benchmarks.support.synthetic_service import DrawnService, serve_catalogue
+from benchmarks.support.synthetic_service import SyntheticService, serve_catalogue
 from benchmarks.support.users_scale import measure_users
 
 USERS_A_SIZE = 3
@@ -105,7 +105,7 @@ async def _measure_candidates(sizes: Sequence[int], shape: Shape) -> list[dict[s
             return rows
 
 
-async def _warm_up(service: DrawnService, user_id: Any, num_items: int) -> None:
+async def _warm_up(service: SyntheticService, user_id: Any, num_items: int) -> None:
     """In steps that a request's deadline allows: what was scored before is not asked again."""
     for reached in range(WARM_UP_STEP, num_items + WARM_UP_STEP, WARM_UP_STEP):
         await service.recommend(user_id, min(reached, num_items))

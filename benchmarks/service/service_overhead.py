@@ -25,7 +25,7 @@ from benchmarks.support.paired_rounds import Claim, Rounds, add_options
 from benchmarks.support.random_model import SHAPES, write_checkpoint
 from benchmarks.support.runner import markdown
 from benchmarks.support.served_model import MODEL_NAME, TIMEOUT_SECONDS, ServedModel, serve
-from benchmarks.support.synthetic_service import DrawnService, serve_catalogue
+from benchmarks.support.synthetic_service import SyntheticService, serve_catalogue
 from services.core.prompts import scoring_messages
 from services.core.records import Item, UserId
 from services.core.scoring import NOT_CALIBRATED, AnswerTokens, answer_margin, score_candidates
@@ -92,11 +92,11 @@ def table(figures: dict[str, Any]) -> str:
 Ask = Callable[[UserId], Awaitable[object]]
 
 
-def _ask_service(service: DrawnService) -> Ask:
+def _ask_service(service: SyntheticService) -> Ask:
     return lambda user_id: service.recommend(user_id, NUM_CANDIDATES)
 
 
-def _ask_vllm(direct: "_Direct", service: DrawnService) -> Ask:
+def _ask_vllm(direct: "_Direct", service: SyntheticService) -> Ask:
     return lambda user_id: direct.score(service.preference_of[user_id], service.items)
 
 
@@ -158,7 +158,7 @@ async def _open_direct(model: ServedModel, checkpoint: Path) -> AsyncIterator[_D
 
 
 async def _warm_up(
-    model: ServedModel, service: DrawnService, direct: _Direct, users: Iterator[UserId]
+    model: ServedModel, service: SyntheticService, direct: _Direct, users: Iterator[UserId]
 ) -> None:
     """The server gets the pictures, both sides their connections; and both must say the same."""
     users_of_warm_up = [next(users) for _ in range(REQUESTS_IN_FLIGHT)]

@@ -28,7 +28,12 @@ import httpx
 import psutil
 
 from benchmarks.faults.service import NUM_ITEMS, api, prepare
-from benchmarks.faults.supervised_process import Program, ended_after, free_port, redis_server
+from benchmarks.faults.supervised_process import (
+    SupervisedProcess,
+    ended_after,
+    free_port,
+    redis_server,
+)
 from benchmarks.support.runner import markdown
 from services.deployment.assemble import DEMO_WEIGHTS
 from services.process.announce import LISTENING
@@ -72,7 +77,9 @@ async def run(arguments: Sequence[str]) -> dict[str, Any]:
             return await _soak(server, worker, options)
 
 
-async def _soak(server: Program, worker: Program, options: argparse.Namespace) -> dict[str, Any]:
+async def _soak(
+    server: SupervisedProcess, worker: SupervisedProcess, options: argparse.Namespace
+) -> dict[str, Any]:
     sessions, seen = count(), Seen()
     async with httpx.AsyncClient(base_url=server.said, timeout=60) as http:
         full_rate = await _full_load(http, sessions, options.full_load_seconds)
@@ -159,7 +166,7 @@ async def _session(http: httpx.AsyncClient, number: int, seen: Seen) -> None:
 # --- what is watched -----------------------------------------------------------------------------
 
 
-async def _sample(programs: dict[str, Program], seconds: float) -> dict[str, list[int]]:
+async def _sample(programs: dict[str, SupervisedProcess], seconds: float) -> dict[str, list[int]]:
     """Resident bytes of each program, every SAMPLE_SECONDS. RuntimeError if one ended."""
     samples: dict[str, list[int]] = {name: [] for name in programs}
     for _ in range(max(2, round(seconds / SAMPLE_SECONDS))):
@@ -178,9 +185,11 @@ async def _gauge(http: httpx.AsyncClient, name: str) -> int:
 # --- programs ------------------------------------------------------------------------------------
 
 
-def _worker(data: Path, redis_url: str, model: Program, folder: Path) -> Program:
+def _worker(
+    data: Path, redis_url: str, model: SupervisedProcess, folder: Path
+) -> SupervisedProcess:
     line = [sys.executable, "-m", "services.cli", "worker", "--data", str(data)]
-    return Program(
+    return SupervisedProcess(
         "worker",
         [*line, "--engine", "vllm", "--url", model.said],
         ready="worker_started",
@@ -189,11 +198,11 @@ def _worker(data: Path, redis_url: str, model: Program, folder: Path) -> Program
     )
 
 
-def _model_server(folder: Path) -> Program:
+def _model_server(folder: Path) -> SupervisedProcess:
     """Base and adapter on one server: the worker writes by the base."""
     line = [sys.executable, "-m", "services.cli", "serve-model", "--port", "0"]
     weights = ["--model", str(DEMO_WEIGHTS / "base"), "--adapter", f"demo={DEMO_WEIGHTS}/adapter"]
-    return Program(
+    return SupervisedProcess(
         "model", [*line, *weights, "--kv-cache-gb", "0.25"], ready=LISTENING, folder=folder
     )
 

@@ -148,7 +148,7 @@ def write_microlens(folder: Path, *, num_items: int, num_users: int) -> str:
     return str(folder)
 
 
-class DrawnTexts:
+class SyntheticTexts:
     """An engine that writes drawn texts at once: the steps before the one that is measured.
 
     Every prompt gets a text of its own, in the name of the model that is going to serve.

@@ -15,7 +15,7 @@ import httpx
 
 from benchmarks.support.msr_process import serving
 from benchmarks.support.served_model import MODEL_NAME, TIMEOUT_SECONDS, ServedModel
-from benchmarks.support.synthetic_catalogue import DrawnTexts, draw_items, write_plain_catalogue
+from benchmarks.support.synthetic_catalogue import SyntheticTexts, draw_items, write_plain_catalogue
 from services.batch import build_preferences, prepare_catalogue, summarize_images
 from services.batch.readers.plain import Plain
 from services.core.artifacts import Artifact
@@ -25,7 +25,7 @@ from services.core.wire.recommend import RecommendResponse
 
 
 @dataclass(frozen=True, slots=True)
-class DrawnService:
+class SyntheticService:
     """A running API, a client of it, and what it knows."""
 
     http: httpx.AsyncClient
@@ -53,7 +53,7 @@ class DrawnService:
 @contextlib.asynccontextmanager
 async def serve_catalogue(
     model: ServedModel, *, num_items: int, num_users: int
-) -> AsyncIterator[DrawnService]:
+) -> AsyncIterator[SyntheticService]:
     """`msr serve` over a drawn catalogue, with scores by `model`; nothing is warm yet."""
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
@@ -66,7 +66,7 @@ async def serve_catalogue(
             async with httpx.AsyncClient(
                 base_url=url, timeout=TIMEOUT_SECONDS, limits=limits
             ) as http:
-                yield DrawnService(http, _items(data), _preferences(data))
+                yield SyntheticService(http, _items(data), _preferences(data))
 
 
 async def _prepare(
@@ -77,7 +77,7 @@ async def _prepare(
     await asyncio.to_thread(
         prepare_catalogue.run, Plain(catalogue), data=str(data), min_user_interactions=1
     )
-    texts = DrawnTexts(model.engine.identity)
+    texts = SyntheticTexts(model.engine.identity)
     await summarize_images.run(str(data), texts)
     await build_preferences.run(str(data), texts, cut="none")
 

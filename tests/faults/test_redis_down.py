@@ -9,7 +9,12 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from benchmarks.faults.supervised_process import Program, ended_after, free_port, redis_server
+from benchmarks.faults.supervised_process import (
+    SupervisedProcess,
+    ended_after,
+    free_port,
+    redis_server,
+)
 from services.state.user_store import Store
 from tests.api.builders import a_client, an_app, put_catalogue
 
@@ -24,7 +29,7 @@ def port() -> int:
 
 
 @pytest.fixture
-async def redis(tmp_path: Path, port: int) -> AsyncIterator[Program]:
+async def redis(tmp_path: Path, port: int) -> AsyncIterator[SupervisedProcess]:
     redis = redis_server(tmp_path, port)
     with ended_after([redis]):
         await redis.start()
@@ -32,7 +37,7 @@ async def redis(tmp_path: Path, port: int) -> AsyncIterator[Program]:
 
 
 @pytest.fixture
-async def app(redis: Program, port: int) -> AsyncIterator[FastAPI]:
+async def app(redis: SupervisedProcess, port: int) -> AsyncIterator[FastAPI]:
     store = await Store.open(f"redis://127.0.0.1:{port}/0", timeout_seconds=2.0)
     await put_catalogue(store)
     yield an_app(store)
@@ -65,7 +70,9 @@ async def refusals(app: FastAPI, number: int = 20) -> float:
     return time.monotonic() - started
 
 
-async def test_while_redis_is_stopped_requests_are_refused_at_once(app: FastAPI, redis: Program):
+async def test_while_redis_is_stopped_requests_are_refused_at_once(
+    app: FastAPI, redis: SupervisedProcess
+):
     await redis.kill()
 
     assert await refusals(app) < TIMEOUT_SECONDS
@@ -73,7 +80,9 @@ async def test_while_redis_is_stopped_requests_are_refused_at_once(app: FastAPI,
     await wait_for_status(app, 200)
 
 
-async def test_a_frozen_redis_is_waited_for_once_and_then_no_more(app: FastAPI, redis: Program):
+async def test_a_frozen_redis_is_waited_for_once_and_then_no_more(
+    app: FastAPI, redis: SupervisedProcess
+):
     redis.freeze()
     assert await is_refused(app, timeout_seconds=0.3)
     assert await is_refused(app)
@@ -84,14 +93,16 @@ async def test_a_frozen_redis_is_waited_for_once_and_then_no_more(app: FastAPI, 
     await wait_for_status(app, 200)
 
 
-async def test_a_restart_of_redis_between_requests_goes_unnoticed(app: FastAPI, redis: Program):
+async def test_a_restart_of_redis_between_requests_goes_unnoticed(
+    app: FastAPI, redis: SupervisedProcess
+):
     assert not await is_refused(app)
     await redis.restart()
 
     assert not await is_refused(app)
 
 
-async def test_health_and_metrics_tell_that_redis_is_away(app: FastAPI, redis: Program):
+async def test_health_and_metrics_tell_that_redis_is_away(app: FastAPI, redis: SupervisedProcess):
     await redis.kill()
     assert await is_refused(app)
 

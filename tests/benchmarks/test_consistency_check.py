@@ -1,4 +1,4 @@
-"""The judge of the fault tests sees what it is there to see."""
+"""The consistency check of the fault tests finds what went wrong."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,10 +7,10 @@ from random import Random
 import psutil
 import pytest
 
-from benchmarks.faults.consistency_check import Verdict, judge
+from benchmarks.faults.consistency_check import Inconsistencies, check_consistency
 from benchmarks.faults.deliveries import draw_deliveries
 from benchmarks.faults.digest_engine import DigestEngine
-from benchmarks.faults.supervised_process import Program, ended_after
+from benchmarks.faults.supervised_process import SupervisedProcess, ended_after
 from services.state.records import UpdatedPreference
 from services.state.user_store import Store
 from tests.builders import a_history, put_items, some_ids, the_user
@@ -25,8 +25,8 @@ async def covered(store: Store, interactions: list) -> None:
     await work_to_the_end(store, DigestEngine())
 
 
-async def verdict_on(store: Store) -> Verdict:
-    return await judge(store, HISTORY, await store.load_history_items(some_ids(4)))
+async def inconsistencies_of(store: Store) -> Inconsistencies:
+    return await check_consistency(store, HISTORY, await store.load_history_items(some_ids(4)))
 
 
 async def resave(store: Store, **changed: object) -> None:
@@ -40,27 +40,31 @@ async def resave(store: Store, **changed: object) -> None:
 async def test_a_history_that_is_covered_as_a_whole_is_right(store: Store):
     await covered(store, HISTORY)
 
-    assert await verdict_on(store) == Verdict()
+    assert await inconsistencies_of(store) == Inconsistencies()
 
 
 async def test_an_interaction_that_is_not_in_the_history_is_lost(store: Store):
     await covered(store, [*HISTORY[:1], *HISTORY[2:]])
 
-    assert await verdict_on(store) == Verdict(lost=[HISTORY[1]], preferences_differ=["u1"])
+    assert await inconsistencies_of(store) == Inconsistencies(
+        lost=[HISTORY[1]], preferences_differ=["u1"]
+    )
 
 
 async def test_an_interaction_that_was_never_covered_is_lost(store: Store):
     await covered(store, HISTORY)
     await resave(store, tail=())
 
-    assert await verdict_on(store) == Verdict(lost=[HISTORY[3]], preferences_differ=["u1"])
+    assert await inconsistencies_of(store) == Inconsistencies(
+        lost=[HISTORY[3]], preferences_differ=["u1"]
+    )
 
 
 async def test_an_interaction_that_was_covered_twice_is_named(store: Store):
     await covered(store, HISTORY)
     await resave(store, tail=("i4", "i4"))
 
-    assert (await verdict_on(store)).applied_twice == [HISTORY[3]]
+    assert (await inconsistencies_of(store)).applied_twice == [HISTORY[3]]
 
 
 async def test_a_user_whose_text_is_another_differs(store: Store):
@@ -70,11 +74,11 @@ async def test_a_user_whose_text_is_another_differs(store: Store):
         UpdatedPreference(user, user.state, "other", user.version, user.writer)
     )
 
-    assert await verdict_on(store) == Verdict(preferences_differ=["u1"])
+    assert await inconsistencies_of(store) == Inconsistencies(preferences_differ=["u1"])
 
 
 async def test_a_user_of_whom_nothing_is_held_is_lost_as_a_whole(store: Store):
-    assert (await verdict_on(store)).lost == HISTORY
+    assert (await inconsistencies_of(store)).lost == HISTORY
 
 
 def test_a_share_of_the_deliveries_comes_twice_and_everything_comes():
@@ -90,7 +94,7 @@ async def test_a_failure_leaves_no_program_behind_and_says_what_it_logged(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     command = ["sh", "-c", "echo it is ready; exec sleep 60"]
-    program = Program("sleeper", command, ready="it is", folder=tmp_path)
+    program = SupervisedProcess("sleeper", command, ready="it is", folder=tmp_path)
 
     with pytest.raises(ZeroDivisionError):
         await fail_while_it_runs(program)
@@ -99,7 +103,7 @@ async def test_a_failure_leaves_no_program_behind_and_says_what_it_logged(
     assert "sleep" not in [child.name() for child in psutil.Process().children()]
 
 
-async def fail_while_it_runs(program: Program) -> None:
+async def fail_while_it_runs(program: SupervisedProcess) -> None:
     with ended_after([program]):
         await program.start()
         raise ZeroDivisionError
