@@ -18,8 +18,8 @@ export interface paths {
          * @description Rank the caller's candidates, or retrieve some, by the deadline.
          *
          *     Unknown and already seen candidates are listed in `rejected`, the others are ranked. An unknown
-         *     user gets what is popular (`cold`). A model that is away or late never fails the request: the
-         *     items that it did not score keep their cheap rank, `degraded` is true and `reason` says why.
+         *     user gets popular items (`cold`). If the model is unavailable or late, the request succeeds: the
+         *     items without a model score keep their cheap rank, `degraded` is true and `reason` says why.
          */
         post: operations["recommend_recommend_post"];
         delete?: never;
@@ -39,12 +39,12 @@ export interface paths {
         put?: never;
         /**
          * Take in interactions
-         * @description Store the interactions; the preferences follow in the background.
+         * @description Store the interactions; the preferences are updated in the background.
          *
-         *     A request that does not fit the schema is refused as a whole. Otherwise every interaction has
-         *     its own fate: accepted, a duplicate, or rejected with a reason. Sending a request again is
-         *     harmless if its interactions carry their timestamp or an event id. While too many
-         *     preference updates wait, the whole request is refused with 429: send it again later.
+         *     A request that does not fit the schema is refused as a whole. Otherwise each interaction is
+         *     accepted, a duplicate, or rejected with a reason. Repeating a request is harmless if its
+         *     interactions carry a timestamp or an event id. While too many preference updates wait, the whole
+         *     request is refused with 429: send it again later.
          */
         post: operations["add_interactions_interactions_post"];
         delete?: never;
@@ -62,7 +62,7 @@ export interface paths {
         };
         /**
          * Find users
-         * @description Users by their id's beginning, in order, each with the preference. Who is new is found
+         * @description Users by the beginning of their id, in order, each with the preference. New users are found
          *     within seconds.
          */
         get: operations["find_users_get"];
@@ -104,7 +104,7 @@ export interface paths {
         };
         /**
          * Read a user's preference
-         * @description The written preference, what it covers, and how it came about block after block.
+         * @description The written preference, what it covers, and its timeline block after block.
          */
         get: operations["read_preference_users__user_id__preference_get"];
         put?: never;
@@ -124,10 +124,10 @@ export interface paths {
         };
         /**
          * Follow a user's preference
-         * @description Event `preference`, now and whenever history or preference change: what
-         *     `GET /users/{user_id}/preference` answers, with the preference's version as its id. Event
-         *     `forgotten` when the user is, and then the end. Comments in between show that the stream lives.
-         *     Come back when it ends.
+         * @description Sends an event `preference` now and whenever history or preference change: the answer of
+         *     `GET /users/{user_id}/preference`, with the preference's version as its id. Sends `forgotten`
+         *     and ends when the user is forgotten. Comments in between keep the stream alive. Reconnect when
+         *     it ends.
          */
         get: operations["follow_preference_users__user_id__preference_events_get"];
         put?: never;
@@ -147,7 +147,7 @@ export interface paths {
         };
         /**
          * Read a user's history
-         * @description What the user took, oldest first, with the items' titles.
+         * @description The user's interactions, oldest first, with the items' titles.
          */
         get: operations["read_history_users__user_id__history_get"];
         put?: never;
@@ -170,7 +170,7 @@ export interface paths {
         post?: never;
         /**
          * Forget a user
-         * @description Remove every trace of the user. Forgetting an unknown user succeeds: nothing is left.
+         * @description Remove every trace of the user. Forgetting an unknown user succeeds too.
          */
         delete: operations["forget_users__user_id__delete"];
         options?: never;
@@ -187,7 +187,7 @@ export interface paths {
         };
         /**
          * Find items
-         * @description Items by id, page by page. What was put or deleted is found so within seconds.
+         * @description Items by id, page by page. Changes are visible within seconds.
          */
         get: operations["find_items_get"];
         /**
@@ -234,14 +234,14 @@ export interface paths {
         };
         /**
          * Read an item
-         * @description The item as the model sees it, and how far its summary is.
+         * @description The item as the model sees it, and the state of its summary.
          */
         get: operations["read_items__item_id__get"];
         put?: never;
         post?: never;
         /**
          * Delete an item
-         * @description Take the item out of the catalogue; it is not ranked any more. Histories keep its id.
+         * @description Remove the item from the catalogue; it is not ranked any more. Histories keep its id.
          */
         delete: operations["delete_items__item_id__delete"];
         options?: never;
@@ -258,7 +258,7 @@ export interface paths {
         };
         /**
          * List the adapters
-         * @description Every adapter that lies where this process looks, and those in use; read anew each time.
+         * @description Every adapter in this process's folders, and those in use; reads the folders each time.
          */
         get: operations["read_adapters_get"];
         put?: never;
@@ -280,11 +280,11 @@ export interface paths {
         put?: never;
         /**
          * Let an adapter score
-         * @description From the next request on this adapter scores, in this process at once, in all within seconds.
+         * @description Let the adapter score from the next request on: here at once, elsewhere within seconds.
          *
-         *     Requests in hand end with the adapter that they began with. Whatever is refused leaves the old
-         *     one active. Read `ranked_by` and `note` of the answer: an adapter for which no weights of fusion
-         *     were fitted orders what it has scored by its margin alone.
+         *     Running requests end with the adapter that they began with. After a refusal the old one stays
+         *     active. Read `ranked_by` and `note` of the answer: items that an adapter without weights of
+         *     fusion has scored are ordered by its margin alone.
          */
         post: operations["activate_adapters__name__activate_post"];
         delete?: never;
@@ -304,7 +304,7 @@ export interface paths {
         put?: never;
         /**
          * Let the previous adapter score again
-         * @description As activating it by its name; a second rollback takes back the first.
+         * @description The same as activating it by its name; a second rollback reverts the first.
          */
         post: operations["roll_back_adapters_rollback_post"];
         delete?: never;
@@ -323,14 +323,14 @@ export interface paths {
         get?: never;
         /**
          * Let an adapter score along
-         * @description It scores a share of the requests again, after they were answered and while nobody waits for
-         *     the model; `msr_shadow_*` in GET /metrics compares.
+         * @description It scores a share of the requests again, after they were answered and while no request waits
+         *     for the model. `msr_shadow_*` in GET /metrics compares.
          */
         put: operations["set_shadow_adapters_shadow_put"];
         post?: never;
         /**
          * Let no adapter score along
-         * @description Succeeds also if there was none.
+         * @description Succeeds if there was none, too.
          */
         delete: operations["clear_shadow_adapters_shadow_delete"];
         options?: never;
@@ -348,14 +348,14 @@ export interface paths {
         get?: never;
         /**
          * Divide the users among adapters
-         * @description A user is always in the same arm, in every process. While it runs nothing is activated or
-         *     rolled back; `experiment` and `arm` stand in every answer and as labels in GET /metrics.
+         * @description A user is always in the same arm, in every process. While it runs no adapter can be activated
+         *     or rolled back. `experiment` and `arm` are in every answer, and labels in GET /metrics.
          */
         put: operations["set_experiment_adapters_experiment_put"];
         post?: never;
         /**
          * End the experiment
-         * @description The active adapter scores for everybody again. Succeeds also if none ran.
+         * @description The active adapter scores for all users again. Succeeds if none ran, too.
          */
         delete: operations["end_experiment_adapters_experiment_delete"];
         options?: never;
@@ -372,7 +372,7 @@ export interface paths {
         };
         /**
          * Is the process alive
-         * @description Answers as long as the event loop turns; looks at nothing else.
+         * @description Answers as long as the event loop runs; checks nothing else.
          */
         get: operations["live_health_live_get"];
         put?: never;
@@ -392,9 +392,9 @@ export interface paths {
         };
         /**
          * Should requests be sent here
-         * @description The state of each component. Without Redis nothing can be answered (503); without the model
-         *     rankings are degraded but answered, so the status stays 200. Newly published artifacts that are
-         *     refused degrade nothing: those before them keep serving.
+         * @description The state of each component. Without Redis the status is 503. Without the model rankings are
+         *     degraded but answered, so the status stays 200. Refused new artifacts change nothing: the old
+         *     ones stay in use.
          */
         get: operations["ready_health_ready_get"];
         put?: never;
@@ -434,7 +434,7 @@ export interface paths {
         };
         /**
          * How far the work is
-         * @description The offline steps, by what lies in the data folder, and the updates that wait.
+         * @description The state of the offline steps in the data folder, and the waiting updates.
          */
         get: operations["progress_progress_get"];
         put?: never;
@@ -1950,10 +1950,10 @@ export interface operations {
     find_users_get: {
         parameters: {
             query?: {
-                /** @description How their ids begin. */
+                /** @description The beginning of the ids. */
                 prefix?: string;
                 limit?: number;
-                /** @description Any of them, not the first. */
+                /** @description A random sample instead of the first ones. */
                 random?: boolean;
             };
             header?: never;
@@ -2200,7 +2200,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description The `id` that was seen last, by whoever comes back. */
+                /** @description On reconnecting: the last `id` received. */
                 "last-event-id"?: string | null;
             };
             path: {
@@ -2211,7 +2211,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Server-sent events, until the reader goes or the server ends them. */
+            /** @description Server-sent events, until the client or the server ends them. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -2575,7 +2575,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The item is as it was, and described already. */
+            /** @description Unchanged, and summarized already. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -2687,7 +2687,7 @@ export interface operations {
             query?: {
                 /** @description At most, in pixels. */
                 width?: components["schemas"]["CoverWidth"];
-                /** @description The item's version: the answer may then be kept for good, if it is right. */
+                /** @description The item's version. If it is current, the answer may be cached forever. */
                 version?: string | null;
             };
             header?: {
@@ -2710,7 +2710,7 @@ export interface operations {
                     "image/webp": string;
                 };
             };
-            /** @description The reader has it: `If-None-Match` names it. */
+            /** @description Unchanged: `If-None-Match` contains its tag. */
             304: {
                 headers: {
                     [name: string]: unknown;

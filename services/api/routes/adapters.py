@@ -1,4 +1,4 @@
-"""Adapters: which there are, which one scores, and who scores along or for a part of the users."""
+"""Adapters: list and activate them, set a shadow, run an experiment."""
 
 from typing import Annotated
 
@@ -54,7 +54,7 @@ _LOADS = (
 @router.get("/adapters", summary="List the adapters", responses=documented())
 @needs(Scope.ADMIN)
 async def read(deps: AppDependencies) -> wire.AdaptersResponse:
-    """Every adapter that lies where this process looks, and those in use; read anew each time."""
+    """Every adapter in this process's folders, and those in use; reads the folders each time."""
     return await _view(deps)
 
 
@@ -65,11 +65,11 @@ async def read(deps: AppDependencies) -> wire.AdaptersResponse:
 )
 @needs(Scope.ADMIN)
 async def activate(name: PathName, deps: AppDependencies, caller: Caller) -> wire.AdaptersResponse:
-    """From the next request on this adapter scores, in this process at once, in all within seconds.
+    """Let the adapter score from the next request on: here at once, elsewhere within seconds.
 
-    Requests in hand end with the adapter that they began with. Whatever is refused leaves the old
-    one active. Read `ranked_by` and `note` of the answer: an adapter for which no weights of fusion
-    were fitted orders what it has scored by its margin alone.
+    Running requests end with the adapter that they began with. After a refusal the old one stays
+    active. Read `ranked_by` and `note` of the answer: items that an adapter without weights of
+    fusion has scored are ordered by its margin alone.
     """
     before = await deps.adapters.activate(name)
     return await _changed("activate", before, deps, caller)
@@ -82,7 +82,7 @@ async def activate(name: PathName, deps: AppDependencies, caller: Caller) -> wir
 )
 @needs(Scope.ADMIN)
 async def roll_back(deps: AppDependencies, caller: Caller) -> wire.AdaptersResponse:
-    """As activating it by its name; a second rollback takes back the first."""
+    """The same as activating it by its name; a second rollback reverts the first."""
     before = await deps.adapters.roll_back()
     return await _changed("rollback", before, deps, caller)
 
@@ -96,8 +96,8 @@ async def roll_back(deps: AppDependencies, caller: Caller) -> wire.AdaptersRespo
 async def set_shadow(
     body: wire.ShadowIn, deps: AppDependencies, caller: Caller
 ) -> wire.AdaptersResponse:
-    """It scores a share of the requests again, after they were answered and while nobody waits for
-    the model; `msr_shadow_*` in GET /metrics compares.
+    """It scores a share of the requests again, after they were answered and while no request waits
+    for the model. `msr_shadow_*` in GET /metrics compares.
     """
     before = await deps.adapters.set_shadow(body.adapter, body.share)
     return await _changed("shadow", before, deps, caller)
@@ -110,7 +110,7 @@ async def set_shadow(
 )
 @needs(Scope.ADMIN)
 async def clear_shadow(deps: AppDependencies, caller: Caller) -> wire.AdaptersResponse:
-    """Succeeds also if there was none."""
+    """Succeeds if there was none, too."""
     before = await deps.adapters.set_shadow(None)
     return await _changed("shadow", before, deps, caller)
 
@@ -124,12 +124,12 @@ async def clear_shadow(deps: AppDependencies, caller: Caller) -> wire.AdaptersRe
 async def set_experiment(
     body: wire.ExperimentIn, deps: AppDependencies, caller: Caller
 ) -> wire.AdaptersResponse:
-    """A user is always in the same arm, in every process. While it runs nothing is activated or
-    rolled back; `experiment` and `arm` stand in every answer and as labels in GET /metrics.
+    """A user is always in the same arm, in every process. While it runs no adapter can be activated
+    or rolled back. `experiment` and `arm` are in every answer, and labels in GET /metrics.
     """
     arms = {arm.name: (arm.adapter, arm.weight) for arm in body.arms}
     if len(arms) < len(body.arms):
-        raise InputError(f"two arms of experiment {body.name!r} have one name; rename one")
+        raise InputError(f"two arms of experiment {body.name!r} have the same name; rename one")
     before = await deps.adapters.set_experiment(body.name, arms)
     return await _changed("experiment", before, deps, caller)
 
@@ -141,7 +141,7 @@ async def set_experiment(
 )
 @needs(Scope.ADMIN)
 async def end_experiment(deps: AppDependencies, caller: Caller) -> wire.AdaptersResponse:
-    """The active adapter scores for everybody again. Succeeds also if none ran."""
+    """The active adapter scores for all users again. Succeeds if none ran, too."""
     before = await deps.adapters.set_experiment(None)
     return await _changed("experiment", before, deps, caller)
 

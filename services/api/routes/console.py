@@ -1,5 +1,5 @@
-"""The console at `/`: a page for people over the routes that programs use. It holds no data itself,
-so it needs no key; what it shows, it asks for with the key that its user has.
+"""The console at `/`: a page for people. It contains no data, so it needs no key; it calls the
+other routes with the key of its user.
 """
 
 from fastapi import APIRouter, Request, Response
@@ -15,14 +15,14 @@ router = APIRouter(route_class=GuardedRoute, include_in_schema=False)
 @router.get("/")
 @open_to_all
 async def page(request: Request) -> Response:
-    """The page; a browser asks each time whether it changed."""
+    """The page; a browser revalidates it each time."""
     return _answer(request, read_console().page, "no-cache")
 
 
 @router.get("/console/{digest}/{name}")
 @open_to_all
 async def asset(digest: str, name: str, request: Request) -> Response:
-    """What the page loads; never another version than it asks for."""
+    """A file that the page loads, in the version that the page names."""
     console = read_console()
     if digest != console.digest or name not in console.assets:
         raise HTTPException(404)

@@ -1,4 +1,4 @@
-"""POST /interactions: what users did, one or up to 1,000 at a time."""
+"""POST /interactions: store one to 1,000 interactions."""
 
 import time
 from typing import Annotated, Any
@@ -42,23 +42,23 @@ async def add_interactions(
     deps: AppDependencies,
     caller: Caller,
 ) -> wire.InteractionsResponse:
-    """Store the interactions; the preferences follow in the background.
+    """Store the interactions; the preferences are updated in the background.
 
-    A request that does not fit the schema is refused as a whole. Otherwise every interaction has
-    its own fate: accepted, a duplicate, or rejected with a reason. Sending a request again is
-    harmless if its interactions carry their timestamp or an event id. While too many
-    preference updates wait, the whole request is refused with 429: send it again later.
+    A request that does not fit the schema is refused as a whole. Otherwise each interaction is
+    accepted, a duplicate, or rejected with a reason. Repeating a request is harmless if its
+    interactions carry a timestamp or an event id. While too many preference updates wait, the whole
+    request is refused with 429: send it again later.
     """
     deps.backlog.require_room()
     received = body.interactions if isinstance(body, wire.InteractionBatch) else [body]
-    # Every request has paid one token; only now it is known what this one costs.
+    # Every request paid one token already; a large one costs more.
     cost = -(-len(received) // INTERACTIONS_A_TOKEN)
     await deps.access.charge(caller, cost - 1, num_taken=1)
     now_ms = time.time_ns() // 1_000_000
     reasons: dict[int, str] = {}
     stored: list[tuple[int, Interaction]] = []
     for index, each in enumerate(received):
-        # Without timestamps the order of the list is the order in which things happened.
+        # Without timestamps the order of the list is the order of the interactions.
         interaction = _interaction(each, arrived_ms=now_ms + index)
         fault = _fault(interaction.timestamp_ms, now_ms)
         if fault is None:

@@ -41,7 +41,7 @@ PathItemId = Annotated[wire.Id, Path(description="The item's id, percent-encoded
     "/items",
     summary="Add or replace an item",
     responses={
-        200: {"description": "The item is as it was, and described already."},
+        200: {"description": "Unchanged, and summarized already."},
         202: {"description": "Stored; its summary is being written.", "model": wire.ItemView},
         **documented(RowRefused, ImageRefused, UrlRefused, StateUnavailable, StateError, body=True),
     },
@@ -89,7 +89,7 @@ async def find(
     offset: Annotated[int, Query(ge=0, le=console.MAX_OFFSET)] = 0,
     limit: Annotated[int, Query(ge=1, le=console.MAX_LISTED_ITEMS)] = 50,
 ) -> console.ItemsResponse:
-    """Items by id, page by page. What was put or deleted is found so within seconds."""
+    """Items by id, page by page. Changes are visible within seconds."""
     if item_id is not None:
         named = await deps.key_scan.load_items([ItemId(each) for each in item_id])
         return _listed(named, len(named), {}, complete=True)
@@ -107,7 +107,7 @@ async def find(
             "description": "The cover as the model sees it, resized.",
             "content": {thumbnails.MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
         },
-        304: {"description": "The reader has it: `If-None-Match` names it."},
+        304: {"description": "Unchanged: `If-None-Match` contains its tag."},
         **documented(UnknownItem, NoCover, StateUnavailable, StateError, INVALID_REQUEST),
     },
 )
@@ -122,7 +122,7 @@ async def cover(
         str | None,
         Query(
             max_length=64,
-            description="The item's version: the answer may then be kept for good, if it is right.",
+            description="The item's version. If it is current, the answer may be cached forever.",
         ),
     ] = None,
     if_none_match: Annotated[str | None, Header()] = None,
@@ -146,7 +146,7 @@ async def cover(
 )
 @needs(Scope.READ)
 async def read(item_id: PathItemId, deps: AppDependencies) -> wire.ItemView:
-    """The item as the model sees it, and how far its summary is."""
+    """The item as the model sees it, and the state of its summary."""
     return _loaded_view(await _load(ItemId(item_id), deps))
 
 
@@ -158,7 +158,7 @@ async def read(item_id: PathItemId, deps: AppDependencies) -> wire.ItemView:
 )
 @needs(Scope.ADMIN)
 async def delete(item_id: PathItemId, deps: AppDependencies) -> Response:
-    """Take the item out of the catalogue; it is not ranked any more. Histories keep its id."""
+    """Remove the item from the catalogue; it is not ranked any more. Histories keep its id."""
     await deps.store.delete_item(ItemId(item_id))
     return Response(status_code=204)
 

@@ -21,7 +21,7 @@ router = APIRouter(tags=["operations"], route_class=GuardedRoute)
 @router.get("/health/live", summary="Is the process alive", responses=documented())
 @open_to_all
 async def live() -> wire.Liveness:
-    """Answers as long as the event loop turns; looks at nothing else."""
+    """Answers as long as the event loop runs; checks nothing else."""
     return wire.Liveness()
 
 
@@ -35,9 +35,9 @@ async def live() -> wire.Liveness:
 )
 @open_to_all
 async def ready(deps: AppDependencies, response: Response) -> wire.Readiness:
-    """The state of each component. Without Redis nothing can be answered (503); without the model
-    rankings are degraded but answered, so the status stays 200. Newly published artifacts that are
-    refused degrade nothing: those before them keep serving.
+    """The state of each component. Without Redis the status is 503. Without the model rankings are
+    degraded but answered, so the status stays 200. Refused new artifacts change nothing: the old
+    ones stay in use.
     """
     redis, engine = await asyncio.gather(_redis_health(deps), _engine_health(deps))
     status = "down" if redis.state == "down" else engine.state
@@ -71,7 +71,7 @@ async def metrics(deps: AppDependencies) -> Response:
 @router.get("/progress", summary="How far the work is", responses=documented())
 @needs(Scope.READ)
 async def progress(deps: AppDependencies) -> console.ProgressResponse:
-    """The offline steps, by what lies in the data folder, and the updates that wait."""
+    """The state of the offline steps in the data folder, and the waiting updates."""
     updates = deps.backlog.seen
     return console.ProgressResponse(
         steps=await asyncio.to_thread(read_steps, deps.data) if deps.data is not None else [],
@@ -126,13 +126,13 @@ def _artifacts_health(deps: Dependencies) -> wire.ComponentHealth:
 
 
 def _adapters_health(deps: Dependencies) -> wire.ComponentHealth:
-    """Degraded while another adapter was chosen than this process can serve."""
+    """Degraded while this process cannot serve the chosen adapter."""
     active = deps.adapters.current.choice.active.name
     if not deps.adapters.problem:
         return wire.ComponentHealth(state="ok", detail=f"{active} is active")
     kind = deps.adapters.problem.split(":", 1)[0]
     return wire.ComponentHealth(
-        state="degraded", detail=f"{active} serves on; what was chosen is refused ({kind})"
+        state="degraded", detail=f"{active} stays active; the chosen adapter is refused ({kind})"
     )
 
 

@@ -1,4 +1,4 @@
-"""POST /recommend: what a user would take next."""
+"""POST /recommend: the items that a user would take next."""
 
 from fastapi import APIRouter
 
@@ -22,8 +22,8 @@ async def recommend(body: wire.RecommendRequest, deps: AppDependencies) -> wire.
     """Rank the caller's candidates, or retrieve some, by the deadline.
 
     Unknown and already seen candidates are listed in `rejected`, the others are ranked. An unknown
-    user gets what is popular (`cold`). A model that is away or late never fails the request: the
-    items that it did not score keep their cheap rank, `degraded` is true and `reason` says why.
+    user gets popular items (`cold`). If the model is unavailable or late, the request succeeds: the
+    items without a model score keep their cheap rank, `degraded` is true and `reason` says why.
     """
     answer = await deps.cascade.recommend(body)
     deps.outcomes.note(answer)

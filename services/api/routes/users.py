@@ -1,4 +1,4 @@
-"""What is known of users: find them, read preference and history, follow the preference, forget."""
+"""Users: find them, read preference and history, follow the preference, forget them."""
 
 import asyncio
 from collections.abc import Sequence
@@ -41,11 +41,13 @@ PathUserId = Annotated[wire.Id, Path(description="The user's id, percent-encoded
 @needs(Scope.READ)
 async def find(
     deps: AppDependencies,
-    prefix: Annotated[console.Search, Query(description="How their ids begin.")] = "",
+    prefix: Annotated[console.Search, Query(description="The beginning of the ids.")] = "",
     limit: Annotated[int, Query(ge=1, le=console.MAX_LISTED_USERS)] = 20,
-    random: Annotated[bool, Query(description="Any of them, not the first.")] = False,
+    random: Annotated[
+        bool, Query(description="A random sample instead of the first ones.")
+    ] = False,
 ) -> console.UsersResponse:
-    """Users by their id's beginning, in order, each with the preference. Who is new is found
+    """Users by the beginning of their id, in order, each with the preference. New users are found
     within seconds.
     """
     found = await deps.directory.find_users(prefix, limit=limit, at_random=random)
@@ -97,7 +99,7 @@ async def personas(deps: AppDependencies) -> console.PersonasResponse:
 )
 @needs(Scope.READ)
 async def read_preference(user_id: PathUserId, deps: AppDependencies) -> wire.PreferenceResponse:
-    """The written preference, what it covers, and how it came about block after block."""
+    """The written preference, what it covers, and its timeline block after block."""
     return _preference(await _load(UserId(user_id), deps))
 
 
@@ -107,7 +109,7 @@ async def read_preference(user_id: PathUserId, deps: AppDependencies) -> wire.Pr
     response_class=StreamingResponse,
     responses={
         200: {
-            "description": "Server-sent events, until the reader goes or the server ends them.",
+            "description": "Server-sent events, until the client or the server ends them.",
             "content": {event_streams.MEDIA_TYPE: {"schema": event_streams.SCHEMA}},
         },
         **documented(UnknownUser, TooManyStreams, StateUnavailable, StateError, INVALID_REQUEST),
@@ -118,13 +120,13 @@ async def follow_preference(
     user_id: PathUserId,
     deps: AppDependencies,
     last_event_id: Annotated[
-        str | None, Header(description="The `id` that was seen last, by whoever comes back.")
+        str | None, Header(description="On reconnecting: the last `id` received.")
     ] = None,
 ) -> StreamingResponse:
-    """Event `preference`, now and whenever history or preference change: what
-    `GET /users/{user_id}/preference` answers, with the preference's version as its id. Event
-    `forgotten` when the user is, and then the end. Comments in between show that the stream lives.
-    Come back when it ends.
+    """Sends an event `preference` now and whenever history or preference change: the answer of
+    `GET /users/{user_id}/preference`, with the preference's version as its id. Sends `forgotten`
+    and ends when the user is forgotten. Comments in between keep the stream alive. Reconnect when
+    it ends.
     """
     user = await _load(UserId(user_id), deps)
     events = deps.streams.open(
@@ -146,7 +148,7 @@ async def read_history(
         int, Query(ge=1, le=console.MAX_SHOWN_INTERACTIONS, description="The latest.")
     ] = 100,
 ) -> console.HistoryResponse:
-    """What the user took, oldest first, with the items' titles."""
+    """The user's interactions, oldest first, with the items' titles."""
     user = await _load(UserId(user_id), deps)
     [shown] = await _latest([user], limit, deps)
     return console.HistoryResponse(
@@ -165,7 +167,7 @@ async def read_history(
 )
 @needs(Scope.ADMIN)
 async def forget(user_id: PathUserId, deps: AppDependencies) -> Response:
-    """Remove every trace of the user. Forgetting an unknown user succeeds: nothing is left."""
+    """Remove every trace of the user. Forgetting an unknown user succeeds too."""
     await deps.store.forget_user(UserId(user_id))
     return Response(status_code=204)
 
@@ -180,7 +182,7 @@ async def _load(user_id: UserId, deps: Dependencies) -> UserRecord:
 async def _latest(
     users: Sequence[UserRecord], num: int, deps: Dependencies
 ) -> list[list[console.HistoryEntry]]:
-    """Of each user the latest interactions, oldest first, with what is known of the items."""
+    """Each user's latest interactions, oldest first, with the items' data."""
     shown = [user.history[-num:] for user in users]
     loaded = await deps.key_scan.load_items([each.item_id for taken in shown for each in taken])
     items = {record.item.item_id: (record, has_image) for record, has_image in loaded}
