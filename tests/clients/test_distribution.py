@@ -74,6 +74,12 @@ def run(*command: str | Path, **options: Path) -> str:
     return str(done.stdout)
 
 
+def a_venv(folder: Path) -> Path:
+    """The Python of a new environment in this folder."""
+    run(sys.executable, "-m", "venv", folder / "venv")
+    return folder / "venv" / "bin" / "python"
+
+
 def test_the_package_needs_pydantic_and_the_packages_of_httpx_alone(tmp_path: Path) -> None:
     write_project(tmp_path)
     run(sys.executable, "-c", IMPORT_ALONE, cwd=tmp_path)
@@ -92,7 +98,9 @@ def test_the_service_and_both_clients_have_one_version() -> None:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the sdist and of the wheel that was built from it."""
     folder = tmp_path_factory.mktemp("built")
-    run(sys.executable, "-m", "build", "--outdir", folder, PROJECT)
+    python = a_venv(tmp_path_factory.mktemp("tools"))
+    run(python, "-m", "pip", "install", "build", cwd=folder)
+    run(python, "-m", "build", "--outdir", folder, PROJECT)
     return folder
 
 
@@ -120,10 +128,9 @@ def test_a_wheel_is_small_has_one_top_level_name_and_is_the_one_of_the_sdist(
 def test_the_installed_client_works_with_the_oldest_and_the_newest_libraries(
     built: Path, tmp_path: Path, base_url: str, pins: tuple[str, ...]
 ) -> None:
-    run(sys.executable, "-m", "venv", tmp_path / "venv")
-    python = tmp_path / "venv" / "bin" / "python"
+    python = a_venv(tmp_path)
     [wheel] = built.glob("*.whl")
-    run(python, "-m", "pip", "install", "--disable-pip-version-check", wheel, *pins, cwd=tmp_path)
+    run(python, "-m", "pip", "install", wheel, *pins, cwd=tmp_path)
     listed = json.loads(run(python, "-m", "pip", "list", "--format", "json", cwd=tmp_path))
     versions = {f"{each['name']}=={each['version']}" for each in listed}
     assert set(pins) <= versions
