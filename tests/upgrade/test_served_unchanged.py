@@ -1,34 +1,31 @@
-"""Serve what an earlier commit made: are a data folder and its Redis answered from unchanged?
+"""What an earlier commit made is served unchanged: its data folder and its Redis.
 
-    python .ci/check_upgrade.py REVISION [--python OLD_PYTHON] [--work FOLDER]
+    make test-upgrade [BASE=REVISION]
 
-Checks REVISION out beside this tree, lets its own code make the demo's data and take in new
-interactions, and asks it 100 requests. Then this tree's code serves a copy of the same data folder
-and Redis and is asked the same. Prints one JSON object; ends with status 1 if an answer differs.
-Fields are compared that both answers have, so a new field is no difference, and a renamed one is
-compared under its new name; of timings and ages only that they are there.
-
-OLD_PYTHON is an interpreter with the packages of REVISION. Without it an environment is made for
-REVISION, from its own pyproject.toml (minutes).
+BASE is checked out into a folder of its own, with an environment of its own (minutes; or name an
+interpreter that has its packages: MSR_BASE_PYTHON). Its code makes the demo's data, takes in new
+interactions and answers 100 requests. Then today's code serves a copy of the same data folder and
+Redis and is asked the same. Fields are compared that BASE's answers have, so a new field is no
+difference, and a renamed one is compared under its new name.
 """
 
-import argparse
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+import httpx
+import pytest
+
+from services.process.announce import wait_until_listening
+
+ROOT = Path(__file__).parents[2]
 NUM_USERS = 25
 # Names of before -> names of today.
 RENAMED = {"older_than_asked": "preference_behind", "parts": "features", "folds": "updates"}
@@ -39,44 +36,29 @@ PATIENCE_SECONDS = 600.0
 TOLERANCE = 1e-6
 
 
-def main() -> int:
-    """Compare, print, and return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("revision")
-    parser.add_argument("--python", help="interpreter with the packages of REVISION")
-    parser.add_argument("--work", type=Path, help="folder for the checkout and the data")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        work = options.work or Path(temporary)
-        work.mkdir(parents=True, exist_ok=True)
-        old_tree, data = work / "old-tree", work / "data"
-        _check_out(options.revision, old_tree)
-        python = options.python or _environment(work / "old-venv", old_tree)
-        _msr(python, old_tree, "demo", "--data", str(data), "--once", "--port", "0")
-        with _serving(python, old_tree, data) as url:
-            _send_interactions(url)
-            before = _answers(url)
-        copy = work / "copy"
-        shutil.copytree(data, copy)
-        with _serving(sys.executable, ROOT, copy) as url:
-            after = _answers(url)
+@pytest.mark.upgrade
+def test_today_answers_as_the_commit_that_made_data_and_redis(tmp_path: Path):
+    revision = os.environ["MSR_BASE"]
+    old_tree, data, copy = tmp_path / "old-tree", tmp_path / "data", tmp_path / "copy"
+    _check_out(revision, old_tree)
+    python = os.environ.get("MSR_BASE_PYTHON") or _environment(tmp_path / "old-venv", old_tree)
+    _msr(python, old_tree, "demo", "--data", str(data), "--once", "--port", "0")
+    with _serving(python, old_tree, data) as url:
+        _send_interactions(url)
+        before = _answers(url)
+    shutil.copytree(data, copy)
+
+    with _serving(sys.executable, ROOT, copy) as url:
+        after = _answers(url)
+
+    assert len(before) == 100
     differences = [
         f"{request}: {difference}"
         for request, answer in before.items()
         for difference in _differences(answer, after[request])
     ]
-    print(
-        json.dumps(
-            {
-                "revision": options.revision,
-                "requests": len(before),
-                "differing": len({text.split(": ")[0] for text in differences}),
-                "differences": differences[:20],
-            },
-            indent=2,
-        )
-    )
-    return 1 if differences else 0
+    assert differences == []
+    print(f"served unchanged: {len(before)} of {len(before)} answers as {revision} gave them")
 
 
 def _check_out(revision: str, folder: Path) -> None:
@@ -97,8 +79,7 @@ def _environment(folder: Path, tree: Path) -> str:
 
 
 def _msr(python: str, tree: Path, *arguments: str) -> None:
-    command = _command(python, *arguments)
-    subprocess.run(command, cwd=tree, env=_settings(tree), stdout=sys.stderr, check=True)
+    subprocess.run(_command(python, *arguments), cwd=tree, env=_settings(tree), check=True)
 
 
 def _command(python: str, *arguments: str) -> list[str]:
@@ -123,12 +104,9 @@ def _serving(python: str, tree: Path, data: Path) -> Iterator[str]:
     )
     try:
         assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("listening on "):
-                yield line.removeprefix("listening on ").strip()
-                break
-        else:
-            raise SystemExit(f"the server of {tree} ended before it answered")
+        url = wait_until_listening(process.stdout)
+        assert url is not None, f"the server of {tree} ended before it answered"
+        yield url
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(PATIENCE_SECONDS)
@@ -157,8 +135,7 @@ def _send_interactions(url: str) -> None:
             state = _ask(url, "GET", f"/users/{user}/preference")
             if state["preference_version"] == state["history_version"]:
                 break
-            if time.monotonic() > give_up:
-                raise SystemExit(f"the preference of {user} was not updated")
+            assert time.monotonic() < give_up, f"the preference of {user} was not updated"
             time.sleep(0.1)
 
 
@@ -174,17 +151,9 @@ def _answers(url: str) -> dict[str, Any]:
 
 
 def _ask(url: str, method: str, path: str, body: object = None) -> Any:
-    request = urllib.request.Request(  # noqa: S310 - an address of this machine
-        url + path,
-        method=method,
-        data=None if body is None else json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:  # noqa: S310
-            return json.load(answer)
-    except urllib.error.HTTPError as error:
-        raise SystemExit(f"{method} {path}: {error.code} {error.read().decode()}") from error
+    answer = httpx.request(method, url + path, json=body, timeout=PATIENCE_SECONDS)
+    assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
+    return answer.json()
 
 
 def _differences(before: Any, after: Any, at: str = "") -> Iterator[str]:
@@ -205,7 +174,3 @@ def _differences(before: Any, after: Any, at: str = "") -> Iterator[str]:
             yield f"{at} was {before!r}, is {after!r}"
     elif before != after:
         yield f"{at} was {before!r}, is {after!r}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())
