@@ -108,7 +108,7 @@ chaos: $(VENV)/serve.stamp
 # requests. Installs that commit beside this one (minutes).
 BASE ?= 1050b3e
 test-upgrade: $(VENV)/dev.stamp
-	MSR_BASE=$(BASE) $(BIN)/pytest -m upgrade -s tests/upgrade
+	MSR_BASE=$(BASE) $(BIN)/pytest -m upgrade -s -o faulthandler_timeout=3600 tests/upgrade
 
 # schemathesis over the whole OpenAPI document in its long form, without keys and with them.
 fuzz: $(VENV)/dev.stamp
