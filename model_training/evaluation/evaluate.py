@@ -89,7 +89,7 @@ class _Run:
     def wants(self, *models: str) -> bool:
         return any(model in self.models for model in models)
 
-    def leave_out(self, error: Exception, *models: str) -> None:
+    def omit(self, error: Exception, *models: str) -> None:
         """Go on without those of the models that are wanted; raise if the user named them."""
         for model in filter(self.wants, models):
             if self.required:
@@ -139,7 +139,7 @@ async def run(
         except EmptyDataset as error:  # no test user has a preference
             if ablate is not None:
                 raise
-            found.leave_out(error, *NEED_ENGINE)
+            found.omit(error, *NEED_ENGINE)
     _require_one_user_a_row(found.tasks)
     bootstrap = Bootstrap(len(found.tasks))
     results, calibration = _calibrate(found, await _measure(found, bootstrap))
@@ -208,14 +208,14 @@ def _leave_out_unfitted(found: _Run) -> None:
     try:
         tasks = fit_ranker.load_tasks(inputs, protocol).tasks
     except EmptyDataset as error:
-        found.leave_out(error, *FUSIONS)
+        found.omit(error, *FUSIONS)
         return
     if reason := fit_ranker.why_no_margin(inputs.data, protocol, tasks):
         missing = ArtifactMissing(
             f"the fusion of protocol {protocol.name} does not weigh the model's margin "
             f"({reason}); run `msr build-preferences` for validation users too"
         )
-        found.leave_out(missing, WITH_MARGIN)
+        found.omit(missing, WITH_MARGIN)
 
 
 def _load_rankers(found: _Run) -> CheapRankers:
