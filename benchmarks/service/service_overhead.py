@@ -1,6 +1,6 @@
 """What does the service cost on top of vLLM when both are saturated?
 
-    msr bench service-overhead [--rounds 4]
+    msr bench service-overhead [--rounds 4] [--requests 64]
 
 A request scores 12 candidates, items warm, for a user whose preference is new. One side sends
 `POST /recommend` to `msr serve`: Redis, cascade, engine, score cache. The other side does nothing
@@ -34,9 +34,9 @@ from services.engines.vllm_client.server_http import open_session
 
 NUM_CANDIDATES = 12
 REQUESTS_IN_FLIGHT = 16
-REQUESTS_A_ROUND = 32
+REQUESTS_A_ROUND = 64
 BAR = 0.9
-QUICK = paired_rounds.QUICK
+QUICK = (*paired_rounds.QUICK, "--requests", "16")
 
 
 async def run(arguments: Sequence[str]) -> dict[str, Any]:
@@ -44,7 +44,7 @@ async def run(arguments: Sequence[str]) -> dict[str, Any]:
     options = _options(arguments)
     num_rounds = options.rounds
     rounds = Rounds("service-overhead", settle_seconds=options.settle_seconds)
-    num_users = REQUESTS_IN_FLIGHT + 2 * num_rounds * REQUESTS_A_ROUND
+    num_users = REQUESTS_IN_FLIGHT + 2 * num_rounds * options.requests
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = write_checkpoint(Path(folder) / "checkpoint", SHAPES[options.model])
         async with (
@@ -58,13 +58,13 @@ async def run(arguments: Sequence[str]) -> dict[str, Any]:
                 sides = {"direct": _ask_vllm(direct, service), "service": _ask_service(service)}
                 # Who comes first changes, so that neither always follows a warmer machine.
                 for side in sorted(sides, reverse=bool(number % 2)):
-                    taken = [next(users) for _ in range(REQUESTS_A_ROUND)]
+                    taken = [next(users) for _ in range(options.requests)]
                     await rounds.time(side, lambda: _saturate(sides[side], taken))  # noqa: B023
     measured = rounds.judge(Claim("service", "direct", BAR))
     return {
         "service_overhead": measured["ratio"],
-        "requests_per_second": round(REQUESTS_A_ROUND / measured["seconds"], 3),
-        "direct_requests_per_second": round(REQUESTS_A_ROUND / measured["against_seconds"], 3),
+        "requests_per_second": round(options.requests / measured["seconds"], 3),
+        "direct_requests_per_second": round(options.requests / measured["against_seconds"], 3),
         "measured": measured,
     }
 
@@ -173,17 +173,29 @@ async def _warm_up(
 
 
 async def _saturate(ask: Ask, users: Sequence[UserId]) -> None:
-    """Ask for every user, always with REQUESTS_IN_FLIGHT requests under way."""
-    waiting = iter(users)
+    """Ask for every user, with REQUESTS_IN_FLIGHT requests under way after a short start.
+
+    It starts with one request, and each first answer adds one more: all at once, the service would
+    shed some of them, since it had not seen yet how fast the engine answers.
+    """
+    waiting, num_started = iter(users), 1
 
     async def ask_in_turn() -> None:
+        nonlocal num_started
         for user_id in waiting:
             await ask(user_id)
+            if num_started < REQUESTS_IN_FLIGHT:
+                num_started += 1
+                group.create_task(ask_in_turn())
 
-    await asyncio.gather(*(ask_in_turn() for _ in range(REQUESTS_IN_FLIGHT)))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(ask_in_turn())
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="msr bench service-overhead")
     add_options(parser, rounds=4)
+    parser.add_argument(
+        "--requests", type=int, default=REQUESTS_A_ROUND, help="of a side, in a round"
+    )
     return parser.parse_args(arguments)
