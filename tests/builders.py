@@ -47,7 +47,7 @@ def some_ids(number: int) -> list[str]:
 async def put_items(store: Store, item_ids: Sequence[str]) -> None:
     """Items with a summary."""
     for item_id in item_ids:
-        await store.put_item(an_item(item_id), summary=f"summary of {item_id}")
+        await store.items.put_item(an_item(item_id), summary=f"summary of {item_id}")
 
 
 async def the_user(store: Store, user_id: str = "u1") -> UserRecord:

@@ -92,7 +92,7 @@ async def _put(
     answer = response.json()
     if response.status_code in (200, 202):
         item_id = ItemId(image.name)
-        stored = (await store.load_items([item_id]))[item_id].item
+        stored = (await store.items.load_items([item_id]))[item_id].item
         _accept(image.name, stored.image, outcomes)
     elif answer.get("type") in _REFUSALS and answer.get("detail"):
         outcomes.refused[image.name] = answer["detail"]

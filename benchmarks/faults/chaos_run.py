@@ -32,6 +32,7 @@ from benchmarks.faults.supervised_process import (
 from benchmarks.faults.world import ITEM_IDS, prepare
 from services.core.records import Interaction
 from services.state.user_store import Store
+from services.state.work_queue import load_backlog
 
 NUM_WORKERS = 2
 NUM_SENDERS = 4
@@ -97,9 +98,9 @@ async def run(plan: Plan, folder: Path) -> Outcome:
             tasks.create_task(sender.send_all(strikes))
         store = await Store.open(network.redis_url)
         stack.push_async_callback(store.close)
-        items = await store.load_history_items(ITEM_IDS)
+        items = await store.items.load_history_items(ITEM_IDS)
         inconsistencies = await check_consistency(store, deliveries.interactions, items)
-        num_dead = (await store.load_backlog()).num_dead
+        num_dead = (await load_backlog(store.connection)).num_dead
         for program in (server, *workers):
             await program.stop()
         if not inconsistencies.is_empty:

@@ -13,6 +13,7 @@ from services.core.records import Interaction, ItemId, UserId
 from services.core.recurrence import PreferenceState, advance, current_preference
 from services.state.records import UserRecord
 from services.state.user_store import Store
+from services.state.work_queue import load_backlog
 
 STILL_SECONDS = 60.0
 _POLL_SECONDS = 0.05
@@ -103,7 +104,7 @@ async def _offline(
 async def _wait_until_updated(store: Store) -> None:
     num_waiting, since = -1, time.monotonic()
     while num_waiting:
-        backlog = await store.load_backlog()
+        backlog = await load_backlog(store.connection)
         if backlog.num_waiting != num_waiting:
             num_waiting, since = backlog.num_waiting, time.monotonic()
         elif time.monotonic() - since > STILL_SECONDS:

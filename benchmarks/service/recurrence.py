@@ -62,7 +62,7 @@ async def _compare(
     with tempfile.TemporaryDirectory() as folder:
         async with EmbeddedRedis(folder) as url:
             store = await Store.open(url)
-            await store.put_items(_records(data))
+            await store.items.put_items(_records(data))
             worker = asyncio.create_task(Worker(store, engine).run(stop))
             for batch in arrivals:
                 await store.ingest(batch)

@@ -175,7 +175,7 @@ def _assemble(
     data: str | None,
 ) -> Dependencies:
     async def load_items(item_ids: list[ItemId]) -> list[Item]:
-        return [record.item for record in (await store.load_items(item_ids)).values()]
+        return [record.item for record in (await store.items.load_items(item_ids)).values()]
 
     metrics.redis_unavailable.set_function(lambda: store.connection.health.is_unavailable)
     behind = unwrapped(engine)

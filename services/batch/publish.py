@@ -148,7 +148,7 @@ async def _publish_items(sources: _Sources, store: Store) -> None:
     with tqdm(total=num_items, desc="publish items", unit="item") as progress:
         columns = ["item_id", "title", "image", "version"]
         for rows in _rows(sources.items, columns, ITEMS_AT_ONCE):
-            await store.put_items([_item_record(row, summaries, reasons) for row in rows])
+            await store.items.put_items([_item_record(row, summaries, reasons) for row in rows])
             progress.update(len(rows))
 
 

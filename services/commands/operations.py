@@ -64,10 +64,11 @@ def export_user(
 
     from services.core.records import UserId
     from services.deployment.assemble import open_store
+    from services.state import user_export
 
     async def work() -> dict[str, Any]:
         async with open_store(data, settings()) as store:
-            return await store.export_user(UserId(user_id))
+            return await user_export.export_user(store, UserId(user_id))
 
     typer.echo(json.dumps(run(work()), indent=2, ensure_ascii=False))
 

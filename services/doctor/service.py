@@ -28,6 +28,7 @@ from services.engines.vllm_client.server_http import (
 )
 from services.state.embedded_redis.server import server_binary
 from services.state.records import Server
+from services.state.server_info import load_server
 
 # 6.2 added XAUTOCLAIM, with which a worker takes over the work of a killed one.
 OLDEST_REDIS = (6, 2)
@@ -116,7 +117,7 @@ def check_redis(data: str, settings: Settings) -> Iterator[Finding]:
 async def _ask_redis(data: str, settings: Settings) -> tuple[Server, float]:
     async with open_store(data, settings) as store:
         before = time.time()
-        server = await store.load_server()
+        server = await load_server(store.connection)
         return server, server.time_ms / 1000 - (before + time.time()) / 2
 
 

@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 from services.core.records import ItemId, UserId
 from services.state import keys
-from services.state.connection import Command, GroupMissing, Script
+from services.state.connection import Command, Connection, GroupMissing, Script
+from services.state.records import BacklogSize
 from services.state.user_store import Store
 
 __all__ = ["DeadLetter", "Delivery", "GroupMissing", "Queue", "WorkQueue"]
@@ -255,6 +256,25 @@ class WorkQueue:
     async def release_lease(self, user_id: UserId, token: str) -> None:
         """Give a lease back if it is still this token's."""
         await self._connection.run(self._release_lease, [keys.lease(user_id)], [token])
+
+
+async def load_backlog(connection: Connection) -> BacklogSize:
+    """What waits over all partitions, by Redis' own clock."""
+    streams = [keys.events(partition) for partition in range(keys.NUM_PARTITIONS)]
+    dead = [keys.dead_letters(partition) for partition in range(keys.NUM_PARTITIONS)]
+    commands: list[Command] = [("TIME",)]
+    commands += [("XLEN", stream) for stream in (*streams, *dead)]
+    commands += [("XRANGE", stream, "-", "+", "COUNT", 1) for stream in streams]
+    (seconds, microseconds), *replies = await connection.call_all(commands)
+    now_ms = 1000 * int(seconds) + int(microseconds) // 1000
+    lengths, firsts = replies[: 2 * len(streams)], replies[2 * len(streams) :]
+    # An entry's id begins with the milliseconds at which it was added.
+    oldest_ms = min((int(first[0][0].split(b"-")[0]) for first in firsts if first), default=now_ms)
+    return BacklogSize(
+        num_waiting=sum(map(int, lengths[: len(streams)])),
+        lag_seconds=max(0, now_ms - oldest_ms) / 1000,
+        num_dead=sum(map(int, lengths[len(streams) :])),
+    )
 
 
 def _stream(queue: Queue, partition: int) -> str:

@@ -68,7 +68,7 @@ class Summarizer:
             done.exception()  # mark as retrieved, in case no caller waits any more
 
     async def _settle(self, item_id: ItemId, num_deliveries: int) -> None:
-        record = (await self._store.load_items([item_id])).get(item_id)
+        record = (await self._store.items.load_items([item_id])).get(item_id)
         if record is None or record.status != "pending":
             return
         if num_deliveries > self._limits.max_deliveries:
@@ -86,7 +86,7 @@ class Summarizer:
             failure = f"{type(error).__name__}: {error}"
         else:
             if summary:
-                await self._store.save_summary(item_id, record.version, summary)
+                await self._store.items.save_summary(item_id, record.version, summary)
                 self._metrics.summaries.labels("written").inc()
                 log.info("item_summarized", item_id=item_id, version=record.version)
                 return
@@ -98,6 +98,6 @@ class Summarizer:
 
     async def _fail(self, record: ItemRecord, reason: str) -> None:
         item_id = record.item.item_id
-        await self._store.fail_item(item_id, record.version, reason)
+        await self._store.items.fail_item(item_id, record.version, reason)
         self._metrics.summaries.labels("failed").inc()
         log.error("item_summary_failed", item_id=item_id, version=record.version, reason=reason)

@@ -175,8 +175,8 @@ class PreferenceUpdater:
         Waits for the summary of an item that has none yet.
         """
         while True:
-            found = await self._store.load_history_items(block)
-            pending = await self._store.item_ids_known(i for i in block if i not in found)
+            found = await self._store.items.load_history_items(block)
+            pending = await self._store.items.item_ids_known(i for i in block if i not in found)
             if not pending:
                 return [found[item_id] for item_id in block if item_id in found]
             for item_id in pending:

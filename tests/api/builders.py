@@ -190,7 +190,9 @@ def an_ordering(
 
 async def put_catalogue(store: Store, item_ids: Sequence[str] = ITEM_IDS) -> None:
     for item_id in item_ids:
-        await store.put_item(Item(ItemId(item_id), a_title(item_id)), summary=f"looks {item_id}")
+        await store.items.put_item(
+            Item(ItemId(item_id), a_title(item_id)), summary=f"looks {item_id}"
+        )
 
 
 async def put_user(

@@ -22,7 +22,7 @@ async def test_a_new_item_is_stored_prepared_and_waits_for_its_summary(store: St
     response = await send(an_app(store, image_size=28), "PUT", "/items", body)
     assert response.status_code == 202
     assert (response.json()["status"], response.json()["title"]) == ("pending", "A fox in snow")
-    stored = (await store.load_items([ItemId("new")]))[ItemId("new")]
+    stored = (await store.items.load_items([ItemId("new")]))[ItemId("new")]
     assert stored.item.image is not None
     with Image.open(io.BytesIO(stored.item.image)) as prepared:
         assert prepared.size == (28, 28)
@@ -32,7 +32,7 @@ async def test_putting_the_same_item_again_keeps_its_summary(store: Store) -> No
     app = an_app(store)
     body = {"item_id": "new", "title": "A fox"}
     version = (await send(app, "PUT", "/items", body)).json()["version"]
-    await store.save_summary(ItemId("new"), version, "a fox, drawn")
+    await store.items.save_summary(ItemId("new"), version, "a fox, drawn")
     again = await send(app, "PUT", "/items", body)
     assert again.status_code == 200
     assert (again.json()["status"], again.json()["summary"]) == ("ready", "a fox, drawn")
@@ -84,4 +84,4 @@ async def test_what_cannot_be_an_item_is_refused_with_its_kind(
     response = await send(an_app(store), "PUT", "/items", body)
     assert response.status_code == (403 if kind == "url-refused" else 422)
     assert response.json()["type"] == f"/problems/{kind}"
-    assert await store.load_items([ItemId("bad")]) == {}
+    assert await store.items.load_items([ItemId("bad")]) == {}

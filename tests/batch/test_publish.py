@@ -35,7 +35,7 @@ async def build(data: str, cut: Cut = "none", **options: int) -> None:
 async def test_items_come_with_image_and_summary_or_the_reason_why_not(store: Store, data: str):
     counts = await publish.run(data, store)
 
-    items = await store.load_items([ItemId("i1"), ItemId("i9")])
+    items = await store.items.load_items([ItemId("i1"), ItemId("i9")])
     assert counts["items"] == 9
     assert (items[ItemId("i1")].item.image, items[ItemId("i1")].status) == (b"image", "ready")
     assert (items[ItemId("i9")].status, items[ItemId("i9")].reason) == ("failed", "not this one")
@@ -98,11 +98,11 @@ async def test_a_publication_that_was_cut_short_is_completed(store: Store, data:
     await build(data)
     await publish.run(data, store)
     await store.save_published("")  # killed before its end
-    await store.delete_item(ItemId("i2"))
+    await store.items.delete_item(ItemId("i2"))
 
     await publish.run(data, store)
 
-    assert await store.item_ids_known([ItemId("i2")]) == {"i2"}
+    assert await store.items.item_ids_known([ItemId("i2")]) == {"i2"}
     assert (await the_user(store, "u1")).version == 7
 
 

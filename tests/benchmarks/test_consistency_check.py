@@ -26,7 +26,9 @@ async def covered(store: Store, interactions: list) -> None:
 
 
 async def inconsistencies_of(store: Store) -> Inconsistencies:
-    return await check_consistency(store, HISTORY, await store.load_history_items(some_ids(4)))
+    return await check_consistency(
+        store, HISTORY, await store.items.load_history_items(some_ids(4))
+    )
 
 
 async def resave(store: Store, **changed: object) -> None:

@@ -40,9 +40,9 @@ def hostile(titles: Sequence[str]):
         for k, title in enumerate(titles):
             item_id = ItemId(ITEM_IDS[k]) if k < len(ITEM_IDS) else ItemId(f"{k} {title[:200]}")
             item = Item(item_id, title)
-            await store.put_item(item, summary=None if k % 3 == 2 else title)
+            await store.items.put_item(item, summary=None if k % 3 == 2 else title)
             if k % 3 == 2:
-                await store.fail_item(item_id, item.version, title)
+                await store.items.fail_item(item_id, item.version, title)
         await put_user(store, USER, ["i1", "i2", "i3", "i4"], preference=MARKUP[1])
 
     return populate

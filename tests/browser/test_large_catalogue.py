@@ -16,7 +16,7 @@ NUM_ITEMS = 10_000
 async def ten_thousand_items(store: Store) -> None:
     items = [Item(ItemId(f"drawn-{k:05d}"), draw_title(str(k))) for k in range(NUM_ITEMS)]
     for start in range(0, NUM_ITEMS, 1000):
-        await store.put_items(
+        await store.items.put_items(
             [
                 ItemRecord(item, item.version, draw_summary(item.item_id), "ready")
                 for item in items[start : start + 1000]

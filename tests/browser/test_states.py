@@ -98,7 +98,7 @@ def test_a_key_is_asked_for_kept_in_the_tab_and_shown_with_every_request(
 
     async def populate(store: Store) -> None:
         await a_user(store)
-        await store.put_item(Item(ItemId("i1"), "A fox", blank_image(64)), summary="red")
+        await store.items.put_item(Item(ItemId("i1"), "A fox", blank_image(64)), summary="red")
         tokens["read"] = await a_token(store, Scope.READ)
 
     world = a_world(redis_url, populate, lambda store: an_app(store, rules=WITH_KEYS))

@@ -131,7 +131,7 @@ async def test_the_service_asks_the_tokens_and_gives_the_probabilities_of_evalua
     group = UserCandidates(UserId("u1"), PREFERENCE, tuple(ITEMS.values()))
     [measured] = [scored async for _, scored in score_users(engine, [group])]
     for item in ITEMS.values():
-        await store.put_item(item, summary="a picture")
+        await store.items.put_item(item, summary="a picture")
     await put_user(store, "u1", ["i1"] * 3, preference=PREFERENCE)
     engine.heard.clear()
     answer = await recommend(

@@ -5,6 +5,7 @@ import pytest
 from services.core.records import Interaction, ItemId, UserId
 from services.state import keys
 from services.state.exposures import ExposureLog
+from services.state.user_export import export_user
 from services.state.user_store import Store
 
 USER = UserId("u1")
@@ -34,7 +35,7 @@ async def test_an_item_that_was_recommended_counts_once_and_for_its_last_arm(
 
 async def test_an_export_shows_it(store: Store, exposures: ExposureLog) -> None:
     await exposures.note(USER, "spring", "control", items("i2", "i1"))
-    assert (await store.export_user(USER))["recommended_in_experiment"] == ["i1", "i2"]
+    assert (await export_user(store, USER))["recommended_in_experiment"] == ["i1", "i2"]
 
 
 async def test_another_user_has_a_record_of_his_own(exposures: ExposureLog) -> None:

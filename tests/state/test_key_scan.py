@@ -6,8 +6,8 @@ USERS = [UserId(name) for name in ("a:1", "b", "ü")]
 
 
 async def put(store: Store) -> None:
-    await store.put_item(Item(ItemId("i2"), "A fox", b"picture"), summary="red")
-    await store.put_item(Item(ItemId("i1"), "An owl"), summary=None)
+    await store.items.put_item(Item(ItemId("i2"), "A fox", b"picture"), summary="red")
+    await store.items.put_item(Item(ItemId("i1"), "An owl"), summary=None)
     await store.ingest([Interaction(user, ItemId("i1"), 1, f"of {user}") for user in USERS])
 
 

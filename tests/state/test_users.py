@@ -10,8 +10,9 @@ from services.core.records import UserId
 from services.core.recurrence import PreferenceState
 from services.state.keys import partition_of
 from services.state.records import UpdatedPreference
+from services.state.user_export import export_user
 from services.state.user_store import Store
-from services.state.work_queue import WorkQueue
+from services.state.work_queue import WorkQueue, load_backlog
 from tests.builders import (
     a_history,
     an_interaction,
@@ -92,7 +93,7 @@ async def test_a_forgotten_user_leaves_no_key_and_no_entry(store: Store):
     await put_items(store, some_ids(3))
     items = await store.connection.call("DBSIZE") - before
     await an_updated_user(store, some_ids(3))
-    await store.save_scores(UserId("u1"), {"k": 1.0})
+    await store.scores.save(UserId("u1"), {"k": 1.0})
     await work_queue.acquire_lease(UserId("u1"), "token", seconds=60)
     taken = await work_queue.read("users", count=1, block_seconds=0.01)
 
@@ -167,9 +168,9 @@ async def test_a_long_text_in_any_script_survives(store: Store):
 
 async def test_all_that_is_held_of_a_user_is_exported(store: Store):
     await an_updated_user(store, ["i1", "i2", "i3", "i4"])
-    await store.save_scores(UserId("u1"), {"key": 1.5})
+    await store.scores.save(UserId("u1"), {"key": 1.5})
     await store.ingest([an_interaction("i1", at=99)])
-    held = await store.export_user(UserId("u1"))
+    held = await export_user(store, UserId("u1"))
 
     assert [each["item_id"] for each in held["history"]] == ["i1", "i2", "i3", "i4", "i1"]
     assert (held["preference"], held["tail"], held["timeline"][0]["preference"]) == (
@@ -184,20 +185,20 @@ async def test_a_request_named_like_a_user_is_nothing_held_of_that_user(store: S
     await an_updated_user(store, ["i1"])
     await store.ingest([an_interaction("i1", user_id=neighbor)], origin="u1")
 
-    assert (await store.export_user(UserId("u1")))["waiting_updates"] == 1
+    assert (await export_user(store, UserId("u1")))["waiting_updates"] == 1
 
 
 async def test_of_an_unknown_user_nothing_is_exported(store: Store):
     with pytest.raises(UnknownUser, match="nobody"):
-        await store.export_user(UserId("nobody"))
+        await export_user(store, UserId("nobody"))
 
 
 async def test_the_backlog_counts_updates_and_tells_how_long_the_oldest_waits(store: Store):
     await put_items(store, ["i1"])
-    assert (await store.load_backlog()).num_waiting == 0
+    assert (await load_backlog(store.connection)).num_waiting == 0
     for at, user in enumerate(("u1", "u2", "u2")):
         await store.ingest([an_interaction(user_id=user, at=at)])
-    backlog = await store.load_backlog()
+    backlog = await load_backlog(store.connection)
 
     assert (backlog.num_waiting, backlog.num_dead) == (3, 0)
     assert backlog.lag_seconds >= 0

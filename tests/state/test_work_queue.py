@@ -124,7 +124,7 @@ async def test_failures_are_counted_in_a_row_and_not_of_the_forgotten(
 
 
 async def test_waiting_items_have_a_queue_of_their_own(store: Store, first: WorkQueue):
-    await store.put_item(an_item("i9"), summary=None)
+    await store.items.put_item(an_item("i9"), summary=None)
 
     (delivery,) = await first.read("items", count=9, block_seconds=0.01)
 

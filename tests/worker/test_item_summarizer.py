@@ -13,11 +13,11 @@ from tests.worker.running import nothing_waits, until, work_to_the_end, working
 
 
 async def the_item(store: Store) -> ItemRecord:
-    return (await store.load_items([ItemId("i1")]))[ItemId("i1")]
+    return (await store.items.load_items([ItemId("i1")]))[ItemId("i1")]
 
 
 async def test_a_new_item_is_described_by_its_image_and_title(store: Store):
-    await store.put_item(an_item(image=b"picture"), summary=None)
+    await store.items.put_item(an_item(image=b"picture"), summary=None)
     engine = DigestEngine()
 
     await work_to_the_end(store, engine)
@@ -30,7 +30,7 @@ async def test_a_new_item_is_described_by_its_image_and_title(store: Store):
 
 
 async def test_an_item_that_fails_once_is_tried_again(store: Store):
-    await store.put_item(an_item(), summary=None)
+    await store.items.put_item(an_item(), summary=None)
     engine = DigestEngine(failing={"i1": EngineRefused("not now")})
 
     async with working(store, engine):
@@ -42,7 +42,7 @@ async def test_an_item_that_fails_once_is_tried_again(store: Store):
 
 
 async def test_an_item_that_always_fails_says_why_after_its_tries(store: Store):
-    await store.put_item(an_item(), summary=None)
+    await store.items.put_item(an_item(), summary=None)
     engine = DigestEngine(failing={"i1": EngineRefused("a picture of nothing")})
 
     await work_to_the_end(store, engine, num_tries=3)
@@ -53,7 +53,7 @@ async def test_an_item_that_always_fails_says_why_after_its_tries(store: Store):
 
 
 async def test_an_engine_that_is_away_makes_no_item_fail(store: Store):
-    await store.put_item(an_item(), summary=None)
+    await store.items.put_item(an_item(), summary=None)
     engine = DigestEngine(failing={"i1": EngineUnavailable("away")})
 
     async with working(store, engine, num_tries=1):
@@ -69,11 +69,11 @@ async def enough(engine: DigestEngine) -> bool:
 
 
 async def test_an_item_that_changes_meanwhile_gets_the_summary_of_what_it_is_now(store: Store):
-    await store.put_item(an_item(title="old title"), summary=None)
+    await store.items.put_item(an_item(title="old title"), summary=None)
     engine = DigestEngine(gate=asyncio.Event())
     async with working(store, engine):
         await engine.asked.wait()
-        await store.put_item(an_item(title="new title"), summary=None)
+        await store.items.put_item(an_item(title="new title"), summary=None)
         engine.gate.set()
         await until(lambda: nothing_waits(store))
 
@@ -83,18 +83,18 @@ async def test_an_item_that_changes_meanwhile_gets_the_summary_of_what_it_is_now
 
 
 async def test_an_item_deleted_meanwhile_stays_deleted(store: Store):
-    await store.put_item(an_item(), summary=None)
-    await store.delete_item(ItemId("i1"))
+    await store.items.put_item(an_item(), summary=None)
+    await store.items.delete_item(ItemId("i1"))
 
     await work_to_the_end(store, DigestEngine())
 
-    assert await store.load_items([ItemId("i1")]) == {}
+    assert await store.items.load_items([ItemId("i1")]) == {}
 
 
 async def test_an_item_whose_workers_vanish_again_and_again_is_marked_failed(store: Store):
     killed = WorkQueue(store, consumer="killed")
     await killed.create_groups()
-    await store.put_item(an_item(), summary=None)
+    await store.items.put_item(an_item(), summary=None)
     await killed.read("items", count=1, block_seconds=0.01)
     await killed.claim("items", idle_seconds=0, count=1)
 

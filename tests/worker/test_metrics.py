@@ -138,7 +138,7 @@ async def test_work_of_a_dead_worker_counts_as_claimed(store: Store, worker: Cou
 
 async def test_summaries_count_by_what_came_of_them(store: Store, worker: Counting):
     for item_id in ("good", "bad"):
-        await store.put_item(an_item(item_id), summary=None)
+        await store.items.put_item(an_item(item_id), summary=None)
     await worker.work(DigestEngine(failing={"title of bad": ValueError("no")}))
 
     assert worker.count("summaries_total", outcome="written") == 1

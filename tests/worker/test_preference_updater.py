@@ -165,7 +165,7 @@ async def test_texts_of_another_model_are_written_again(store: Store):
 async def test_a_deleted_item_is_left_out_of_what_is_written_next(store: Store):
     await put_items(store, some_ids(3))
     await store.ingest(a_history(some_ids(3)))
-    await store.delete_item(ItemId("i2"))
+    await store.items.delete_item(ItemId("i2"))
     engine = DigestEngine()
 
     await work_to_the_end(store, engine)
@@ -177,7 +177,7 @@ async def test_a_deleted_item_is_left_out_of_what_is_written_next(store: Store):
 async def test_a_user_of_deleted_items_alone_has_no_preference_and_holds_up_nobody(store: Store):
     await put_items(store, ["i1"])
     await store.ingest([an_interaction("i1")])
-    await store.delete_item(ItemId("i1"))
+    await store.items.delete_item(ItemId("i1"))
 
     await work_to_the_end(store, DigestEngine())
 
@@ -185,24 +185,24 @@ async def test_a_user_of_deleted_items_alone_has_no_preference_and_holds_up_nobo
 
 
 async def test_an_item_that_waits_for_its_summary_gets_it_before_the_update(store: Store):
-    await store.put_item(an_item("i1"), summary=None)
+    await store.items.put_item(an_item("i1"), summary=None)
     engine = DigestEngine()
 
     await updated(store, [an_interaction("i1")], engine=engine)
 
-    written = (await store.load_items([ItemId("i1")]))[ItemId("i1")].summary
+    written = (await store.items.load_items([ItemId("i1")]))[ItemId("i1")].summary
     assert written
     expected = await offline(["i1"], summaries={"i1": written})
     assert (await the_user(store)).preference == expected[1]
 
 
 async def test_an_item_without_summary_is_described_by_its_title_as_offline(store: Store):
-    await store.put_item(an_item("i1"), summary=None)
+    await store.items.put_item(an_item("i1"), summary=None)
     refusing = DigestEngine(failing={"Describe this item": EngineRefused("not this picture")})
 
     await updated(store, [an_interaction("i1")], engine=refusing)
 
-    item = (await store.load_items([ItemId("i1")]))[ItemId("i1")]
+    item = (await store.items.load_items([ItemId("i1")]))[ItemId("i1")]
     assert (item.status, item.reason) == ("failed", "EngineRefused: not this picture")
     expected = await offline(["i1"], summaries={"i1": ""})
     assert (await the_user(store)).preference == expected[1]

@@ -14,6 +14,7 @@ from services.api.monitoring.metrics import Metrics
 from services.core.errors import BacklogFull, StateError
 from services.state.records import BacklogSize
 from services.state.user_store import Store
+from services.state.work_queue import load_backlog
 
 log = structlog.get_logger(__name__)
 
@@ -57,7 +58,7 @@ class Backlog:
     async def look(self) -> None:
         """Count once."""
         was_full = self.num_waiting > self._max_waiting
-        found = await self._store.load_backlog()
+        found = await load_backlog(self._store.connection)
         self.seen = found
         self._metrics.backlog_updates.set(found.num_waiting)
         self._metrics.update_lag.set(found.lag_seconds)

@@ -10,6 +10,7 @@ import structlog
 
 from services.api.monitoring.metrics import Metrics
 from services.core.errors import StateError
+from services.state.server_info import load_server
 from services.state.user_store import Store
 
 log = structlog.get_logger(__name__)
@@ -36,7 +37,7 @@ class RedisWatch:
         metrics = self._metrics
         started = time.perf_counter()
         try:
-            server = await self._store.load_server()
+            server = await load_server(self._store.connection)
         except StateError as error:
             metrics.redis_up.set(0)
             if self._was_up:

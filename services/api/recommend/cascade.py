@@ -248,7 +248,7 @@ class Cascade:
         return Candidates(ordered, versions, rejected)
 
     async def _load_items(self, item_ids: Sequence[ItemId]) -> dict[ItemId, ItemRecord]:
-        return await self._store.load_items(item_ids, images=False)
+        return await self._store.items.load_items(item_ids, images=False)
 
     # --- the model -------------------------------------------------------------------------------
 

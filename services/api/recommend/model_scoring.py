@@ -130,7 +130,7 @@ class CandidateScorer:
         keys = {each: _key(by, preference, version) for each, version in versions.items()}
         held: Mapping[str, float] = self._cold
         if preference:
-            held = await self._store.load_scores(user_id, list(keys.values()))
+            held = await self._store.scores.load(user_id, list(keys.values()))
         margins = {each: held[key] for each, key in keys.items() if key in held}
         self._metrics.candidate_scores.labels("cached").inc(len(margins))
         return margins
@@ -217,7 +217,7 @@ class CandidateScorer:
         remaining = deadline - asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(max(remaining, SAVE_SECONDS)):
-                await self._store.save_scores(user_id, margins)
+                await self._store.scores.save(user_id, margins)
         except (errors.StateError, TimeoutError) as error:
             # This ranking is complete; the next request asks the model again.
             log.warning("scores_not_cached", num_scores=len(margins), error=str(error))

@@ -60,7 +60,9 @@ async def put(body: wire.ItemIn, deps: AppDependencies, response: Response) -> w
             "characters are removed; give it a title in words"
         )
     item = Item(ItemId(body.item_id), title, await _image(body, deps))
-    status = await deps.store.put_item(item, summary=None, origin=str(request_context.current()))
+    status = await deps.store.items.put_item(
+        item, summary=None, origin=str(request_context.current())
+    )
     response.status_code = 202 if status == "pending" else 200
     return _loaded_view(await _load(item.item_id, deps))
 
@@ -159,7 +161,7 @@ async def read(item_id: PathItemId, deps: AppDependencies) -> wire.ItemView:
 @needs(Scope.ADMIN)
 async def delete(item_id: PathItemId, deps: AppDependencies) -> Response:
     """Remove the item from the catalogue; it is not ranked any more. Histories keep its id."""
-    await deps.store.delete_item(ItemId(item_id))
+    await deps.store.items.delete_item(ItemId(item_id))
     return Response(status_code=204)
 
 
@@ -180,7 +182,7 @@ async def _image(body: wire.ItemIn, deps: Dependencies) -> bytes | None:
 
 
 async def _load(item_id: ItemId, deps: Dependencies, *, images: bool = True) -> ItemRecord:
-    records = await deps.store.load_items([item_id], images=images)
+    records = await deps.store.items.load_items([item_id], images=images)
     if item_id not in records:
         raise UnknownItem(f"item {item_id!r} is not in the catalogue; add it with PUT /items")
     return records[item_id]

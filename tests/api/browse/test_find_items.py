@@ -23,7 +23,7 @@ async def test_items_are_listed_page_by_page(store: Store) -> None:
 
 @pytest.mark.parametrize("search", ["fox snow", "SNOW  fo", "sno", "x1"])
 async def test_items_are_found_by_beginnings_of_words_and_by_id(store: Store, search: str) -> None:
-    await store.put_item(Item(ItemId("x1"), "A red fox: in (snow)"), summary="red")
+    await store.items.put_item(Item(ItemId("x1"), "A red fox: in (snow)"), summary="red")
     assert ids(await find(store, f"?search={search}")) == ["x1"]
 
 
@@ -33,8 +33,10 @@ async def test_words_are_not_found_in_their_middle_and_signs_find_nothing(store:
 
 
 async def test_items_that_failed_are_found_with_their_reason(store: Store) -> None:
-    await store.put_item(Item(ItemId("x1"), "A fox", b"picture"), summary=None)
-    await store.fail_item(ItemId("x1"), Item(ItemId("x1"), "A fox", b"picture").version, "refused")
+    await store.items.put_item(Item(ItemId("x1"), "A fox", b"picture"), summary=None)
+    await store.items.fail_item(
+        ItemId("x1"), Item(ItemId("x1"), "A fox", b"picture").version, "refused"
+    )
     answer = await find(store, "?status=failed")
     assert (ids(answer), answer["items"][0]["reason"]) == (["x1"], "refused")
     assert answer["items"][0]["has_image"]

@@ -15,7 +15,7 @@ ITEM = Item(ItemId("fox"), "A fox", blank_image(336))
 
 @pytest.fixture
 async def store(store: Store) -> Store:
-    await store.put_item(ITEM, summary="red")
+    await store.items.put_item(ITEM, summary="red")
     return store
 
 

@@ -65,8 +65,8 @@ async def test_unknown_and_seen_candidates_are_named_and_the_rest_is_ranked(stor
 
 
 async def test_an_item_deleted_online_is_not_retrieved_any_more(store: Store) -> None:
-    await store.delete_item(ItemId("i1"))
-    await store.delete_item(ItemId("i2"))
+    await store.items.delete_item(ItemId("i1"))
+    await store.items.delete_item(ItemId("i2"))
     answer = await recommend(an_app(store), mode="cheap", k=2)
     assert ids_of(answer) == ["i3", "i4"]
 
@@ -75,7 +75,7 @@ async def test_an_item_put_online_is_ranked_by_its_title_though_its_summary_is_p
     store: Store,
 ) -> None:
     rankers = ScriptedRankers()
-    await store.put_item(Item(ItemId("fresh"), a_title("fresh")), summary=None)
+    await store.items.put_item(Item(ItemId("fresh"), a_title("fresh")), summary=None)
     answer = await recommend(an_app(store, rankers=rankers), candidates=["fresh", "i2"])
     fresh = next(item for item in answer["items"] if item["item_id"] == "fresh")
     assert (fresh["source"], fresh["probability"]) == ("new", 0.5)
@@ -85,7 +85,7 @@ async def test_an_item_put_online_is_ranked_by_its_title_though_its_summary_is_p
 async def test_the_rankers_are_told_what_the_history_holds_that_they_have_not_seen(
     store: Store,
 ) -> None:
-    await store.put_item(Item(ItemId("fresh"), a_title("fresh")), summary=None)
+    await store.items.put_item(Item(ItemId("fresh"), a_title("fresh")), summary=None)
     await put_user(store, "u1", ["fresh"], preference="likes fresh")
     rankers = ScriptedRankers()
     answer = await recommend(an_app(store, rankers=rankers), mode="cheap", k=2)
@@ -158,7 +158,7 @@ async def test_a_new_preference_or_another_version_of_the_item_is_scored_again(
     await put_user(store, "u1", ["i1"], preference="likes i1")
     app = an_app(store, engine)
     await recommend(app, candidates=["i2"])
-    await store.put_item(Item(ItemId("i2"), "another title"), summary="looks i2")
+    await store.items.put_item(Item(ItemId("i2"), "another title"), summary="looks i2")
     await recommend(app, candidates=["i2"])
     assert "another title" in engine.prompts[-1]
     await put_user(store, "u1", ["i1", "i4"], preference="likes i4 too")

@@ -43,7 +43,7 @@ def another_program(folder: Path) -> "subprocess.Popen[str]":
 async def put(url: str, item_id: str) -> int:
     """Puts an item; gives the server's process id."""
     store = await Store.open(url)
-    await store.put_item(an_item(item_id), summary="kept")
+    await store.items.put_item(an_item(item_id), summary="kept")
     information = (await store.connection.call("INFO", "server")).decode()
     await store.close()
     return int(information.split("process_id:")[1].split()[0])
@@ -51,7 +51,7 @@ async def put(url: str, item_id: str) -> int:
 
 async def items_at(url: str, *item_ids: str) -> set[str]:
     store = await Store.open(url)
-    known = await store.item_ids_known(ItemId(item_id) for item_id in item_ids)
+    known = await store.items.item_ids_known(ItemId(item_id) for item_id in item_ids)
     await store.close()
     return set(known)
 

@@ -1,0 +1,24 @@
+"""The condition of the Redis server itself: version, memory, durability, clock."""
+
+from services.state.connection import Connection
+from services.state.records import Server
+
+
+async def load_server(connection: Connection) -> Server:
+    """The condition of the server (on a Redis Cluster: of the node that answers)."""
+    info, (seconds, microseconds) = await connection.call_all([("INFO",), ("TIME",)])
+    lines = info.decode(errors="replace").splitlines()
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    written = (fields.get("aof_last_write_status"), fields.get("rdb_last_bgsave_status"))
+    return Server(
+        version=fields.get("redis_version", ""),
+        time_ms=1000 * int(seconds) + int(microseconds) / 1000,
+        used_bytes=int(fields.get("used_memory", 0)),
+        max_bytes=int(fields.get("maxmemory", 0)),
+        eviction=fields.get("maxmemory_policy", ""),
+        num_clients=int(fields.get("connected_clients", 0)),
+        appends=fields.get("aof_enabled") == "1",
+        writes_to_disk="err" not in written,
+        is_primary=fields.get("role") != "slave",
+        in_cluster=fields.get("cluster_enabled") == "1",
+    )
