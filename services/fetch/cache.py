@@ -1,4 +1,4 @@
-"""Downloaded images as they came, kept so that a resumed or repeated step fetches nothing twice.
+"""Downloaded covers as received, kept so that a resumed or repeated step fetches nothing twice.
 
     data/downloads/3f/3f2a9c...   the bytes of one URL, named by its digest
 
@@ -17,10 +17,10 @@ FOLDER = "downloads"
 
 
 class DownloadCache:
-    """The images fetched for a data folder (a path or an fsspec URL)."""
+    """The covers fetched for a data folder (a path or an fsspec URL)."""
 
     def __init__(self, data: str) -> None:
-        """Nothing is read or written before a method asks for it."""
+        """Reads and writes nothing yet."""
         self._fs, base = fsspec.core.url_to_fs(str(data))
         self._folder = f"{base.rstrip('/')}/{FOLDER}"
 
@@ -35,7 +35,7 @@ class DownloadCache:
             return None
 
     def save(self, url: str, data: bytes) -> None:
-        """Keep the bytes of a URL, in place of older ones. FolderNotWritable if that fails."""
+        """Keep the bytes of a URL and replace older ones; FolderNotWritable if that fails."""
         path = self._path(url)
         try:
             self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)

@@ -1,17 +1,17 @@
-"""One image by URL: politely, boundedly, and never from an address the rules exclude.
+"""Fetches one cover by URL, with limits, and never from an address that the rules exclude.
 
     async with CheckedClient(rules) as client:
         data = await fetch_image(client, "https://m.media-amazon.com/images/I/1.jpg", rules)
 
-The rules on addresses are applied where sockets are opened: a name is resolved once, every answer
-is judged, and the connection goes to a judged address, so that a second look-up cannot answer
-differently (DNS rebinding). TLS still verifies the host's name. Redirects are followed by hand and
-judged like the first URL. Only what may pass by itself is tried again: 429, 5xx, and a connection
-that failed or took too long.
+The rules on addresses are applied where sockets are opened: a name is resolved once, every address
+is checked, and the connection goes to a checked address, so a second look-up cannot give another
+one (DNS rebinding). TLS still verifies the host's name. Redirects are followed here and checked
+like the first URL. Only failures that may pass are retried: 429, 5xx, and a connection that failed
+or took too long.
 """
 
 import asyncio
-import random
+import math
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
@@ -20,6 +20,7 @@ from typing import Any
 import httpcore
 import httpx
 
+from services.core.backoff import growing_pause, jittered, retry_after_seconds
 from services.core.errors import ImageRefused, UrlRefused
 from services.fetch.rules import FetchRules, check_address, check_url, name_url
 
@@ -32,7 +33,7 @@ Sleep = Callable[[float], Awaitable[None]]
 
 
 class HostUnreachable(ImageRefused):
-    """The image could not be had now, after every attempt; it may be there later."""
+    """Every attempt to fetch the cover failed; a later run may succeed."""
 
 
 async def resolve_host(host: str, port: int) -> list[str]:
@@ -43,7 +44,7 @@ async def resolve_host(host: str, port: int) -> list[str]:
 
 
 class _CheckedBackend(httpcore.AsyncNetworkBackend):
-    """Opens sockets to judged addresses only."""
+    """Opens sockets to checked addresses only."""
 
     def __init__(
         self, allow_private: bool, resolve: Resolve, sockets: httpcore.AsyncNetworkBackend
@@ -84,8 +85,8 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
 class _CheckedTransport(httpx.AsyncHTTPTransport):
     """httpx's transport over a pool whose sockets are checked.
 
-    httpx has no argument for a network backend, httpcore has; the test that a loopback address
-    is refused holds this assignment in place.
+    httpx has no argument for a network backend, httpcore has one; the test that a loopback address
+    is refused fails without this assignment.
     """
 
     def __init__(self, backend: _CheckedBackend, tls: ssl.SSLContext | None) -> None:
@@ -104,7 +105,7 @@ class CheckedClient(httpx.AsyncClient):
     """An HTTP client that cannot reach an address which the rules exclude.
 
     `resolve` replaces the system's resolver, `tls` the trusted certificate authorities, `sockets`
-    what connects to a judged address.
+    what connects to a checked address.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class CheckedClient(httpx.AsyncClient):
         tls: ssl.SSLContext | None = None,
         sockets: httpcore.AsyncNetworkBackend | None = None,
     ) -> None:
-        """Opens nothing yet. Use as `async with`, or close with `aclose`."""
+        """Opens no connection yet. Use with `async with`, or close with `aclose`."""
         backend = _CheckedBackend(rules.allow_private, resolve, sockets or httpcore.AnyIOBackend())
         super().__init__(
             transport=_CheckedTransport(backend, tls),
@@ -131,17 +132,17 @@ class CheckedClient(httpx.AsyncClient):
         self._slots: dict[str, asyncio.Semaphore] = {}
 
     def slot(self, host: str) -> asyncio.Semaphore:
-        """Held while talking to a host: the bound on requests in flight to it."""
+        """Limits the requests in flight to one host; hold it during a request."""
         return self._slots.setdefault(host, asyncio.Semaphore(self._max_per_host))
 
 
 async def fetch_image(
     client: CheckedClient, url: str, rules: FetchRules, *, sleep: Sleep = asyncio.sleep
 ) -> bytes:
-    """The bytes behind a URL, not yet judged as an image (`images.prepare_image` does that).
+    """The bytes of a cover, not yet decoded (`images.prepare_image` does that).
 
-    Raises UrlRefused for an address the rules exclude, ImageRefused for an answer that is no
-    image within the limits, HostUnreachable (an ImageRefused) when all attempts failed.
+    Raises UrlRefused for an address that the rules exclude, ImageRefused for a response that is no
+    image within the limits, HostUnreachable (an ImageRefused) if all attempts failed.
     """
     checked = check_url(url, rules)
     wait_seconds, fault = 0.0, ""
@@ -156,9 +157,10 @@ async def fetch_image(
             fault, asked_seconds = f"{type(error).__name__}: {str(error)[:150]}", 0.0
         except _TryLater as error:
             fault, asked_seconds = f"HTTP {error.status}", error.retry_after_seconds
-        # Jitter, so that requests that failed together do not come back together.
-        wait_seconds = rules.backoff_seconds * 2**attempt * random.uniform(0.5, 1.5)
-        wait_seconds = max(wait_seconds, asked_seconds)
+        pause = growing_pause(
+            attempt + 1, first_seconds=rules.backoff_seconds, longest_seconds=math.inf
+        )
+        wait_seconds = max(jittered(pause), asked_seconds)
     raise HostUnreachable(
         f"{name_url(checked)} could not be fetched in {rules.max_attempts} attempts ({fault}); "
         "try again later"
@@ -188,14 +190,14 @@ async def _follow(client: CheckedClient, url: httpx.URL, rules: FetchRules) -> b
 async def _read(response: httpx.Response, rules: FetchRules) -> bytes:
     name = name_url(response.url)
     if response.status_code == 429 or response.status_code >= 500:
-        raise _TryLater(response.status_code, _retry_after_seconds(response))
+        raise _TryLater(response.status_code, _asked_seconds(response))
     if response.status_code != 200:
         raise ImageRefused(f"{name} answered HTTP {response.status_code}; correct the address")
     content_type = response.headers.get("Content-Type", "")
     if not content_type.lower().startswith("image/"):
         raise ImageRefused(f"{name} is {content_type[:60] or 'of no type'!r}, not an image")
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise ImageRefused(f"{name} came compressed although that was not asked for")
+        raise ImageRefused(f"{name} is compressed, which was not requested")
     announced = response.headers.get("Content-Length", "")
     if announced.isdigit() and int(announced) > rules.max_bytes:
         raise ImageRefused(f"{name} has {announced} bytes, more than {rules.max_bytes:,}")
@@ -207,6 +209,6 @@ async def _read(response: httpx.Response, rules: FetchRules) -> bytes:
     return bytes(data)
 
 
-def _retry_after_seconds(response: httpx.Response) -> float:
-    asked = response.headers.get("Retry-After", "")
-    return min(float(asked), MAX_RETRY_AFTER_SECONDS) if asked.isdigit() else 0.0
+def _asked_seconds(response: httpx.Response) -> float:
+    asked = retry_after_seconds(response.headers.get("Retry-After")) or 0.0
+    return min(asked, MAX_RETRY_AFTER_SECONDS)

@@ -1,4 +1,4 @@
-"""Which addresses may be fetched from; decided for a URL, and again for every address behind it.
+"""Decides which addresses may be fetched from: for a URL, and for every address it resolves to.
 
 A URL must be http or https on an allowed host and on the scheme's own port (an allowed host may
 name another: `covers.example:8443`). Every address that a name resolves to must be public: not
@@ -20,14 +20,14 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 # NAT64 (RFC 6052): how an IPv6-only network reaches an IPv4 host; the last 32 bits are that host.
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
-# Protocol assignments (RFC 6890): not public, though Python before 3.11.10 says so of some.
+# Protocol assignments (RFC 6890): not public, though Python before 3.11.10 calls some global.
 _PROTOCOL_ASSIGNMENTS = ipaddress.IPv4Network("192.0.0.0/24")
 
-# Where Azure's machines reach the agent of their host, which hands out their secrets: a public
-# address that leads nowhere from elsewhere.
+# Azure's virtual machines reach the agent of their host here, which gives out their secrets. The
+# address is public, but not routed outside of Azure.
 _HOST_AGENT = ipaddress.IPv4Address("168.63.129.16")
 
-# What C libraries read as an IPv4 address although it is no dotted quad: 2130706433, 0x7f.1, 0177.1
+# C libraries read these as IPv4 addresses although they are no dotted quads: 2130706433, 0x7f.1, 0177.1
 _NUMBER_AT_END = re.compile(r"(^|\.)(0x[0-9a-f]*|[0-9]+)\.?$")
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -35,11 +35,11 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 @dataclass(frozen=True, slots=True)
 class FetchRules:
-    """From where, how much and how insistently images are fetched.
+    """From which hosts covers are fetched, how large they may be, and how often to retry.
 
     `allowed_hosts` holds `host` (default ports), `host:port`, or `*.domain` for every host below a
     domain. `timeout_seconds` bounds one attempt from its first to its last byte. `allow_private`
-    admits private and loopback addresses: for a server in the same house, and for tests.
+    admits private and loopback addresses: for a server in the same network, and for tests.
     """
 
     allowed_hosts: tuple[str, ...]
@@ -88,7 +88,7 @@ def check_address(address: str, *, host: str) -> None:
     for reached in (parsed, *_embedded(parsed)):
         if not _is_public(reached):
             raise UrlRefused(
-                f"host {host} leads to {address}, which is not a public address; images are "
+                f"host {host} leads to {address}, which is not a public address; covers are "
                 "fetched from public hosts only"
             )
 
@@ -122,7 +122,7 @@ def _is_ip_address(host: str) -> bool:
 
 
 def _embedded(address: IpAddress) -> list[IpAddress]:
-    """IPv4 addresses that a tunnel or translator would take out of an IPv6 address."""
+    """IPv4 addresses that a tunnel or translator extracts from an IPv6 address."""
     if isinstance(address, ipaddress.IPv4Address):
         return []
     found: list[IpAddress | None] = [address.ipv4_mapped, address.sixtofour]
@@ -135,7 +135,7 @@ def _embedded(address: IpAddress) -> list[IpAddress]:
 def _is_public(address: IpAddress) -> bool:
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None or address in _NAT64:
-            return True  # judged by the IPv4 address inside
+            return True  # the IPv4 address inside is checked
         if address.is_site_local:
             return False
     elif address in _PROTOCOL_ASSIGNMENTS or address == _HOST_AGENT:

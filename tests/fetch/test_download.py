@@ -6,7 +6,12 @@ import httpcore
 import pytest
 
 from services.core.errors import ImageRefused, UrlRefused
-from services.fetch.download import CheckedClient, HostUnreachable, fetch_image
+from services.fetch.download import (
+    MAX_RETRY_AFTER_SECONDS,
+    CheckedClient,
+    HostUnreachable,
+    fetch_image,
+)
 from services.fetch.rules import FetchRules
 from tests.fetch.image_server import AUTHORITY, Answer, ImageServer, an_image
 
@@ -204,6 +209,21 @@ async def test_waits_grow_and_respect_what_the_host_asks_for():
     assert 0.5 <= waits[1] <= 1.5
     assert 1.0 <= waits[2] <= 3.0
     assert waits[3] == 9
+
+
+async def test_a_wait_that_a_date_asks_for_is_capped():
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    busy = Answer(status=429, headers={"Retry-After": "Fri, 01 Jan 2100 00:00:00 GMT"})
+    with ImageServer({"/1.png": [busy, Answer(PICTURE)]}) as server:
+        rules = rules_for(server)
+        async with CheckedClient(rules) as client:
+            await fetch_image(client, server.url("/1.png"), rules, sleep=sleep)
+
+    assert waits == [0, MAX_RETRY_AFTER_SECONDS]
 
 
 async def test_a_body_that_breaks_off_is_fetched_again():
