@@ -11,6 +11,7 @@ import gc
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -26,6 +27,7 @@ from services.retrieval.artifact import RetrievalModel, with_vectors, write
 from services.retrieval.cheap_rankers import ARTIFACT, CheapRankers
 from services.retrieval.features import FEATURES
 from services.retrieval.item_knn import Neighbors
+from services.retrieval.recency import Recency
 from services.retrieval.sasrec import SasRec, SasRecShape, Sequential
 from services.retrieval.tfidf import Titles
 from services.retrieval.vector_index import VectorIndex, assign_cells
@@ -96,14 +98,16 @@ def write_synthetic(data: str, num_items: int) -> None:
         item_ids=[ItemId(f"item-{number:07d}") for number in range(num_items)],
         popularity=popularity,
         trending=popularity * draw.random(num_items),
-        eras=draw.random(num_items),
         cell_ends=np.array([num_items]),
         neighbors=Neighbors(*_random_rows(draw, num_items, NUM_NEIGHBORS, num_items)),
         titles=_random_titles(draw, num_items, num_terms),
         sequential=with_vectors(Sequential.of(network), vectors),
+        rankers={},
     )
+    eras = draw.random(num_items)
     cells = assign_cells(vectors)
     fitted = fitted.reordered(np.argsort(cells, kind="stable"), np.cumsum(np.bincount(cells)))
+    fitted = replace(fitted, rankers={Recency.name: Recency(eras)})
     definition = {"num_items": num_items, "sequential": {"shape": fitted.sequential.settings}}
     write(data, ARTIFACT, Recipe("synthetic", definition), fitted, {})
 

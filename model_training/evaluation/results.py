@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from model_training.data.protocols import find_protocol
 from model_training.data.protocols.contract import Protocol
 from services.core.records import UserId
+from services.retrieval.rankers import RANKERS
 
 # Names of the models, in the order of every table. The last two need a multimodal model.
 MODELS = (
@@ -23,6 +24,7 @@ MODELS = (
     "item-knn",
     "tf-idf",
     "sasrec",
+    *(ranker.name for ranker in RANKERS if ranker.is_evaluated),
     "fusion",
     "mllm",
     "mllm-fusion",

@@ -15,6 +15,7 @@ from services.core.errors import ArtifactMismatch
 from services.core.records import ItemId
 from services.retrieval.cheap_rankers import CheapRankers
 from services.retrieval.features import FEATURES
+from services.retrieval.rankers import RANKERS
 
 # The feature by which each of these models ranks.
 FEATURE_OF = {
@@ -23,6 +24,7 @@ FEATURE_OF = {
     "item-knn": "neighbors",
     "tf-idf": "titles",
     "sasrec": "sequential",
+    **{ranker.name: ranker.name for ranker in RANKERS if ranker.is_evaluated},
 }
 RANDOM = "random"
 # Other items per user for the pooled AUC in a whole catalogue, where all scores are too many.

@@ -46,6 +46,8 @@ from services.retrieval.artifact import (
     write,
 )
 from services.retrieval.item_knn import Neighbors
+from services.retrieval.ranker import TrainingData
+from services.retrieval.rankers import RANKERS, optional_rankers
 from services.retrieval.sasrec import Sequential
 from services.retrieval.tfidf import TOKEN, Titles
 from services.retrieval.vector_index import EXACT_ITEMS, ITEMS_PER_CELL, assign_cells
@@ -95,6 +97,7 @@ def run(
             "sequential": config.as_dict(),
             "cells": [EXACT_ITEMS, ITEMS_PER_CELL],
             "items_per_shard": ITEMS_PER_SHARD,
+            **({"rankers": optional_rankers()} if optional_rankers() else {}),
         },
         inputs=inputs.fingerprints,
     )
@@ -120,7 +123,8 @@ def ensure(data: str, cut: Cut = "last") -> None:
             name: Artifact(data, name).manifest().fingerprint for name in ("items", "interactions")
         }
         is_current = manifest.inputs.items() >= current.items()
-        if is_current and manifest.definition.get("rules") == RULES:
+        made_by = (manifest.definition.get("rules"), manifest.definition.get("rankers", []))
+        if is_current and made_by == (RULES, optional_rankers()):
             return
     run(data, cut=cut)
 
@@ -220,17 +224,27 @@ def _fit(
         item_ids=seen.item_ids,
         popularity=popularity.count_popularity(counted, num_items),
         trending=popularity.count_trending(counted, num_items, times),
-        eras=item_eras(seen.visible, num_items, seen.timestamps_ms),
         cell_ends=np.array([num_items]),
         neighbors=fit_neighbors(seen.visible, num_items, num_neighbors=num_neighbors),
         titles=found_titles,
         sequential=sequential,
+        rankers={},
     )
-    fitted = replace(fitted, sequential=place_untaken(fitted))
+    eras = item_eras(seen.visible, num_items, seen.timestamps_ms)
+    fitted = replace(fitted, sequential=place_untaken(fitted, ~np.isnan(eras)))
     cells = assign_cells(fitted.sequential.item_vectors)
-    if cells.max() == 0:
-        return fitted
-    return fitted.reordered(np.argsort(cells, kind="stable"), np.cumsum(np.bincount(cells)))
+    order = np.argsort(cells, kind="stable")
+    if cells.max() > 0:
+        fitted = fitted.reordered(order, np.cumsum(np.bincount(cells)))
+    place = np.empty_like(order)
+    place[order] = np.arange(num_items)
+    training = TrainingData(
+        titles=[seen.item_titles[item] for item in order.tolist()],
+        histories=[place[np.asarray(history, np.int64)].tolist() for history in seen.visible],
+        timestamps_ms=seen.timestamps_ms,
+        eras=eras[order],
+    )
+    return replace(fitted, rankers={each.name: each.fit(training) for each in RANKERS})
 
 
 def fit_neighbors(
@@ -270,13 +284,12 @@ def fit_titles(item_titles: Sequence[str]) -> Titles:
     return Titles(terms, np.asarray(vectorizer.idf_, np.float64), rows)
 
 
-def place_untaken(fitted: RetrievalModel) -> Sequential:
+def place_untaken(fitted: RetrievalModel, was_taken: NDArray[np.bool_]) -> Sequential:
     """The network with items that nobody took among their content neighbors.
 
     Training only ever pushed their own vectors away. One whose title is like no other stands in the
     middle of all.
     """
-    was_taken = ~np.isnan(fitted.eras)
     vectors: NDArray[np.float32] = fitted.sequential.item_vectors.copy()
     middle = vectors[was_taken].mean(0)
     untaken = np.flatnonzero(~was_taken).tolist()

@@ -27,7 +27,7 @@ _PROTOCOL_ASSIGNMENTS = ipaddress.IPv4Network("192.0.0.0/24")
 # address is public, but not routed outside of Azure.
 _HOST_AGENT = ipaddress.IPv4Address("168.63.129.16")
 
-# C libraries read these as IPv4 addresses although they are no dotted quads: 2130706433, 0x7f.1, 0177.1
+# C libraries read these as IPv4 addresses although they are no dotted quads, for example 0x7f.1.
 _NUMBER_AT_END = re.compile(r"(^|\.)(0x[0-9a-f]*|[0-9]+)\.?$")
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address

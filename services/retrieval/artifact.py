@@ -22,6 +22,9 @@ from services.core.artifacts import Artifact, Recipe
 from services.core.errors import ArtifactMismatch
 from services.core.records import ItemId
 from services.retrieval.item_knn import Neighbors
+from services.retrieval.ranker import CheapRanker
+from services.retrieval.rankers import RANKERS, optional_rankers
+from services.retrieval.recency import Recency
 from services.retrieval.sasrec import SasRec, SasRecShape, Sequential
 from services.retrieval.tfidf import Titles
 
@@ -38,20 +41,27 @@ _ITEMS_TABLE = "items.weight"
 class RetrievalModel:
     """Everything by item index; `cell_ends` says where the cells of the index end (`index.py`).
 
-    `eras` are NaN for items without interactions.
+    `rankers` are those of `rankers.py` by name.
     """
 
     item_ids: Sequence[ItemId]
     popularity: NDArray[np.int64]
     trending: NDArray[np.float64]
-    eras: NDArray[np.float64]
     cell_ends: NDArray[np.int64]
     neighbors: Neighbors
     titles: Titles
     sequential: Sequential
+    rankers: Mapping[str, CheapRanker]
+
+    @property
+    def was_taken(self) -> NDArray[np.bool_]:
+        """Whether an item has interactions: (num_items,)."""
+        recency = self.rankers[Recency.name]
+        assert isinstance(recency, Recency)
+        return ~np.isnan(recency.eras)
 
     def reordered(self, order: NDArray[np.int64], cell_ends: NDArray[np.int64]) -> "RetrievalModel":
-        """The same with item `order[k]` at place k."""
+        """The same with item `order[k]` at place k, and no `rankers`: fit them on the new order."""
         place = np.empty_like(order)
         place[order] = np.arange(len(order))
         rows = _matrix(self.neighbors, len(order))[order]
@@ -63,11 +73,11 @@ class RetrievalModel:
             item_ids=[self.item_ids[item] for item in order.tolist()],
             popularity=self.popularity[order],
             trending=self.trending[order],
-            eras=self.eras[order],
             cell_ends=cell_ends,
             neighbors=neighbors,
             titles=titles,
             sequential=with_vectors(self.sequential, self.sequential.item_vectors[order]),
+            rankers={},
         )
 
 
@@ -109,10 +119,10 @@ def write(
     network.write_shard(0, pa.Table.from_pylist(rows, _NETWORK_SCHEMA))
     items = Artifact(data, name).write(main_recipe(name, recipe))
     starts = range(0, sizes["items"], ITEMS_PER_SHARD)
+    tables = [fitted.rankers[ranker.name].to_table() for ranker in RANKERS]
     for shard, start in enumerate(starts):
-        items.write_shard(
-            shard, _item_rows(fitted, start, min(start + ITEMS_PER_SHARD, sizes["items"]))
-        )
+        stop = min(start + ITEMS_PER_SHARD, sizes["items"])
+        items.write_shard(shard, _item_rows(fitted, tables, start, stop))
     # Published together, what names the others last: they disagree for a moment at most.
     terms.finish(1, {"terms": len(columns)})
     network.finish(1, {"tensors": len(rows)})
@@ -147,11 +157,17 @@ def read(data: str, name: str) -> RetrievalModel:
     try:
         settings = manifest.definition["sequential"]["shape"]
         sizes = [manifest.counts[key] for key in ("items", "neighbors", "title_terms")]
+        _require_rankers(manifest.definition)
     except (KeyError, TypeError) as error:
         raise ArtifactMismatch(
             f"{artifact.location} was made by another version; run `msr fit-retrieval` again"
         ) from error
     return _read_items(data, name, settings, *sizes)
+
+
+def _require_rankers(definition: Mapping[str, Any]) -> None:
+    if definition.get("rankers", []) != optional_rankers():
+        raise KeyError("rankers")
 
 
 def _read_items(
@@ -164,7 +180,7 @@ def _read_items(
 ) -> RetrievalModel:
     item_ids: list[ItemId] = []
     popularity = np.empty(num_items, np.int64)
-    trending, eras = np.empty(num_items), np.empty(num_items)
+    trending = np.empty(num_items)
     cells = np.empty(num_items, np.int64)
     table = np.zeros((num_items + 1, settings["dim"]), np.float32)
     neighbors = _Rows(num_items, num_neighbors)
@@ -174,7 +190,6 @@ def _read_items(
         item_ids += shard["item_id"].to_pylist()
         popularity[rows] = shard["popularity"].to_numpy()
         trending[rows] = shard["trending"].to_numpy()
-        eras[rows] = shard["era"].to_numpy()
         cells[rows] = shard["cell"].to_numpy()
         vectors = shard["vector"].combine_chunks().flatten().to_numpy()
         table[rows.start + 1 : rows.stop + 1] = vectors.reshape(shard.num_rows, -1)
@@ -191,7 +206,6 @@ def _read_items(
         item_ids=item_ids,
         popularity=popularity,
         trending=trending,
-        eras=eras,
         cell_ends=np.cumsum(np.bincount(cells)),
         neighbors=Neighbors(neighbors.starts, neighbors.indices, neighbors.weights),
         titles=Titles(
@@ -200,6 +214,10 @@ def _read_items(
             sp.csr_array((titles.weights, titles.indices, titles.starts), shape),
         ),
         sequential=_assemble(table, tensors, settings),
+        rankers={
+            ranker.name: ranker.from_table(Artifact(data, name).read(ranker.columns))
+            for ranker in RANKERS
+        },
     )
 
 
@@ -238,7 +256,9 @@ def _assemble(
     return Sequential(table[1:], network)
 
 
-def _item_rows(fitted: RetrievalModel, start: int, stop: int) -> pa.Table:
+def _item_rows(
+    fitted: RetrievalModel, tables: Sequence[pa.Table], start: int, stop: int
+) -> pa.Table:
     rows = slice(start, stop)
     vectors = fitted.sequential.item_vectors[rows]
     cells = np.searchsorted(fitted.cell_ends, np.arange(start, stop), side="right")
@@ -246,7 +266,11 @@ def _item_rows(fitted: RetrievalModel, start: int, stop: int) -> pa.Table:
         item_id=pa.array(fitted.item_ids[rows], pa.string()),
         popularity=pa.array(fitted.popularity[rows], pa.int64()),
         trending=pa.array(fitted.trending[rows], pa.float64()),
-        era=pa.array(fitted.eras[rows], pa.float64(), from_pandas=False),
+        **{
+            column: table[column].slice(start, stop - start)
+            for table in tables
+            for column in table.column_names
+        },
         cell=pa.array(cells, pa.int32()),
         vector=pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1]),
     )

@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
@@ -30,8 +30,9 @@ from services.core.fingerprint import fingerprint
 from services.core.records import ItemId
 from services.retrieval.artifact import RetrievalModel, read
 from services.retrieval.features import FEATURES
-from services.retrieval.item_knn import MAX_HISTORY as MAX_ITEMS
 from services.retrieval.popularity import rank_items
+from services.retrieval.ranker import Items
+from services.retrieval.rankers import RANKERS
 from services.retrieval.sparse_scores import SparseScores, top
 from services.retrieval.tfidf import MAX_HISTORY as MAX_TITLES
 from services.retrieval.tfidf import Terms
@@ -39,16 +40,14 @@ from services.retrieval.vector_index import Scan, VectorIndex
 
 ARTIFACT = "retrieval"
 
-# Who proposed a candidate; of rankers that proposed it alike, the first. "new" is a caller's item
-# that the rankers have not seen yet.
-Source = Literal["sequential", "neighbors", "titles", "trending", "caller", "new"]
-PROPOSERS: tuple[Source, ...] = get_args(Source)[:4]
+# The rankers that propose candidates; of those that propose one at the same place, the first is its
+# source. Other sources are "caller", and "new": a caller's item that the rankers do not know.
+PROPOSERS = ("sequential", "neighbors", "titles", "trending", *(each.name for each in RANKERS))
 
 # The feature that alone orders candidates for a history where no fusion does.
 Basis = Literal["sequential", "titles", "trending"]
 
 Features = NDArray[np.float32]
-Items = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ class CheapScores:
     """
 
     item_id: ItemId
-    source: Source
+    source: str
     values: tuple[float, ...]
     taken_by: int
 
@@ -71,7 +70,7 @@ class _User:
     scan: Scan | None
     neighbors: SparseScores
     profile: Terms
-    end_era: float
+    items: Sequence[int]
 
 
 _THREADS = Lock()
@@ -108,7 +107,8 @@ class CheapRankers:
         self._index = {item_id: index for index, item_id in enumerate(fitted.item_ids)}
         self._fitted = fitted
         self.vectors = VectorIndex(fitted.sequential.item_vectors, fitted.cell_ends)
-        self._was_taken = ~np.isnan(fitted.eras)
+        self._was_taken = fitted.was_taken
+        self._rankers = fitted.rankers
         self._trending = rank_items(fitted.trending, fitted.popularity)
         smoothed = fitted.popularity + 1.0
         self._log_share = np.log(smoothed / smoothed.sum()).astype(np.float32)
@@ -228,14 +228,12 @@ class CheapRankers:
         if known:
             with _one_thread():
                 vector = self._fitted.sequential.encode(known)
-        eras = self._fitted.eras[known[-MAX_ITEMS:]]
-        eras = eras[~np.isnan(eras)]
         return _User(
             vector=vector,
             scan=None if vector is None else self.vectors.scan(vector),
             neighbors=self._fitted.neighbors.score_history(known),
             profile=self._profile(history[-MAX_TITLES:], new_titles),
-            end_era=float(eras.max()) if len(eras) else float("nan"),
+            items=known,
         )
 
     def _profile(self, history: Sequence[ItemId], new_titles: Mapping[ItemId, str]) -> Terms:
@@ -251,11 +249,12 @@ class CheapRankers:
         """Items, trending ones first, and by place in PROPOSERS who proposed each the highest."""
         # As many more as may fall out, so that a full list remains wherever the catalogue has one.
         num = limit + len(excluded)
-        proposed: dict[Source, Items] = {
+        proposed: dict[str, Items] = {
             "sequential": user.scan.best(limit + num) if user.scan else np.empty(0, np.int64),
             "neighbors": user.neighbors.best(num),
             "titles": self._fitted.titles.similar(user.profile, num),
             "trending": self._trending[:num],
+            **{name: each.propose(user.items, num) for name, each in self._rankers.items()},
         }
         items = np.concatenate([proposed[source] for source in PROPOSERS])
         sources = np.repeat(
@@ -276,14 +275,13 @@ class CheapRankers:
 
     def _features(self, user: _User, items: Items) -> Features:
         fitted = self._fitted
-        recency = fitted.eras[items] - user.end_era
         columns: dict[str, NDArray[np.floating]] = {
             "popularity": np.log1p(fitted.popularity[items]),
             "trending": np.log1p(fitted.trending[items]),
             "neighbors": np.log1p(user.neighbors.of(items)),
             "sequential": self._sequential(user, items),
             "titles": fitted.titles.cosines(user.profile, items),
-            "recency": np.nan_to_num(recency, nan=0.0),
+            **{name: each.features(user.items, items) for name, each in self._rankers.items()},
         }
         return np.column_stack([columns[name] for name in FEATURES]).astype(np.float32)
 
@@ -311,7 +309,7 @@ class CheapRankers:
     def _known(self, item_ids: Iterable[ItemId]) -> list[int]:
         return [self._index[item_id] for item_id in item_ids if item_id in self._index]
 
-    def _scores(self, item_id: ItemId, source: Source, values: Sequence[float]) -> CheapScores:
+    def _scores(self, item_id: ItemId, source: str, values: Sequence[float]) -> CheapScores:
         index = self._index.get(item_id)
         taken_by = 0 if index is None else int(self._fitted.popularity[index])
         return CheapScores(item_id, source, tuple(values), taken_by)

@@ -9,8 +9,15 @@ is finite, whatever the item or the user; one that knows nothing of an item give
     sequential   SASRec's log-probability that the item comes next
     titles       TF-IDF cosine of the item's title with the titles of the history
     recency      era of the item minus era of the end of the history, in [-1, 1]; neutral 0
+
+Recency is of the Protocol `CheapRanker`; features of further rankers follow it (`rankers.py`).
 """
 
-FEATURES = ("popularity", "trending", "neighbors", "sequential", "titles", "recency")
+from services.retrieval.rankers import RANKERS
+
+FEATURES = (
+    *("popularity", "trending", "neighbors", "sequential", "titles"),
+    *(ranker.name for ranker in RANKERS),
+)
 # What fusion adds to them where the multimodal model has scored the candidate.
 MARGIN = "margin"

@@ -129,8 +129,8 @@ class Store:
     async def save_preference(self, update: UpdatedPreference) -> UserRecord:
         """Save an update of a record; returns the record as it is now.
 
-        Once the preference covers the whole history, blocks beyond the history cap are dropped. Raises StateConflict if the
-        user was saved or forgotten since the record was loaded.
+        Once the preference covers the whole history, blocks beyond the history cap are dropped.
+        Raises StateConflict if the user was saved or forgotten since the record was loaded.
         """
         saved = (await self.save_preferences([update]))[0]
         if saved is None:

@@ -10,6 +10,7 @@ from services.core.records import ItemId
 from services.retrieval.artifact import RetrievalModel, with_vectors
 from services.retrieval.cheap_rankers import CheapRankers
 from services.retrieval.item_knn import Neighbors
+from services.retrieval.recency import Recency
 from services.retrieval.sasrec import SasRec, SasRecShape, Sequential
 from services.retrieval.tfidf import Titles
 
@@ -48,11 +49,11 @@ def some_fitted(**changed: Any) -> RetrievalModel:
         "item_ids": ITEM_IDS,
         "popularity": np.array([9, 8, 3, 7, 3, 0]),
         "trending": np.array([2.0, 1.0, 0.5, 6.0, 0.5, 0.0]),
-        "eras": np.array([0.0, 0.25, 0.5, 1.0, 0.75, np.nan]),
         "cell_ends": np.array([6]),
         "neighbors": some_neighbors(),
         "titles": some_titles(),
         "sequential": a_network(),
+        "rankers": {"recency": Recency(np.array([0.0, 0.25, 0.5, 1.0, 0.75, np.nan]))},
     }
     return RetrievalModel(**{**parts, **changed})
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from services.core.artifacts import Recipe
 from services.core.errors import ArtifactMismatch
 from services.retrieval import artifact as fitted
 from services.retrieval.cheap_rankers import CheapRankers
+from services.retrieval.recency import Recency
 from tests.retrieval.builders import ITEM_IDS, some_fitted, some_rankers
 
 SHAPE = {"dim": 8, "num_layers": 1, "num_heads": 2, "max_history": 10}
@@ -32,7 +34,9 @@ def test_rankers_that_were_written_score_as_before(tmp_path: Path):
 
 def test_the_order_of_the_items_changes_no_score():
     order, ends = np.array([4, 0, 5, 2, 1, 3]), np.array([2, 6])
-    moved = some_fitted().reordered(order, ends)
+    before = some_fitted()
+    recency = Recency(before.rankers["recency"].eras[order])
+    moved = replace(before.reordered(order, ends), rankers={"recency": recency})
 
     found = some_rankers(**vars(moved)).features(["a", "c"], ITEM_IDS)
 

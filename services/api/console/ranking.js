@@ -176,7 +176,7 @@ function card(place, item, { pending, moved: places, open, onTake, scale }) {
         "details",
         { open },
         el("summary", {}, "Why"),
-        el("p", { class: "hint" }, `Found: ${SOURCES[place.source]}. Placed by ${place.scored_by}.`),
+        el("p", { class: "hint" }, `Found: ${SOURCES[place.source] ?? place.source}. Placed by ${place.scored_by}.`),
         features(place.features),
       ),
     ),

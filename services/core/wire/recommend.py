@@ -1,6 +1,6 @@
 """Bodies of `POST /recommend`."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -20,7 +20,9 @@ from services.core.wire.common import (
 
 Mode = Literal["cascade", "mllm", "cheap"]
 Priority = Literal["interactive", "background"]
-Source = Literal["sequential", "neighbors", "trending", "titles", "caller", "new"]
+# Open to the names of further rankers (`services/retrieval/rankers.py`).
+_SOURCES = ["sequential", "neighbors", "trending", "titles", "caller", "new"]
+Source = Annotated[str, Field(json_schema_extra={"enum": _SOURCES})]
 ScoredBy = Literal["mllm-fusion", "mllm", "fusion", "sequential", "titles", "trending"]
 DegradedReason = Literal[
     "deadline",

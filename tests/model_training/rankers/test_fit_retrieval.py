@@ -29,6 +29,7 @@ from services.retrieval.artifact import RetrievalModel
 from services.retrieval.cheap_rankers import CheapRankers
 from services.retrieval.features import FEATURES
 from services.retrieval.popularity import count_popularity, count_trending
+from services.retrieval.recency import Recency
 from tests.artifact_builders import write_interactions, write_items
 from tests.model_training.builders import frozen_tasks, some_histories
 from tests.retrieval.builders import a_network
@@ -104,7 +105,7 @@ def test_a_held_out_target_leaves_no_trace(tmp_path: Path, part: str):
 
     item = found.item_ids.index("target")
     assert found.popularity[item] == found.trending[item] == 0
-    assert np.isnan(found.eras[item])
+    assert not found.was_taken[item]
     assert item not in found.neighbors.indices.tolist()
 
 
@@ -131,7 +132,7 @@ def test_an_item_that_nobody_took_stands_among_its_content_neighbors(tmp_path: P
 
     vectors = found.sequential.item_vectors
     lonely, odd = found.item_ids.index("lonely"), found.item_ids.index("odd")
-    was_taken = ~np.isnan(found.eras)
+    was_taken = found.was_taken
     assert not was_taken[[lonely, odd]].any()
     assert vectors[odd] == pytest.approx(vectors[was_taken].mean(0), abs=1e-6)
 
@@ -259,13 +260,13 @@ def untrained_rankers(data: str) -> CheapRankers:
         item_ids=list(index),
         popularity=count_popularity(counted, len(index)),
         trending=count_trending(counted, len(index), None),
-        eras=np.zeros(len(index)),
         cell_ends=np.array([len(index)]),
         neighbors=fit_retrieval.fit_neighbors(
             list(rows.values()), len(index), num_neighbors=fit_retrieval.DEFAULT_NUM_NEIGHBORS
         ),
         titles=fit_retrieval.fit_titles(table["title"].to_pylist()),
         sequential=a_network(len(index)),
+        rankers={"recency": Recency(np.zeros(len(index)))},
     )
     return CheapRankers(found, fingerprint="", definition="")
 
