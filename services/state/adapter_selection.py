@@ -1,12 +1,12 @@
-"""Which adapters serve: the operator's choice, shared by every API process and kept by Redis.
+"""Which adapters serve: the operator's selection, kept in Redis and shared by all API processes.
 
-One field of one hash for each base model, so that deployments of several models on one Redis choose
-for themselves, and an adapter chosen for one base never meets another. A change names what it was
-made from, and is refused if somebody else was faster.
+Each base model has its own field of one hash, so that deployments of several models on one Redis
+select independently. A change names the selection it replaces, and is refused if another operator
+changed it meanwhile.
 
-    choices = AdapterSelections(store.connection)
-    before = await choices.load(model)
-    await choices.save(model, before, after)
+    selections = AdapterSelections(store.connection)
+    before = await selections.load(model)
+    await selections.save(model, before, after)
 """
 
 import json
@@ -36,7 +36,7 @@ class Shadow:
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """A part of the users, as large as its weight among the arms', and who scores for them."""
+    """A share of the users, in proportion to the weight, and the adapter that scores for them."""
 
     name: str
     adapter: AdapterRef
@@ -45,7 +45,7 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """Arms among which users are divided; the name salts the division."""
+    """Arms among which users are divided; the name is the salt of the division."""
 
     name: str
     arms: tuple[Arm, ...]
@@ -53,7 +53,7 @@ class Experiment:
 
 @dataclass(frozen=True, slots=True)
 class AdapterSelection:
-    """Who scores; `previous` is who did before, and would again after a rollback."""
+    """The adapter that scores; `previous` is the one before, used again after a rollback."""
 
     active: AdapterRef
     previous: AdapterRef | None = None
@@ -62,14 +62,14 @@ class AdapterSelection:
 
     @property
     def adapters(self) -> list[AdapterRef]:
-        """All that must be ready to score."""
+        """All adapters that must be ready to score."""
         arms = self.experiment.arms if self.experiment else ()
         found = [self.active, *(arm.adapter for arm in arms)]
         return [*found, self.shadow.adapter] if self.shadow else found
 
 
 class AdapterSelections:
-    """The choices of all base models."""
+    """The selections of all base models."""
 
     def __init__(self, connection: Connection) -> None:
         """Over the store's connection."""
@@ -77,21 +77,21 @@ class AdapterSelections:
         self._replace_field = Script.read("replace_field")
 
     async def load(self, model: str) -> AdapterSelection | None:
-        """What was last chosen for the base model of this fingerprint; None if nothing ever was."""
+        """The selection for the base model of this fingerprint; None if there was none yet."""
         reply = await self._connection.call("HGET", keys.ADAPTERS, model)
         return None if reply is None else _decode(model, reply)
 
     async def save(
         self, model: str, before: AdapterSelection | None, after: AdapterSelection
     ) -> None:
-        """Choose; StateConflict if what is chosen is not `before` any more."""
+        """Replace `before` by `after`; StateConflict if `before` is not current any more."""
         saved = await self._connection.run(
             self._replace_field,
             [keys.ADAPTERS],
             [model, "" if before is None else _encode(before), _encode(after)],
         )
         if not saved:
-            raise StateConflict("somebody else changed the adapters in this moment; look again")
+            raise StateConflict("the adapters were changed at the same time; load them again")
 
 
 def _encode(choice: AdapterSelection) -> str:

@@ -1,7 +1,7 @@
-"""API keys at rest, and the token bucket of each.
+"""API keys as stored, and the token bucket of each.
 
-All keys are the fields of one hash: they are few, and so they are listed, made and revoked by one
-command each, on Redis Cluster too. A bucket lies in a slot of its own, by the key's id.
+The keys are few and are the fields of one hash, so that listing, creating and revoking take one
+command each, also on Redis Cluster. Each bucket has its own slot, by the key's id.
 
     keys = ApiKeys(store.connection)
     await keys.add(key)
@@ -17,7 +17,7 @@ from services.state.connection import Connection, Script
 
 
 class ApiKeys:
-    """Every API key that is valid or has expired; a revoked one is gone."""
+    """All API keys, valid or expired; a revoked key is deleted."""
 
     def __init__(self, connection: Connection) -> None:
         """Over the store's connection."""
@@ -25,7 +25,7 @@ class ApiKeys:
         self._take_tokens = Script.read("take_tokens")
 
     async def add(self, key: ApiKey) -> None:
-        """Keep a new key; it works at once."""
+        """Store a new key; it is valid at once."""
         await self._connection.call("HSET", keys.API_KEYS, key.key_id, _encode(key))
 
     async def load(self, key_id: str) -> ApiKey | None:
@@ -49,10 +49,10 @@ class ApiKeys:
         return bool(reply)
 
     async def take_tokens(self, key: ApiKey, num_tokens: int, *, num_taken: int = 0) -> float:
-        """Take tokens from the bucket of a key with a rate: 0 if there were enough.
+        """Take tokens from the bucket of a key with a rate; 0 if there were enough.
 
-        Else the seconds until there are, and the `num_taken` that the same request took before are
-        given back. More than the bucket holds are taken from a full one.
+        Otherwise returns the seconds until there are enough, and puts back the `num_taken` tokens
+        that the same request took before. A request for more than the capacity needs a full bucket.
         """
         wait_ms = await self._connection.run(
             self._take_tokens,

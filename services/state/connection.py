@@ -1,7 +1,7 @@
-"""The one place where redis-py is imported: connections, scripts, and its errors translated.
+"""The only module that imports redis-py: connections, scripts, and the translation of its errors.
 
-Commands go out as they stand in the Redis manual and replies come back raw (RESP2, bytes), so that
-what a caller reads does not depend on the client library's version.
+Commands are written as in the Redis manual and replies are raw (RESP2, bytes), so that callers do
+not depend on the version of the client library.
 """
 
 import asyncio
@@ -39,9 +39,9 @@ SCRIPTS = Path(__file__).parent / "scripts"
 MAX_CONNECTIONS = 64
 _PASSWORD_IN_QUERY = re.compile(r"\b(password)=[^&#]*", re.IGNORECASE)
 
-# `XREADGROUP` on a stream that is deleted: NOGROUP, and on Redis 7 while it waits the sentence.
+# The reply to XREADGROUP on a deleted stream: NOGROUP; in Redis 7, if it was waiting, the sentence.
 _NO_GROUP = re.compile("NOGROUP|the stream key no longer exists")
-# redis-py has no class of their own for these.
+# redis-py has no classes for these replies.
 _NOT_NOW = ("MISCONF", "NOREPLICAS", "UNBLOCKED")
 _UNAVAILABLE = (
     RedisConnectionError,  # LOADING as well
@@ -59,12 +59,12 @@ Command = tuple[Argument, ...]
 
 
 class GroupMissing(StateError):
-    """The consumer groups are gone: Redis was emptied while a worker ran."""
+    """The consumer groups are missing: Redis was emptied while a worker ran."""
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A Lua script and the digest Redis knows it by."""
+    """A Lua script and the digest by which Redis runs it."""
 
     source: str
     digest: str
@@ -97,7 +97,7 @@ class Connection:
     async def open(cls, url: str, *, timeout_seconds: float) -> "Connection":
         """Connect to a redis://, rediss:// or unix:// URL.
 
-        Raises InputError for another URL, StateUnavailable if nothing answers.
+        Raises InputError for another URL, StateUnavailable if no Redis answers.
         """
         redis = _client(url, MAX_CONNECTIONS, timeout_seconds)
         for_pings = _client(url, 1, timeout_seconds)
@@ -135,7 +135,7 @@ class Connection:
         return replies
 
     async def create_groups(self, streams: Sequence[str], group: str) -> None:
-        """Make a consumer group over each whole stream; those that are there stay as they are."""
+        """Create a consumer group over each whole stream; existing ones are kept."""
         commands: list[Command] = [
             ("XGROUP", "CREATE", stream, group, "0", "MKSTREAM") for stream in streams
         ]
@@ -155,7 +155,7 @@ class Connection:
         """The replies of one script called several times, all sent at once."""
         commands = [script.call(keys, arguments) for keys, arguments in calls]
         replies = await self._send(commands)
-        # A Redis that was restarted knows no scripts. Only calls it refused for that are repeated.
+        # A restarted Redis has no scripts. Only the calls refused for that reason are repeated.
         unknown = [k for k, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if unknown:
             await self.call("SCRIPT", "LOAD", script.source)
@@ -197,7 +197,7 @@ class Connection:
 
 
 def _client(url: str, max_connections: int, timeout_seconds: float) -> Redis:
-    """A client over a pool of its own; raises InputError for what is no URL."""
+    """A client with its own pool; raises InputError for an invalid URL."""
     try:
         pool = BlockingConnectionPool.from_url(
             url,
@@ -205,8 +205,8 @@ def _client(url: str, max_connections: int, timeout_seconds: float) -> Redis:
             timeout=timeout_seconds,
             socket_timeout=timeout_seconds,
             socket_connect_timeout=timeout_seconds,
-            # One retry, at once: a connection from before a restart of Redis is replaced, and
-            # a Redis that is down is reported without a pause.
+            # One immediate retry replaces a connection from before a restart of Redis, and
+            # reports a Redis that is down without a pause.
             retry=Retry(NoBackoff(), 1),
             protocol=2,
         )
@@ -233,12 +233,12 @@ async def _pipeline(redis: Redis, commands: Sequence[Command], *, atomic: bool) 
 
 
 async def _cancellable(work: Coroutine[Any, Any, T]) -> T:
-    """What `work` gives, unless this task is cancelled meanwhile: then CancelledError, at once.
+    """The result of `work`; if this task is cancelled meanwhile, CancelledError at once.
 
-    redis-py sends inside asyncio.wait_for, which on Python 3.11 drops a cancellation that comes as
-    the sending ends. A task that loops over calls would then never end, nor its process on SIGTERM;
-    and a request would wait three timeouts past its deadline (6 s, seen while Redis was frozen). So
-    the work has a task of its own, which ends by its own timeouts at the latest.
+    redis-py sends inside asyncio.wait_for, which on Python 3.11 loses a cancellation that arrives
+    as the sending ends. A task that loops over calls would then never end, nor its process on
+    SIGTERM, and a request would wait three timeouts past its deadline (6 s, measured with a frozen
+    Redis). So the work runs in its own task, which ends at its own timeouts at the latest.
     """
     task = asyncio.create_task(work)
     try:
@@ -249,7 +249,7 @@ async def _cancellable(work: Coroutine[Any, Any, T]) -> T:
 
 
 def without_password(url: str) -> str:
-    """The URL as it may stand in a message or log."""
+    """The URL for messages and logs."""
     password = urlsplit(url).password
     if password is not None:
         url = url.replace(f":{password}@", ":***@")

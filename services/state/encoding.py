@@ -1,7 +1,7 @@
-"""How users and items are written as bytes and read back.
+"""Encodes users and items as bytes, and decodes them.
 
-A preference state is JSON, compressed: its texts repeat one another, and with 100,000 users the
-texts of all blocks would otherwise be most of the memory. Scripts never look inside.
+A preference state is compressed JSON: its texts repeat one another, and with 100,000 users the
+texts of all blocks would otherwise be most of the memory. Scripts never decode it.
 """
 
 import json
@@ -29,7 +29,7 @@ _EMPTY_STATE: dict[str, Any] = {
 
 
 def fault_of(interaction: Interaction) -> str | None:
-    """Why an interaction cannot be stored whatever the catalogue holds; None if it can."""
+    """Why an interaction cannot be stored, whatever the catalogue contains; None if it can."""
     ids = {
         "user id": interaction.user_id,
         "item id": interaction.item_id,
@@ -67,7 +67,7 @@ def encode_preference(record: UserRecord) -> bytes:
 
 
 def decode_user(user_id: UserId, reply: list[Any]) -> UserRecord:
-    """A user from what the script `load_user` gives."""
+    """A user from the reply of the script `load_user`."""
     (version, preference_version, revision), entries, state = reply
     history = [
         _decode_interaction(user_id, event_id, value)
@@ -101,7 +101,7 @@ def _decode_interaction(user_id: UserId, event_id: bytes, value: bytes) -> Inter
 
 
 def decode_item(item_id: ItemId, row: list[bytes | None]) -> ItemRecord:
-    """An item from its ITEM_FIELDS and, if asked for, its picture after them."""
+    """An item from its ITEM_FIELDS and, if requested, its image after them."""
     num_texts = len(ITEM_FIELDS)
     texts = [field.decode() if field is not None else None for field in row[:num_texts]]
     version, title, status, summary, reason = texts
@@ -127,6 +127,6 @@ def encode_margin(margin: float) -> bytes:
 
 
 def decode_margin(data: bytes) -> float:
-    """What `encode_margin` wrote."""
+    """The margin that `encode_margin` encoded."""
     value: float = _MARGIN.unpack(data)[0]
     return value

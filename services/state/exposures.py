@@ -1,11 +1,11 @@
-"""What was recommended to whom while an experiment runs, so that what came of it counts for an arm.
+"""Which items an experiment recommended to which user, to credit interactions to an arm.
 
-A short memory: of the last days, capped, and gone with the user; of users without a history nothing
-is kept. An item counts once, for the arm that recommended it last.
+Entries expire after some days, are capped per user, and are deleted with the user; for users
+without a history nothing is kept. An item counts once, for the arm that recommended it last.
 
-    shown = ExposureLog(store.connection)
-    await shown.note(user_id, "spring-or-summer", "control", item_ids)
-    arms = await shown.take({user_id: [item_id]})
+    exposures = ExposureLog(store.connection)
+    await exposures.note(user_id, "spring-or-summer", "control", item_ids)
+    arms = await exposures.take({user_id: [item_id]})
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from services.state.connection import Connection, Script
 
 
 class ExposureLog:
-    """The recommendations of all users."""
+    """The recommendations to all users."""
 
     def __init__(self, connection: Connection) -> None:
         """Over the store's connection."""
@@ -27,7 +27,7 @@ class ExposureLog:
     async def note(
         self, user_id: UserId, experiment: str, arm: str, item_ids: Sequence[ItemId]
     ) -> None:
-        """These items were recommended to the user, in this arm."""
+        """Record that this arm recommended these items to the user."""
         if item_ids:
             await self._connection.run(
                 self._note,
@@ -36,10 +36,10 @@ class ExposureLog:
             )
 
     async def take(self, taken: Mapping[UserId, Sequence[ItemId]]) -> list[tuple[str, str]]:
-        """(experiment, arm) for each item that a user took and had been recommended."""
+        """Remove these items; (experiment, arm) for each that had been recommended."""
         replies = await self._connection.run_all(
             self._take, [([keys.shown(user)], list(items)) for user, items in taken.items()]
         )
-        # Neither name can hold a space.
+        # Neither name can contain a space.
         found = [arm.decode().partition(" ") for reply in replies for arm in reply]
         return [(experiment, arm) for experiment, _, arm in found]

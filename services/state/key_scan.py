@@ -1,7 +1,7 @@
-"""What there is: the ids of all users, and all items without their pictures.
+"""Lists the ids of all users, and all items without their images.
 
-Redis keeps no list of either. SCAN walks over the keys in small steps, between which everybody else
-is served, and no further than MAX_STEPS; whoever lists more than that is told that it is not all.
+Redis keeps no such lists. SCAN walks over the keys in small steps, between which other clients are
+served, and stops after MAX_STEPS; the result then says that it is incomplete.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from services.state.connection import Command, Connection
 from services.state.encoding import ITEM_FIELDS, decode_item, decode_status
 from services.state.records import ItemRecord, ItemStatus
 
-# Two million keys, which are some 400,000 users.
+# Two million keys: about 400,000 users.
 KEYS_A_STEP = 1_000
 MAX_STEPS = 2_000
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ScanResult(Generic[T]):
-    """What a walk found, sorted by id; `complete` if it came to the end."""
+    """The entries found, sorted by id; `complete` if the scan reached the end."""
 
     entries: list[T]
     complete: bool
@@ -31,7 +31,7 @@ class ScanResult(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class ListedItem:
-    """What the catalogue is searched by."""
+    """The fields of an item that a search reads."""
 
     item_id: ItemId
     title: str
@@ -39,7 +39,7 @@ class ListedItem:
 
 
 class KeyScan:
-    """Lists over one Redis (on a Redis Cluster: over the one node that answers)."""
+    """Scans one Redis (on a Redis Cluster: the node that answers)."""
 
     def __init__(
         self,
@@ -48,13 +48,13 @@ class KeyScan:
         keys_a_step: int = KEYS_A_STEP,
         max_steps: int = MAX_STEPS,
     ) -> None:
-        """A walk ends after `max_steps`."""
+        """A scan ends after `max_steps`."""
         self._connection = connection
         self._keys_a_step = keys_a_step
         self._max_steps = max_steps
 
     async def user_ids(self) -> ScanResult[UserId]:
-        """Of every user with a history."""
+        """The id of every user with a history."""
         found = await self._walk(keys.user_pattern())
         return ScanResult([UserId(each) for each in found.entries], found.complete)
 
@@ -75,8 +75,9 @@ class KeyScan:
         return ScanResult(listed, found.complete)
 
     async def load_items(self, item_ids: Sequence[ItemId]) -> list[tuple[ItemRecord, bool]]:
-        """Those of these items that are known, in this order, each with whether it has a picture;
-        the pictures' bytes stay in Redis.
+        """Those of these items that are known, in this order, each with whether it has an image.
+
+        The bytes of the images are not read.
         """
         wanted = list(dict.fromkeys(item_ids))
         commands: list[Command] = [("HMGET", keys.item(each), *ITEM_FIELDS) for each in wanted]
@@ -90,7 +91,7 @@ class KeyScan:
         ]
 
     async def _walk(self, pattern: str) -> ScanResult[str]:
-        """Ids of the keys that match. One that SCAN gives twice counts once."""
+        """Ids of the matching keys; SCAN may return a key twice."""
         ids: set[str] = set()
         cursor = 0
         for _ in range(self._max_steps):

@@ -8,7 +8,7 @@
     msr:{p17}:lease:ID       string   token of the worker that updates this user now
     msr:{p17}:events         stream   users whose history grew
     msr:{p17}:dead           stream   users whose update failed too often, with the reason
-    msr:{i05}:item:ID        hash     title, picture, version, summary, status
+    msr:{i05}:item:ID        hash     title, image, version, summary, status
     msr:{i05}:queue          stream   items that wait for their summary
     msr:published            string   fingerprints of the artifacts last published
     msr:adapters             hash     base model -> which adapters score (adapter_selection.py)
@@ -18,10 +18,10 @@
 Users and items are spread over NUM_PARTITIONS hash tags by a stable hash of their id. All keys of
 one user share a tag, so a script that touches them runs on one slot of a Redis Cluster.
 
-What is promised: an interaction has effect once, however often it is delivered. Its event id is
-remembered as long as it stays in the history, which holds HISTORY_CAP interactions; an interaction
-older than the kept ones is refused, so what was dropped cannot come back. A user without a new
-interaction for USER_TTL_SECONDS is forgotten as a whole, and the memory of duplicates with it.
+Guarantee: an interaction takes effect once, however often it is delivered. Its event id is kept as
+long as it is in the history, which holds HISTORY_CAP interactions; an interaction older than those
+is refused, so a dropped one cannot return. A user without a new interaction for USER_TTL_SECONDS
+expires completely, with the event ids.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ USER_TTL_SECONDS = 180 * 24 * 3600
 SCORES_TTL_SECONDS = 24 * 3600
 SCORES_CAP = 2_000
 
-# What was recommended to a user in an experiment is remembered for so long, and so much of it.
+# Lifetime and number of the recommendations that an experiment keeps per user.
 SHOWN_TTL_SECONDS = 7 * 24 * 3600
 SHOWN_CAP = 500
 
@@ -79,7 +79,7 @@ def scores(user_id: UserId) -> str:
 
 
 def shown(user_id: UserId) -> str:
-    """What was recommended to one user while an experiment ran."""
+    """Items recommended to one user by an experiment."""
     return f"{_user_tag(user_id)}:shown:{user_id}"
 
 
@@ -114,7 +114,7 @@ def bucket(key_id: str) -> str:
 
 
 def score_key(preference_text: str, item_version: str, adapter: str) -> str:
-    """Names a cached margin by everything it follows from: 24 hex digits."""
+    """Key of a cached margin, a digest of all its inputs: 24 hex digits."""
     facts = "\x00".join((SCORING_FINGERPRINT, adapter, item_version, preference_text))
     return hashlib.sha256(facts.encode()).hexdigest()[:24]
 

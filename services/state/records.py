@@ -1,4 +1,4 @@
-"""What the store holds of a user and of an item, as the rest of the system sees it."""
+"""Users and items as the store returns them, and what it reports."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -18,7 +18,7 @@ def writer_of(model: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ItemRecord:
-    """An item with its summary. `version` is `item.version`, read instead of hashed again.
+    """An item with its summary. `version` is `item.version`, stored instead of hashed again.
 
     ready: `summary` is written. pending: a worker will write it. failed: the engine could not
     describe it (`reason`); such an item is described by its title alone, here and offline.
@@ -32,13 +32,13 @@ class ItemRecord:
 
     @property
     def history_item(self) -> HistoryItem:
-        """What a preference prompt says of it."""
+        """The item as a preference prompt shows it."""
         return HistoryItem(self.item.title, self.summary or "")
 
 
 @dataclass(frozen=True, slots=True)
 class Ingested:
-    """What became of one interaction; `version` is the user's history version after the call."""
+    """The outcome of one interaction; `version` is the user's history version after the call."""
 
     outcome: Outcome
     version: int
@@ -56,10 +56,10 @@ class BacklogSize:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What Redis says of itself. `max_bytes` is 0 where nothing bounds its memory.
+    """The condition of a Redis server. `max_bytes` is 0 if its memory is not limited.
 
-    `appends`: every write goes to an append-only file. `writes_to_disk`: the last write there, of
-    that file or of a snapshot, succeeded. `eviction` is what it does at the bound; `in_cluster`: it
+    `appends`: every write goes to an append-only file. `writes_to_disk`: the last write of that
+    file or of a snapshot succeeded. `eviction` is the policy at the memory limit; `in_cluster`: it
     is a node of a Redis Cluster. `time_ms` is its clock.
     """
 

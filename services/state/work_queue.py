@@ -33,10 +33,10 @@ _SUBJECT_FIELD: dict[Queue, bytes] = {"users": b"user_id", "items": b"item_id"}
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One entry of a stream in this consumer's hands: a user or item id and its version then.
+    """One entry of a stream, delivered to this consumer: a user or item id and its version then.
 
-    `num_deliveries` counts how often it was handed out, this time included. `origin` is what the
-    work is done for, as whoever asked for it said; "" if nobody did, or older code wrote the entry.
+    `num_deliveries` counts the deliveries of the entry, this one included. `origin` names the
+    request that caused the work; "" if it is unknown or older code wrote the entry.
     """
 
     stream: str
@@ -48,7 +48,7 @@ class Delivery:
 
     @property
     def queued_ms(self) -> int:
-        """When it was put on its stream, by Redis' clock."""
+        """When the entry was added, by the clock of Redis."""
         return int(self.entry_id.partition("-")[0])
 
 
@@ -83,7 +83,7 @@ class WorkQueue:
     # --- taking work -----------------------------------------------------------------------------
 
     async def create_groups(self) -> None:
-        """Make streams and consumer groups where they are missing; what waits is kept."""
+        """Create missing streams and consumer groups; waiting entries are kept."""
         streams = [_stream(queue, p) for queue in QUEUES for p in ALL_PARTITIONS]
         await self._connection.create_groups(streams, keys.GROUP)
         await self._drop(streams, leaving="")
@@ -96,9 +96,9 @@ class WorkQueue:
         block_seconds: float,
         partitions: Sequence[int] = ALL_PARTITIONS,
     ) -> list[Delivery]:
-        """Up to `count` new entries a partition; waits up to `block_seconds` for the first."""
+        """Up to `count` new entries per partition; waits up to `block_seconds` for the first."""
         streams = [_stream(queue, partition) for partition in partitions]
-        # The client would take a longer silence for a dead connection.
+        # The client treats a longer silence as a dead connection.
         block_ms = int(1000 * min(block_seconds, self._connection.timeout_seconds / 2))
         group: Command = ("XREADGROUP", "GROUP", keys.GROUP, self.consumer, "COUNT", count)
         source: Command = ("BLOCK", max(1, block_ms), "STREAMS", *streams, *[">"] * len(streams))
@@ -117,7 +117,7 @@ class WorkQueue:
         count: int,
         partitions: Sequence[int] = ALL_PARTITIONS,
     ) -> list[Delivery]:
-        """Up to `count` entries a partition that a consumer took and left alone for so long."""
+        """Up to `count` entries per partition, delivered to a consumer but idle for so long."""
         streams = [_stream(queue, partition) for partition in partitions]
         idle_ms = int(1000 * idle_seconds)
         commands: list[Command] = [
@@ -129,7 +129,7 @@ class WorkQueue:
             (stream, entry)
             for stream, reply in zip(streams, replies, strict=True)
             for entry in reply[1]
-            if entry is not None  # Redis 6 names entries that were deleted while pending
+            if entry is not None  # Redis 6 returns None for entries deleted while pending
         ]
         counts = await self._connection.call_all(
             [("XPENDING", stream, keys.GROUP, e[0], e[0], 1) for stream, e in claimed]
@@ -140,7 +140,7 @@ class WorkQueue:
         ]
 
     async def keep(self, deliveries: Sequence[Delivery]) -> None:
-        """Tell the others that these are still being worked on."""
+        """Reset the idle time of these entries, so that no other consumer claims them."""
         await self._connection.call_all(
             [
                 ("XCLAIM", stream, keys.GROUP, self.consumer, 0, *entry_ids, "JUSTID")
@@ -151,7 +151,7 @@ class WorkQueue:
     # --- settling it -----------------------------------------------------------------------------
 
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """Take finished work off its stream."""
+        """Remove finished work from its stream."""
         for stream, entry_ids in _by_stream(deliveries).items():
             await self._connection.call_all(
                 [("XACK", stream, keys.GROUP, *entry_ids), ("XDEL", stream, *entry_ids)],
@@ -159,7 +159,7 @@ class WorkQueue:
             )
 
     async def dead_letter(self, deliveries: Sequence[Delivery], reason: str) -> None:
-        """Put one user's deliveries aside, with the reason."""
+        """Move one user's deliveries to the dead letters, with the reason."""
         newest = max(deliveries, key=lambda delivery: int(delivery.version))
         partition = keys.partition_of(newest.subject)
         await self._connection.run(
@@ -181,7 +181,7 @@ class WorkQueue:
         )
 
     async def dead_letters(self) -> list[DeadLetter]:
-        """Everything put aside, oldest first within a partition."""
+        """All dead letters, oldest first within a partition."""
         replies = await self._connection.call_all(
             [("XRANGE", keys.dead_letters(partition), "-", "+") for partition in ALL_PARTITIONS]
         )
@@ -227,7 +227,7 @@ class WorkQueue:
         return int(await self._connection.run(self._count_failure, [keys.item(item_id)]))
 
     async def leave(self) -> None:
-        """Take this consumer off the groups where it holds no work."""
+        """Remove this consumer from the groups in which it has no pending work."""
         streams = [_stream(queue, p) for queue in QUEUES for p in ALL_PARTITIONS]
         await self._drop(streams, leaving=self.consumer)
 
@@ -246,7 +246,7 @@ class WorkQueue:
         return reply is not None
 
     async def renew_leases(self, tokens: Mapping[UserId, str], *, seconds: float) -> None:
-        """Prolong leases that are still held; a lost one only means work done twice."""
+        """Extend leases that are still held; if one was lost, work is at worst done twice."""
         milliseconds = int(1000 * seconds)
         await self._connection.run_all(
             self._renew_lease,
@@ -254,12 +254,12 @@ class WorkQueue:
         )
 
     async def release_lease(self, user_id: UserId, token: str) -> None:
-        """Give a lease back if it is still this token's."""
+        """Release a lease if this token still holds it."""
         await self._connection.run(self._release_lease, [keys.lease(user_id)], [token])
 
 
 async def load_backlog(connection: Connection) -> BacklogSize:
-    """What waits over all partitions, by Redis' own clock."""
+    """The work that waits in all partitions, by the clock of Redis."""
     streams = [keys.events(partition) for partition in range(keys.NUM_PARTITIONS)]
     dead = [keys.dead_letters(partition) for partition in range(keys.NUM_PARTITIONS)]
     commands: list[Command] = [("TIME",)]
