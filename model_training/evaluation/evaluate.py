@@ -42,13 +42,13 @@ from model_training.evaluation.score_with_rankers import (
     RANDOM,
     ScoreFeatures,
     rank_in_catalogue,
-    read_features,
     score_at_random,
     score_features,
     scorer_of,
 )
 from model_training.evaluation.slices import slice_users
 from model_training.rankers import fit_ranker, fit_retrieval
+from model_training.rankers.task_features import read_features
 from model_training.scoring.bootstrap import Bootstrap
 from model_training.scoring.score_tasks import (
     USERS_PER_SHARD,

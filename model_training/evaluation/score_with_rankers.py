@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_training.data.ranking_tasks import RankingTask
+from model_training.rankers.task_features import require_finite
 from model_training.scoring.metrics import Ranking
 from services.core.errors import ArtifactMismatch
 from services.core.records import ItemId
@@ -33,18 +34,6 @@ SEED = 2025
 
 # From a user's features (C, F) to scores (C,).
 ScoreFeatures = Callable[[NDArray[np.float64]], NDArray[np.float64]]
-
-
-def read_features(rankers: CheapRankers, tasks: Sequence[RankingTask]) -> NDArray[np.float64]:
-    """The features of every user's candidates, the target first: (U, C, F).
-
-    ArtifactMismatch if one is not a finite number.
-    """
-    rows = [rankers.features(task.history, task.candidates) for task in tasks]
-    values = np.stack(rows).astype(np.float64)
-    for row, task in zip(values, tasks, strict=True):
-        _require_finite(row, task)
-    return values
 
 
 def score_features(
@@ -95,7 +84,7 @@ def rank_in_catalogue(
             continue
         sampled = rng.choice(np.flatnonzero(others), num_sampled, replace=False)
         values = rankers.features_of_all(task.history).astype(np.float64)
-        _require_finite(values, task)
+        require_finite(values, task)
         for name, score in scorers.items():
             scores = score(values)
             above = int((scores[others] > scores[target]).sum())
@@ -112,12 +101,3 @@ def _index_of(rankers: CheapRankers, item_id: ItemId) -> int:
             f"the cheap rankers do not know item {item_id!r}; run `msr fit-retrieval` again"
         )
     return index
-
-
-def _require_finite(values: NDArray[np.float64], task: RankingTask) -> None:
-    if not np.isfinite(values).all():
-        candidate, feature = np.argwhere(~np.isfinite(values))[0]
-        raise ArtifactMismatch(
-            f"feature {FEATURES[feature]} of candidate {candidate} of user {task.user_id!r} is "
-            f"{values[candidate, feature]}; run `msr fit-retrieval` again"
-        )

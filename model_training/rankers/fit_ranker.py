@@ -26,6 +26,7 @@ from model_training.data.protocols import find_protocol
 from model_training.data.protocols.contract import SERVED, Protocol
 from model_training.data.ranking_tasks import FrozenTasks, RankingTask, load_ranking_tasks
 from model_training.rankers import fit_retrieval
+from model_training.rankers.task_features import read_features
 from model_training.scoring import metrics
 from model_training.scoring.score_tasks import (
     ScoringPlan,
@@ -223,21 +224,6 @@ def _request(data: str, protocol: Protocol, identity: EngineIdentity) -> Scoring
     return ScoringRequest(absolute_root(data), identity, protocol.name, split="validation")
 
 
-def _read_features(rankers: CheapRankers, tasks: Sequence[RankingTask]) -> NDArray[np.float64]:
-    """All tasks' features (U, C, F), the target's row first; refuses what is no number."""
-    rows = []
-    for task in tasks:
-        values = np.asarray(rankers.features(task.history, task.candidates), np.float64)
-        if not np.isfinite(values).all():
-            candidate, feature = np.argwhere(~np.isfinite(values))[0]
-            raise ArtifactMismatch(
-                f"feature {FEATURES[feature]} of item {task.candidates[candidate]!r} for user "
-                f"{task.user_id!r} is {values[candidate, feature]}; run `msr fit-retrieval` again"
-            )
-        rows.append(values)
-    return np.stack(rows)
-
-
 # --- fitting -------------------------------------------------------------------------------------
 
 
@@ -248,7 +234,7 @@ def _fit_all(
 
     With margins (U, C): the fusion with the margin, and the margin alone.
     """
-    values = _read_features(rankers, tasks)
+    values = read_features(rankers, tasks)
     features: tuple[str, ...]
     if margins is None:
         alone = {feature: values[:, :, column] for column, feature in enumerate(FEATURES)}

@@ -7,10 +7,10 @@ from model_training.data.ranking_tasks import RankingTask
 from model_training.evaluation.score_with_rankers import (
     FEATURE_OF,
     rank_in_catalogue,
-    read_features,
     score_features,
     scorer_of,
 )
+from model_training.rankers.task_features import read_features
 from services.core.errors import ArtifactMismatch
 from services.retrieval.features import FEATURES
 
