@@ -218,7 +218,7 @@ async def test_a_wait_that_a_date_asks_for_is_capped():
         waits.append(seconds)
 
     busy = Answer(status=429, headers={"Retry-After": "Fri, 01 Jan 2100 00:00:00 GMT"})
-    with ImageServer({"/1.png": [busy, Answer(PICTURE)]}) as server:
+    with ImageServer({"/1.png": [busy, Answer()]}) as server:
         rules = rules_for(server)
         async with CheckedClient(rules) as client:
             await fetch_image(client, server.url("/1.png"), rules, sleep=sleep)

@@ -35,7 +35,8 @@ def test_rankers_that_were_written_score_as_before(tmp_path: Path):
 def test_the_order_of_the_items_changes_no_score():
     order, ends = np.array([4, 0, 5, 2, 1, 3]), np.array([2, 6])
     before = some_fitted()
-    recency = Recency(before.rankers["recency"].eras[order])
+    eras = before.rankers["recency"].to_table()["era"].to_numpy()
+    recency = Recency(eras[order])
     moved = replace(before.reordered(order, ends), rankers={"recency": recency})
 
     found = some_rankers(**vars(moved)).features(["a", "c"], ITEM_IDS)
