@@ -1,4 +1,4 @@
-"""What `msr fit-retrieval` found out, in memory and as artifacts.
+"""The result of `msr fit-retrieval`, in memory and as artifacts.
 
     retrieval            a row per item: id, counts, era, cell, neighbors, terms, vector
     retrieval-terms      a row per term of the titles: what it is worth
@@ -39,7 +39,7 @@ _ITEMS_TABLE = "items.weight"
 
 @dataclass(frozen=True)
 class RetrievalModel:
-    """Everything by item index; `cell_ends` says where the cells of the index end (`index.py`).
+    """Everything by item index; `cell_ends` are the ends of the cells (`vector_index.py`).
 
     `rankers` are those of `rankers.py` by name.
     """

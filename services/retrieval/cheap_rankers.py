@@ -1,16 +1,16 @@
 """The cheap rankers: candidates and scores from interactions and titles alone, in milliseconds.
 
-They propose what the multimodal model then looks at, and they answer alone when it is late. They
-read the artifact `retrieval` that `msr fit-retrieval` makes; `features.py` says what they know of a
-candidate.
+They propose the candidates that the multimodal model scores, and order them alone when it is late.
+They read the artifact `retrieval` of `msr fit-retrieval`; `features.py` defines what they compute
+for a candidate.
 
-Cold start. A user without a history gets what is trending; one who took only items that came
-online later, what has titles like theirs. An item that nobody took stands, for SASRec, where its
-content neighbors stand (`titles.py`); so does a candidate that the artifact does not have, if its
-title is given. What then remains unknown has a neutral value:
+Cold start. A user without a history gets trending items; a user whose items all came online after
+the fit gets items with similar titles. For an item without interactions SASRec uses the mean vector
+of its content neighbors (`tfidf.py`), and likewise for a candidate that is not in the artifact, if
+its title is given. Otherwise a value is neutral:
 
     sequential   without a history: log of the item's share of all interactions, each item with one
-                 more; of an item that nothing is known of: the same chance as any, log(1 / items)
+                 more; for an item of which nothing is known: log(1 / items)
     recency      0, if either era is unknown; the era of a history's end is that of its newest item
     others       0
 """
@@ -52,8 +52,8 @@ Features = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class CheapScores:
-    """What the cheap rankers know of one candidate: `values` in the order of FEATURES, and how
-    many users took it, of those whose whole history the rankers were fitted on.
+    """The features of one candidate: `values` in the order of FEATURES; `taken_by` is the number
+    of users who took it, among those whose whole history the rankers were fitted on.
     """
 
     item_id: ItemId
@@ -64,7 +64,7 @@ class CheapScores:
 
 @dataclass(frozen=True)
 class _User:
-    """What a history says; `scan` and `vector` are None if it says nothing."""
+    """What is computed from a history; `scan` and `vector` are None without known items."""
 
     vector: NDArray[np.float32] | None
     scan: Scan | None

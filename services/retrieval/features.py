@@ -1,7 +1,7 @@
-"""What the cheap rankers know of a candidate, as the numbers that fusion weighs.
+"""The features of a candidate that the cheap rankers compute and fusion weighs.
 
 One order, one transformation, for `msr fit-ranker`, `msr evaluate` and the API alike. Every feature
-is finite, whatever the item or the user; one that knows nothing of an item gives its neutral value.
+is finite for every item and user, and has a neutral value where the item is unknown.
 
     popularity   log(1 + users who took the item)
     trending     log(1 + the same, old interactions counting less)

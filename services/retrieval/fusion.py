@@ -1,4 +1,4 @@
-"""Fusion: how much each ranker's word counts, learned from validation users.
+"""Fusion: the weight of each ranker, learned from validation users.
 
     logit(c) = intercept + sum over features of coefficient * (value - mean) / scale
 
@@ -21,8 +21,8 @@ from services.retrieval.features import FEATURES, MARGIN
 CHEAP = "fusion"
 WITH_MARGIN = "mllm-fusion"
 
-# The artifact `ranker` serves. Weights for the margins of a further adapter lie beside it, under
-# this and the adapter's fingerprint (`msr fit-ranker --for-adapter`).
+# The artifact `ranker` serves. Weights for the margins of another adapter are an artifact of this
+# prefix and the adapter's fingerprint (`msr fit-ranker --for-adapter`).
 ADAPTER_RANKER = "ranker-"
 
 
@@ -54,7 +54,7 @@ class Fusion:
 
 @dataclass(frozen=True)
 class Ranker:
-    """What orders candidates, as `msr fit-ranker` left it.
+    """The weights that order candidates, from `msr fit-ranker`.
 
     `retrieval` is the definition of the cheap rankers (`CheapRankers.definition`) whose features it
     weighs. `with_margin` weighs margins of the model `model` with the adapter `adapter` ("" for

@@ -1,4 +1,4 @@
-"""How often each item was taken, and how often of late: what a user without a history gets.
+"""How often each item was taken, in total and recently: the order for users without a history.
 
     popularity(i) = users who took i
     trending(i)   = the same, an interaction of age a counting 0.5 ** (a / half-life)

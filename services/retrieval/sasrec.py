@@ -1,4 +1,4 @@
-"""SASRec: self-attention over the history says which item comes next (Kang and McAuley, ICDM 2018).
+"""SASRec: self-attention over the history predicts the next item (Kang and McAuley, ICDM 2018).
 
     score(c) = vector(c) . encode(history)
 
@@ -110,7 +110,7 @@ class Sequential:
     def encode(self, history: Sequence[int]) -> NDArray[np.float32]:
         """The user's vector after a history of item indices, oldest first: (D,).
 
-        ValueError for an empty history: nothing is known of such a user.
+        ValueError for an empty history, which has no vector.
         """
         [vector] = self.encode_many([history])
         return np.asarray(vector, np.float32)

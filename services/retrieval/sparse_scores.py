@@ -1,7 +1,7 @@
-"""What a history points at: scores of the few items that a ranker speaks of, out of a catalogue.
+"""Scores of the few items of a catalogue that a history leads to.
 
-Item-kNN and titles name thousands of a million items. Their sums are kept sparse, so that a request
-costs what it touches and not what the catalogue holds.
+Item-kNN and titles score thousands of a million items. Their sums are sparse, so that the cost of a
+request depends on the items it touches and not on the size of the catalogue.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class SparseScores:
         return cls(named[totals > 0], totals[totals > 0])
 
     def of(self, items: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Scores of these items, 0 for those not pointed at; in the order given."""
+        """Scores of these items, 0 for those without one; in the order given."""
         if not len(self.items):
             return np.zeros(len(items))
         place = np.searchsorted(self.items, items).clip(max=len(self.items) - 1)

@@ -1,4 +1,4 @@
-"""Titles as weighted terms (TF-IDF), and how alike they are: what is known of an item nobody took.
+"""Titles as weighted terms (TF-IDF), and their similarity: all that is known of a new item.
 
     weight(term) = (1 + log(times in the title)) * idf(term), rows scaled to length 1
     score(c)     = cosine of c's title and the sum of the history's titles
@@ -8,8 +8,8 @@ artifact keeps terms and idf, so that the title of an item that came online late
 Every title of the history counts alike: letting recent ones count more lost AUC on validation
 users of MicroLens-50k (0.660 alike, 0.656 with a decay of 0.8 an item).
 
-An item without interactions is placed among the others by its content neighbors: the items with the
-most similar titles that somebody took.
+The content neighbors of an item without interactions are the items with interactions whose titles
+are most similar.
 """
 
 import re
@@ -103,13 +103,14 @@ class Titles:
     def content_vector(
         self, profile: Terms, among: NDArray[np.bool_], vectors: NDArray[np.float32]
     ) -> NDArray[np.float32] | None:
-        """Where an item with this title stands: the mean, weighted by likeness, of the vectors of
-        its content neighbors, which are among the items marked: `among` (num_items,), `vectors`
-        (num_items, D). None if no such item shares a term.
+        """The mean vector of the content neighbors of a title, weighted by similarity.
+
+        Neighbors are among the items marked in `among` (num_items,); `vectors` is (num_items, D).
+        None if no such item shares a term.
         """
         pointed = self._follow(profile)
         kept = among[pointed.items]
-        # What is followed says nearly all; the few best by it are then compared by all terms.
+        # The followed terms find nearly all neighbors; the best few are then compared by all terms.
         likely = top(pointed.scores[kept], 5 * NUM_CONTENT_NEIGHBORS)
         found = pointed.items[kept][likely]
         cosines = self.cosines(profile, found)
