@@ -11,28 +11,28 @@ An ablation takes one input from the model, to show how much the model relies on
     direct       preferences are written in one go (`msr build-preferences --direct`)
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from model_training.data.inputs import Inputs, open_inputs
 from model_training.data.protocols import find_protocol
 from model_training.data.ranking_tasks import EvaluatedSplit, RankingTask, load_ranking_tasks
 from model_training.scoring.score_users import DEFAULT_CONCURRENCY, UserCandidates, score_users
-from services.core.artifacts import Artifact, ArtifactWriter, Recipe
+from services.core.artifacts import Artifact, Recipe
 from services.core.data_folder.steps import preferences_name
 from services.core.errors import ArtifactMismatch, EmptyDataset, InputError
 from services.core.images import blank_image
 from services.core.prompts import SCORING_FINGERPRINT
 from services.core.records import Item, ItemId, UserId
 from services.engines.contract import Engine, EngineIdentity
-from services.sharding.ray_workers import RayWorkers, run_shards
+from services.sharding.ray_workers import RayWorkers
 from services.sharding.sharded_job import Advance
+from services.sharding.sharded_step import ShardedStep
 
 Ablation = Literal["cover", "preference", "user", "direct"]
 
@@ -73,36 +73,26 @@ class ScoringRequest:
         return preferences_name(cut, direct=self.ablate == "direct")
 
 
-@dataclass(frozen=True, slots=True)
-class ScoringPlan:
-    """What scoring starts from, and what it does to each shard (`engines.shards.ShardJob`).
+@dataclass(frozen=True, kw_only=True)
+class ScoringPlan(ShardedStep[ScoringRequest]):
+    """What scoring starts from, and what it does to each shard of users.
 
-    `texts` are the preferences that users are judged by, `blank` stands for every cover if given.
+    `texts` are the users' preferences; `blank` replaces every image if it is given.
     """
 
-    request: ScoringRequest
     inputs: Inputs = field(repr=False)
-    writer: ArtifactWriter
     tasks: Sequence[RankingTask]
     texts: Mapping[UserId, str] = field(repr=False)
     blank: bytes | None = field(repr=False)
 
-    def __reduce__(
-        self,
-    ) -> tuple[Callable[[ScoringRequest], "ScoringPlan"], tuple[ScoringRequest]]:
-        """Pickled as the request: a Ray worker reads the rest from the data folder."""
-        return _reopen, (self.request,)
-
-    @property
-    def num_shards(self) -> int:
-        return -(-len(self.tasks) // self.request.users_per_shard)
+    @classmethod
+    def plan(cls, request: ScoringRequest) -> "ScoringPlan":
+        """See `plan_scoring`."""
+        return plan_scoring(request, open_inputs(request.data))
 
     def tasks_of(self, shard: int) -> Sequence[RankingTask]:
-        size = self.request.users_per_shard
-        return self.tasks[shard * size : (shard + 1) * size]
-
-    def has_shard(self, shard: int) -> bool:
-        return self.writer.has_shard(shard)
+        """The shard's ranking tasks, one a user."""
+        return self.tasks[slice(*self.bounds(shard))]
 
     async def run_shard(self, engine: Engine, shard: int, advance: Advance) -> None:
         """Score the candidates of a shard of users, and write the margins."""
@@ -186,16 +176,14 @@ def plan_scoring(request: ScoringRequest, inputs: Inputs) -> ScoringPlan:
         texts = dict.fromkeys(texts, "")
     return ScoringPlan(
         request=request,
+        num_rows=len(tasks),
+        shard_size=request.users_per_shard,
         inputs=inputs,
         writer=Artifact(inputs.data, request.artifact_name).write(recipe),
         tasks=tasks,
         texts=texts,
         blank=blank_image(image_size) if request.ablate == "cover" else None,
     )
-
-
-def _reopen(request: ScoringRequest) -> ScoringPlan:
-    return plan_scoring(request, open_inputs(request.data))
 
 
 async def score_tasks(
@@ -207,16 +195,9 @@ async def score_tasks(
     engine's own errors.
     """
     artifact, finished = plan.writer.artifact, plan.writer.finished
-    left = [shard for shard in range(plan.num_shards) if not plan.has_shard(shard)]
-    num_left = sum(len(plan.tasks_of(shard)) for shard in left)
-    with tqdm(
-        total=len(plan.tasks),
-        initial=len(plan.tasks) - num_left,
-        desc=plan.request.artifact_name,
-        unit="user",
-    ) as progress:
-        num_shortened = await run_shards(engine, plan, left, progress.update)
-    if finished and not left:
+    is_complete = finished and not plan.left()
+    num_shortened = await plan.run_left(engine, desc=plan.request.artifact_name, unit="user")
+    if is_complete:
         num_shortened = artifact.manifest().counts["shortened"]
     else:
         counts = {"users": len(plan.tasks), "shortened": num_shortened}

@@ -14,12 +14,11 @@ Which part of a history a preference has seen is the cut, and the manifest recor
 """
 
 import asyncio
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import pyarrow as pa
-from tqdm import tqdm
 
 from services.batch.user_progress import UserProgress, history_items, read_progress, take_over
 from services.core.artifacts import (
@@ -40,11 +39,11 @@ from services.core.prompts import (
 from services.core.recurrence import BLOCK_SIZE
 from services.core.splits import Cut
 from services.engines.contract import Engine
-from services.sharding.ray_workers import RayWorkers, run_shards
+from services.sharding.ray_workers import RayWorkers
 from services.sharding.sharded_job import Advance
+from services.sharding.sharded_step import PROBE_SIZE, ShardedStep, estimate_cost
 
 SHARD_SIZE = 256
-PROBE_SIZE = 16
 
 WAVE_SCHEMA = pa.schema([("user_id", pa.string()), ("preference", pa.string())])
 SCHEMA = pa.schema(
@@ -71,40 +70,68 @@ class _Request:
     retry: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What a run starts from, and what it does to each shard (`engines.shards.ShardJob`)."""
+@dataclass(frozen=True, kw_only=True)
+class _Plan(ShardedStep[_Request]):
+    """What a run starts from, and what it does to each shard of users."""
 
-    request: _Request
-    writer: ArtifactWriter
     waves: ArtifactWriter
     users: Sequence[UserProgress]
     too_short: Sequence[QuarantinedRow]
     texts: Mapping[str, HistoryItem] = field(repr=False)
 
-    def __reduce__(self) -> tuple[Callable[[_Request], "_Plan"], tuple[_Request]]:
-        """Pickled as the request: a Ray worker reads the rest from the data folder."""
-        return _plan, (self.request,)
-
-    @property
-    def num_shards(self) -> int:
-        return -(-len(self.users) // self.request.shard_size)
+    @classmethod
+    def plan(cls, request: _Request) -> Self:
+        """See `ShardedStep.plan`."""
+        items, interactions, summaries = (
+            Artifact(request.data, name) for name in ("items", "interactions", "summaries")
+        )
+        recipe = Recipe(
+            step="build-preferences",
+            definition={
+                "prompt": PREFERENCE_FINGERPRINT,
+                "block_size": BLOCK_SIZE,
+                "variant": "direct" if request.direct else "recurrent",
+                "cut": request.cut,
+                "num_users": request.num_users,
+                "shard_size": request.shard_size,
+            },
+            model=request.model,
+            inputs={a.name: a.manifest().fingerprint for a in (items, interactions, summaries)},
+        )
+        texts = history_items(items, summaries)
+        users, too_short = read_progress(
+            interactions,
+            texts,
+            cut=request.cut,
+            direct=request.direct,
+            num_users=request.num_users,
+        )
+        if not users:
+            raise EmptyDataset(
+                f"no user of {interactions.location} has a history to write a preference from; "
+                "prepare a catalogue with more interactions"
+            )
+        name = preferences_name(request.cut, direct=request.direct)
+        artifact = Artifact(request.data, name)
+        take_over(artifact, recipe, users)
+        waves = Artifact(request.data, f"{name}-waves").write(recipe)
+        return cls(
+            request=request,
+            writer=artifact.write(recipe),
+            num_rows=len(users),
+            shard_size=request.shard_size,
+            retry=request.retry,
+            waves=waves,
+            users=users,
+            too_short=too_short,
+            texts=texts,
+        )
 
     def users_of(self, shard: int) -> Sequence[UserProgress]:
-        size = self.request.shard_size
-        return self.users[shard * size : (shard + 1) * size]
+        return self.users[slice(*self.bounds(shard))]
 
-    def has_shard(self, shard: int) -> bool:
-        return self.writer.has_shard(shard)
-
-    def left(self) -> list[int]:
-        """The missing shards, and with `retry` those in which a user is missing."""
-        return [
-            shard
-            for shard in range(self.num_shards)
-            if not self.has_shard(shard)
-            or (self.request.retry and self.writer.read_quarantine(shard))
-        ]
+    def num_units(self, shard: int) -> int:
+        return sum(len(user.blocks) for user in self.users_of(shard))
 
     async def run_shard(self, engine: Engine, shard: int, advance: Advance) -> None:
         """Take a shard of users through their blocks, and write their preferences."""
@@ -201,17 +228,11 @@ async def run(
     """
     root, model = absolute_root(data), engine.identity.model
     request = _Request(root, model, cut, direct, num_users, shard_size, retry_quarantined)
-    plan = _plan(request)
+    plan = _Plan.plan(request)
     if plan.writer.finished and not retry_quarantined:
         plan.waves.discard()
         return {**plan.writer.artifact.manifest().counts, "shortened": 0}
-    left = plan.left()
-    num_blocks = sum(len(user.blocks) for user in plan.users)
-    num_left = sum(len(user.blocks) for shard in left for user in plan.users_of(shard))
-    with tqdm(
-        total=num_blocks, initial=num_blocks - num_left, desc="build-preferences", unit="block"
-    ) as progress:
-        num_shortened = await run_shards(engine, plan, left, progress.update)
+    num_shortened = await plan.run_left(engine, desc="build-preferences", unit="block")
     return {**_finish(plan), "shortened": num_shortened}
 
 
@@ -223,56 +244,13 @@ async def estimate(
     direct: bool = False,
     num_users: int | None = None,
 ) -> dict[str, float]:
-    """What a run would cost: prompts left, tokens at most, seconds by timing a few prompts."""
-    plan = _plan(_Request(absolute_root(data), engine.identity.model, cut, direct, num_users))
+    """What a run would cost; see `estimate_cost`."""
+    plan = _Plan.plan(_Request(absolute_root(data), engine.identity.model, cut, direct, num_users))
     users = [user for shard in plan.left() for user in plan.users_of(shard)]
     prompts = sum(len(user.blocks) - len(user.texts) for user in users)
     probed = [user for user in users if user.waits_for(len(user.texts))][:PROBE_SIZE]
-    started = time.perf_counter()
-    await asyncio.gather(*(plan.write_text(engine, user) for user in probed))
-    seconds = time.perf_counter() - started
-    return {
-        "prompts": prompts,
-        "max_new_tokens": prompts * PREFERENCE_LIMITS.max_new_tokens,
-        "estimated_seconds": round(seconds * prompts / max(1, len(probed)), 1),
-    }
-
-
-def _plan(request: _Request) -> _Plan:
-    items, interactions, summaries = (
-        Artifact(request.data, name) for name in ("items", "interactions", "summaries")
-    )
-    recipe = Recipe(
-        step="build-preferences",
-        definition={
-            "prompt": PREFERENCE_FINGERPRINT,
-            "block_size": BLOCK_SIZE,
-            "variant": "direct" if request.direct else "recurrent",
-            "cut": request.cut,
-            "num_users": request.num_users,
-            "shard_size": request.shard_size,
-        },
-        model=request.model,
-        inputs={a.name: a.manifest().fingerprint for a in (items, interactions, summaries)},
-    )
-    texts = history_items(items, summaries)
-    users, too_short = read_progress(
-        interactions,
-        texts,
-        cut=request.cut,
-        direct=request.direct,
-        num_users=request.num_users,
-    )
-    if not users:
-        raise EmptyDataset(
-            f"no user of {interactions.location} has a history to write a preference from; "
-            "prepare a catalogue with more interactions"
-        )
-    name = preferences_name(request.cut, direct=request.direct)
-    artifact = Artifact(request.data, name)
-    take_over(artifact, recipe, users)
-    waves = Artifact(request.data, f"{name}-waves").write(recipe)
-    return _Plan(request, artifact.write(recipe), waves, users, too_short, texts)
+    probes = [plan.write_text(engine, user) for user in probed]
+    return await estimate_cost(prompts, probes, max_new_tokens=PREFERENCE_LIMITS.max_new_tokens)
 
 
 def _finish(plan: _Plan) -> dict[str, int]:

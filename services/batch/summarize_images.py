@@ -7,23 +7,22 @@ catalogue changes, unchanged items keep their summary.
 """
 
 import asyncio
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import pyarrow as pa
-from tqdm import tqdm
 
-from services.core.artifacts import Artifact, ArtifactWriter, QuarantinedRow, Recipe, absolute_root
+from services.core.artifacts import Artifact, QuarantinedRow, Recipe, absolute_root
 from services.core.errors import EngineRefused
 from services.core.prompts import SUMMARY_FINGERPRINT, SUMMARY_LIMITS, summary_messages
 from services.core.records import Item, ItemId
 from services.engines.contract import Engine
-from services.sharding.ray_workers import RayWorkers, run_shards
+from services.sharding.ray_workers import RayWorkers
 from services.sharding.sharded_job import Advance
+from services.sharding.sharded_step import PROBE_SIZE, ShardedStep, estimate_cost
 
 SHARD_SIZE = 256
-PROBE_SIZE = 16
 
 SCHEMA = pa.schema([("item_id", pa.string()), ("version", pa.string()), ("summary", pa.string())])
 
@@ -38,40 +37,34 @@ class _Request:
     retry: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What a run starts from, and what it does to each shard (`engines.shards.ShardJob`)."""
+@dataclass(frozen=True, kw_only=True)
+class _Plan(ShardedStep[_Request]):
+    """What a run starts from, and what it does to each shard of items."""
 
-    request: _Request
     items: Artifact
-    writer: ArtifactWriter
-    num_items: int
     reusable: Mapping[str, str] = field(repr=False)  # item version -> summary
 
-    def __reduce__(self) -> tuple[Callable[[_Request], "_Plan"], tuple[_Request]]:
-        """Pickled as the request: a Ray worker reads the rest from the data folder."""
-        return _plan, (self.request,)
-
-    @property
-    def num_shards(self) -> int:
-        return max(1, -(-self.num_items // self.request.shard_size))
-
-    def bounds(self, shard: int) -> tuple[int, int]:
-        """Its first item, and the first item after it."""
-        size = self.request.shard_size
-        return shard * size, min((shard + 1) * size, self.num_items)
-
-    def has_shard(self, shard: int) -> bool:
-        return self.writer.has_shard(shard)
-
-    def left(self) -> list[int]:
-        """The missing shards, and with `retry` those in which an item is missing."""
-        return [
-            shard
-            for shard in range(self.num_shards)
-            if not self.has_shard(shard)
-            or (self.request.retry and self.writer.read_quarantine(shard))
-        ]
+    @classmethod
+    def plan(cls, request: _Request) -> Self:
+        """See `ShardedStep.plan`."""
+        items = Artifact(request.data, "items")
+        manifest = items.manifest()
+        summaries = Artifact(request.data, "summaries")
+        recipe = Recipe(
+            step="summarize-images",
+            definition={"prompt": SUMMARY_FINGERPRINT, "shard_size": request.shard_size},
+            model=request.model,
+            inputs={"items": manifest.fingerprint},
+        )
+        return cls(
+            request=request,
+            writer=summaries.write(recipe),
+            num_rows=manifest.counts["items"],
+            shard_size=request.shard_size,
+            retry=request.retry,
+            items=items,
+            reusable=_reusable(summaries, recipe),
+        )
 
     def read_items(self, shard: int) -> Iterator[Item]:
         for table in self.items.read_rows(*self.bounds(shard), ["item_id", "title", "image"]):
@@ -123,33 +116,25 @@ async def run(
     """Summarize every item of `data`; counts of items, summaries and quarantined, and of prompts
     that this run shortened.
     """
-    plan = _plan(
+    plan = _Plan.plan(
         _Request(absolute_root(data), engine.identity.model, shard_size, retry_quarantined)
     )
     if plan.writer.finished and not retry_quarantined:
         return {**plan.writer.artifact.manifest().counts, "shortened": 0}
-    left = plan.left()
-    num_left = sum(stop - start for start, stop in map(plan.bounds, left))
-    with tqdm(
-        total=plan.num_items,
-        initial=plan.num_items - num_left,
-        desc="summarize-images",
-        unit="item",
-    ) as progress:
-        num_shortened = await run_shards(engine, plan, left, progress.update)
+    num_shortened = await plan.run_left(engine, desc="summarize-images", unit="item")
     num_summaries = sum(plan.writer.read_shard(k).num_rows for k in range(plan.num_shards))
     counts = {
-        "items": plan.num_items,
+        "items": plan.num_rows,
         "summaries": num_summaries,
-        "quarantined": plan.num_items - num_summaries,
+        "quarantined": plan.num_rows - num_summaries,
     }
     plan.writer.finish(plan.num_shards, counts)
     return {**counts, "shortened": num_shortened}
 
 
 async def estimate(data: str, engine: Engine) -> dict[str, float]:
-    """What a run would cost: prompts left, tokens at most, seconds by timing a few prompts."""
-    plan = _plan(_Request(absolute_root(data), engine.identity.model, SHARD_SIZE))
+    """What a run would cost; see `estimate_cost`."""
+    plan = _Plan.plan(_Request(absolute_root(data), engine.identity.model, SHARD_SIZE))
     num_left = 0
     probed: list[Item] = []
     for shard in plan.left():
@@ -157,33 +142,8 @@ async def estimate(data: str, engine: Engine) -> dict[str, float]:
             if item.version not in plan.reusable:
                 num_left += 1
                 probed += [item] * (len(probed) < PROBE_SIZE)
-    started = time.perf_counter()
-    await asyncio.gather(*(_summarize(engine, item) for item in probed))
-    seconds = time.perf_counter() - started
-    return {
-        "prompts": num_left,
-        "max_new_tokens": num_left * SUMMARY_LIMITS.max_new_tokens,
-        "estimated_seconds": round(seconds * num_left / max(1, len(probed)), 1),
-    }
-
-
-def _plan(request: _Request) -> _Plan:
-    items = Artifact(request.data, "items")
-    manifest = items.manifest()
-    summaries = Artifact(request.data, "summaries")
-    recipe = Recipe(
-        step="summarize-images",
-        definition={"prompt": SUMMARY_FINGERPRINT, "shard_size": request.shard_size},
-        model=request.model,
-        inputs={"items": manifest.fingerprint},
-    )
-    return _Plan(
-        request=request,
-        items=items,
-        writer=summaries.write(recipe),
-        num_items=manifest.counts["items"],
-        reusable=_reusable(summaries, recipe),
-    )
+    probes = [_summarize(engine, item) for item in probed]
+    return await estimate_cost(num_left, probes, max_new_tokens=SUMMARY_LIMITS.max_new_tokens)
 
 
 def _reusable(summaries: Artifact, recipe: Recipe) -> dict[str, str]:
