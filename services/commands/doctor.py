@@ -12,13 +12,11 @@ from services.commands.options import (
     Adapter,
     AsJson,
     Data,
-    EngineName,
     EngineOption,
     Model,
     Urls,
 )
 from services.core.errors import MsrError
-from services.engines.contract import EngineKind
 
 _SHOWN = {"ok": "ok     ", "note": "note   ", "problem": "PROBLEM"}
 
@@ -28,7 +26,7 @@ def doctor(
     data: Data = "data",
     host: Annotated[str, typer.Option(envvar="MSR_HOST")] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="MSR_PORT")] = 8000,
-    engine: EngineOption = EngineName.local,
+    engine: EngineOption = "local",
     model: Model = None,
     adapter: Adapter = None,
     url: Urls = None,
@@ -52,10 +50,9 @@ def doctor(
         settings, fault = Settings.model_construct(redis_url=None), error
     if url:
         settings = settings.model_copy(update={"vllm_urls": tuple(url)})
-    kind: EngineKind = "vllm" if engine == EngineName.vllm else "local"
     checks = all_checks(
         data,
-        partial(choose_engine, data, settings, kind=kind, model=model, adapter=adapter),
+        partial(choose_engine, data, settings, kind=engine, model=model, adapter=adapter),
         settings,
         host=host,
         port=port,

@@ -14,7 +14,6 @@ from services.commands.options import (
     AsJson,
     CutName,
     Data,
-    EngineName,
     EngineOption,
     Estimate,
     Model,
@@ -104,7 +103,7 @@ def prepare_catalogue(
 
 def summarize_images(
     data: Data = "data",
-    engine: EngineOption = EngineName.local,
+    engine: EngineOption = "local",
     model: Model = None,
     adapter: Adapter = None,
     url: Urls = None,
@@ -139,7 +138,7 @@ def build_preferences(
             "under protocol `paper`."
         ),
     ] = CutName.last,
-    engine: EngineOption = EngineName.local,
+    engine: EngineOption = "local",
     model: Model = None,
     adapter: Adapter = None,
     url: Urls = None,
@@ -170,7 +169,7 @@ def build_preferences(
 
 def _writer_choice(
     data: str,
-    engine: EngineName,
+    engine: str,
     model: str | None,
     adapter: str | None,
     urls: list[str] | None,

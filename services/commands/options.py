@@ -8,14 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from services.core.errors import InputError
-from services.engines.contract import EngineKind
+from services.engines.open_engine import ENGINES
 
 
-class EngineName(StrEnum):
-    """The engine: in this process, or vLLM."""
-
-    local = "local"
-    vllm = "vllm"
+def _engine_kind(value: str) -> str:
+    if value not in ENGINES:
+        raise typer.BadParameter(f"{value!r} is not one of {', '.join(ENGINES)}")
+    return value
 
 
 class CutName(StrEnum):
@@ -27,7 +26,16 @@ class CutName(StrEnum):
 
 
 Data = Annotated[str, typer.Option(help="Folder (or fsspec URL) of artifacts.", envvar="MSR_DATA")]
-EngineOption = Annotated[EngineName, typer.Option("--engine", envvar="MSR_ENGINE")]
+EngineOption = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        envvar="MSR_ENGINE",
+        parser=_engine_kind,
+        metavar=f"[{'|'.join(ENGINES)}]",
+        help="Where the model runs: in this process, or on vLLM servers.",
+    ),
+]
 Model = Annotated[
     str | None,
     typer.Option(
@@ -107,7 +115,7 @@ def settings(**given: Any) -> Any:
 
 def engine_choice(
     data: str,
-    engine: EngineName,
+    engine: str,
     model: str | None,
     adapter: str | None,
     urls: list[str] | None,
@@ -121,10 +129,9 @@ def engine_choice(
     from services.deployment.assemble import choose_engine
 
     given = settings() if not urls else settings(vllm_urls=tuple(urls))
-    kind: EngineKind = "local" if engine == EngineName.local else "vllm"
-    if on_ray and kind == "vllm" and not given.vllm_urls:
-        kind = "vllm-in-process"
-    return choose_engine(data, given, kind=kind, model=model, adapter=adapter)
+    if on_ray and engine == "vllm" and not given.vllm_urls:
+        engine = "vllm-in-process"
+    return choose_engine(data, given, kind=engine, model=model, adapter=adapter)
 
 
 async def with_engine(
@@ -150,7 +157,7 @@ async def with_engine(
             await choice.identify(),
             address=ray,
             num_workers=ray_workers,
-            uses_gpu=choice.kind != "vllm",
+            uses_gpu=not choice.on_servers,
         )
     try:
         return await work(opened)

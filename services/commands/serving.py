@@ -9,7 +9,6 @@ from services.commands.options import (
     Adapter,
     AsJson,
     Data,
-    EngineName,
     EngineOption,
     Model,
     Urls,
@@ -129,7 +128,7 @@ def serve(
             help="Update preferences in this process too; the default when REDIS_URL is unset.",
         ),
     ] = None,
-    engine: EngineOption = EngineName.local,
+    engine: EngineOption = "local",
     model: Model = None,
     adapter: Adapter = None,
     url: Urls = None,
@@ -145,7 +144,7 @@ def serve(
 
 def worker(
     data: Data = "data",
-    engine: EngineOption = EngineName.local,
+    engine: EngineOption = "local",
     model: Model = None,
     adapter: Adapter = None,
     url: Urls = None,

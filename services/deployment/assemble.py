@@ -27,9 +27,9 @@ from services.core.errors import InputError
 from services.deployment.settings import Settings
 from services.engines.adapter_folders import AdapterFolders
 from services.engines.checkpoints import identify, is_merged
-from services.engines.contract import AS_SERVED, Engine, EngineIdentity, EngineKind
+from services.engines.contract import AS_SERVED, Engine, EngineIdentity
 from services.engines.instrumented import EngineMetrics, instrumented
-from services.engines.open_engine import open_engine
+from services.engines.open_engine import find_engine, open_engine
 from services.fetch.rules import FetchRules
 from services.process.announce import announce, is_loopback
 from services.process.signals import set_by_signals
@@ -55,7 +55,7 @@ class EngineChoice:
     The `recommender` is a merged checkpoint on servers of its own, if there is one.
     """
 
-    kind: EngineKind
+    kind: str  # a key of `open_engine.ENGINES`
     model: str
     adapter: str | None
     urls: tuple[str, ...] = ()
@@ -63,6 +63,11 @@ class EngineChoice:
     recommender_urls: tuple[str, ...] = ()
     timeout_seconds: float = 120.0
     patience_seconds: float = 600.0
+
+    @property
+    def on_servers(self) -> bool:
+        """Whether servers hold the weights, and not this process."""
+        return find_engine(self.kind).on_servers
 
     async def open(self) -> Engine:
         """Load or connect for online use: an unavailable server is an error at once.
@@ -77,7 +82,7 @@ class EngineChoice:
 
     async def identify(self) -> EngineIdentity:
         """The identity of the weights; those in folders are not loaded for it."""
-        if self.kind != "vllm":
+        if not self.on_servers:
             return identify(self.model, self.adapter)
         engine = await self.open_for_batch()
         try:
@@ -109,7 +114,7 @@ def _absolute(model: str) -> str:
 
 
 def choose_engine(
-    data: str, settings: Settings, *, kind: EngineKind, model: str | None, adapter: str | None
+    data: str, settings: Settings, *, kind: str, model: str | None, adapter: str | None
 ) -> EngineChoice:
     """Fill in defaults for the options that were not given.
 
@@ -118,11 +123,12 @@ def choose_engine(
     and the adapter that they serve. The adapter `none` means the base model alone.
     """
     demo_base = str(DEMO_WEIGHTS / "base")
-    if kind != "vllm" and settings.recommender_urls:
+    on_servers = find_engine(kind).on_servers
+    if not on_servers and settings.recommender_urls:
         raise InputError(
             "MSR_RECOMMENDER_URLS names vLLM servers: choose --engine vllm, or unset it"
         )
-    if kind == "vllm":
+    if on_servers:
         model, adapter = model or AS_SERVED, adapter or AS_SERVED
     model = model or demo_base
     if adapter is None and not is_merged(model):
@@ -271,7 +277,7 @@ def _live_adapters(
 ) -> LiveAdapters:
     """The adapters in the folder of the settings or of the data, and the one that was chosen."""
     own = choice.adapter or ""
-    is_folder = choice.kind != "vllm" and Path(own).is_dir()
+    is_folder = not choice.on_servers and Path(own).is_dir()
     name = Path(own).resolve().name if is_folder else own
     given = {name: own} if own and is_folder else {}
     folder = Path(settings.adapters or Path(data) / "adapters").resolve()

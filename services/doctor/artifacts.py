@@ -39,7 +39,7 @@ def check_adapter(
 ) -> Iterator[Finding]:
     """Can the adapter be served? `adapters`: the folder of further ones, None for the default."""
     choice = choose()
-    if choice.kind == "vllm":
+    if choice.on_servers:
         yield from _check_trained(data)
         return
     manifest = manifest_in_use(choice.model, choice.adapter)

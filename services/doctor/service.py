@@ -221,12 +221,12 @@ def check_model_servers(data: str, choose: Callable[[], EngineChoice]) -> Iterat
     one in the data folder, if there is one?
     """
     choice = choose()
-    if choice.kind != "vllm":
+    if not choice.on_servers:
         if choice.urls:
             yield Finding(
                 "model server",
                 "note",
-                "servers are named (MSR_VLLM_URLS or --url), but the engine is `local`.",
+                f"servers are named (MSR_VLLM_URLS or --url), but the engine is `{choice.kind}`.",
                 "Add `--engine vllm` (MSR_ENGINE=vllm) to use them.",
             )
         else:

@@ -106,7 +106,7 @@ def read_adapter(folder: str | Path) -> AdapterManifest:
 def identify(model: str, adapter: str | None = None) -> EngineIdentity:
     """Which weights answer when these are opened; ModelUnusable if they cannot be.
 
-    Whether the adapter may be served by this base is `adapters.require_servable`'s to say.
+    `require_matching` says whether this base may serve the adapter.
     """
     if is_merged(model):
         manifest = manifest_in_use(model, adapter)
@@ -115,11 +115,17 @@ def identify(model: str, adapter: str | None = None) -> EngineIdentity:
     if adapter is None:
         return EngineIdentity(identify_model(model), "")
     base, digest = identify_model(model), fingerprint_checkpoint(adapter)
-    # An adapter without a manifest is one whose training still validates it: `open_engine`, by
-    # which all other callers come, refuses it.
+    # An adapter without a manifest: its training is still validating it. `open_engine` refuses it.
     if not (Path(adapter) / MANIFEST).exists():
         return EngineIdentity(base, digest)
     return identity_from_manifest(read_adapter_manifest(adapter), base, digest)
+
+
+def require_matching(model: str, adapter: str | None) -> None:
+    """ArtifactMismatch unless this adapter, or the merged one, may be served on this base."""
+    manifest = manifest_in_use(model, adapter)
+    if manifest is not None:
+        require_servable(manifest, model=identify(model, adapter).model)
 
 
 def identify_servable(adapter: str, *, model: str) -> EngineIdentity:

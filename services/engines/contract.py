@@ -4,7 +4,7 @@
 generated position. Decoding is greedy. What a prompt gets never depends on what else is in flight.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
@@ -12,13 +12,29 @@ from services.core.drift import ScoreHistogram
 from services.core.prompts import GenerationLimits, Messages
 from services.core.scoring import NOT_CALIBRATED, AnswerLogprobs, Calibration
 
-EngineKind = Literal["local", "vllm", "vllm-in-process"]
-
 # In place of a model's or an adapter's name: whatever the server serves, if it serves exactly one.
 AS_SERVED = "as-served"
 
 # Of a server's circuit breaker: in use, left out, or back and not yet trusted.
 BreakerState = Literal["closed", "open", "half-open"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """What a deployment tells its engine; each kind uses what it needs.
+
+    `model` and `adapter` are checkpoint and adapter folders, or the names under which the servers
+    at `urls` serve them (AS_SERVED: whatever they serve). `recommender` is a merged checkpoint on
+    servers of its own. `patience_seconds` is how long a prompt waits for a server.
+    """
+
+    model: str
+    adapter: str | None = None
+    urls: Sequence[str] = ()
+    recommender: str | None = None
+    recommender_urls: Sequence[str] = ()
+    timeout_seconds: float = 120.0
+    patience_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

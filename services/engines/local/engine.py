@@ -30,8 +30,13 @@ from services.core.errors import (
 from services.core.prompts import GenerationLimits, Messages
 from services.core.scoring import AnswerLogprobs
 from services.engines import token_usage
-from services.engines.checkpoints import identify_servable, is_merged, only_scores
-from services.engines.contract import EngineIdentity, Scorer
+from services.engines.checkpoints import (
+    identify_servable,
+    is_merged,
+    only_scores,
+    require_matching,
+)
+from services.engines.contract import EngineIdentity, EngineOptions, Scorer
 from services.engines.local.model import EncodedPrompt, LocalModel
 
 log = structlog.get_logger(__name__)
@@ -41,6 +46,12 @@ MAX_BATCH = 32
 # Bounds a batch's memory: 24 prompts with one 336 x 336 image each on a 7B model.
 MAX_BATCH_TOKENS = 32_768
 MAX_SCORE_RUN = 4
+
+
+async def open_engine(options: EngineOptions) -> "LocalEngine":
+    """See `open_engine.open_engine`."""
+    require_matching(options.model, options.adapter)
+    return LocalEngine.load(options.model, options.adapter)
 
 
 @dataclass(eq=False, slots=True)

@@ -12,14 +12,20 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from services.core.errors import AdapterRefused, ArtifactMismatch, EngineRefused, ModelUnusable
 from services.core.prompts import GenerationLimits, Messages
 from services.core.scoring import AnswerLogprobs
 from services.engines.checkpoints import identify_servable, only_scores
-from services.engines.contract import AS_SERVED, BreakerState, EngineIdentity, Scorer
+from services.engines.contract import (
+    AS_SERVED,
+    BreakerState,
+    EngineIdentity,
+    EngineOptions,
+    Scorer,
+)
 from services.engines.prompt_fitting import shorten_to_fit_remotely
 from services.engines.vllm_client import hedging
 from services.engines.vllm_client.chat_requests import (
@@ -37,6 +43,16 @@ from services.engines.vllm_client.server_pool import ServerPool
 T = TypeVar("T")
 
 _BY_WEIGHT: tuple[BreakerState, ...] = ("closed", "half-open", "open")
+
+
+async def open_engine(options: EngineOptions) -> "VllmEngine":
+    """See `open_engine.open_engine`."""
+    if not options.urls and not options.recommender_urls:
+        raise ModelUnusable(
+            "the vllm engine needs the address of a server: give --url, or set MSR_VLLM_URLS"
+        )
+    return await VllmEngine.connect(**asdict(options))
+
 
 OpenAdapter = Callable[[RuntimeAdapter], Coroutine[Any, Any, ServerPool]]
 

@@ -19,11 +19,17 @@ import structlog
 from services.core.errors import EngineError, EngineUnavailable
 from services.core.prompts import GenerationLimits, Messages
 from services.core.scoring import AnswerLogprobs
-from services.engines.checkpoints import identify, is_merged, only_scores
-from services.engines.contract import EngineIdentity
+from services.engines.checkpoints import identify, is_merged, only_scores, require_matching
+from services.engines.contract import EngineIdentity, EngineOptions
 from services.engines.vllm_offline.core import PreparedPrompt, VllmCore
 
 log = structlog.get_logger(__name__)
+
+
+async def open_engine(options: EngineOptions) -> "VllmOfflineEngine":
+    """See `open_engine.open_engine`."""
+    require_matching(options.model, options.adapter)
+    return VllmOfflineEngine.load(options.model, options.adapter)
 
 
 @dataclass(eq=False, slots=True)
