@@ -221,7 +221,7 @@ def dummy_command(folder: str, port: int) -> list[str]:
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", folder),
         *("--served-model-name", *names, "--load-format", "dummy", "--dtype", "bfloat16"),
         *("--max-model-len", str(MAX_POSITIONS), "--enable-prompt-tokens-details"),
-        # For releases before `logprob_token_ids` (engines/chat.py), as older torches need.
+        # For releases before `logprob_token_ids` (chat_requests.py), as older torches need.
         *("--logprobs-mode", "processed_logprobs"),
         *("--host", "127.0.0.1", "--port", str(port)),
     ]

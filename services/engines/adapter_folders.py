@@ -1,11 +1,11 @@
-"""Which adapters there are: folders, each with PEFT's files and the manifest that training wrote.
+"""The adapters that can be served: folders with PEFT's files and the manifest of their training.
 
     data/adapters/
-      spring/, summer/, ...    each like data/adapter (`adapters.py`)
+      spring/, summer/, ...    each like data/adapter (`adapter_manifest.py`)
 
-The folder is read anew whenever somebody asks, so an adapter that is put there is found without a
-restart. Put it there whole (copy it beside and rename it), and never write other weights into one
-that is in use: its name stands for the weights that it had when it was chosen.
+Every scan reads the folder again, so a new adapter is found without a restart. Put it there whole
+(copy it beside the folder, then rename it). Never write other weights into an adapter that is in
+use: its name means the weights that it had when it was chosen.
 """
 
 import re
@@ -28,9 +28,9 @@ _FileState = tuple[tuple[str, int, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class FoundAdapter:
-    """An adapter folder; `problem` says why it cannot be served on this base, "" if it can.
+    """An adapter folder; `problem` says why it cannot be served on this base ("" if it can).
 
-    `manifest` is None where none can be read.
+    `manifest` is None if it cannot be read.
     """
 
     name: str
@@ -40,11 +40,12 @@ class FoundAdapter:
 
 
 class AdapterFolders:
-    """The adapters in a folder, and those that were named one by one."""
+    """The adapters in a folder, and adapters that are given by name."""
 
     def __init__(self, folder: str | Path, given: Mapping[str, str], *, model: str) -> None:
-        """`given`: name -> folder, which come first where a name is there twice. `model` is the
-        fingerprint of the base that would serve them.
+        """`given`: name -> folder; they win over adapters of the same name in `folder`.
+
+        `model` is the fingerprint of the base that would serve them.
         """
         self._folder = Path(folder)
         self._given = dict(given)
@@ -53,7 +54,7 @@ class AdapterFolders:
         self._read: dict[str, tuple[_FileState, FoundAdapter]] = {}
 
     def scan(self) -> dict[str, FoundAdapter]:
-        """All of them by name, in its order. Reads files; weights only if they are new."""
+        """All adapters by name, sorted. Hashes weights only if their files changed."""
         folders = {path.name: str(path) for path in self._folder.glob("*/") if _is_adapter(path)}
         found = {name: self._read_once(name, at) for name, at in {**folders, **self._given}.items()}
         return dict(sorted(found.items()))
@@ -72,7 +73,7 @@ class AdapterFolders:
             manifest = read_adapter_manifest(folder)
             require_servable(read_adapter(folder), model=self._model)
         except (ModelUnusable, ArtifactMismatch) as error:
-            # Whoever is told may be far away, and shall not learn where things lie.
+            # API clients see this message: no server paths.
             problem = str(error).replace(f"{folder}/", "").replace(folder, repr(name))
         except OSError as error:
             problem = f"its files cannot be read ({error.strerror})"
@@ -88,9 +89,9 @@ def _is_adapter(path: Path) -> bool:
 
 
 def _file_state(folder: str) -> _FileState:
-    """Changes when a file of the folder does."""
+    """Names, times and sizes of the folder's files: it changes when a file does."""
     try:
         files = [(path.name, path.stat()) for path in Path(folder).iterdir()]
-    except OSError:  # gone in this moment; then there is nothing to remember either
+    except OSError:  # the folder was removed meanwhile
         return ()
     return tuple(sorted((name, stat.st_mtime_ns, stat.st_size) for name, stat in files))

@@ -4,8 +4,8 @@
       adapter_config.json, adapter_model.safetensors    PEFT's own files
       manifest.json                                     this record
 
-Training writes it last, serving reads it first: an adapter that learned another question, or whose
-preferences were written by another prompt, would answer without failing, only wrongly.
+Training writes it last and serving reads it first. Without this check, an adapter that learned
+another question, or another form of preference, would give wrong answers and no error.
 """
 
 import json
@@ -78,7 +78,7 @@ class AdapterManifest:
     validation_scores: dict[str, list[float]] | None = None
 
     def __post_init__(self) -> None:
-        """ValueError or TypeError unless what is used of it can be used."""
+        """ValueError or TypeError for values that serving cannot use."""
         for name in ("definition", "calibration"):
             if not isinstance(getattr(self, name), dict):
                 raise TypeError(f"the {name} is no object")
@@ -100,7 +100,7 @@ class AdapterManifest:
 
     @property
     def score_histogram(self) -> ScoreHistogram | None:
-        """How P(Yes) was spread over validation users, if the manifest tells."""
+        """The histogram of P(Yes) over validation users; None if the manifest has none."""
         if self.validation_scores is None:
             return None
         edges, counts = self.validation_scores["edges"], self.validation_scores["counts"]

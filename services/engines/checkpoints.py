@@ -1,11 +1,11 @@
 """Which weights these are: a fingerprint of a checkpoint or adapter folder.
 
-The fingerprint goes into artifacts and cache keys, so it must follow from what the files contain
-and not from where they lie.
+The fingerprint goes into artifacts and cache keys, so it depends on the contents of the files and
+not on their place.
 
-A merged checkpoint (`msr merge-adapter`) is one that keeps the adapter's manifest. It answers Yes
-or No as the base model with that adapter does, and goes by their names; it writes no texts, since
-summaries and preferences are the base model's.
+A merged checkpoint (`msr merge-adapter`) keeps the adapter's manifest. It answers Yes or No as the
+base model with that adapter does, under the same identity. It writes no texts: summaries and
+preferences are the base model's.
 """
 
 import hashlib

@@ -12,10 +12,10 @@ from services.core.drift import ScoreHistogram
 from services.core.prompts import GenerationLimits, Messages
 from services.core.scoring import NOT_CALIBRATED, AnswerLogprobs, Calibration
 
-# In place of a model's or an adapter's name: whatever the server serves, if it serves exactly one.
+# Stands for the name of the only model or adapter that a server serves.
 AS_SERVED = "as-served"
 
-# Of a server's circuit breaker: in use, left out, or back and not yet trusted.
+# A server's circuit breaker: in use, down, or back and not yet trusted.
 BreakerState = Literal["closed", "open", "half-open"]
 
 
@@ -42,23 +42,23 @@ class EngineIdentity:
     """Which weights answer: the base model's fingerprint and the adapter's ("" without one).
 
     `model` goes into the fingerprint of summaries and preferences, `adapter` into score-cache keys.
-    `calibration` is what the adapter's manifest says of its margins: it turns them into P(Yes).
-    `validation_scores` is how P(Yes) was spread over validation users, where that is known.
+    `calibration` turns the adapter's margins into P(Yes); its manifest has it.
+    `validation_scores` is the histogram of P(Yes) over validation users, if it is known.
     """
 
     model: str
     adapter: str
     calibration: Calibration = NOT_CALIBRATED
-    # Not compared: servers of one set of weights may differ in whether they tell it.
+    # Not compared: of two servers with the same weights one may not know it.
     validation_scores: ScoreHistogram | None = field(default=None, compare=False)
 
 
 class Scorer(Protocol):
-    """Whoever answers Yes or No: an engine, or another adapter on its base model."""
+    """Answers Yes or No: an engine, or another adapter on its base model."""
 
     @property
     def identity(self) -> EngineIdentity:
-        """Which weights answer; constant as long as they do."""
+        """Which weights answer. It never changes."""
         ...
 
     async def score(self, messages: Messages) -> AnswerLogprobs:
@@ -71,7 +71,7 @@ class Scorer(Protocol):
 
 
 class Engine(Scorer, Protocol):
-    """Implemented by `local.LocalEngine`, `vllm.VllmEngine` and `in_process.VllmOfflineEngine`."""
+    """Implemented by `LocalEngine`, `VllmEngine` and `in_process.VllmOfflineEngine`."""
 
     @property
     def num_shortened(self) -> int:
@@ -86,41 +86,41 @@ class Engine(Scorer, Protocol):
         ...
 
     async def close(self) -> None:
-        """Give the weights or connections back; prompts still waiting get EngineUnavailable."""
+        """Free the weights or close the connections; waiting prompts get EngineUnavailable."""
         ...
 
 
 @runtime_checkable
 class Replicated(Protocol):
-    """An engine of several servers that may fail one by one: `vllm.VllmEngine`."""
+    """An engine of several servers that may fail one by one: `VllmEngine`."""
 
     @property
     def breaker_states(self) -> Mapping[str, BreakerState]:
-        """By the server's URL."""
+        """The state of each server's circuit breaker, by URL."""
         ...
 
     @property
     def num_hedges(self) -> Mapping[Literal["won", "lost"], int]:
-        """Scores asked of a second server, by whether it was the first to answer."""
+        """Scores sent to a second server: `won` if it answered first."""
         ...
 
 
 @runtime_checkable
 class AdapterHost(Protocol):
-    """An engine that takes further adapters while it answers: `LocalEngine` and `VllmEngine`.
+    """An engine that loads more adapters while it answers: `LocalEngine` and `VllmEngine`.
 
-    Each adapter is a Scorer of its own, so a caller that began with one ends with it, and prompts
-    of several are in flight at once. The engine's own adapter stays as it was opened.
+    Each adapter is a Scorer of its own, so prompts of several adapters can be in flight at once.
+    The engine's own adapter does not change.
     """
 
     async def load_adapter(self, folder: str) -> Scorer:
         """An adapter folder, ready to score.
 
         Raises ModelUnusable or ArtifactMismatch if it cannot be served on this base,
-        EngineUnavailable if the engine is away, AdapterRefused if this engine takes none at all.
+        EngineUnavailable if the engine is down, AdapterRefused if this engine takes none at all.
         """
         ...
 
     async def unload_adapter(self, scorer: Scorer) -> None:
-        """Give back what `load_adapter` took; nobody may ask this scorer any more."""
+        """Free what `load_adapter` took. The scorer must not be used afterwards."""
         ...

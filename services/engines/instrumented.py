@@ -1,4 +1,4 @@
-"""An engine that is measured: each prompt is counted, timed and traced, whatever engine it is.
+"""Metrics and traces around any engine: each prompt is counted, timed and traced.
 
 engine = instrumented(await open_engine(...), EngineMetrics(registry))
 """
@@ -25,7 +25,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120
 
 
 class EngineMetrics:
-    """What is counted of the prompts that this process sends to its engine."""
+    """Metrics of the prompts that this process sends to its engine."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """Every instrument starts at zero."""
@@ -56,13 +56,13 @@ class EngineMetrics:
 
 
 def instrumented(engine: Engine, metrics: EngineMetrics) -> "InstrumentedEngine":
-    """The engine, measured. It takes adapters if `engine` does; closing it closes `engine`."""
+    """The engine with metrics. It is an AdapterHost if `engine` is; closing it closes `engine`."""
     kind = InstrumentedHost if isinstance(engine, AdapterHost) else InstrumentedEngine
     return kind(engine, metrics)
 
 
 class InstrumentedEngine:
-    """Implements `contract.Engine` by another one, and tells what went through it."""
+    """Implements `contract.Engine` by another engine, and measures its prompts."""
 
     def __init__(self, engine: Engine, metrics: EngineMetrics) -> None:
         """Use `observed`."""
@@ -121,7 +121,7 @@ class InstrumentedEngine:
 
 
 class InstrumentedHost(InstrumentedEngine):
-    """Implements `contract.AdapterHost` too: what its adapters are asked counts as well."""
+    """Implements `contract.AdapterHost` too: prompts of its adapters count as well."""
 
     async def load_adapter(self, folder: str) -> Scorer:
         """See `contract.AdapterHost.load_adapter`."""
@@ -141,7 +141,7 @@ class InstrumentedHost(InstrumentedEngine):
 
 @dataclass(frozen=True, slots=True)
 class _InstrumentedScorer:
-    """Implements `contract.Scorer` by one that an engine gave."""
+    """Implements `contract.Scorer` by another scorer."""
 
     engine: InstrumentedEngine
     behind: Scorer
@@ -155,5 +155,5 @@ class _InstrumentedScorer:
 
 
 def unwrapped(engine: Engine) -> Engine:
-    """The engine that is observed, for what it offers beside the contract; or the engine itself."""
+    """The engine behind the metrics, for what it offers beyond the contract."""
     return engine._engine if isinstance(engine, InstrumentedEngine) else engine

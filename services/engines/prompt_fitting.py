@@ -1,8 +1,8 @@
-"""Make a prompt fit that is too long: the longest of its shorter forms that the model takes.
+"""Shorten a prompt that is too long: find the longest shorter form that the model takes.
 
-`core.prompts.shorten` says what is cut, and in which order; here is how far. Every engine comes
-here, so that all cut alike. The forms are searched by doubling and halving: counting the tokens of
-one costs a request to a server, and a history of a hundred items has a thousand forms.
+`core.prompts.shorten` decides what is cut and in which order; this module finds how much. All
+engines use it, so all cut alike. The search doubles and halves: counting the tokens of one form
+costs a request to a server, and a history of a hundred items has a thousand forms.
 """
 
 from collections.abc import Awaitable, Callable, Generator
@@ -22,7 +22,7 @@ def shorten_to_fit(messages: Messages, fits: Callable[[Messages], bool]) -> Mess
         while True:
             form = search.send(fits(form))
     except StopIteration as found:
-        return _told(messages, found.value)
+        return _logged(messages, found.value)
 
 
 async def shorten_to_fit_remotely(
@@ -35,7 +35,7 @@ async def shorten_to_fit_remotely(
         while True:
             form = search.send(await fits(form))
     except StopIteration as found:
-        return _told(messages, found.value)
+        return _logged(messages, found.value)
 
 
 def _search(messages: Messages) -> Generator[Messages, bool, Messages | None]:
@@ -58,7 +58,7 @@ def _search(messages: Messages) -> Generator[Messages, bool, Messages | None]:
     return form
 
 
-def _told(messages: Messages, form: Messages | None) -> Messages | None:
+def _logged(messages: Messages, form: Messages | None) -> Messages | None:
     if form is not None:
         log.warning("prompt_shortened", num_chars=_length(messages), num_kept=_length(form))
     return form

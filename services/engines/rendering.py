@@ -1,6 +1,6 @@
-"""Chat messages in the form transformers' chat templates take; training and serving both use it.
+"""Chat messages in the form of transformers' chat templates, for training and serving alike.
 
-No markup is written here: the model's own template turns this into text.
+It writes no markup: the model's own template turns the messages into text.
 """
 
 import io

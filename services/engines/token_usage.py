@@ -1,7 +1,7 @@
-"""What a prompt cost in tokens: engines tell it, whoever wants to know counts around the call.
+"""Token counts of prompts. Engines record them, and a caller counts around its call.
 
 with token_usage.counting() as cost:
-await engine.score(messages)
+    await engine.score(messages)
 cost.prompt_tokens
 """
 
@@ -26,7 +26,7 @@ _current: ContextVar[TokenUsage | None] = ContextVar("usage", default=None)
 
 @contextmanager
 def counting() -> Iterator[TokenUsage]:
-    """Counts what engines tell inside, also in tasks that are started there."""
+    """Counts what engines record inside, also in tasks that are started there."""
     usage = TokenUsage()
     token = _current.set(usage)
     try:
@@ -36,7 +36,7 @@ def counting() -> Iterator[TokenUsage]:
 
 
 def record(prompt_tokens: int, cached_tokens: int, generated_tokens: int) -> None:
-    """An engine has read and written so many tokens for the prompt in hand."""
+    """Add the tokens of one prompt."""
     usage = _current.get()
     if usage is not None:
         usage.prompt_tokens += prompt_tokens
@@ -45,7 +45,7 @@ def record(prompt_tokens: int, cached_tokens: int, generated_tokens: int) -> Non
 
 
 def record_response(answer: Mapping[str, Any]) -> None:
-    """Read them in an OpenAI-compatible server's answer; one that does not tell counts as 0."""
+    """Add the token counts in an OpenAI-compatible answer; missing ones count as 0."""
     told = answer.get("usage")
     record(
         _number(told, "prompt_tokens"),

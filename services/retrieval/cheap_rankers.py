@@ -83,7 +83,7 @@ def _one_thread() -> Iterator[None]:
     Two threads gain nothing on one history (0.51 and 0.55 ms on two idle cores), and where the
     cores are taken, by an engine in this process say, one of ten calls waits 240 ms for the other.
     The number is also the default of threads that are new to torch, so one call at a time changes
-    it and puts it back; an engine sets that of its own thread (`engines/local.py`).
+    it and puts it back; an engine sets that of its own thread (`engines/local/engine.py`).
     """
     with _THREADS:
         num_threads = torch.get_num_threads()

@@ -2,13 +2,13 @@
 
     msr summarize-images --data s3://bucket/data --ray ray-head:6379
 
-A worker reads what a shard needs from the data folder and writes the shard there; through Ray goes
-its number alone. So every node must see the data folder (and the model's), and what one run left,
-with Ray or without, the next one takes up. A worker that dies costs the shard it had in hand: Ray
-starts another one, and the shard is done again.
+A worker reads what a shard needs from the data folder and writes the shard there; Ray transports
+only the shard's number. So every node must see the data folder and the model's folder, and a run
+can resume another one, with Ray or without. When a worker dies, Ray starts another one and the
+shard is done again.
 
-Errors of ours travel as values: Ray wraps exceptions and retries, and a worker that finds no model
-must end the step with the sentence that says so.
+Errors of this project travel as values: Ray would wrap exceptions and retry, and a worker that
+finds no model must end the step with a clear message.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ MAX_SHARD_RETRIES = 3
 
 
 class RayWorkers:
-    """Stands where a step takes an engine. Open it with `RayWorkers.start`, close it after."""
+    """Takes the place of a step's engine. Open it with `RayWorkers.start`, close it after use."""
 
     def __init__(self, open_engine: OpenEngine, identity: EngineIdentity, slots: "Slots") -> None:
         """Use `start`."""
@@ -187,7 +187,7 @@ def _require_written(job: ShardJob, report: "_ShardReport") -> None:
 
 @dataclass(frozen=True, slots=True)
 class _WorkerSetup:
-    """What a worker is told."""
+    """What a worker gets."""
 
     open_engine: OpenEngine
     identity: EngineIdentity
@@ -196,7 +196,7 @@ class _WorkerSetup:
 
 @dataclass(frozen=True, slots=True)
 class _ShardReport:
-    """What a worker says of one shard."""
+    """What a worker reports of one shard."""
 
     shard: int
     node: str
@@ -270,7 +270,7 @@ def _join(address: str) -> None:
             f"no Ray cluster answers at {address or 'this machine'} ({error}); start one with "
             "`ray start --head`, or give --ray no address to have one for this step"
         ) from error
-    # What ends a step is raised, and told once.
+    # An error that ends a step is raised, so Ray need not log it too.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # a step shows its own

@@ -1,7 +1,7 @@
-"""A step's shards, and how one engine does them in this process.
+"""The shards of a step, and how one engine does them in this process.
 
-A shard is what a step writes at once: one engine does it, and whoever fails at it leaves nothing.
-What is done to a shard is the same method here and on a Ray worker (`ray_workers.py`).
+A shard is what a step writes at once: one engine does it, and a failure leaves nothing of it. The
+same method does a shard here and on a Ray worker (`ray_workers.py`).
 """
 
 import asyncio
@@ -36,14 +36,14 @@ async def run_here(engine: Engine, job: ShardJob, shards: Sequence[int], advance
     before = engine.num_shortened
     waiting = iter(shards)
 
-    async def lane() -> None:
+    async def work() -> None:
         for shard in waiting:
             await job.run_shard(engine, shard, advance)
 
     try:
-        async with asyncio.TaskGroup() as lanes:
+        async with asyncio.TaskGroup() as tasks:
             for _ in range(SHARDS_IN_FLIGHT):
-                lanes.create_task(lane())
+                tasks.create_task(work())
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from failed
     return engine.num_shortened - before

@@ -1,10 +1,10 @@
-"""When a prompt is asked a second time, of another replica, because the first is late (Dean and
-Barroso, The Tail at Scale, 2013). The answer that comes first counts, the other is cancelled.
+"""Hedged requests: a late prompt is sent to a second server too (Dean and Barroso, The Tail at
+Scale, 2013). The first answer counts, the other request is cancelled.
 
-It pays where one replica stalls while another could answer, and nowhere else: where all are busy
-it would make them busier. So only a prompt that has waited longer than nearly all of late is asked
-again, only of a replica that has less to do than the first, and only a share of all prompts:
-a whole replica that stalls for long is the breaker's business.
+This helps only if one server stalls while another could answer; if all are busy it makes them
+busier. So a prompt is hedged only if it has waited longer than nearly all recent prompts, only to a
+server with less load, and only a share of all prompts is. A server that stalls for long is handled
+by the circuit breaker.
 """
 
 import asyncio
@@ -17,15 +17,15 @@ T = TypeVar("T")
 
 QUANTILE = 0.95
 SHARE = 0.05
-# Hedges saved up for a moment at which a replica stalls with many prompts on it.
+# Hedges that may be saved up for a moment in which a server with many prompts stalls.
 MOST_SAVED = 32.0
 NUM_REMEMBERED = 512
-# The quantile of fewer answers is a guess. It is taken anew once in so many answers.
+# The quantile of fewer answers is too uncertain. It is computed again after so many answers.
 NUM_TO_JUDGE = 64
 
 
 class Hedging:
-    """Over the replicas of one set of weights; times in seconds."""
+    """The hedging of one pool of servers; times in seconds."""
 
     def __init__(self, share: float = SHARE) -> None:
         """At most `share` of the prompts is hedged, and nothing before NUM_TO_JUDGE answers."""
@@ -37,7 +37,7 @@ class Hedging:
         self._saved = 0.0
 
     def note_prompt(self) -> None:
-        """A prompt is asked: it earns its share of a hedge."""
+        """A prompt is sent; each adds `share` of a hedge to the savings."""
         self._saved = min(self._saved + self._share, MOST_SAVED)
 
     def note_answer(self, seconds: float) -> None:
@@ -71,8 +71,8 @@ async def first_answer(
     comes first, and whether it is the second's. A `passing` error of one leaves it to the other;
     any other error is raised at once. Nothing is left running.
 
-    `first` runs in this task and begins at once: the next prompt sees it as its replica's load, and
-    a prompt that is not late, as nearly all are, costs a timer and no task.
+    `first` runs in this task and begins at once, so it counts in its server's load before the next
+    prompt is sent. A prompt that is not late (nearly all are not) costs a timer and no task.
     """
     other = _Second(second, passing)
     timer = asyncio.get_running_loop().call_later(late_after_seconds, other.start)
@@ -96,7 +96,7 @@ async def first_answer(
 
 
 class _Second(Generic[T]):
-    """The second of two that are asked; it ends the scope `first` when it has won."""
+    """The second request. When it answers first it ends the scope `first`."""
 
     def __init__(
         self, ask: Callable[[], Coroutine[Any, Any, T] | None], passing: type[Exception]

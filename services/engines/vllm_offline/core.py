@@ -1,7 +1,7 @@
-"""vLLM in this process, as `in_process.py` drives it: prompts in, one token a step, answers out.
+"""vLLM in this process, driven by `engine.py`: prompts in, one token a step, answers out.
 
-Everything that touches vLLM's Python interface is here. It is built from the options that
-`msr serve-model` gives to a server, so that both answer alike.
+Only this module uses vLLM's Python interface. It takes the options that `msr serve-model` gives to
+a server, so that both answer alike.
 """
 
 import logging
@@ -26,7 +26,7 @@ _IN_PROCESS = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # a process of its own would outlive a killed worker
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # a step's result goes to stdout
 }
-# So many prompts beyond those that run are ready: each holds the pixels of its picture (some MB).
+# Prompts that are prepared, per prompt that runs: each holds the pixels of its image (some MB).
 _READY_FACTOR = 2
 
 Answer = str | AnswerLogprobs | EngineError
@@ -85,12 +85,12 @@ class VllmCore:
         if shorter is None:
             raise EngineRefused(
                 f"the prompt has more than the {room} tokens that the model has room for, with its "
-                "texts cut; use a smaller picture"
+                "texts cut; use a smaller image"
             )
         return PreparedPrompt(self._render(shorter, room), limits, was_shortened=True)
 
     def add(self, number: str, prompt: PreparedPrompt) -> None:
-        """Let a prompt take part in the steps from now on; EngineRefused if vLLM will not."""
+        """Include a prompt in the following steps; EngineRefused if vLLM does not take it."""
         from vllm import SamplingParams
         from vllm.lora.request import LoRARequest
 
@@ -113,11 +113,11 @@ class VllmCore:
                 yield output.request_id, self._answer(output.outputs[0])
 
     def abort(self, numbers: Sequence[str]) -> None:
-        """Forget prompts that nobody waits for any more."""
+        """Drop cancelled prompts."""
         self._vllm.abort_request(list(numbers))
 
     def shutdown(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         self._vllm.engine_core.shutdown()
 
     def _render(self, messages: Messages, room: int) -> Any:
@@ -174,7 +174,7 @@ def _refused(error: Exception) -> EngineRefused:
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set variables for the time being: what stayed would reach processes started later."""
+    """Set variables inside only: later processes must not inherit them."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:

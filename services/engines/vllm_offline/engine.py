@@ -1,8 +1,8 @@
 """The `vllm-in-process` engine: vLLM inside this process, for batch work where no server runs.
 
-One thread prepares prompts, another owns vLLM and lets all that are in hand advance token by token.
-So a batch is never as slow as its longest answer, the model computes while pictures are decoded,
-and a prompt that cannot be taken is found out before it meets any other.
+One thread prepares prompts. Another owns vLLM and advances all running prompts token by token. So
+no prompt waits for the longest answer of a batch, the model computes while images are decoded, and
+a prompt that cannot be taken fails before it joins others.
 """
 
 import asyncio
@@ -72,7 +72,7 @@ class VllmOfflineEngine:
         self._thread.start()
         self._core = opened.result()
         self._preparing = ThreadPoolExecutor(1, "in-process-engine-prompts")
-        # Those beyond wait as files, not as pixels.
+        # Further prompts wait with undecoded images.
         self._room = asyncio.Semaphore(self._core.max_in_hand)
 
     @classmethod
@@ -152,7 +152,7 @@ class VllmOfflineEngine:
                 self._take_arrived(core, in_hand)
                 for number, answer in core.step():
                     in_hand.pop(number).end(answer)
-        except Exception as error:  # after a step that failed, vLLM's state is not to be trusted
+        except Exception as error:  # after a failed step vLLM's state cannot be trusted
             log.exception("vllm_failed")
             self._stop(
                 EngineUnavailable(
@@ -172,7 +172,7 @@ class VllmOfflineEngine:
             return self._closed is None
 
     def _take_arrived(self, core: VllmCore, in_hand: dict[str, _Job]) -> None:
-        """Hand over what arrived since the last step, and drop what nobody waits for any more."""
+        """Pass new prompts to vLLM and drop cancelled ones."""
         while self._arrived:
             job = self._arrived.popleft()
             number = str(next(self._numbers))

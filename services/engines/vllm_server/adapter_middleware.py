@@ -1,10 +1,9 @@
-"""Runs inside a vLLM server that may load adapters while it serves: which ones, and what it tells.
+"""Middleware of a vLLM server that loads adapters while it runs: it restricts what is loaded.
 
-vLLM itself loads whatever path or hub name it is sent. With this before it, as `msr serve-model
---load-adapters-from FOLDER` puts it there, only folders directly below FOLDER are loaded, whose
-manifest belongs to their weights, to this base model and to these prompts; and `/v1/models` then
-says whose weights they are, by the same labels as for adapters given at the start (`served.py`).
-So what a client is told of an adapter was read where it was loaded.
+vLLM itself loads any path or hub name. With this middleware (`msr serve-model --load-adapters-from
+FOLDER`) it loads only folders directly below FOLDER whose manifest fits their weights, this base
+model and these prompts. `/v1/models` then labels them as it labels the adapters that were given at
+the start (`weight_labels.py`). So a client reads an adapter's identity where it was loaded.
 """
 
 import asyncio
@@ -25,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 MIDDLEWARE = f"{__name__}.AdapterMiddleware"
 _FOLDER, _MODEL = "MSR_LOAD_ADAPTERS_FROM", "MSR_LOAD_ADAPTERS_ONTO"
-# vLLM answers to another program's names of the same routes as well.
+# vLLM has the same routes under this prefix too.
 _ALIAS_ROUTES = "/adapters"
 _MAX_BODY_BYTES = 64 * 1024
 
@@ -46,7 +45,7 @@ def environment(folder: str, *, model: str) -> dict[str, str]:
 
 
 def folders_in(folder: str) -> list[str]:
-    """The adapters that lie there now; none if there is no such folder yet."""
+    """The adapters in the folder now; none if it does not exist."""
     return sorted(str(each.parent) for each in Path(folder).glob("*/adapter_config.json"))
 
 
@@ -54,7 +53,7 @@ class AdapterMiddleware:
     """ASGI middleware of a vLLM server."""
 
     def __init__(self, app: App) -> None:
-        """Made by vLLM, without arguments: what it needs is in the environment."""
+        """Created by vLLM without arguments, so its settings are in the environment."""
         self._app = app
         self._folder = Path(os.environ[_FOLDER])
         self._model = os.environ[_MODEL]
@@ -118,7 +117,7 @@ class AdapterMiddleware:
         return str(asked["lora_name"]), identify_servable(str(folder), model=self._model)
 
     async def _call_vllm(self, scope: Scope, body: bytes) -> tuple[int, bytes]:
-        """What vLLM itself answers."""
+        """The status and body of vLLM itself."""
         status, parts = 500, list[bytes]()
 
         async def receive() -> Message:

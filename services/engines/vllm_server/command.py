@@ -1,8 +1,8 @@
 """The command that starts vLLM so that it serves this method, for the machine at hand.
 
-What is not for the operator to choose is fixed here: one picture a prompt, prefix caching, token
-counts that show the cache's work, names that say which weights and definitions these are
-(`served.py`), and on a CPU what vLLM's CPU build needs.
+It fixes what an operator need not choose: one image per prompt, prefix caching, token counts that
+show cache hits, labels of the weights and definitions (`weight_labels.py`), and on a CPU what
+vLLM's CPU build needs.
 """
 
 import json
@@ -48,7 +48,7 @@ GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # NVIDIA, NVIDIA under
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """What `msr serve-model` was asked for.
+    """The options of `msr serve-model`.
 
     `model` is a checkpoint folder, merged or not, or a hub name; it is served as `name`, else by
     the folder's name. `adapters` are (name, folder) pairs. None leaves the choice to us;

@@ -1,9 +1,9 @@
-"""A program that runs in a process group of its own and never outlives the one that started it.
+"""A program in a process group of its own that never outlives the program that started it.
 
-vLLM is several processes. If the one above them were killed, the others would keep the card's
-memory and nobody would know. So the group has a guard: a shell that reads from a pipe which only
-this program holds open. However this program ends, the pipe closes, and the guard kills the group.
-The group also keeps a terminal's Ctrl-C away from vLLM, which gets the signal from us, once.
+vLLM runs several processes. If their parent were killed, the others would keep the GPU's memory. So
+the group has a guard: a shell that reads from a pipe which only this program holds open. However
+this program ends, the pipe closes and the guard kills the group. The group also keeps a terminal's
+Ctrl-C away from vLLM: this program passes the signal on, once.
 """
 
 import asyncio
