@@ -24,8 +24,8 @@ def test_a_ranking_comes_as_a_typed_answer(client: MsrClient) -> None:
 
 def test_a_place_says_what_each_part_contributed(client: MsrClient) -> None:
     [place] = client.recommend("u1", candidates=["i2"], timeout_seconds=5).items
-    assert place.features["margin"] == wire.Feature(value=0.0, contribution=0.0)
-    assert place.features["sequential"].contribution is None
+    assert place.parts["margin"] == wire.Part(value=0.0, contribution=0.0)
+    assert place.parts["sequential"].contribution is None
 
 
 def test_interactions_give_the_version_to_wait_for(client: MsrClient) -> None:

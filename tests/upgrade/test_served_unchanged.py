@@ -28,7 +28,7 @@ from services.process.announce import wait_until_listening
 ROOT = Path(__file__).parents[2]
 NUM_USERS = 25
 # Names of before -> names of today.
-RENAMED = {"older_than_asked": "preference_behind", "parts": "features", "folds": "updates"}
+RENAMED = {"older_than_asked": "preference_behind", "folds": "updates"}
 # These differ from one run to the next of the same code.
 VOLATILE = {"timings", "written_ms", "num_cached", "instance"}
 PATIENCE_SECONDS = 600.0

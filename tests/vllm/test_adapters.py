@@ -81,7 +81,7 @@ def serving(redis_url: str, data: str, folder: Path, *replicas: ModelServer) -> 
 
 def margins(answer: RecommendResponse) -> dict[tuple[str, str], float]:
     """(user, item) -> margin."""
-    return {(answer.user_id, item.item_id): item.features["margin"].value for item in answer.items}
+    return {(answer.user_id, item.item_id): item.parts["margin"].value for item in answer.items}
 
 
 def ask(client: MsrClient, user: str, items: list[str] = ITEMS) -> RecommendResponse:

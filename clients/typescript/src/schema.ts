@@ -696,22 +696,6 @@ export interface components {
             arms: components["schemas"]["ArmView"][];
         };
         /**
-         * Feature
-         * @description The value of one feature of an item, and its contribution to the score.
-         */
-        Feature: {
-            /**
-             * Value
-             * @description The feature's value, on its own scale.
-             */
-            value: number;
-            /**
-             * Contribution
-             * @description What it adds to the log-odds of `score`; null if it was not used.
-             */
-            contribution: number | null;
-        };
-        /**
          * HistoryEntry
          * @description One interaction; the item's fields are null if the catalogue no longer has it.
          */
@@ -954,6 +938,22 @@ export interface components {
              * @constant
              */
             status?: "ok";
+        };
+        /**
+         * Part
+         * @description A part of the score: the value of one feature, and what it contributes.
+         */
+        Part: {
+            /**
+             * Value
+             * @description The feature's value, on its own scale.
+             */
+            value: number;
+            /**
+             * Contribution
+             * @description What it adds to the log-odds of `score`; null if it was not used.
+             */
+            contribution: number | null;
         };
         /**
          * PersonaView
@@ -1229,7 +1229,8 @@ export interface components {
          *       "history_version": 7,
          *       "items": [
          *         {
-         *           "features": {
+         *           "item_id": "i7",
+         *           "parts": {
          *             "intercept": {
          *               "contribution": -1.08,
          *               "value": 1
@@ -1263,7 +1264,6 @@ export interface components {
          *               "value": 2.94
          *             }
          *           },
-         *           "item_id": "i7",
          *           "probability": 0.77,
          *           "rank": 1,
          *           "score": 0.9,
@@ -1399,11 +1399,11 @@ export interface components {
              */
             source: "sequential" | "neighbors" | "trending" | "titles" | "caller" | "new";
             /**
-             * Features
-             * @description Each feature by name: those of the cheap rankers, `margin` (log-odds of Yes over No) if the model scored the item, and `intercept`. Contributions add up to the log-odds of `score`.
+             * Parts
+             * @description The parts of the score by feature: those of the cheap rankers, `margin` (log-odds of Yes over No) if the model scored the item, and `intercept`. Contributions add up to the log-odds of `score`.
              */
-            features: {
-                [key: string]: components["schemas"]["Feature"];
+            parts: {
+                [key: string]: components["schemas"]["Part"];
             };
         };
         /**

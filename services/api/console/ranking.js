@@ -177,7 +177,7 @@ function card(place, item, { pending, moved: places, open, onTake, scale }) {
         { open },
         el("summary", {}, "Why"),
         el("p", { class: "hint" }, `Found: ${SOURCES[place.source] ?? place.source}. Placed by ${place.scored_by}.`),
-        features(place.features),
+        features(place.parts),
       ),
     ),
   );

@@ -212,8 +212,8 @@ class Ordering:
             scored_by=by,
             probability=None if margin is None else self.calibration.probability(margin),
             source=cheap.source,
-            features={
-                name: wire.Feature(value=value, contribution=contributions.get(name))
+            parts={
+                name: wire.Part(value=value, contribution=contributions.get(name))
                 for name, value in values.items()
             },
         )

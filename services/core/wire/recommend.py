@@ -81,8 +81,8 @@ class RecommendRequest(Request):
     )
 
 
-class Feature(Answer):
-    """The value of one feature of an item, and its contribution to the score."""
+class Part(Answer):
+    """A part of the score: the value of one feature, and what it contributes."""
 
     value: float = Field(description="The feature's value, on its own scale.")
     contribution: float | None = Field(
@@ -111,10 +111,10 @@ class RecommendedItem(Answer):
         description="Which ranker proposed the item, or the caller; `new` is a caller's item that "
         "the cheap rankers were fitted without: they know only its title."
     )
-    features: dict[str, Feature] = Field(
-        description="Each feature by name: those of the cheap rankers, `margin` (log-odds of Yes "
-        "over No) if the model scored the item, and `intercept`. Contributions add up to the "
-        "log-odds of `score`."
+    parts: dict[str, Part] = Field(
+        description="The parts of the score by feature: those of the cheap rankers, `margin` "
+        "(log-odds of Yes over No) if the model scored the item, and `intercept`. Contributions "
+        "add up to the log-odds of `score`."
     )
 
 
@@ -148,7 +148,7 @@ class RecommendResponse(Answer):
                 "scored_by": "mllm-fusion",
                 "probability": 0.77,
                 "source": "sequential",
-                "features": {
+                "parts": {
                     "popularity": {"value": 4.78, "contribution": -0.12},
                     "trending": {"value": 2.94, "contribution": 0.31},
                     "neighbors": {"value": 0.49, "contribution": 0.22},

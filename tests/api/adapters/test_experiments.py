@@ -60,7 +60,7 @@ async def test_each_user_is_scored_by_the_adapter_of_the_arm(app: FastAPI) -> No
         arm = EXPERIMENT["arms"][draw_arm("rank-or-sft", UserId(user), (2, 1))]  # type: ignore[index]
         assert (answer["experiment"], answer["arm"]) == ("rank-or-sft", arm["name"])
         assert answer["adapter"] == arm["adapter"]
-        margin = answer["items"][0]["features"]["margin"]["value"]
+        margin = answer["items"][0]["parts"]["margin"]["value"]
         assert margin == {"own": 1.0, "sft": 2.0}[arm["adapter"]]
 
 

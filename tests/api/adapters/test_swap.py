@@ -37,7 +37,7 @@ async def app(store: Store, engine: LocalEngine, tmp_path: Path) -> FastAPI:
 
 
 def margins(answer: dict[str, Any]) -> dict[str, float]:
-    return {item["item_id"]: item["features"]["margin"]["value"] for item in answer["items"]}
+    return {item["item_id"]: item["parts"]["margin"]["value"] for item in answer["items"]}
 
 
 async def scores_alone(store: Store, adapter: Path) -> dict[tuple[str, str], float]:

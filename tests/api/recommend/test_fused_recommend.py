@@ -36,9 +36,9 @@ async def test_contributions_add_up_to_the_log_odds_of_the_score(store: Store) -
     app = an_app(store, ScriptedEngine({"i6": 2.0}), ranker=a_ranker())
     answer = await recommend(app, k=6, num_scored=1)
     for place in answer["items"]:
-        logit = sum(each["contribution"] for each in place["features"].values())
+        logit = sum(each["contribution"] for each in place["parts"].values())
         assert math.isclose(place["score"], yes_probability(logit)), place["item_id"]
-    assert answer["items"][0]["features"]["margin"] == {"value": 2.0, "contribution": 2.0}
+    assert answer["items"][0]["parts"]["margin"] == {"value": 2.0, "contribution": 2.0}
     assert [each["scored_by"] for each in answer["items"][:2]] == ["mllm-fusion", "fusion"]
 
 
@@ -47,7 +47,7 @@ async def test_the_mode_mllm_is_explained_by_the_margin_alone(store: Store) -> N
     app = an_app(store, ScriptedEngine({"i6": 2.0}), ranker=a_ranker())
     [place] = (await recommend(app, candidates=["i6"], mode="mllm"))["items"]
     assert (place["scored_by"], place["score"]) == ("mllm", yes_probability(2.0))
-    counted = {name for name, each in place["features"].items() if each["contribution"] is not None}
+    counted = {name for name, each in place["parts"].items() if each["contribution"] is not None}
     assert counted == {"margin", "intercept"}
 
 
@@ -56,7 +56,7 @@ async def test_the_mode_cheap_is_ordered_by_fusion_without_the_margin(store: Sto
     answer = await recommend(an_app(store, ranker=a_ranker()), mode="cheap", k=2)
     assert ids_of(answer) == ["i6", "i5"]
     assert answer["items"][0]["score"] == yes_probability(-1.0 + 0.5)
-    assert "margin" not in answer["items"][0]["features"]
+    assert "margin" not in answer["items"][0]["parts"]
 
 
 async def test_weights_without_a_margin_leave_the_scored_ones_to_the_model(store: Store) -> None:

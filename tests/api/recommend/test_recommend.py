@@ -35,8 +35,8 @@ async def test_without_fusion_the_margin_ranks_and_the_rest_stands_as_sasrec_has
     assert (first["item_id"], first["rank"], first["source"]) == ("i6", 1, "sequential")
     assert first["scored_by"] == "mllm"
     assert first["score"] == first["probability"] == yes_probability(1.5)
-    assert first["features"]["margin"] == {"value": 1.5, "contribution": 1.5}
-    assert first["features"]["sequential"] == {"value": -1.0, "contribution": None}
+    assert first["parts"]["margin"] == {"value": 1.5, "contribution": 1.5}
+    assert first["parts"]["sequential"] == {"value": -1.0, "contribution": None}
     assert (last["scored_by"], last["probability"], last["score"]) == ("sequential", None, -6.0)
 
 
