@@ -47,7 +47,7 @@ app.command("fit-ranker")(training.fit_ranker)
 app.command("evaluate")(training.evaluate)
 
 app.command("merge-adapter")(serving.merge_adapter)
-# What stands after `--` is vLLM's.
+# Arguments after `--` are vLLM's.
 app.command("serve-model", context_settings={"allow_extra_args": True})(serving.serve_model)
 app.command("publish")(serving.publish)
 app.command("serve")(serving.serve)

@@ -174,7 +174,7 @@ def webp_canvas(width: int, height: int, flags: int = 0) -> tuple[bytes, bytes]:
 def tiff(*entries: tuple[int, int, int, int], next_directory: int = 0, tail: bytes = b"") -> bytes:
     """A little-endian TIFF of one directory; an entry is (tag, type, count, value or offset).
 
-    What stands after the header is also what EXIF holds.
+    The bytes after the header are also what EXIF holds.
     """
     directory = struct.pack("<H", len(entries))
     directory += b"".join(struct.pack("<HHII", *entry) for entry in entries)

@@ -6,7 +6,7 @@ A process of its own, so that neither the one that stops servers nor the servers
 asks for USER_PREFIX-0, -1, ... until SIGTERM, at random moments (a Poisson process of RATE requests
 a second), and then writes one JSON line a request to OUT. A latency counts from just before the
 request is sent until its last byte is read, a new connection included; how late after its due
-moment a request was sent stands beside it, and tells whether the generator kept up.
+moment a request was sent is kept beside it, and shows whether the generator kept up.
 """
 
 import asyncio

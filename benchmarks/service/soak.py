@@ -4,7 +4,7 @@
 
 `msr serve` and `msr worker` over the demo world, both on one vLLM server on a CPU, and a Redis. Two
 clients first take turns without a pause: that rate is full load. Then sessions come at half of it:
-one interaction of one of 5,000 users, then recommendations for that user. What is told is resident
+one interaction of one of 5,000 users, then recommendations for that user. The figure is resident
 memory, the median of the first five minutes after the warm-up against the median of the last five.
 Exit status 1 if it grew by 5 % or more, if an answer was an error, or if the worker fell behind.
 """

@@ -1,6 +1,6 @@
 """Comparisons in rounds: every side works once a round, so that a slower minute slows them all.
 
-A ratio is taken within a round; what is told of it is the median over the rounds and, as its
+A ratio is taken within a round; the figure is the median over the rounds and, as its
 spread, the lowest and the highest.
 """
 
@@ -49,7 +49,7 @@ class Rounds:
 
     async def time(self, side: str, work: Callable[[], Awaitable[T]], *, repeats: int = 1) -> T:
         """Let one side work, once the others are quiet; `repeats` is how many times `work` does
-        what is told of.
+        what is reported.
         """
         await asyncio.sleep(self.settle_seconds)
         started = time.perf_counter()

@@ -167,7 +167,7 @@ def _random_rows(
 
 def _random_titles(draw: np.random.Generator, num_items: int, num_terms: int) -> Titles:
     starts, _, weights = _random_rows(draw, num_items, TERMS_PER_TITLE, num_terms)
-    # As in real titles: a few terms stand in many of them, most in few.
+    # As in real titles: a few terms are in many of them, most in few.
     columns = (num_terms * draw.random(len(weights)) ** 3).astype(np.int32)
     weights /= np.float32(TERMS_PER_TITLE**0.5)
     rows = sp.csr_array((weights, columns, starts), (num_items, num_terms))

@@ -112,7 +112,7 @@ async def run(
         writer.write_shard(0, pa.Table.from_pylist(rows, _SCHEMA))
         counts = {"users": len(frozen.tasks), "users_with_margins": len(plan.tasks) if plan else 0}
         writer.finish(1, counts)
-    return _told(artifact)
+    return _summary(artifact)
 
 
 async def ensure(
@@ -176,7 +176,7 @@ def _load_rankers(inputs: Inputs, name: str, protocol: Protocol) -> CheapRankers
 
 def load_tasks(inputs: Inputs, protocol: Protocol) -> FrozenTasks:
     """The validation users' ranking tasks; EmptyDataset if fusion cannot learn from them."""
-    # Among all items, too, most rivals of a target are any items: uniform negatives stand for them.
+    # Among all items most rivals of a target are random items, as uniform negatives are.
     drawn_by = find_protocol(SERVED) if protocol.whole_catalogue else protocol
     frozen = load_ranking_tasks(inputs, drawn_by, "validation")
     if len(frozen.tasks) < MIN_USERS:
@@ -294,10 +294,10 @@ def _measure(scores: NDArray[np.float64]) -> dict[str, Any]:
     return {"users": len(scores), **dict(zip(METRICS, found, strict=True))}
 
 
-# --- what is told --------------------------------------------------------------------------------
+# --- the summary --------------------------------------------------------------------------------
 
 
-def _told(artifact: Artifact) -> dict[str, Any]:
+def _summary(artifact: Artifact) -> dict[str, Any]:
     manifest = artifact.manifest()
     rows = artifact.read().to_pylist()
     return {

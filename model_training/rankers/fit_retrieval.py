@@ -4,8 +4,8 @@ Reads `items` and `interactions`; writes `retrieval` (see `services/retrieval/ar
 popularity and trending counts, item-kNN, TF-IDF of the titles, SASRec, the items' eras.
 
 What they are fitted on follows from the cut. `last` and `popular` hide the target items of
-validation and test users and what came after them, so the rankers may stand beside the model in an
-evaluation; `none` hides nothing, for serving alone. Popularity and trending count the users of whom
+validation and test users and what came after them, so an evaluation may compare the rankers with
+the model; `none` hides nothing, for serving alone. Popularity and trending count the users of whom
 nothing is hidden (`popularity.py` says why).
 
 The same data give the same bytes on the same machine with as many threads; others round SASRec's
@@ -102,7 +102,7 @@ def run(
         inputs=inputs.fingerprints,
     )
     artifact = Artifact(data, name)
-    # Opened before hours are spent: a folder that cannot be written to is told at once.
+    # Opened first, so that a folder that cannot be written to fails before hours of fitting.
     writer = artifact.write(main_recipe(name, recipe))
     # Two servers that start on one folder both come here: the second takes what the first made.
     with artifact.locked(lambda: log.info("waiting_for_another_fit", artifact=artifact.location)):
@@ -285,15 +285,15 @@ def fit_titles(item_titles: Sequence[str]) -> Titles:
 
 
 def place_untaken(fitted: RetrievalModel, was_taken: NDArray[np.bool_]) -> Sequential:
-    """The network with items that nobody took among their content neighbors.
+    """The network, with the mean vector of their content neighbors for items without interactions.
 
-    Training only ever pushed their own vectors away. One whose title is like no other stands in the
-    middle of all.
+    Training used them as negatives alone, so their own vectors mean nothing. An item without
+    content neighbors gets the mean of all vectors.
     """
     vectors: NDArray[np.float32] = fitted.sequential.item_vectors.copy()
     middle = vectors[was_taken].mean(0)
     untaken = np.flatnonzero(~was_taken).tolist()
-    for item in tqdm(untaken, desc="items nobody took", unit="item", disable=None):
+    for item in tqdm(untaken, desc="items without interactions", unit="item", disable=None):
         placed = fitted.titles.content_vector(
             fitted.titles.row(item), was_taken, fitted.sequential.item_vectors
         )

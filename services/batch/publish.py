@@ -205,7 +205,7 @@ async def _publish_preferences(preferences: Artifact, store: Store) -> int:
 
 
 def _merged(record: UserRecord, row: Mapping[str, Any], writer: str) -> UpdatedPreference | None:
-    """The published state as far as it stands in the history, or None if the stored one is ahead.
+    """The published state as far as the history agrees with it, or None if the stored one is ahead.
 
     The history may have gained interactions online, also ones older than published ones.
     """

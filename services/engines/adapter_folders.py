@@ -78,7 +78,7 @@ class AdapterFolders:
         except OSError as error:
             problem = f"its files cannot be read ({error.strerror})"
         if not problem and not re.fullmatch(NAME_PATTERN, name):
-            problem = "its name cannot stand in an address; use letters, digits and . _ - only"
+            problem = "its name cannot be part of a URL; use letters, digits and . _ - only"
         return FoundAdapter(name, folder, manifest, problem)
 
 

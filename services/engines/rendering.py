@@ -15,13 +15,13 @@ from services.core.scoring import AnswerTokens, find_answer_tokens
 def chat_content(messages: Messages) -> list[dict[str, Any]]:
     """Messages as `[{"role", "content": [{"type": "image"}, {"type": "text", "text"}]}]`.
 
-    The picture part, if any, comes first, then exactly one text part.
+    The image part, if any, comes first, then exactly one text part.
     """
     return [{"role": message.role, "content": _parts(message)} for message in messages]
 
 
 def prompt_images(messages: Messages) -> list[Image.Image]:
-    """The pictures of the messages in order, decoded to RGB."""
+    """The images of the messages in order, decoded to RGB."""
     return [
         Image.open(io.BytesIO(message.image.data)).convert("RGB")
         for message in messages

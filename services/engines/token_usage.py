@@ -46,11 +46,11 @@ def record(prompt_tokens: int, cached_tokens: int, generated_tokens: int) -> Non
 
 def record_response(answer: Mapping[str, Any]) -> None:
     """Add the token counts in an OpenAI-compatible answer; missing ones count as 0."""
-    told = answer.get("usage")
+    usage = answer.get("usage")
     record(
-        _number(told, "prompt_tokens"),
-        _number(_field(told, "prompt_tokens_details"), "cached_tokens"),
-        _number(told, "completion_tokens"),
+        _number(usage, "prompt_tokens"),
+        _number(_field(usage, "prompt_tokens_details"), "cached_tokens"),
+        _number(usage, "completion_tokens"),
     )
 
 

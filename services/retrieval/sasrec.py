@@ -45,7 +45,7 @@ class SasRec(nn.Module):  # type: ignore[misc]  # torch is untyped here
         self.dropout = nn.Dropout(dropout)
 
     def item_table(self) -> Tensor:
-        """What stands for each item, in histories and as candidates: (num_items + 1, D)."""
+        """The vector of each item, in histories and as candidates: (num_items + 1, D)."""
         return self.items.weight
 
     def forward(self, histories: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ class _Block(nn.Module):  # type: ignore[misc]
         self.feed_out = nn.Linear(4 * shape.dim, shape.dim)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, D). Padding stands after every item, so the causal mask hides it."""
+        """(B, T, D) -> (B, T, D). Padding follows the items, so the causal mask hides it."""
         batch, length, dim = hidden.shape
         projected = self.attention_in(self.attention_norm(hidden))
         heads = projected.view(batch, length, 3, self.num_heads, dim // self.num_heads)

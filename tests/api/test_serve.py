@@ -67,7 +67,7 @@ async def test_a_request_in_hand_is_answered_before_the_server_ends(store: Store
     await running.ended()
 
 
-async def test_background_work_runs_beside_the_server_and_is_told_to_stop(store: Store) -> None:
+async def test_background_work_runs_beside_the_server_and_is_stopped_with_it(store: Store) -> None:
     called = asyncio.Event()
 
     async def work(stop: asyncio.Event) -> None:

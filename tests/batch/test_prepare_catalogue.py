@@ -166,7 +166,7 @@ def test_model_markup_does_not_reach_a_title(tmp_path, data):
     assert rows(data, "items")[0]["title"] == "Say Yes Yes"
 
 
-def test_nothing_left_is_told_with_its_causes(tmp_path, data):
+def test_nothing_left_is_reported_with_its_causes(tmp_path, data):
     interactions = [("u", "a", "never"), ("u", "ghost", 1), ("u", "a", 2)]
     folder = a_plain_catalogue(tmp_path / "shop", interactions=interactions)
 
@@ -178,12 +178,12 @@ def test_nothing_left_is_told_with_its_causes(tmp_path, data):
     assert "no users with 2 interactions" in str(told.value)
 
 
-def test_an_empty_table_is_told_too(tmp_path, data):
+def test_an_empty_table_is_reported_too(tmp_path, data):
     with pytest.raises(EmptyDataset, match=r"no interaction of interactions\.csv is left"):
         prepare(a_plain_catalogue(tmp_path / "shop", interactions=[]), data)
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_work_is_done(tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported_before_work_is_done(tmp_path):
     folder = a_plain_catalogue(tmp_path / "shop")
     in_the_way = tmp_path / "data"
     in_the_way.write_text("a file, not a folder")

@@ -125,7 +125,7 @@ def test_a_shadow_is_set_and_stopped(adapters_page: Page) -> None:
     assert page.request.get("/adapters").json()["shadow"] is None
 
 
-def test_what_the_server_refuses_is_told_and_the_form_stays_as_it_was(
+def test_what_the_server_refuses_is_reported_and_the_form_stays_as_it_was(
     adapters_page: Page, tmp_path: Path
 ) -> None:
     page = adapters_page

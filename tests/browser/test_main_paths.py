@@ -102,7 +102,7 @@ def test_the_catalogue_is_searched_and_shows_what_the_model_sees(watched: Watche
     expect(page.locator(".item .summary").first).to_contain_text("kite in")
 
 
-def test_steps_adapters_and_health_are_told(watched: Watched) -> None:
+def test_steps_adapters_and_health_are_reported(watched: Watched) -> None:
     page = watched.page
     page.goto("/#/work")
     expect(page.locator(".step").filter(has_text="summarize-images")).to_contain_text("Done")

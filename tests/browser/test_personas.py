@@ -71,7 +71,7 @@ def test_without_any_nothing_is_shown_of_them(browser: Browser, redis_url: str) 
         assert watched.all_faults() == []
 
 
-def test_a_damaged_file_is_told_beside_the_users(
+def test_a_damaged_file_is_reported_beside_the_users(
     browser: Browser, redis_url: str, tmp_path: Path
 ) -> None:
     (tmp_path / FILE).write_text("[")

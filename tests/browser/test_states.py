@@ -59,7 +59,7 @@ def test_a_slow_model_leaves_what_is_there_with_scores_pending(
         assert watched.all_faults() == []
 
 
-def test_a_dead_model_is_told_and_rankings_are_cheap(browser: Browser, redis_url: str) -> None:
+def test_a_dead_model_is_reported_and_rankings_are_cheap(browser: Browser, redis_url: str) -> None:
     engine = ScriptedEngine(failure=EngineUnavailable("gone"))
     world = a_world(redis_url, a_user, lambda store: an_app(store, engine))
     with world as url, a_page(browser, url) as watched:
@@ -73,7 +73,7 @@ def test_a_dead_model_is_told_and_rankings_are_cheap(browser: Browser, redis_url
         assert watched.all_faults() == []
 
 
-def test_a_dead_redis_is_told_and_the_page_comes_back_by_itself(
+def test_a_dead_redis_is_reported_and_the_page_comes_back_by_itself(
     browser: Browser, tmp_path: Path
 ) -> None:
     redis = EmbeddedRedis(tmp_path)
@@ -124,7 +124,7 @@ def give_key(page: Page, key: str) -> None:
     page.get_by_role("button", name="Use it").click()
 
 
-def test_a_server_that_goes_away_is_told(browser: Browser, redis_url: str) -> None:
+def test_a_server_that_goes_away_is_reported(browser: Browser, redis_url: str) -> None:
     with a_world(redis_url, a_user) as url, a_page(browser, url) as watched:
         page = watched.page
         page.goto("/")

@@ -28,7 +28,7 @@ def difference(browser: Browser, redis_url: str) -> Any:
         yield lambda before, after: watched.page.evaluate(script, [path, before, after])
 
 
-def test_what_stays_what_goes_and_what_comes_is_told_in_reading_order(difference: Any) -> None:
+def test_what_stays_what_goes_and_what_comes_is_reported_in_reading_order(difference: Any) -> None:
     assert difference(*TEXTS[0]) == [
         ["same", "Likes"], ["removed", "red"], ["added", "blue"], ["same", "foxes in"],
         ["added", "deep"], ["same", "snow."],

@@ -145,7 +145,7 @@ def test_waiting_ends_when_the_preference_covers_the_version() -> None:
     assert found.preference_version == 4
 
 
-def test_waiting_in_vain_says_how_far_the_preference_came() -> None:
+def test_a_wait_that_runs_out_says_how_far_the_preference_came() -> None:
     client = MsrClient("http://x", transport=a_preference_at([2]))
     with client, pytest.raises(StillUpdating, match="covers 2 of 4"):
         client.wait_for_version("u1", 4, timeout_seconds=0)

@@ -117,7 +117,7 @@ def test_only_what_cannot_count_twice_is_sent_again() -> None:
     assert set(sent.values()) == {1, 4}
 
 
-def test_the_last_error_is_told_with_the_number_of_tries() -> None:
+def test_the_last_error_is_reported_with_the_number_of_tries() -> None:
     script = Script(httpx.ConnectError, httpx.ConnectError, a_problem("backlog-full", 429))
     thrice = Retries(max_tries=3, first_pause_seconds=0.0)
     with asking(script, thrice) as client, pytest.raises(BacklogFull):

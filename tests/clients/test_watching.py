@@ -59,7 +59,7 @@ async def watched(
     return blocking
 
 
-async def test_each_update_is_told_until_the_user_is_forgotten(server: ScriptedServer) -> None:
+async def test_each_update_is_sent_until_the_user_is_forgotten(server: ScriptedServer) -> None:
     reply = Reply([told(1), ALIVE, told(2)[:40], told(2)[40:] + told(3), FORGOTTEN], "hold")
     assert await watched(server, reply) == ([1, 2, 3], [None])
 

@@ -11,7 +11,7 @@ def took(user_id: str, item_id: str) -> wire.InteractionIn:
     return wire.InteractionIn(user_id=user_id, item_id=item_id)
 
 
-def test_the_history_is_told_as_it_grows_and_the_end_when_the_user_is_forgotten(
+def test_the_history_is_sent_as_it_grows_and_the_end_when_the_user_is_forgotten(
     base_url: str,
 ) -> None:
     with MsrClient(base_url) as client:
@@ -24,7 +24,7 @@ def test_the_history_is_told_as_it_grows_and_the_end_when_the_user_is_forgotten(
             assert next(updates, None) is None
 
 
-async def test_a_version_that_is_known_is_not_told_again(base_url: str) -> None:
+async def test_a_version_that_is_known_is_not_reported_again(base_url: str) -> None:
     async with AsyncMsrClient(base_url) as client:
         known = await client.preference("u1")
         watch = client.watch_preference("u1", after_version=known.preference_version)

@@ -37,7 +37,7 @@ def test_no_model_is_loaded_for_cheap_rankers(data: str):
     assert found.exit_code == 0
 
 
-def test_what_a_model_lacks_is_told_before_its_weights_are_loaded(data: str):
+def test_what_a_model_lacks_is_reported_before_its_weights_are_loaded(data: str):
     options = ("--protocol", "paper", "--models", "mllm", "--model", "/nowhere")
     found = evaluate(data, *options)
 

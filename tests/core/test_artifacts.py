@@ -87,7 +87,7 @@ def test_a_shard_written_again_without_faults_leaves_no_quarantine_behind(tmp_pa
     assert writer.read_quarantine(0) == []
 
 
-def test_a_folder_that_cannot_be_made_is_told_before_any_work(tmp_path: Path):
+def test_a_folder_that_cannot_be_made_is_reported_before_any_work(tmp_path: Path):
     (tmp_path / "file").write_text("in the way")
 
     with pytest.raises(FolderNotWritable, match="--data"):

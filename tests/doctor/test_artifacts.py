@@ -142,7 +142,7 @@ def test_preferences_by_another_prompt_are_a_problem(data: str):
     )
 
 
-def test_a_missing_part_a_damaged_manifest_and_a_step_cut_short_are_told_apart(data: str):
+def test_a_missing_part_a_damaged_manifest_and_a_step_cut_short_are_distinguished(data: str):
     next(Path(data, "interactions").glob("*/part-*.parquet")).unlink()
     Path(data, "summaries", "manifest.json").write_text("[]")
     Path(data, "examples").mkdir()

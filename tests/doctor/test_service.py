@@ -101,7 +101,7 @@ def test_a_redis_that_is_away_is_a_problem_that_keeps_the_password_secret(tmp_pa
     assert "hunter2" not in found.found
 
 
-def test_without_redis_url_the_embedded_one_is_told_of_and_no_folder_is_made(tmp_path: Path):
+def test_without_redis_url_the_embedded_one_is_reported_and_no_folder_is_made(tmp_path: Path):
     found = list(check_redis(str(tmp_path / "data"), Settings(redis_url=None)))
 
     assert statuses(found) == ["note"]

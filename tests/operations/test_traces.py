@@ -65,7 +65,7 @@ def test_no_span_tells_a_title_or_a_preference(service: Service):
     assert "Likes" not in text
 
 
-async def test_a_model_server_is_told_the_trace():
+async def test_a_model_server_gets_the_trace():
     server = FakeServer()
     engine = await an_engine(server)
     with collecting() as collector:
@@ -82,7 +82,7 @@ async def test_a_model_server_is_told_the_trace():
     assert "traceparent" not in server.headers[1]
 
 
-async def test_an_error_is_told_by_its_kind_alone():
+async def test_an_error_is_reported_by_its_kind_alone():
     with collecting() as collector:
         tracing.configure("test", endpoint=collector.url)
         with pytest.raises(ValueError, match="private"), tracing.span("failing"):

@@ -20,6 +20,6 @@ def test_no_two_errors_share_a_type() -> None:
     assert len(types) == len(set(types))
 
 
-def test_an_error_of_this_side_is_never_told_in_its_own_words() -> None:
+def test_an_error_of_this_side_is_never_reported_in_its_own_words() -> None:
     for error, kind in problems.KINDS.items():
         assert kind.status < 500 or kind.public_detail is not None, error

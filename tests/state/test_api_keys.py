@@ -82,7 +82,7 @@ async def test_of_many_requests_at_once_exactly_the_burst_is_let_through(
     assert all(wait > 0 for wait in waits if wait)
 
 
-async def test_a_refused_request_is_told_when_it_fits_and_then_it_does(store: Store) -> None:
+async def test_a_refused_request_says_when_it_fits_and_then_it_does(store: Store) -> None:
     held, key = ApiKeys(store.connection), a_key(rate=0.01, burst=4)
     assert await held.take_tokens(key, 3) == 0
     wait = await held.take_tokens(key, 3)

@@ -213,7 +213,7 @@ async def test_blocks_stay_if_an_interaction_arrives_while_they_are_dropped(smal
     assert now.preference_version < now.version
 
 
-async def test_a_user_with_twice_the_cap_waiting_is_told_to_wait(small_store: Store):
+async def test_a_user_with_twice_the_cap_waiting_is_refused_for_a_while(small_store: Store):
     outcomes = await small_store.ingest(a_history(some_ids(14)))
 
     assert [outcome.outcome for outcome in outcomes] == ["accepted"] * 12 + ["rejected"] * 2

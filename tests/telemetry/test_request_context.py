@@ -102,7 +102,7 @@ async def test_the_summary_of_a_new_item_names_the_request_that_put_it(store: St
     assert logged(logs, "item_summarized")["request_ids"] == ["from-the-shop"]
 
 
-async def test_a_model_server_is_told_the_request_with_an_id_of_its_own_for_each_prompt():
+async def test_a_model_server_gets_the_request_with_an_id_of_its_own_for_each_prompt():
     server = FakeServer()
     engine = await an_engine(server)
     with request_context.serving("from-a-browser"):

@@ -168,7 +168,7 @@ async def test_a_restarted_replica_and_a_restarted_api_get_the_activated_adapter
 
 
 @pytest.mark.usefixtures("store")
-def test_a_server_that_was_not_told_to_load_adapters_is_refused_and_the_old_one_serves(
+def test_a_server_without_the_option_to_load_adapters_is_refused_and_the_old_one_serves(
     redis_url: str, data: str, folder: Path, demo_server: ModelServer
 ):
     with serving(redis_url, data, folder, demo_server) as client:

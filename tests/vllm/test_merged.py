@@ -85,7 +85,7 @@ async def test_beside_its_base_it_scores_and_the_base_writes(
     assert both.identity == identify(merged)
 
 
-def test_told_to_end_the_server_ends_well_and_leaves_no_process(merged_server: ModelServer):
+def test_after_a_signal_the_server_ends_well_and_leaves_no_process(merged_server: ModelServer):
     assert merged_server.url
     below = merged_server.below()
 

@@ -34,7 +34,7 @@ def test_the_command_that_it_runs_stands_at_the_head_of_its_log(demo_server: Mod
     assert f"--port {demo_server.url.rpartition(':')[2]} " in command
 
 
-def test_told_to_end_while_it_loads_it_ends_well_and_leaves_no_process(
+def test_a_signal_while_it_loads_it_ends_well_and_leaves_no_process(
     start_model_server: StartModelServer,
 ):
     server = start_model_server()
@@ -56,7 +56,7 @@ def test_killed_outright_it_leaves_no_process_either(start_model_server: StartMo
     assert len(below) >= 3
 
 
-def test_a_vllm_that_does_not_come_up_is_told_in_its_own_words(
+def test_a_vllm_that_does_not_come_up_is_reported_in_its_own_words(
     start_model_server: StartModelServer,
 ):
     server = start_model_server("--max-model-len", "100000")
@@ -68,7 +68,7 @@ def test_a_vllm_that_does_not_come_up_is_told_in_its_own_words(
     assert "max_model_len (100000)" in last
 
 
-def test_a_port_that_is_taken_is_told_before_the_model_loads(
+def test_a_port_that_is_taken_is_reported_before_the_model_loads(
     demo_server: ModelServer, start_model_server: StartModelServer
 ):
     server = start_model_server(port=demo_server.port)

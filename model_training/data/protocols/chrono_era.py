@@ -12,7 +12,7 @@ from services.core.records import ItemId
 
 
 def _draw(draw: Draw, items: VisibleItems, until_target: Sequence[ItemId]) -> NDArray[np.int64]:
-    # A target without visible interactions has no era; the last item before it with one stands in.
+    # A target without visible interactions has no era; the last item before it with one is used.
     return draw_near_era(draw, items.eras, items.era_of_last(until_target))
 
 

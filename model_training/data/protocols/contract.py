@@ -45,7 +45,7 @@ class Protocol:
     """How a target is held out and how its negatives are drawn.
 
     The cut also decides what a ranker may learn from: the whole histories of training users, and of
-    validation and test users what comes before the target. `draw_name` and `settings` stand in the
+    validation and test users what comes before the target. `draw_name` and `settings` are in the
     manifest of the frozen negatives, so a change draws them again. With `whole_catalogue` the
     target is ranked among all items that the user had not taken, and the draw only decides which
     users have enough of them.

@@ -1,7 +1,7 @@
 """Writes a file so that readers see the earlier content or the new one, never a part.
 
 The file is written beside its place, under a name that no other process has, and then renamed. A
-process that is killed leaves a file that ends in `.unfinished` and that nobody reads.
+process that is killed leaves a file that ends in `.unfinished` and that no program reads.
 """
 
 import uuid

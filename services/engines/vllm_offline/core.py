@@ -74,7 +74,7 @@ class VllmCore:
     def prepare(self, messages: Messages, limits: GenerationLimits | None) -> PreparedPrompt:
         """The prompt as vLLM takes it, shortened until it leaves room for its answer.
 
-        For one other thread, so that pictures are decoded while the model computes. Raises
+        For one other thread, so that images are decoded while the model computes. Raises
         EngineRefused if it cannot be taken.
         """
         room = self._max_tokens - (1 if limits is None else limits.max_new_tokens)

@@ -25,7 +25,7 @@ from services.engines.weight_labels import labels
 Device = Literal["cpu", "gpu"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
-# A prompt is one picture (2,928 tokens at most) and some hundred words. vLLM wants room in the KV
+# A prompt is one image (2,928 tokens at most) and some hundred words. vLLM wants room in the KV
 # cache for one prompt of the greatest length: for the 32,768 tokens of a Mistral 7B 4 GiB, for
 # these 1.
 MAX_MODEL_LEN = 8192

@@ -90,7 +90,7 @@ class ProcessGroup:
         await self._copying
 
     def failure_reason(self) -> str:
-        """Why it ended, by its own output: the first error it told of, else its last line.
+        """Why it ended, by its own output: the first error in it, else its last line.
 
         Complete after `end`.
         """

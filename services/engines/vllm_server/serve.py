@@ -2,7 +2,7 @@
 
     msr serve-model --model DIR [--adapter NAME=DIR] [--port P] [-- ARGUMENTS FOR VLLM]
 
-Prints the command it runs and, once every model it serves has answered a prompt with a picture,
+Prints the command it runs and, once every model it serves has answered a prompt with an image,
 `listening on URL`. vLLM's own output goes to stderr. SIGTERM and SIGINT are passed on; nothing that
 was started stays behind.
 """
@@ -39,7 +39,7 @@ from services.process.announce import announce, is_loopback
 log = structlog.get_logger(__name__)
 
 _ASK_AGAIN_SECONDS = 0.25
-# vLLM's first prompt with a picture sets much up; on a large model under compilation it is slow.
+# vLLM's first prompt with an image is slow: a large model is compiled for it.
 _WARM_UP_SECONDS = 600.0
 # After the time that requests in hand have, for the processes to end.
 _END_SECONDS = 20.0
@@ -47,7 +47,7 @@ _SIDE_WITHOUT_CONFIG = 336
 
 
 def run(options: ServeOptions, device: Device | None = None) -> int:
-    """Serve until told to end; the exit status is 0 if it ended as told, else vLLM's own or 1.
+    """Serve until a signal ends it. The exit status is 0 after a signal, else vLLM's own or 1.
 
     The device is this machine's, unless it is named. Raises InputError, ModelUnusable or
     ArtifactMismatch before anything is started, and EngineUnavailable if vLLM is not installed or
@@ -64,8 +64,8 @@ def run(options: ServeOptions, device: Device | None = None) -> int:
         log.warning(
             "adapters_loaded_for_everybody",
             host=options.host,
-            remedy="whoever reaches the port may load adapters from the folder: let only the API "
-            "reach it",
+            remedy="every host that reaches the port may load adapters from the folder: let only "
+            "the API reach it",
         )
     return asyncio.run(_serve(options, command.arguments, dict(command.environment)))
 
@@ -73,13 +73,13 @@ def run(options: ServeOptions, device: Device | None = None) -> int:
 async def _serve(
     options: ServeOptions, arguments: tuple[str, ...], environment: dict[str, str]
 ) -> int:
-    told: asyncio.Queue[int] = asyncio.Queue()
+    signals: asyncio.Queue[int] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, told.put_nowait, number)
+        asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, number)
     group = await ProcessGroup.start(arguments, environment)
     try:
         ended = asyncio.create_task(group.wait())
-        stopped = asyncio.create_task(told.get())
+        stopped = asyncio.create_task(signals.get())
         up = asyncio.create_task(_wait_until_ready(options))
         await asyncio.wait((ended, stopped, up), return_when=asyncio.FIRST_COMPLETED)
         if ended.done():
@@ -89,16 +89,16 @@ async def _serve(
                 f"{group.failure_reason()}"
             )
         if stopped.done():
-            # Loading, vLLM heeds no signal, perhaps for minutes; and nobody is being answered.
+            # While it loads, perhaps for minutes, vLLM ignores signals. No request is in hand yet.
             return 0
         up.result()
         announce(_url(options.host, options.port))
         await asyncio.wait((ended, stopped), return_when=asyncio.FIRST_COMPLETED)
         if stopped.done():
-            await _end(group, told, stopped.result(), ended)
+            await _end(group, signals, stopped.result(), ended)
             return 0 if ended.done() else 128 + signal.SIGKILL
         await group.end()
-        # vLLM ends with 0 when its engine has died; whoever restarts servers must see a failure.
+        # vLLM ends with 0 when its engine has died. A supervisor must see a failure.
         log.error("model_server_died", status=ended.result(), reason=group.failure_reason())
         return ended.result() or 1
     finally:
@@ -106,17 +106,17 @@ async def _serve(
 
 
 async def _end(
-    group: ProcessGroup, told: "asyncio.Queue[int]", number: int, ended: "asyncio.Task[int]"
+    group: ProcessGroup, signals: "asyncio.Queue[int]", number: int, ended: "asyncio.Task[int]"
 ) -> None:
-    """Pass the signal on and wait; too long, or being told again, ends the patience."""
+    """Pass the signal on and wait for the end, at most until a second signal or the time is up."""
     group.send(number)
-    again = asyncio.create_task(told.get())
+    again = asyncio.create_task(signals.get())
     await asyncio.wait(
         (ended, again), timeout=DRAIN_SECONDS + _END_SECONDS, return_when=asyncio.FIRST_COMPLETED
     )
     again.cancel()
     if not ended.done():
-        log.warning("model_server_killed", reason="it did not end when told to")
+        log.warning("model_server_killed", reason="it did not end after a signal")
 
 
 async def _wait_until_ready(options: ServeOptions) -> None:
@@ -155,7 +155,7 @@ async def _warm_up(url: str, options: ServeOptions, adapter: str | None) -> None
 
 
 def _image_side(model: str) -> int:
-    """The side in pixels of the pictures that the model sees without their being resized."""
+    """The side in pixels of images that the processor does not resize."""
     config = Path(model) / "config.json"
     if not config.exists():
         return _SIDE_WITHOUT_CONFIG

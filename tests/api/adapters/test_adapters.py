@@ -339,7 +339,7 @@ async def test_a_choice_for_another_base_model_is_nobodys_here(
     assert (other.current.choice.active.name, other.problem) == ("own", "")
 
 
-async def test_a_choice_that_cannot_be_read_is_told_and_what_serves_goes_on(
+async def test_a_choice_that_cannot_be_read_is_reported_and_what_serves_goes_on(
     app: FastAPI, store: Store
 ) -> None:
     await store.connection.call("HSET", keys.ADAPTERS, MODEL, b"{")

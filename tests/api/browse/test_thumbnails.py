@@ -44,7 +44,7 @@ async def test_a_reader_that_has_it_is_not_sent_it_again(store: Store) -> None:
     assert wider.status_code == 200
 
 
-async def test_no_cover_and_no_item_are_told_apart(store: Store) -> None:
+async def test_no_cover_and_no_item_are_distinguished(store: Store) -> None:
     app = an_app(store)
     without = await send(app, "GET", "/items/i1/cover")
     unknown = await send(app, "GET", "/items/nowhere/cover")

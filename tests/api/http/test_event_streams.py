@@ -67,7 +67,7 @@ async def test_the_preference_comes_at_once_and_again_when_it_or_the_history_cha
         assert (event_id, data["history_version"]) == ("3", 4)
 
 
-async def test_who_has_seen_the_preference_is_not_told_it_again(store: Store) -> None:
+async def test_who_has_seen_the_preference_does_not_get_it_again(store: Store) -> None:
     await put_user(store, "u1", ["i1", "i2", "i3"], preference="foxes")
     async with a_server(an_app(store)) as (_, client):
         async with reading(client, **{"Last-Event-ID": "3"}) as reader:

@@ -32,7 +32,7 @@ async def pass_time(store: Store, token: str, seconds: float) -> None:
     await store.connection.call("HSET", bucket, "at_us", at_us - seconds * 1e6)
 
 
-async def test_past_its_burst_a_key_is_refused_until_the_time_it_was_told(store: Store) -> None:
+async def test_past_its_burst_a_key_is_refused_until_its_retry_after(store: Store) -> None:
     app = an_app(store, rules=WITH_KEYS)
     token = await a_token(store, rate_per_second=0.01, burst=2)
     answers = [await send(app, *READ, headers=bearer(token)) for _ in range(3)]
@@ -68,7 +68,7 @@ async def test_interactions_cost_one_a_hundred(store: Store) -> None:
     assert statuses == [202, 202, 429, 202, 429]
 
 
-async def test_a_refused_batch_stores_nothing_and_fits_when_it_was_told(store: Store) -> None:
+async def test_a_refused_batch_stores_nothing_and_fits_after_its_retry_after(store: Store) -> None:
     app = an_app(store, rules=WITH_KEYS)
     token = await a_token(store, rate_per_second=0.01, burst=3)
     await ingest(app, token, 1)

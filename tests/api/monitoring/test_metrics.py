@@ -53,7 +53,7 @@ def drift_of(drift: ScoreDrift) -> list[float]:
     return [sample.value for sample in next(drift.collect()).samples]
 
 
-def test_a_drift_is_told_once_there_are_scores_enough() -> None:
+def test_a_drift_is_reported_once_there_are_scores_enough() -> None:
     drift = ScoreDrift()
     for number in range(FEWEST_SCORES - 1):
         drift.note(WITH_SCORES, number % 2)
@@ -107,7 +107,7 @@ async def test_an_item_is_looked_for_once() -> None:
     assert lookups == [(0, 2)]
 
 
-async def test_redis_tells_how_it_is_and_a_lost_one_is_told_too(tmp_path: Path) -> None:
+async def test_redis_reports_its_state_and_a_lost_one_is_reported_too(tmp_path: Path) -> None:
     redis = EmbeddedRedis(tmp_path)
     store = await Store.open(redis.start())
     await put_catalogue(store)

@@ -112,7 +112,7 @@ def test_rankers_replaced_while_they_are_read_are_not_taken_up(data: str) -> Non
     assert CheapRankers.load(data).fingerprint == fingerprint(data, "retrieval")
 
 
-async def test_rankers_of_which_a_part_is_lost_are_refused_and_told(data: str) -> None:
+async def test_rankers_of_which_a_part_is_lost_are_refused_and_reported(data: str) -> None:
     source = PublishedOrdering(data, IDENTITY)
     live = LiveOrdering(source.load(), Metrics(CollectorRegistry()), source, poll_seconds=1.0)
     fit_retrieval.run(data, epochs=2)

@@ -82,7 +82,7 @@ async def test_an_item_put_online_is_ranked_by_its_title_though_its_summary_is_p
     assert rankers.titles_given == {"fresh": "title of fresh"}
 
 
-async def test_the_rankers_are_told_what_the_history_holds_that_they_have_not_seen(
+async def test_the_rankers_get_what_the_history_holds_that_they_have_not_seen(
     store: Store,
 ) -> None:
     await store.items.put_item(Item(ItemId("fresh"), a_title("fresh")), summary=None)
@@ -93,7 +93,7 @@ async def test_the_rankers_are_told_what_the_history_holds_that_they_have_not_se
     assert {each["scored_by"] for each in answer["items"]} == {"titles"}
 
 
-async def test_an_unknown_user_gets_what_is_trending_and_is_told_so(store: Store) -> None:
+async def test_an_unknown_user_gets_what_is_trending_and_the_response_says_so(store: Store) -> None:
     engine = ScriptedEngine()
     answer = await recommend(an_app(store, engine, num_scored=1), user_id="stranger", k=3)
     assert ids_of(answer) == ["i1", "i2", "i3"]
@@ -101,7 +101,7 @@ async def test_an_unknown_user_gets_what_is_trending_and_is_told_so(store: Store
     assert "Nothing is known of this user yet." in engine.prompts[0]
 
 
-async def test_a_preference_behind_its_history_is_used_and_both_versions_are_told(
+async def test_a_preference_behind_its_history_is_used_and_both_versions_are_reported(
     store: Store,
 ) -> None:
     await put_user(store, "u1", ["i1", "i2", "i3"], preference="likes foxes")

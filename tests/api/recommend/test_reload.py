@@ -92,7 +92,7 @@ async def test_what_cannot_serve_is_refused_once_and_the_old_serves_on(
     assert 'msr_ordering_reloads_total{outcome="refused"} 1.0' in metrics
 
 
-async def test_what_the_disk_does_not_give_is_told_and_tried_again(store: Store) -> None:
+async def test_what_the_disk_does_not_give_is_reported_and_tried_again(store: Store) -> None:
     folder = FakeDataFolder()
     app = an_app(store, source=folder)
     folder.publish("newer", OSError("connection reset by peer"))

@@ -64,7 +64,7 @@ def test_covers_are_found_by_item_id_and_a_missing_one_is_named(tmp_path: Path):
 
 
 @pytest.mark.parametrize("missing", ["Tiny_pairs.tsv", "Tiny_titles.csv"])
-def test_a_missing_file_is_told_with_what_was_expected(tmp_path: Path, missing: str):
+def test_a_missing_file_is_reported_with_what_was_expected(tmp_path: Path, missing: str):
     folder = a_microlens_folder(tmp_path)
     (folder / missing).unlink()
 

@@ -90,7 +90,7 @@ def test_broken_rows_cost_themselves_alone_and_are_named(tmp_path: Path):
     assert [fault.row.partition(":")[2] for fault in faults] == ["3", "4", "5", "6", "8"]
 
 
-def test_a_quote_that_is_never_closed_is_told_with_its_line(tmp_path: Path):
+def test_a_quote_that_is_never_closed_is_reported_with_its_line(tmp_path: Path):
     folder = a_plain_catalogue(tmp_path)
     (folder / "items.csv").write_text('item_id,title\na,Apple\nb,"Bear\n' + "c,Car\n" * 3_000_000)
 

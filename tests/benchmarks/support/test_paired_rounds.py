@@ -39,7 +39,7 @@ def test_a_row_says_whether_its_bar_was_reached(bar, verdict):
     assert table.splitlines()[-1].split("|")[-2].strip() == verdict
 
 
-async def test_a_turn_is_told_per_repetition():
+async def test_a_turn_is_reported_per_repetition():
     rounds = Rounds("any", settle_seconds=0.0)
 
     async def work() -> str:

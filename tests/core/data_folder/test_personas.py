@@ -49,7 +49,9 @@ def test_a_data_folder_may_be_an_object_store() -> None:
         "\udcff",
     ],
 )
-def test_a_damaged_file_is_told_with_its_place_and_the_remedy(tmp_path: Path, text: str) -> None:
+def test_a_damaged_file_is_reported_with_its_place_and_the_remedy(
+    tmp_path: Path, text: str
+) -> None:
     path = tmp_path / "personas.json"
     path.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(PersonasUnreadable, match="delete it") as told:
@@ -57,7 +59,7 @@ def test_a_damaged_file_is_told_with_its_place_and_the_remedy(tmp_path: Path, te
     assert str(path) in str(told.value)
 
 
-def test_a_folder_in_the_file_s_place_is_told_too(tmp_path: Path) -> None:
+def test_a_folder_in_the_file_s_place_is_reported_too(tmp_path: Path) -> None:
     (tmp_path / "personas.json").mkdir()
     with pytest.raises(PersonasUnreadable, match="cannot be read"):
         read_personas(str(tmp_path))

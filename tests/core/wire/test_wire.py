@@ -30,7 +30,7 @@ def test_a_whole_number_may_be_written_as_a_fraction_but_not_as_a_text() -> None
             read({"user_id": "u1", "k": bad})
 
 
-def test_one_interaction_and_many_are_told_apart() -> None:
+def test_one_interaction_and_many_are_distinguished() -> None:
     one = {"user_id": "u1", "item_id": "i1"}
     read = TypeAdapter(wire.Interactions).validate_python
     assert isinstance(read(one), wire.InteractionIn)

@@ -59,7 +59,7 @@ def test_half_open_it_opens_at_the_first_and_closes_at_an_answer(breaker: Circui
     assert not breaker.record_abandoned(3, 4)
 
 
-def test_returns_in_vain_are_counted_until_something_is_answered(breaker: CircuitBreaker):
+def test_failed_returns_are_counted_until_something_is_answered(breaker: CircuitBreaker):
     for _ in range(3):
         breaker.open()
         breaker.admit()

@@ -114,7 +114,7 @@ async def test_a_web_server_that_is_no_vllm_is_refused():
 # --- who is there --------------------------------------------------------------------------------
 
 
-async def test_nobody_at_the_address_is_told_before_any_work():
+async def test_nobody_at_the_address_is_reported_before_any_work():
     server = FakeServer()
     server.down = True
 
@@ -122,7 +122,7 @@ async def test_nobody_at_the_address_is_told_before_any_work():
         await an_engine(server)
 
 
-async def test_a_server_that_accepts_and_never_answers_is_told_in_time():
+async def test_a_server_that_accepts_and_never_answers_is_reported_in_time():
     server = FakeServer()
     server.frozen = True
 
@@ -161,7 +161,7 @@ async def test_an_address_may_end_as_other_clients_want_it(url: str):
 
 
 @pytest.mark.parametrize("url", ["a:8000", "http://a:port", "http://"])
-async def test_what_is_no_address_is_told_before_it_is_tried(url: str):
+async def test_what_is_no_address_is_reported_before_it_is_tried(url: str):
     with pytest.raises(InputError, match="is not a server's address"):
         await VllmEngine.connect([url], model="base")
 

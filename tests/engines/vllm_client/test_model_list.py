@@ -54,7 +54,7 @@ def test_without_labels_or_folders_the_addresses_stand_for_the_weights():
     assert weights.choose("demo", "lora").identity == EngineIdentity("org/model", "org/lora")
 
 
-def test_the_calibration_of_the_adapter_in_use_is_told_to_the_last_bit():
+def test_the_calibration_of_the_adapter_in_use_is_reported_to_the_last_bit():
     other = EngineIdentity("m1", "b1", Calibration(9.0, 9.0))
     names = ["demo", *labels(EngineIdentity("m1", ""), {"x": AN_ADAPTER, "y": other})]
 
@@ -128,7 +128,7 @@ def test_a_description_changes_with_the_weights_in_use_alone():
 
 
 @pytest.mark.parametrize("listing", [None, [], {}, {"data": []}, {"data": [{"id": "x"}]}])
-def test_what_is_no_listing_is_told_with_the_address(listing: Any):
+def test_what_is_no_listing_is_reported_with_the_address(listing: Any):
     with pytest.raises(EngineUnavailable, match="http://a/v1/models"):
         ModelList("http://a", listing)
 

@@ -260,7 +260,7 @@ async def test_a_server_that_was_restarted_with_another_model_stays_out():
     assert await score_many(engine) == [ANSWER] * 20
 
 
-async def test_a_lone_server_with_another_model_is_told_as_that():
+async def test_a_lone_server_with_another_model_is_reported_as_that():
     server = FakeServer(complete=lambda _: an_error(404, "The model `lora` does not exist."))
     engine = await an_engine(server)
 

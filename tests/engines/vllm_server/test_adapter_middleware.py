@@ -71,7 +71,7 @@ async def load(http: httpx.AsyncClient, path: object, name: str = "x") -> httpx.
     return await http.post("/v1/load_lora_adapter", json=body)
 
 
-async def test_what_was_loaded_is_told_as_if_it_had_been_served_from_the_start(
+async def test_what_was_loaded_is_listed_as_if_it_had_been_served_from_the_start(
     client: Callable[[], httpx.AsyncClient], folder: Path
 ):
     async with client() as http:
@@ -125,7 +125,7 @@ async def test_what_is_no_such_request_is_refused(
     assert vllm.adapters == {}
 
 
-async def test_what_vllm_could_not_load_is_not_told(
+async def test_what_vllm_could_not_load_is_not_reported(
     client: Callable[[], httpx.AsyncClient], vllm: Vllm, folder: Path
 ):
     vllm.fails = True

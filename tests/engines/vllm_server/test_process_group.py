@@ -52,13 +52,13 @@ async def test_the_first_error_says_why_it_ended(raised: str):
     assert words == "ValueError: too little memory"
 
 
-async def test_an_error_that_goes_on_indented_is_told_with_its_detail():
+async def test_an_error_that_goes_on_indented_is_reported_with_its_detail():
     program = "print('pkg.ValidationError: 1 error', '  it is too long', sep=chr(10))"
 
     assert (await a_finished_group(program))[1] == "pkg.ValidationError: 1 error it is too long"
 
 
-async def test_without_an_error_its_last_line_is_told():
+async def test_without_an_error_its_last_line_is_reported():
     assert (await a_finished_group("print('first'); print('last')"))[1] == "last"
     assert (await a_finished_group(""))[1] == "it said nothing"
 

@@ -113,7 +113,7 @@ def test_a_server_that_loads_adapters_has_room_for_them_and_looks_at_each(
     assert middleware == "services.engines.vllm_server.adapter_middleware.AdapterMiddleware"
 
 
-def test_without_adapters_yet_a_server_can_be_told_to_load_them(tmp_path: Path):
+def test_without_adapters_yet_a_server_can_load_them_later(tmp_path: Path):
     options = replace(DEMO, adapters=(), load_adapters_from=str(tmp_path / "not-yet"))
     arguments = build_command(options, "cpu").arguments
 
@@ -122,7 +122,7 @@ def test_without_adapters_yet_a_server_can_be_told_to_load_them(tmp_path: Path):
     assert values(arguments, "--max-lora-rank") == ["16"]
 
 
-def test_a_server_loads_no_adapters_unless_it_is_told_to():
+def test_a_server_loads_no_adapters_unless_an_option_says_so():
     command = build_command(DEMO, "cpu")
 
     assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" not in command.environment

@@ -159,7 +159,7 @@ async def test_if_no_test_user_has_a_preference_the_cheap_models_are_evaluated(t
     assert "is a test user" in result.facts["left_out"]["mllm"]
 
 
-async def test_shortened_prompts_are_told_of_again_by_a_rerun(data: str):
+async def test_shortened_prompts_are_counted_again_by_a_rerun(data: str):
     class Shortening(RecordingEngine):
         async def score(self, messages):
             self.num_shortened += 1
