@@ -140,6 +140,6 @@ assert not found, found
 def test_without_the_packages_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
 
-    with pytest.raises(InputError, match=r"pip install 'msr\[tracing\]'"):
+    with pytest.raises(InputError, match=r"pip install 'mllm-msr\[tracing\]'"):
         tracing.configure("test", endpoint="http://127.0.0.1:9")
     assert request_context.headers() == {}

@@ -249,5 +249,5 @@ def test_an_adapter_that_saw_covers_of_another_size_is_not_gone_on_with(data_wit
     manifest = Path(data_with_examples) / "adapter" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"image_size": 56', '"image_size": 336'))
 
-    with pytest.raises(ArtifactMismatch, match="covers of 336 pixels, the items have 56"):
+    with pytest.raises(ArtifactMismatch, match="images of 336 pixels, the items have 56"):
         train.run(data_with_examples, config, stage="rank")
