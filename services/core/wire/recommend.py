@@ -20,7 +20,7 @@ from services.core.wire.common import (
 
 Mode = Literal["cascade", "mllm", "cheap"]
 Priority = Literal["interactive", "background"]
-# Open to the names of further rankers (`services/retrieval/rankers.py`).
+# The type is a string, since a further cheap ranker brings its own name.
 _SOURCES = ["sequential", "neighbors", "trending", "titles", "caller", "new"]
 Source = Annotated[str, Field(json_schema_extra={"enum": _SOURCES})]
 ScoredBy = Literal["mllm-fusion", "mllm", "fusion", "sequential", "titles", "trending"]
