@@ -13,7 +13,8 @@ from services.core.errors import StateError
 from services.core.records import MAX_ID_CHARS, Interaction, Item, ItemId, UserId
 from services.core.recurrence import PreferenceState, WrittenBlock
 from services.core.wire.common import MAX_TIMESTAMP_MS
-from services.state.records import ItemRecord, ItemStatus, UserRecord
+from services.core.wire.items import ItemStatus
+from services.state.records import ItemRecord, UserRecord
 
 ITEM_FIELDS = ("version", "title", "status", "summary", "reason")
 

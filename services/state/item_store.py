@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 
 from services.core.prompts import HistoryItem
 from services.core.records import Item, ItemId
+from services.core.wire.items import ItemStatus
 from services.state import keys
 from services.state.connection import Argument, Command, Connection, Script
 from services.state.encoding import ITEM_FIELDS, decode_item, decode_status
-from services.state.records import ItemRecord, ItemStatus
+from services.state.records import ItemRecord
 
 
 class ItemStore:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from services.core.records import ItemId, UserId
+from services.core.wire.items import ItemStatus
 from services.state import keys
 from services.state.connection import Command, Connection
 from services.state.encoding import ITEM_FIELDS, decode_item, decode_status
-from services.state.records import ItemRecord, ItemStatus
+from services.state.records import ItemRecord
 
 # Two million keys: about 400,000 users.
 KEYS_A_STEP = 1_000

@@ -6,7 +6,7 @@ from typing import Literal
 from services.core.prompts import PREFERENCE_FINGERPRINT, HistoryItem
 from services.core.records import Interaction, Item, ItemId, UserId
 from services.core.recurrence import PreferenceState
-from services.core.wire.items import ItemStatus as ItemStatus
+from services.core.wire.items import ItemStatus
 
 Outcome = Literal["accepted", "duplicate", "rejected"]
 

@@ -16,8 +16,8 @@ from random import Random
 from typing import Generic, TypeVar
 
 from services.core.records import ItemId, UserId
+from services.core.wire.items import ItemStatus
 from services.state.key_scan import KeyScan, ListedItem, ScanResult
-from services.state.records import ItemStatus
 
 REST = 9.0
 
