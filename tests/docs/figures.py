@@ -1,6 +1,4 @@
-"""Check that every figure quoted from a benchmark is in its kept table; `make test-docs` runs it.
-
-    python .ci/check_figures.py [DOCUMENT ...]
+"""Checks that every figure quoted from a benchmark is in its kept table.
 
 A document names the tables of its figures in a comment that readers do not see:
 
@@ -13,12 +11,12 @@ row that quotes an answer of `msr bench NAME` must have a comment.
 """
 
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.docs.documents import ROOT
+
 DOCUMENTS = ("README.md", "docs/*.md", "model_training/demo/weights/README.md")
 RESULTS = ROOT / "benchmarks" / "results"
 _COMMENT = re.compile(r"<!-- figures: ([a-z0-9 -]+) -->")
@@ -118,17 +116,3 @@ def problems(document: str, results: Path = RESULTS) -> list[str]:
         if is_answer and figures(cells[-2]) and not _COMMENT.search(line):
             found.append(f"{number}: a figure of `msr bench` without `<!-- figures: NAME -->`")
     return found
-
-
-def main() -> None:
-    """Check the documents, print what is wrong, and end with status 1 if anything is."""
-    paths = [Path(each) for each in sys.argv[1:]] or [
-        path for pattern in DOCUMENTS for path in sorted(ROOT.glob(pattern))
-    ]
-    found = [f"{path}:{problem}" for path in paths for problem in problems(path.read_text())]
-    print("\n".join(found) or f"{len(paths)} documents quote what is kept")
-    sys.exit(bool(found))
-
-
-if __name__ == "__main__":
-    main()
