@@ -1,9 +1,11 @@
 """`msr doctor`: checks what a deployment needs; exit status 1 if there is a problem."""
 
 import json
+import os
 from collections import Counter
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -40,8 +42,8 @@ def doctor(
 
     from services.deployment.assemble import choose_engine
     from services.deployment.settings import Settings
-    from services.doctor.checks import all_checks
-    from services.doctor.findings import run_checks
+    from services.doctor import artifacts, machine, service
+    from services.doctor.findings import Check, run_checks
 
     fault: ValidationError | MsrError | None = None
     try:
@@ -50,15 +52,24 @@ def doctor(
         settings, fault = Settings.model_construct(redis_url=None), error
     if url:
         settings = settings.model_copy(update={"vllm_urls": tuple(url)})
-    checks = all_checks(
-        data,
-        partial(choose_engine, data, settings, kind=engine, model=model, adapter=adapter),
-        settings,
-        host=host,
-        port=port,
-        options=_variables(context.find_root().command),
-        settings_error=fault,
-    )
+    folders = {"data": data}
+    if settings.redis_url is None:
+        folders["state"] = settings.state or str(Path(data) / "state")
+    options = _variables(context.find_root().command)
+    # Returns the engine, or raises the reason why there is none.
+    choose = partial(choose_engine, data, settings, kind=engine, model=model, adapter=adapter)
+    checks: dict[str, Check] = {  # a part comes after the parts that it needs
+        "python": machine.check_python,
+        "packages": machine.check_packages,
+        "settings": partial(service.check_settings, os.environ, options, fault),
+        "gpu": machine.check_gpu,
+        "disk": partial(machine.check_disk, folders),
+        "data": partial(artifacts.check_data, data),
+        "adapter": partial(artifacts.check_adapter, data, choose, settings.adapters),
+        "model server": partial(service.check_model_servers, data, choose),
+        "redis": partial(service.check_redis, data, settings),
+        "port": partial(machine.check_port, host, port),
+    }
     findings = []
     for finding in run_checks(checks, timeout_seconds=timeout):
         findings.append(finding)

@@ -16,7 +16,7 @@ from services.core.prompts import (
 )
 from services.core.recurrence import BLOCK_SIZE
 from services.deployment.assemble import EngineChoice
-from services.doctor.findings import Finding, Status, problem_of
+from services.doctor.findings import Finding, note, ok, problem, problem_of
 from services.engines.adapter_folders import AdapterFolders
 from services.engines.adapter_manifest import require_servable
 from services.engines.checkpoints import identify_model, is_merged, manifest_in_use, read_adapter
@@ -48,25 +48,19 @@ def check_adapter(
     if manifest is not None:
         require_servable(manifest, model=model)
     if manifest is None:
-        yield Finding(
-            "adapter",
-            "note",
+        yield note(
             f"none: the base model {choice.model} answers Yes or No without an adapter.",
             "Run `msr train`, or name one with --adapter.",
         )
     else:
-        yield Finding(
-            "adapter",
-            "ok",
+        yield ok(
             f"{choice.adapter or choice.model} (stage {manifest.stage}) fits its base model and "
-            "this version's prompts.",
+            "this version's prompts."
         )
     folder = adapters or str(Path(data) / "adapters")
     for name, found in AdapterFolders(folder, {}, model=model).scan().items():
         if found.problem:
-            yield Finding(
-                "adapter",
-                "note",
+            yield note(
                 f"{name} in {folder} cannot be activated: {found.problem}.",
                 "Put the complete folder of one training there, or remove it.",
             )
@@ -76,14 +70,12 @@ def _check_trained(data: str) -> Iterator[Finding]:
     """For vLLM: the servers hold the weights, so a local adapter is only a copy."""
     folder = Path(data) / "adapter"
     if not folder.is_dir():
-        yield Finding("adapter", "ok", "the model servers have it.")
+        yield ok("the model servers have it.")
         return
     manifest = read_adapter(folder)
     require_servable(manifest, model=manifest.model)
-    yield Finding(
-        "adapter",
-        "ok",
-        f"{folder} (stage {manifest.stage}) fits this version's prompts; the servers hold copies.",
+    yield ok(
+        f"{folder} (stage {manifest.stage}) fits this version's prompts; the servers hold copies."
     )
 
 
@@ -94,9 +86,7 @@ def check_data(data: str) -> Iterator[Finding]:
     """Are the artifacts finished, up to date and complete?"""
     filesystem, base = fsspec.core.url_to_fs(data)
     if not filesystem.isdir(base):
-        yield Finding(
-            "data",
-            "note",
+        yield note(
             f"there is no {data} yet.",
             "Run `msr prepare-catalogue` (docs/tutorial.md), or `msr demo` for a first look.",
         )
@@ -105,12 +95,10 @@ def check_data(data: str) -> Iterator[Finding]:
     for name in STEPS:
         yield from _check_artifact(data, name, done)
     if done:
-        yield Finding("data", "ok", f"finished in {data}: {', '.join(done)}.")
+        yield ok(f"finished in {data}: {', '.join(done)}.")
     for names in _NEEDED:
         if not any(Artifact(data, name).exists() for name in names):
-            yield Finding(
-                "data",
-                "note",
+            yield note(
                 f"{data} holds no finished {names[-1]}.",
                 f"The next step is `msr {STEPS[names[-1]].command} --data {data}`.",
             )
@@ -124,37 +112,30 @@ def _check_artifact(data: str, name: str, done: list[str]) -> Iterator[Finding]:
     if not artifact.exists():
         filesystem, folder = fsspec.core.url_to_fs(artifact.location)
         if filesystem.isdir(folder):
-            yield Finding(
-                "data",
-                "note",
-                f"{name} is not finished.",
-                f"Run `{command}` again: it resumes where it stopped.",
+            yield note(
+                f"{name} is not finished.", f"Run `{command}` again: it resumes where it stopped."
             )
         return
     try:
         manifest = artifact.manifest()
         if not artifact.is_whole():
-            yield Finding(
-                "data",
-                "problem",
+            yield problem(
                 f"parts of {name} that its manifest names are missing.",
                 f"Delete {artifact.location} and run `{command}` again.",
             )
             return
         reason = _staleness(data, manifest)
     except MsrError as error:
-        yield problem_of("data", error)
+        yield problem_of(error)
         return
     if reason:
-        status: Status = "problem" if _is_served(data, name) else "note"
-        yield Finding("data", status, f"{name} {reason}.", f"Run `{command}` again.")
+        finding = problem if _is_served(data, name) else note
+        yield finding(f"{name} {reason}.", f"Run `{command}` again.")
         return
     done.append(name)
     if manifest.num_quarantined:
         first = manifest.quarantined[0]
-        yield Finding(
-            "data",
-            "note",
+        yield note(
             f"{name} left out {manifest.num_quarantined:,} rows; the first: {first['row']}: "
             f"{first['reason']}.",
             f"See {artifact.location}/manifest.json; to try them again, run "

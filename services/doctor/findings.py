@@ -7,7 +7,7 @@ are masked here.
 
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -22,7 +22,10 @@ _IN_QUERY = re.compile(r"\b(password|token|key|secret)=[^&#\s'\"]*", re.IGNORECA
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One sentence on what was found, and one on what to do ("" if it is ok)."""
+    """One sentence on what was found, and one on what to do ("" if it is ok).
+
+    `check` names the check that found it; `run_checks` fills it in if it is "".
+    """
 
     check: str
     status: Status
@@ -30,31 +33,43 @@ class Finding:
     remedy: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """A named check; `look` returns its findings, in order."""
-
-    name: str
-    look: Callable[[], Iterable[Finding]]
+def ok(found: str) -> Finding:
+    """It works."""
+    return Finding("", "ok", found)
 
 
-def run_checks(checks: Sequence[Check], *, timeout_seconds: float) -> Iterator[Finding]:
-    """The findings of all checks, in order; each check has `timeout_seconds`."""
-    for check in checks:
-        for finding in _run(check, timeout_seconds):
+def note(found: str, remedy: str) -> Finding:
+    """It works, but know this."""
+    return Finding("", "note", found, remedy)
+
+
+def problem(found: str, remedy: str) -> Finding:
+    """It does not work, or not for long."""
+    return Finding("", "problem", found, remedy)
+
+
+# A check looks at one part of a deployment and returns its findings, in order.
+Check = Callable[[], Iterable[Finding]]
+
+
+def run_checks(checks: Mapping[str, Check], *, timeout_seconds: float) -> Iterator[Finding]:
+    """The findings of all checks (name -> check), in order; each check has `timeout_seconds`."""
+    for name, check in checks.items():
+        for finding in _run(name, check, timeout_seconds):
             yield replace(
                 finding,
+                check=finding.check or name,
                 found=without_credentials(finding.found),
                 remedy=without_credentials(finding.remedy),
             )
 
 
-def problem_of(check: str, error: MsrError) -> Finding:
+def problem_of(error: MsrError) -> Finding:
     """The finding of an MsrError: what to do comes after the last semicolon of its message."""
     found, _, remedy = str(error).rpartition("; ")
     if not found:
-        return Finding(check, "problem", f"{remedy}.", "See docs/operations.md.")
-    return Finding(check, "problem", f"{found}.", f"{remedy[0].upper()}{remedy[1:]}.")
+        return problem(f"{remedy}.", "See docs/operations.md.")
+    return problem(f"{found}.", f"{remedy[0].upper()}{remedy[1:]}.")
 
 
 def without_credentials(text: str) -> str:
@@ -62,20 +77,18 @@ def without_credentials(text: str) -> str:
     return _IN_QUERY.sub(r"\1=***", _CREDENTIALS.sub(r"\1***@", text))
 
 
-def _run(check: Check, timeout_seconds: float) -> list[Finding]:
+def _run(name: str, check: Check, timeout_seconds: float) -> list[Finding]:
     found: list[Finding] = []
 
     def look() -> None:
         try:
-            found.extend(check.look())
+            found.extend(check())
         except MsrError as error:
-            found.append(problem_of(check.name, error))
+            found.append(problem_of(error))
         except Exception as error:  # the other checks must run
             text = str(error).strip().partition("\n")[0]
             found.append(
-                Finding(
-                    check.name,
-                    "problem",
+                problem(
                     f"the check itself failed: {type(error).__name__}{text and f': {text}'}.",
                     "This is a fault of `msr doctor`: please report it.",
                 )
@@ -83,16 +96,14 @@ def _run(check: Check, timeout_seconds: float) -> list[Finding]:
 
     # A thread, because a name server or a driver may hang and cannot be interrupted. A daemon, so
     # that the program can end.
-    thread = threading.Thread(target=look, name=f"doctor {check.name}", daemon=True)
+    thread = threading.Thread(target=look, name=f"doctor {name}", daemon=True)
     thread.start()
     thread.join(timeout_seconds)
     if not thread.is_alive():
         return found
     return [
         *found,
-        Finding(
-            check.name,
-            "problem",
+        problem(
             f"no answer within {timeout_seconds:g} s.",
             "A network address, a disk or a driver does not respond; "
             "--timeout sets a longer limit.",

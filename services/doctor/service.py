@@ -5,7 +5,6 @@ import difflib
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import AliasChoices, ValidationError
@@ -13,7 +12,7 @@ from pydantic import AliasChoices, ValidationError
 from services.core.errors import MsrError
 from services.deployment.assemble import EngineChoice, open_store
 from services.deployment.settings import Settings
-from services.doctor.findings import Finding, problem_of
+from services.doctor.findings import Finding, note, ok, problem, problem_of
 from services.engines.adapter_manifest import MANIFEST, read_adapter_manifest
 from services.engines.contract import AS_SERVED
 from services.engines.vllm_client.model_list import Weights
@@ -53,12 +52,10 @@ def check_settings(
     settings, None if they could be read.
     """
     if isinstance(error, MsrError):
-        yield problem_of("settings", error)
+        yield problem_of(error)
     elif error is not None:
         for fault in error.errors(include_input=False, include_url=False):
-            yield Finding(
-                "settings",
-                "problem",
+            yield problem(
                 f"{_variable('.'.join(map(str, fault['loc'])))} cannot be used: {fault['msg']}.",
                 "Correct or unset it; the findings below use the default of every setting.",
             )
@@ -66,9 +63,7 @@ def check_settings(
     strange = sorted(name for name in environment if name.startswith("MSR_") and name not in known)
     for name in strange:
         near = difflib.get_close_matches(name, known, n=1)
-        yield Finding(
-            "settings",
-            "note",
+        yield note(
             f"nothing reads the variable {name}.",
             f"Did you mean {near[0]}?"
             if near
@@ -76,7 +71,7 @@ def check_settings(
         )
     if error is None and not strange:
         num_set = sum(name in environment for name in known)
-        yield Finding("settings", "ok", f"{num_set} set in the environment, all valid.")
+        yield ok(f"{num_set} set in the environment, all valid.")
 
 
 def _setting_names() -> Iterator[str]:
@@ -99,15 +94,13 @@ def check_redis(data: str, settings: Settings) -> Iterator[Finding]:
     """Can Redis hold the state, does it keep it, and does its clock agree with ours?"""
     if settings.redis_url is None:
         folder = Path(settings.state or Path(data) / "state")
-        yield Finding(
-            "redis",
-            "note",
+        yield note(
             f"REDIS_URL is unset: an embedded Redis keeps the state in {folder}.",
             "Enough for one machine: every write is on disk. For several machines set REDIS_URL.",
         )
         if not folder.is_dir():
             # Redis is not started, so that a check makes no folder.
-            yield Finding("redis", "ok", f"{server_binary()} will serve it.")
+            yield ok(f"{server_binary()} will serve it.")
             return
     server, skew_seconds = asyncio.run(_ask_redis(data, settings))
     yield from judge_redis(server)
@@ -125,46 +118,29 @@ def judge_redis(server: Server) -> Iterator[Finding]:
     """Whether this Redis can hold the state."""
     version = tuple(int(part) for part in re.findall(r"\d+", server.version)[:2])
     if version < OLDEST_REDIS:
-        yield Finding(
-            "redis",
-            "problem",
-            f"Redis {server.version} lacks commands that the worker needs.",
-            "Use 6.2 or newer.",
+        yield problem(
+            f"Redis {server.version} lacks commands that the worker needs.", "Use 6.2 or newer."
         )
     else:
-        yield Finding("redis", "ok", f"Redis {server.version} answers.")
+        yield ok(f"Redis {server.version} answers.")
     if server.in_cluster:
-        yield Finding(
-            "redis",
-            "problem",
+        yield problem(
             "it is a node of a Redis Cluster, and the client connects to one primary.",
             "Set REDIS_URL to a Redis that is not part of a cluster.",
         )
     if not server.is_primary:
-        yield Finding(
-            "redis",
-            "problem",
-            "it is a replica, which refuses writes.",
-            "Set REDIS_URL to its primary.",
-        )
+        yield problem("it is a replica, which refuses writes.", "Set REDIS_URL to its primary.")
     yield from _judge_durability(server)
     yield from _judge_memory(server)
 
 
 def _judge_durability(server: Server) -> Iterator[Finding]:
     if not server.writes_to_disk:
-        yield Finding(
-            "redis",
-            "problem",
-            "its last write to disk failed.",
-            "See its log; usually the disk is full.",
-        )
+        yield problem("its last write to disk failed.", "See its log; usually the disk is full.")
     if server.appends:
-        yield Finding("redis", "ok", "every write goes to its append-only file.")
+        yield ok("every write goes to its append-only file.")
     else:
-        yield Finding(
-            "redis",
-            "note",
+        yield note(
             "it has no append-only file: a restart loses everything since the last snapshot.",
             "Set `appendonly yes`; docs/operations.md says what each setting can lose.",
         )
@@ -173,23 +149,19 @@ def _judge_durability(server: Server) -> Iterator[Finding]:
 def _judge_memory(server: Server) -> Iterator[Finding]:
     used = f"{server.used_bytes / 2**20:,.0f} MiB used"
     if not server.max_bytes:
-        yield Finding("redis", "ok", f"{used}, and no bound on its memory.")
+        yield ok(f"{used}, and no bound on its memory.")
         return
     share = server.used_bytes / server.max_bytes
     text = f"{used} of {server.max_bytes / 2**20:,.0f} MiB"
     if server.eviction != "noeviction":
-        yield Finding(
-            "redis",
-            "problem",
+        yield problem(
             f"its eviction policy is {server.eviction}: when memory is full, it deletes histories.",
             "Set `maxmemory-policy noeviction`.",
         )
     if share >= FULL_MEMORY_SHARE:
-        yield Finding(
-            "redis", "problem", f"{text}.", "Raise maxmemory before Redis refuses writes."
-        )
+        yield problem(f"{text}.", "Raise maxmemory before Redis refuses writes.")
     else:
-        yield Finding("redis", "ok", f"{text}.")
+        yield ok(f"{text}.")
 
 
 def judge_clock(skew_seconds: float) -> Finding:
@@ -207,15 +179,6 @@ def judge_clock(skew_seconds: float) -> Finding:
 # --- model servers -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A server's address, and the names of the weights to ask for."""
-
-    url: str
-    model: str
-    adapter: str | None
-
-
 def check_model_servers(data: str, choose: Callable[[], EngineChoice]) -> Iterator[Finding]:
     """Does each server answer, does it have the weights that we would use, and is its adapter the
     one in the data folder, if there is one?
@@ -223,57 +186,53 @@ def check_model_servers(data: str, choose: Callable[[], EngineChoice]) -> Iterat
     choice = choose()
     if not choice.on_servers:
         if choice.urls:
-            yield Finding(
-                "model server",
-                "note",
+            yield note(
                 f"servers are named (MSR_VLLM_URLS or --url), but the engine is `{choice.kind}`.",
                 "Add `--engine vllm` (MSR_ENGINE=vllm) to use them.",
             )
         else:
-            yield Finding("model server", "ok", "none is used: the model runs in this process.")
+            yield ok("none is used: the model runs in this process.")
         return
-    groups = {
-        "texts and scores": [_Asked(url, choice.model, choice.adapter) for url in choice.urls],
-        "scores of the merged checkpoint": [
-            _Asked(url, choice.recommender or AS_SERVED, None) for url in choice.recommender_urls
-        ],
-    }
-    if not any(groups.values()):
-        yield Finding(
-            "model server",
-            "problem",
+    if not (choice.urls or choice.recommender_urls):
+        yield problem(
             "the engine is vllm, but no server is named.",
             "Give --url http://HOST:PORT, or set MSR_VLLM_URLS.",
         )
-    found = {}
-    for purpose, servers in groups.items():
-        seen = asyncio.run(_ask_all(servers))
-        found[purpose] = [weights for weights in seen.values() if isinstance(weights, Weights)]
+    merged = choice.recommender or AS_SERVED
+    found = []
+    for purpose, urls, model, adapter in (
+        ("texts and scores", choice.urls, choice.model, choice.adapter),
+        ("scores of the merged checkpoint", choice.recommender_urls, merged, None),
+    ):
+        seen = asyncio.run(_ask_all(urls, model, adapter))
+        replicas = [weights for weights in seen.values() if isinstance(weights, Weights)]
         for url, weights in seen.items():
             yield _finding_of(url, weights, purpose)
-        yield from _judge_agreement(found[purpose])
-        yield from _judge_adapter(Path(data) / "adapter", found[purpose])
-    writers, scorers = found.values()
+        yield from _judge_agreement(replicas)
+        yield from _judge_adapter(Path(data) / "adapter", replicas)
+        found.append(replicas)
+    writers, scorers = found
     if writers and scorers and writers[0].identity.model != scorers[0].identity.model:
-        yield Finding(
-            "model server",
-            "problem",
+        yield problem(
             "the merged checkpoint does not come from the base model that writes the texts.",
             "Serve the base model that the adapter was trained on, or merge it into this one.",
         )
 
 
-async def _ask_all(servers: Sequence[_Asked]) -> dict[str, Weights | MsrError]:
+async def _ask_all(
+    urls: Sequence[str], model: str, adapter: str | None
+) -> dict[str, Weights | MsrError]:
+    """The weights of these names at each server, or why there are none."""
     async with open_session() as session:
         send = sender(session)
-        answers = await asyncio.gather(*(_ask(server, send) for server in servers))
-    return {server.url: answer for server, answer in zip(servers, answers, strict=True)}
+        answers = await asyncio.gather(*(_ask(url, send, model, adapter) for url in urls))
+    return dict(zip(urls, answers, strict=True))
 
 
-async def _ask(server: _Asked, send: Send) -> Weights | MsrError:
+async def _ask(url: str, send: Send, model: str, adapter: str | None) -> Weights | MsrError:
     try:
-        http = ServerHttp(server.url, send)
-        return (await read_models(http)).choose(server.model, server.adapter)
+        http = ServerHttp(url, send)
+        return (await read_models(http)).choose(model, adapter)
     except AttemptFailed as failure:
         return failure.error
     except ConnectionLost as error:
@@ -284,18 +243,16 @@ async def _ask(server: _Asked, send: Send) -> Weights | MsrError:
 
 def _finding_of(url: str, weights: Weights | MsrError, purpose: str) -> Finding:
     if isinstance(weights, MsrError):
-        return problem_of("model server", weights)
+        return problem_of(weights)
     adapter = weights.identity.adapter
     with_adapter = f"with adapter {weights.adapter} " if weights.adapter else ""
     text = f"{url} serves {weights.model} {with_adapter}for {purpose} (weights {adapter or 'base'})"
     if not adapter:
-        return Finding(
-            "model server",
-            "note",
+        return note(
             f"{text}: no adapter, so P(Yes) is the base model's.",
             "Start it with `msr serve-model --adapter NAME=DIR` after `msr train`.",
         )
-    return Finding("model server", "ok", f"{text}.")
+    return ok(f"{text}.")
 
 
 def _judge_adapter(folder: Path, replicas: Sequence[Weights]) -> Iterator[Finding]:
@@ -305,9 +262,7 @@ def _judge_adapter(folder: Path, replicas: Sequence[Weights]) -> Iterator[Findin
         return
     trained = read_adapter_manifest(folder).weights
     if trained not in served:
-        yield Finding(
-            "model server",
-            "note",
+        yield note(
             f"{folder} holds other weights ({trained}) than the servers ({', '.join(served)}).",
             f"To serve those, start the servers again with `--adapter NAME={folder}`.",
         )
@@ -315,9 +270,7 @@ def _judge_adapter(folder: Path, replicas: Sequence[Weights]) -> Iterator[Findin
 
 def _judge_agreement(replicas: Sequence[Weights]) -> Iterator[Finding]:
     if len({(each.identity, each.model, each.adapter) for each in replicas}) > 1:
-        yield Finding(
-            "model server",
-            "problem",
+        yield problem(
             "the servers do not serve the same weights.",
             "Start all of them with the same model and adapter: only servers that agree are used.",
         )

@@ -12,7 +12,7 @@ from services.batch import build_preferences, summarize_images
 from services.deployment.assemble import DEMO_WEIGHTS, choose_engine
 from services.deployment.settings import Settings
 from services.doctor.artifacts import check_adapter, check_data
-from services.doctor.findings import Check, Finding, run_checks
+from services.doctor.findings import Finding, run_checks
 from tests.artifact_builders import EchoEngine, write_interactions, write_items
 
 TITLES = {f"i{k}": f"title {k}" for k in range(4)}
@@ -29,7 +29,7 @@ def look_at(data: Path, **options: Any) -> list[Finding]:
     given = {"kind": "local", "model": None, "adapter": None} | options
     choose = partial(choose_engine, str(data), Settings(), **given)
     look = partial(check_adapter, str(data), choose, None)
-    return list(run_checks([Check("adapter", look)], timeout_seconds=60))
+    return list(run_checks({"adapter": look}, timeout_seconds=60))
 
 
 def an_adapter(folder: Path, **changes: Any) -> Path:

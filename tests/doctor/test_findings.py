@@ -6,24 +6,24 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 from services.core.errors import StateUnavailable
-from services.doctor.findings import Check, Finding, run_checks, without_credentials
+from services.doctor.findings import Check, Finding, ok, run_checks, without_credentials
 
 
 def look_well() -> Iterable[Finding]:
-    return [Finding("well", "ok", "all is well.")]
+    return [ok("all is well.")]
 
 
-def outcomes(*checks: Check, timeout_seconds: float = 30.0) -> list[tuple[str, str]]:
+def outcomes(checks: dict[str, Check], timeout_seconds: float = 30.0) -> list[tuple[str, str]]:
     found = run_checks(checks, timeout_seconds=timeout_seconds)
     return [(finding.check, finding.status) for finding in found]
 
 
 def test_a_check_that_fails_is_a_problem_of_its_name_after_what_it_had_found():
     def look() -> Iterator[Finding]:
-        yield Finding("odd", "ok", "half of it works.")
+        yield ok("half of it works.")
         raise ZeroDivisionError("nobody thought of this")
 
-    assert outcomes(Check("odd", look), Check("well", look_well)) == [
+    assert outcomes({"odd": look, "well": look_well}) == [
         ("odd", "ok"),
         ("odd", "problem"),
         ("well", "ok"),
@@ -37,7 +37,7 @@ def test_a_check_that_hangs_is_a_problem_and_the_next_one_runs():
         released.wait()
         return []
 
-    found = outcomes(Check("slow", look), Check("well", look_well), timeout_seconds=0.2)
+    found = outcomes({"slow": look, "well": look_well}, timeout_seconds=0.2)
     released.set()
 
     assert found == [("slow", "problem"), ("well", "ok")]
@@ -47,7 +47,7 @@ def test_an_error_of_ours_is_split_into_what_failed_and_what_to_do():
     def look() -> Iterable[Finding]:
         raise StateUnavailable("Redis at x does not serve (down; no route); start it")
 
-    (finding,) = run_checks([Check("redis", look)], timeout_seconds=30)
+    (finding,) = run_checks({"redis": look}, timeout_seconds=30)
 
     assert finding.found == "Redis at x does not serve (down; no route)."
     assert finding.remedy == "Start it."

@@ -50,7 +50,7 @@ def test_this_python_is_new_enough():
 def test_every_requirement_of_the_distribution_is_read():
     requires = importlib.metadata.requires(DISTRIBUTION) or []
 
-    assert {finding.check for finding in check_packages(requires)} == {"packages"}
+    assert list(check_packages(requires))
     ours = rf"{DISTRIBUTION}\["
     assert not [line for line in requires if not re.match(ours + r"|[\w.-]+[\[=<>]", line)]
 

@@ -13,7 +13,7 @@ from pydantic import SecretStr, ValidationError
 from services.core.errors import InputError
 from services.deployment.assemble import DEMO_WEIGHTS, EngineChoice, choose_engine
 from services.deployment.settings import Settings
-from services.doctor.findings import Check, Finding, run_checks
+from services.doctor.findings import Finding, run_checks
 from services.doctor.service import (
     check_model_servers,
     check_redis,
@@ -95,7 +95,7 @@ def test_a_redis_that_is_away_is_a_problem_that_keeps_the_password_secret(tmp_pa
     url = SecretStr(f"redis://user:hunter2@127.0.0.1:{a_free_port()}/0")
     look = partial(check_redis, str(tmp_path), Settings(redis_url=url))
 
-    (found,) = run_checks([Check("redis", look)], timeout_seconds=60)
+    (found,) = run_checks({"redis": look}, timeout_seconds=60)
 
     assert (found.status, "REDIS_URL" in found.remedy) == ("problem", True)
     assert "hunter2" not in found.found
@@ -170,8 +170,8 @@ def look(*urls: str, data: str = "no-such-folder", **options: Any) -> list[Findi
     settings = Settings(vllm_urls=urls)
     given = {"kind": "vllm", "model": None, "adapter": None} | options
     choose = partial(choose_engine, data, settings, **given)
-    check = Check("model server", partial(check_model_servers, data, choose))
-    return list(run_checks([check], timeout_seconds=60))
+    check = partial(check_model_servers, data, choose)
+    return list(run_checks({"model server": check}, timeout_seconds=60))
 
 
 def test_a_server_that_serves_our_model_and_adapter_is_fine():
@@ -251,7 +251,6 @@ def test_vllm_without_a_server_and_a_recommender_without_vllm_are_problems():
     def choose() -> EngineChoice:
         return choose_engine("data", settings, kind="local", model=None, adapter=None)
 
-    (found,) = run_checks(
-        [Check("model server", partial(check_model_servers, "data", choose))], timeout_seconds=60
-    )
+    check = partial(check_model_servers, "data", choose)
+    (found,) = run_checks({"model server": check}, timeout_seconds=60)
     assert (found.status, "MSR_RECOMMENDER_URLS" in found.found) == ("problem", True)
