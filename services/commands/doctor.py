@@ -10,28 +10,20 @@ from typing import Annotated, Any
 
 import typer
 
-from services.commands.options import (
-    Adapter,
-    AsJson,
-    Data,
-    EngineOption,
-    Model,
-    Urls,
-)
+from services.commands.options import AsJson, Data, EngineOptions, with_groups
 from services.core.errors import MsrError
 
 _SHOWN = {"ok": "ok     ", "note": "note   ", "problem": "PROBLEM"}
 
 
+@with_groups
 def doctor(
     context: typer.Context,
     data: Data = "data",
     host: Annotated[str, typer.Option(envvar="MSR_HOST")] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="MSR_PORT")] = 8000,
-    engine: EngineOption = "local",
-    model: Model = None,
-    adapter: Adapter = None,
-    url: Urls = None,
+    *,
+    engine: EngineOptions,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for each check.")] = 30.0,
     as_json: AsJson = False,
 ) -> None:
@@ -40,7 +32,6 @@ def doctor(
     """
     from pydantic import ValidationError
 
-    from services.deployment.assemble import choose_engine
     from services.deployment.settings import Settings
     from services.doctor import artifacts, machine, service
     from services.doctor.findings import Check, run_checks
@@ -50,14 +41,12 @@ def doctor(
         settings = Settings()
     except (ValidationError, MsrError) as error:
         settings, fault = Settings.model_construct(redis_url=None), error
-    if url:
-        settings = settings.model_copy(update={"vllm_urls": tuple(url)})
     folders = {"data": data}
     if settings.redis_url is None:
         folders["state"] = settings.state or str(Path(data) / "state")
     options = _variables(context.find_root().command)
     # Returns the engine, or raises the reason why there is none.
-    choose = partial(choose_engine, data, settings, kind=engine, model=model, adapter=adapter)
+    choose = partial(engine.choose, data, settings)
     checks: dict[str, Check] = {  # a part comes after the parts that it needs
         "python": machine.check_python,
         "packages": machine.check_packages,

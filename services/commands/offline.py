@@ -1,8 +1,7 @@
 """Steps 1 to 3: catalogue, summaries, preferences."""
 
-import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from functools import wraps
+from dataclasses import make_dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,59 +9,38 @@ import typer
 
 from services.batch.readers.table import READERS
 from services.commands.options import (
-    Adapter,
     AsJson,
+    BatchEngineOptions,
     CutName,
     Data,
-    EngineOption,
     Estimate,
-    Model,
-    Ray,
-    RayWorkers,
     Retry,
-    Urls,
-    engine_choice,
-    with_engine,
+    with_groups,
 )
 from services.commands.reporting import report
 from services.core.errors import InputError
 
 
 def with_reader_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of the table of readers; it gets their values as `given`."""
-    options: dict[str, Any] = {}
+    """Give a command the options of the table of readers; it gets them as `given`."""
+    options: list[tuple[str, Any, Any]] = []
     for reader in READERS:
-        options[reader.name] = Annotated[
-            Path | None, typer.Option(f"--{reader.name}", help=reader.help)
-        ]
+        folder = Annotated[Path | None, typer.Option(f"--{reader.name}", help=reader.help)]
+        options.append((reader.name, folder, None))
         for name, text in reader.options.items():
-            options[name] = Annotated[str | None, typer.Option(f"--{name}", help=text)]
-    parameters = {name.replace("-", "_"): name for name in options}
-
-    @wraps(command)
-    def filled(**values: Any) -> None:
-        given = {name: values.pop(parameter) for parameter, name in parameters.items()}
-        command(given=given, **values)
-
-    by_name = inspect.Parameter.KEYWORD_ONLY
-    added = [
-        inspect.Parameter(parameter, by_name, default=None, annotation=options[name])
-        for parameter, name in parameters.items()
-    ]
-    own = [
-        parameter.replace(kind=by_name)
-        for parameter in inspect.signature(command).parameters.values()
-        if parameter.name != "given"
-    ]
-    setattr(filled, "__signature__", inspect.Signature([*own[:2], *added, *own[2:]]))  # noqa: B010
-    return filled
+            options.append(
+                (name, Annotated[str | None, typer.Option(f"--{name}", help=text)], None)
+            )
+    command.__annotations__["given"] = make_dataclass("ReaderOptions", options)
+    return with_groups(command)
 
 
 @with_reader_options
 def prepare_catalogue(
-    given: Mapping[str, Any],
     data: Data = "data",
     demo: Annotated[bool, typer.Option("--demo", help="The synthetic demo world.")] = False,
+    *,
+    given: Any,
     image_size: Annotated[
         int | None, typer.Option(help="Side of prepared images in pixels. Default: 336 (demo: 56).")
     ] = None,
@@ -83,7 +61,7 @@ def prepare_catalogue(
     """1. Read items, covers and interactions; filter, order and prepare them."""
     from services.batch import prepare_catalogue as step
 
-    source, natural_size = _open_source(data, demo, given)
+    source, natural_size = _open_source(data, demo, vars(given))
     options: dict[str, Any] = {
         "data": data,
         "image_size": image_size or natural_size,
@@ -101,14 +79,11 @@ def prepare_catalogue(
         report(lambda: step.run(source, **options), as_json)
 
 
+@with_groups
 def summarize_images(
     data: Data = "data",
-    engine: EngineOption = "local",
-    model: Model = None,
-    adapter: Adapter = None,
-    url: Urls = None,
-    ray: Ray = None,
-    ray_workers: RayWorkers = None,
+    *,
+    engine: BatchEngineOptions,
     estimate: Estimate = False,
     retry_quarantined: Retry = False,
     as_json: AsJson = False,
@@ -121,10 +96,10 @@ def summarize_images(
             return step.estimate(data, opened)
         return step.run(data, opened, retry_quarantined=retry_quarantined)
 
-    choice = _writer_choice(data, engine, model, adapter, url, on_ray=ray is not None)
-    report(lambda: with_engine(work, choice, ray=ray, ray_workers=ray_workers), as_json)
+    report(lambda: engine.for_texts().run(data, work), as_json)
 
 
+@with_groups
 def build_preferences(
     data: Data = "data",
     direct: Annotated[
@@ -138,12 +113,8 @@ def build_preferences(
             "under protocol `paper`."
         ),
     ] = CutName.last,
-    engine: EngineOption = "local",
-    model: Model = None,
-    adapter: Adapter = None,
-    url: Urls = None,
-    ray: Ray = None,
-    ray_workers: RayWorkers = None,
+    *,
+    engine: BatchEngineOptions,
     estimate: Estimate = False,
     retry_quarantined: Retry = False,
     as_json: AsJson = False,
@@ -163,21 +134,7 @@ def build_preferences(
             retry_quarantined=retry_quarantined,
         )
 
-    choice = _writer_choice(data, engine, model, adapter, url, on_ray=ray is not None)
-    report(lambda: with_engine(work, choice, ray=ray, ray_workers=ray_workers), as_json)
-
-
-def _writer_choice(
-    data: str,
-    engine: str,
-    model: str | None,
-    adapter: str | None,
-    urls: list[str] | None,
-    *,
-    on_ray: bool,
-) -> Any:
-    """The engine of a step that writes texts: the base model, unless an adapter is named."""
-    return engine_choice(data, engine, model, adapter or "none", urls, on_ray=on_ray)
+    report(lambda: engine.for_texts().run(data, work), as_json)
 
 
 def _open_source(data: str, demo: bool, given: Mapping[str, Any]) -> tuple[Any, int]:

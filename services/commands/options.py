@@ -1,7 +1,13 @@
-"""Options that several commands share, and the engine that the engine options choose."""
+"""Options that several commands share, and the engine that the engine options choose.
 
+A dataclass is a group of options: `with_groups` gives a command an option for each of its fields.
+"""
+
+import inspect
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import StrEnum
+from functools import wraps
 from itertools import zip_longest
 from typing import Annotated, Any
 
@@ -26,52 +32,6 @@ class CutName(StrEnum):
 
 
 Data = Annotated[str, typer.Option(help="Folder (or fsspec URL) of artifacts.", envvar="MSR_DATA")]
-EngineOption = Annotated[
-    str,
-    typer.Option(
-        "--engine",
-        envvar="MSR_ENGINE",
-        parser=_engine_kind,
-        metavar=f"[{'|'.join(ENGINES)}]",
-        help="Where the model runs: in this process, or on vLLM servers.",
-    ),
-]
-Model = Annotated[
-    str | None,
-    typer.Option(
-        help="Checkpoint folder or hub name; default: the demo model. With a vLLM server the "
-        "model's name; default: the one it serves.",
-        envvar="MSR_MODEL",
-    ),
-]
-Adapter = Annotated[
-    str | None,
-    typer.Option(
-        help="Adapter folder; default: the data folder's adapter, or the demo adapter on the demo "
-        "model. With a vLLM server the adapter's name; default: the one it serves. `none`: the "
-        "base model alone.",
-        envvar="MSR_ADAPTER",
-    ),
-]
-Urls = Annotated[
-    list[str] | None,
-    typer.Option("--url", help="A vLLM server; repeat for replicas. Default: MSR_VLLM_URLS."),
-]
-Ray = Annotated[
-    str | None,
-    typer.Option(
-        "--ray",
-        metavar="[ADDRESS]",
-        help="Spread the shards over a Ray cluster: the one at this address; default: the one of "
-        "this machine, or a new one. Every node must see the data folder.",
-    ),
-]
-RayWorkers = Annotated[
-    int | None,
-    typer.Option(
-        min=1, help="Ray workers, each with an engine. Default: one a GPU, or one a node."
-    ),
-]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")]
 Estimate = Annotated[
     bool, typer.Option("--estimate", help="Print what a run would cost, and stop.")
@@ -101,65 +61,135 @@ def with_values(arguments: Sequence[str]) -> list[str]:
     return filled
 
 
-def settings(**given: Any) -> Any:
-    """The settings of the environment; those given here take precedence."""
+def settings() -> Any:
+    """The settings of the environment."""
     from pydantic import ValidationError
 
     from services.deployment.settings import Settings
 
     try:
-        return Settings(**given)
+        return Settings()
     except ValidationError as error:
         raise InputError(f"the environment has a setting that cannot be used: {error}") from error
 
 
-def engine_choice(
-    data: str,
-    engine: str,
-    model: str | None,
-    adapter: str | None,
-    urls: list[str] | None,
-    *,
-    on_ray: bool = False,
-) -> Any:
-    """The `deployment.EngineChoice` that the engine options of a command make.
+@dataclass(frozen=True)
+class EngineOptions:
+    """The engine, model and adapter that a command uses."""
 
-    On Ray, vLLM without a server runs in the workers.
-    """
-    from services.deployment.assemble import choose_engine
+    engine: Annotated[
+        str,
+        typer.Option(
+            envvar="MSR_ENGINE",
+            parser=_engine_kind,
+            metavar=f"[{'|'.join(ENGINES)}]",
+            help="Where the model runs: in this process, or on vLLM servers.",
+        ),
+    ] = "local"
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Checkpoint folder or hub name; default: the demo model. With a vLLM server the "
+            "model's name; default: the one it serves.",
+            envvar="MSR_MODEL",
+        ),
+    ] = None
+    adapter: Annotated[
+        str | None,
+        typer.Option(
+            help="Adapter folder; default: the data folder's adapter, or the demo adapter on the "
+            "demo model. With a vLLM server the adapter's name; default: the one it serves. "
+            "`none`: the base model alone.",
+            envvar="MSR_ADAPTER",
+        ),
+    ] = None
+    url: Annotated[
+        list[str] | None,
+        typer.Option(help="A vLLM server; repeat for replicas. Default: MSR_VLLM_URLS."),
+    ] = None
 
-    given = settings() if not urls else settings(vllm_urls=tuple(urls))
-    if on_ray and engine == "vllm" and not given.vllm_urls:
-        engine = "vllm-in-process"
-    return choose_engine(data, given, kind=engine, model=model, adapter=adapter)
+    def choose(self, data: str, given: Any) -> Any:
+        """The `deployment.EngineChoice` that these options and the settings make."""
+        from services.deployment.assemble import choose_engine
+
+        if self.url:
+            given = given.model_copy(update={"vllm_urls": tuple(self.url)})
+        return choose_engine(data, given, kind=self.engine, model=self.model, adapter=self.adapter)
 
 
-async def with_engine(
-    work: Callable[[Any], Awaitable[Any]],
-    choice: Any,
-    *,
-    ray: str | None = None,
-    ray_workers: int | None = None,
-) -> Any:
-    """Open the engine for a batch step, or its Ray workers if `ray` is given; close it after.
+@dataclass(frozen=True)
+class BatchEngineOptions(EngineOptions):
+    """The engine of an offline step, which may be one on each of several Ray workers."""
 
-    While no server answers, the step's prompts wait.
-    """
-    if ray is None:
-        if ray_workers is not None:
-            raise InputError("--ray-workers needs --ray")
-        opened = await choice.open_for_batch()
-    else:
-        from services.sharding.ray_workers import RayWorkers
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[ADDRESS]",
+            help="Spread the shards over a Ray cluster: the one at this address; default: the one "
+            "of this machine, or a new one. Every node must see the data folder.",
+        ),
+    ] = None
+    ray_workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Ray workers, each with an engine. Default: one a GPU, or one a node."
+        ),
+    ] = None
 
-        opened = await RayWorkers.start(
-            choice.batch_opener(),
-            await choice.identify(),
-            address=ray,
-            num_workers=ray_workers,
-            uses_gpu=not choice.on_servers,
-        )
-    try:
-        return await work(opened)
-    finally:
-        await opened.close()
+    def for_texts(self) -> "BatchEngineOptions":
+        """For a step that writes texts: the base model, unless an adapter is named."""
+        return replace(self, adapter=self.adapter or "none")
+
+    async def run(self, data: str, work: Callable[[Any], Awaitable[Any]]) -> Any:
+        """Call `work` with the engine, or with its Ray workers if `ray` is given; close it after.
+
+        While no server answers, the step's prompts wait.
+        """
+        given, options = settings(), self
+        if self.ray is not None and self.engine == "vllm" and not (self.url or given.vllm_urls):
+            options = replace(self, engine="vllm-in-process")  # without a server, in the workers
+        choice = options.choose(data, given)
+        if self.ray is None:
+            if self.ray_workers is not None:
+                raise InputError("--ray-workers needs --ray")
+            opened = await choice.open_for_batch()
+        else:
+            from services.sharding.ray_workers import RayWorkers
+
+            opened = await RayWorkers.start(
+                choice.batch_opener(),
+                await choice.identify(),
+                address=self.ray,
+                num_workers=self.ray_workers,
+                uses_gpu=not choice.on_servers,
+            )
+        try:
+            return await work(opened)
+        finally:
+            await opened.close()
+
+
+def with_groups(command: Callable[..., None]) -> Callable[..., None]:
+    """Unfold dataclasses among a command's parameters: one option for each of their fields."""
+    groups: dict[str, Any] = {}
+    options: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command).parameters.values():
+        group = parameter.annotation
+        if isinstance(group, type) and is_dataclass(group):
+            groups[parameter.name] = group
+            options += inspect.signature(group).parameters.values()
+        else:
+            options.append(parameter)
+
+    @wraps(command)
+    def unfolded(**values: Any) -> None:
+        folded = {
+            name: group(**{each.name: values.pop(each.name) for each in fields(group)})
+            for name, group in groups.items()
+        }
+        command(**values, **folded)
+
+    by_name = [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
+    setattr(unfolded, "__signature__", inspect.Signature(by_name))  # noqa: B010
+    unfolded.__annotations__ = {option.name: option.annotation for option in options}
+    return unfolded

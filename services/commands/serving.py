@@ -5,16 +5,7 @@ from typing import Annotated
 
 import typer
 
-from services.commands.options import (
-    Adapter,
-    AsJson,
-    Data,
-    EngineOption,
-    Model,
-    Urls,
-    engine_choice,
-    settings,
-)
+from services.commands.options import AsJson, Data, EngineOptions, settings, with_groups
 from services.commands.reporting import report
 from services.process.logs import without_progress_bars
 
@@ -117,6 +108,7 @@ def publish(data: Data = "data", as_json: AsJson = False) -> None:
     report(lambda: assemble.publish(data, settings()), as_json)
 
 
+@with_groups
 def serve(
     data: Data = "data",
     host: Annotated[str, typer.Option(envvar="MSR_HOST")] = "127.0.0.1",
@@ -128,31 +120,29 @@ def serve(
             help="Update preferences in this process too; the default when REDIS_URL is unset.",
         ),
     ] = None,
-    engine: EngineOption = "local",
-    model: Model = None,
-    adapter: Adapter = None,
-    url: Urls = None,
+    *,
+    engine: EngineOptions,
 ) -> None:
     """Serve the HTTP API."""
     without_progress_bars()
     from services.deployment import assemble
     from services.process.http_server import run_program
 
-    choice = engine_choice(data, engine, model, adapter, url)
-    run_program(assemble.serve(data, choice, settings(), host=host, port=port, with_worker=worker))
+    given = settings()
+    choice = engine.choose(data, given)
+    run_program(assemble.serve(data, choice, given, host=host, port=port, with_worker=worker))
 
 
+@with_groups
 def worker(
     data: Data = "data",
-    engine: EngineOption = "local",
-    model: Model = None,
-    adapter: Adapter = None,
-    url: Urls = None,
+    *,
+    engine: EngineOptions,
 ) -> None:
     """Update preferences with new interactions, and summarize new items."""
     without_progress_bars()
     from services.deployment import assemble
     from services.process.http_server import run_program
 
-    choice = engine_choice(data, engine, model, adapter, url)
-    run_program(assemble.work(data, choice, settings()))
+    given = settings()
+    run_program(assemble.work(data, engine.choose(data, given), given))

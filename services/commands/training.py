@@ -8,19 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from model_training.finetune.stages import STAGES
-from services.commands.options import (
-    Adapter,
-    AsJson,
-    CutName,
-    Data,
-    EngineOption,
-    Model,
-    Ray,
-    RayWorkers,
-    Urls,
-    engine_choice,
-    with_engine,
-)
+from services.commands.options import AsJson, BatchEngineOptions, CutName, Data, with_groups
 from services.commands.reporting import report
 
 CONFIGS = Path(__file__).parent.parent.parent / "model_training" / "configs"
@@ -55,6 +43,7 @@ def fit_retrieval(
     report(lambda: step.run(data, cut=cut.value, epochs=epochs), as_json)
 
 
+@with_groups
 def fit_ranker(
     data: Data = "data",
     protocol: Annotated[
@@ -70,12 +59,8 @@ def fit_ranker(
             help="Keep the weights that serve; these are for when this adapter is activated.",
         ),
     ] = False,
-    engine: EngineOption = "local",
-    model: Model = None,
-    adapter: Adapter = None,
-    url: Urls = None,
-    ray: Ray = None,
-    ray_workers: RayWorkers = None,
+    *,
+    engine: BatchEngineOptions,
     as_json: AsJson = False,
 ) -> None:
     """7. Learn from validation users how much each ranker and the model's margin count."""
@@ -91,13 +76,12 @@ def fit_ranker(
     if no_model or not step.can_weigh_margins(data, protocol):
         report(lambda: step.run(data, protocol=protocol), as_json)
         return
-    choice = engine_choice(data, engine, model, adapter, url, on_ray=ray is not None)
 
     def work(opened: Any) -> Awaitable[Any]:
         name = f"{ADAPTER_RANKER}{opened.identity.adapter}" if for_adapter else None
         return step.run(data, opened, protocol=protocol, name=name)
 
-    report(lambda: with_engine(work, choice, ray=ray, ray_workers=ray_workers), as_json)
+    report(lambda: engine.run(data, work), as_json)
 
 
 def build_examples(
@@ -181,6 +165,7 @@ def train(
         work()
 
 
+@with_groups
 def evaluate(
     data: Data = "data",
     protocol: Annotated[
@@ -200,12 +185,8 @@ def evaluate(
             "own preference (another's is used), or the recurrence that writes it."
         ),
     ] = None,
-    engine: EngineOption = "local",
-    model: Model = None,
-    adapter: Adapter = None,
-    url: Urls = None,
-    ray: Ray = None,
-    ray_workers: RayWorkers = None,
+    *,
+    engine: BatchEngineOptions,
     as_json: AsJson = False,
 ) -> None:
     """8. Rank held-out targets by every model, and write a report."""
@@ -231,7 +212,6 @@ def evaluate(
         wanted, _ = choose_models(data, protocol, names, ablate=ablate)
         if not set(wanted) & set(NEED_ENGINE):
             return work(None)
-        choice = engine_choice(data, engine, model, adapter, url, on_ray=ray is not None)
-        return with_engine(work, choice, ray=ray, ray_workers=ray_workers)
+        return engine.run(data, work)
 
     report(run, as_json)
