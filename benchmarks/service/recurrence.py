@@ -27,7 +27,8 @@ from services.deployment.assemble import choose_engine
 from services.deployment.settings import Settings
 from services.engines.contract import Engine
 from services.state.embedded_redis.server import EmbeddedRedis
-from services.state.user_store import ItemRecord, Store
+from services.state.records import ItemRecord
+from services.state.user_store import Store
 from services.worker.main import Worker
 
 QUICK = ("--users", "20", "--world-users", "60", "--world-items", "60")

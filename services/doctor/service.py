@@ -26,8 +26,7 @@ from services.engines.vllm_client.server_http import (
     sender,
 )
 from services.state.embedded_redis.server import server_binary
-from services.state.records import Server
-from services.state.server_info import load_server
+from services.state.server_info import Server, load_server
 
 # 6.2 added XAUTOCLAIM, with which a worker takes over the work of a killed one.
 OLDEST_REDIS = (6, 2)

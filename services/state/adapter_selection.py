@@ -11,16 +11,19 @@ changed it meanwhile.
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from services.core.errors import StateConflict, StateError
 from services.state import keys
-from services.state.connection import Connection, Script
+from services.state.connection import Connection
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterRef:
     """An adapter by its name, and by the fingerprint of its weights ("" for the base alone)."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     name: str
     weights: str
@@ -68,13 +71,15 @@ class AdapterSelection:
         return [*found, self.shadow.adapter] if self.shadow else found
 
 
+_SELECTION = TypeAdapter(AdapterSelection)
+
+
 class AdapterSelections:
     """The selections of all base models."""
 
     def __init__(self, connection: Connection) -> None:
         """Over the store's connection."""
         self._connection = connection
-        self._replace_field = Script.read("replace_field")
 
     async def load(self, model: str) -> AdapterSelection | None:
         """The selection for the base model of this fingerprint; None if there was none yet."""
@@ -86,7 +91,7 @@ class AdapterSelections:
     ) -> None:
         """Replace `before` by `after`; StateConflict if `before` is not current any more."""
         saved = await self._connection.run(
-            self._replace_field,
+            "replace_field",
             [keys.ADAPTERS],
             [model, "" if before is None else _encode(before), _encode(after)],
         )
@@ -100,25 +105,10 @@ def _encode(choice: AdapterSelection) -> str:
 
 def _decode(model: str, value: bytes) -> AdapterSelection:
     try:
-        fields: dict[str, Any] = json.loads(value)
-        previous, shadow, experiment = (
-            fields[name] for name in ("previous", "shadow", "experiment")
-        )
-        return AdapterSelection(
-            active=AdapterRef(**fields["active"]),
-            previous=previous and AdapterRef(**previous),
-            shadow=shadow and Shadow(AdapterRef(**shadow["adapter"]), shadow["share"]),
-            experiment=experiment
-            and Experiment(
-                experiment["name"],
-                tuple(
-                    Arm(arm["name"], AdapterRef(**arm["adapter"]), arm["weight"])
-                    for arm in experiment["arms"]
-                ),
-            ),
-        )
-    except (ValueError, TypeError, KeyError) as error:
+        return _SELECTION.validate_json(value)
+    except ValidationError as error:
+        fault = error.errors()[0]["msg"]
         raise StateError(
-            f"Redis holds a choice of adapters for model {model} that cannot be read ({error}); it "
+            f"Redis holds a choice of adapters for model {model} that cannot be read ({fault}); it "
             f"was written by other code: delete it by HDEL {keys.ADAPTERS} {model}"
         ) from error

@@ -8,12 +8,13 @@ command each, also on Redis Cluster. Each bucket has its own slot, by the key's 
 """
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from services.core.api_keys import ApiKey, Scope
 from services.core.errors import StateError
 from services.state import keys
-from services.state.connection import Connection, Script
+from services.state.connection import Connection
 
 
 class ApiKeys:
@@ -22,7 +23,6 @@ class ApiKeys:
     def __init__(self, connection: Connection) -> None:
         """Over the store's connection."""
         self._connection = connection
-        self._take_tokens = Script.read("take_tokens")
 
     async def add(self, key: ApiKey) -> None:
         """Store a new key; it is valid at once."""
@@ -55,7 +55,7 @@ class ApiKeys:
         that the same request took before. A request for more than the capacity needs a full bucket.
         """
         wait_ms = await self._connection.run(
-            self._take_tokens,
+            "take_tokens",
             [keys.bucket(key.key_id)],
             [key.rate_per_second, key.burst, num_tokens, num_taken],
         )
@@ -63,17 +63,9 @@ class ApiKeys:
 
 
 def _encode(key: ApiKey) -> str:
-    return json.dumps(
-        {
-            "name": key.name,
-            "scopes": sorted(key.scopes),
-            "created_ms": key.created_ms,
-            "expires_ms": key.expires_ms,
-            "rate_per_second": key.rate_per_second,
-            "burst": key.burst,
-            "digest": key.digest,
-        }
-    )
+    fields = asdict(key) | {"scopes": sorted(key.scopes)}
+    del fields["key_id"]  # the name of its field in the hash
+    return json.dumps(fields)
 
 
 def _decode(key_id: str, value: bytes) -> ApiKey:

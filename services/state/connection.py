@@ -5,32 +5,18 @@ not depend on the version of the client library.
 """
 
 import asyncio
+import functools
 import hashlib
 import re
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
+from redis import exceptions
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    ClusterDownError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-    TryAgainError,
-)
-from redis.exceptions import (
-    ConnectionError as RedisConnectionError,
-)
-from redis.exceptions import (
-    TimeoutError as RedisTimeoutError,
-)
 
 from services.core.errors import InputError, StateError, StateUnavailable
 from services.state.redis_health import RedisHealth
@@ -43,14 +29,13 @@ _PASSWORD_IN_QUERY = re.compile(r"\b(password)=[^&#]*", re.IGNORECASE)
 _NO_GROUP = re.compile("NOGROUP|the stream key no longer exists")
 # redis-py has no classes for these replies.
 _NOT_NOW = ("MISCONF", "NOREPLICAS", "UNBLOCKED")
+_NO_CONNECTION = (exceptions.ConnectionError, exceptions.TimeoutError, OSError)  # LOADING as well
 _UNAVAILABLE = (
-    RedisConnectionError,  # LOADING as well
-    RedisTimeoutError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    ClusterDownError,  # MASTERDOWN as well
-    TryAgainError,
-    OSError,
+    *_NO_CONNECTION,
+    exceptions.OutOfMemoryError,
+    exceptions.ReadOnlyError,
+    exceptions.ClusterDownError,  # MASTERDOWN as well
+    exceptions.TryAgainError,
 )
 
 T = TypeVar("T")
@@ -62,22 +47,11 @@ class GroupMissing(StateError):
     """The consumer groups are missing: Redis was emptied while a worker ran."""
 
 
-@dataclass(frozen=True, slots=True)
-class Script:
-    """A Lua script and the digest by which Redis runs it."""
-
-    source: str
-    digest: str
-
-    @classmethod
-    def read(cls, name: str) -> "Script":
-        """`scripts/NAME.lua`."""
-        source = (SCRIPTS / f"{name}.lua").read_text(encoding="utf-8")
-        return cls(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
-
-    def call(self, keys: Sequence[str], arguments: Sequence[Argument]) -> Command:
-        """The command that runs it."""
-        return ("EVALSHA", self.digest, len(keys), *keys, *arguments)
+@functools.cache
+def read_script(name: str) -> tuple[str, str]:
+    """The source of `scripts/NAME.lua`, and the digest by which Redis runs it."""
+    source = (SCRIPTS / f"{name}.lua").read_text(encoding="utf-8")
+    return source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
 
 class Connection:
@@ -118,75 +92,87 @@ class Connection:
     async def call(self, *command: Argument) -> Any:
         """The raw reply to one command."""
         async with self.health.observed_call():
-            try:
-                return await _cancellable(_command(self._redis, *command))
-            except (RedisError, OSError) as error:
-                self._translate(error)
+            return await self._result(_command(self._redis, *command))
 
     async def call_all(self, commands: Sequence[Command], *, atomic: bool = False) -> list[Any]:
         """The raw replies to several commands sent at once, in order; the first error is raised.
 
         `atomic`: nothing else runs between them (all keys must share a hash tag).
         """
-        replies = await self._send(commands, atomic=atomic)
-        for reply in replies:
-            if isinstance(reply, Exception):
-                self._translate(reply)
-        return replies
+        return self._without_error(await self._send(commands, atomic=atomic))
 
     async def create_groups(self, streams: Sequence[str], group: str) -> None:
         """Create a consumer group over each whole stream; existing ones are kept."""
         commands: list[Command] = [
             ("XGROUP", "CREATE", stream, group, "0", "MKSTREAM") for stream in streams
         ]
-        for reply in await self._send(commands):
-            if isinstance(reply, Exception) and not str(reply).startswith("BUSYGROUP"):
-                self._translate(reply)
+        replies = await self._send(commands)
+        self._without_error([each for each in replies if not str(each).startswith("BUSYGROUP")])
 
     async def run(
-        self, script: Script, keys: Sequence[str], arguments: Sequence[Argument] = ()
+        self, script: str, keys: Sequence[str], arguments: Sequence[Argument] = ()
     ) -> Any:
-        """The reply of one script."""
+        """The reply of one script: `scripts/SCRIPT.lua`."""
         return (await self.run_all(script, [(keys, arguments)]))[0]
 
     async def run_all(
-        self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Argument]]]
+        self, script: str, calls: Sequence[tuple[Sequence[str], Sequence[Argument]]]
     ) -> list[Any]:
         """The replies of one script called several times, all sent at once."""
-        commands = [script.call(keys, arguments) for keys, arguments in calls]
+        source, digest = read_script(script)
+        commands: list[Command] = [
+            ("EVALSHA", digest, len(keys), *keys, *arguments) for keys, arguments in calls
+        ]
         replies = await self._send(commands)
         # A restarted Redis has no scripts. Only the calls refused for that reason are repeated.
-        unknown = [k for k, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        unknown = [
+            k for k, reply in enumerate(replies) if isinstance(reply, exceptions.NoScriptError)
+        ]
         if unknown:
-            await self.call("SCRIPT", "LOAD", script.source)
+            await self.call("SCRIPT", "LOAD", source)
             again = await self._send([commands[k] for k in unknown])
             for k, reply in zip(unknown, again, strict=True):
                 replies[k] = reply
-        for reply in replies:
-            if isinstance(reply, Exception):
-                self._translate(reply)
-        return replies
+        return self._without_error(replies)
 
     async def _send(self, commands: Sequence[Command], *, atomic: bool = False) -> list[Any]:
         if not commands:
             return []
         async with self.health.observed_call():
-            try:
-                return await _cancellable(_pipeline(self._redis, commands, atomic=atomic))
-            except (RedisError, OSError) as error:
-                self._translate(error)
+            return await self._result(_pipeline(self._redis, commands, atomic=atomic))
 
     async def _ping(self) -> None:
+        await self._result(_command(self._for_pings, "PING"))
+
+    async def _result(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`; if this task is cancelled meanwhile, CancelledError at once.
+
+        redis-py sends inside asyncio.wait_for, which on Python 3.11 loses a cancellation that
+        arrives as the sending ends. A task that loops over calls would then never end, nor its
+        process on SIGTERM, and a request would wait three timeouts past its deadline (6 s, measured
+        with a frozen Redis). So the work runs in its own task, which ends at its own timeouts at
+        the latest.
+        """
+        task = asyncio.create_task(work)
         try:
-            await _cancellable(_command(self._for_pings, "PING"))
-        except (RedisError, OSError) as error:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        except (exceptions.RedisError, OSError) as error:
             self._translate(error)
+
+    def _without_error(self, replies: list[Any]) -> list[Any]:
+        for reply in replies:
+            if isinstance(reply, Exception):
+                self._translate(reply)
+        return replies
 
     def _translate(self, error: Exception) -> NoReturn:
         message = str(error)
-        if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):
+        if isinstance(error, _NO_CONNECTION):
             self.health.check()
-        if isinstance(error, ResponseError) and _NO_GROUP.search(message):
+        if isinstance(error, exceptions.ResponseError) and _NO_GROUP.search(message):
             raise GroupMissing(message) from error
         if isinstance(error, _UNAVAILABLE) or message.startswith(_NOT_NOW):
             raise StateUnavailable(
@@ -230,22 +216,6 @@ async def _pipeline(redis: Redis, commands: Sequence[Command], *, atomic: bool) 
             pipeline.execute_command(*command)
         replies: list[Any] = await pipeline.execute(raise_on_error=False)
         return replies
-
-
-async def _cancellable(work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`; if this task is cancelled meanwhile, CancelledError at once.
-
-    redis-py sends inside asyncio.wait_for, which on Python 3.11 loses a cancellation that arrives
-    as the sending ends. A task that loops over calls would then never end, nor its process on
-    SIGTERM, and a request would wait three timeouts past its deadline (6 s, measured with a frozen
-    Redis). So the work runs in its own task, which ends at its own timeouts at the latest.
-    """
-    task = asyncio.create_task(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        task.cancel()
-        raise
 
 
 def without_password(url: str) -> str:

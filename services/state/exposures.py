@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from services.core.records import ItemId, UserId
 from services.state import keys
-from services.state.connection import Connection, Script
+from services.state.connection import Connection
 
 
 class ExposureLog:
@@ -21,8 +21,6 @@ class ExposureLog:
     def __init__(self, connection: Connection) -> None:
         """Over the store's connection."""
         self._connection = connection
-        self._note = Script.read("note_shown")
-        self._take = Script.read("take_shown")
 
     async def note(
         self, user_id: UserId, experiment: str, arm: str, item_ids: Sequence[ItemId]
@@ -30,7 +28,7 @@ class ExposureLog:
         """Record that this arm recommended these items to the user."""
         if item_ids:
             await self._connection.run(
-                self._note,
+                "note_shown",
                 [keys.user(user_id), keys.shown(user_id)],
                 [keys.SHOWN_TTL_SECONDS, keys.SHOWN_CAP, f"{experiment} {arm}", *item_ids],
             )
@@ -38,7 +36,7 @@ class ExposureLog:
     async def take(self, taken: Mapping[UserId, Sequence[ItemId]]) -> list[tuple[str, str]]:
         """Remove these items; (experiment, arm) for each that had been recommended."""
         replies = await self._connection.run_all(
-            self._take, [([keys.shown(user)], list(items)) for user, items in taken.items()]
+            "take_shown", [([keys.shown(user)], list(items)) for user, items in taken.items()]
         )
         # Neither name can contain a space.
         found = [arm.decode().partition(" ") for reply in replies for arm in reply]

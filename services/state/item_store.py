@@ -9,7 +9,7 @@ from services.core.prompts import HistoryItem
 from services.core.records import Item, ItemId
 from services.core.wire.items import ItemStatus
 from services.state import keys
-from services.state.connection import Argument, Command, Connection, Script
+from services.state.connection import Argument, Command, Connection
 from services.state.encoding import ITEM_FIELDS, decode_item, decode_status
 from services.state.records import ItemRecord
 
@@ -20,8 +20,6 @@ class ItemStore:
     def __init__(self, connection: Connection) -> None:
         """Over the store's connection."""
         self._connection = connection
-        self._put_item = Script.read("put_item")
-        self._settle_item = Script.read("settle_item")
 
     async def put_item(self, item: Item, *, summary: str | None, origin: str = "") -> ItemStatus:
         """Store one item and return its status; without a summary, a worker will write one.
@@ -55,7 +53,7 @@ class ItemStore:
                     ),
                 )
             )
-        replies = await self._connection.run_all(self._put_item, calls)
+        replies = await self._connection.run_all("put_item", calls)
         return [decode_status(reply) for reply in replies]
 
     async def load_items(
@@ -106,5 +104,5 @@ class ItemStore:
         self, item_id: ItemId, version: str, status: ItemStatus, field: str, text: str
     ) -> bool:
         arguments = (version, status, field, text)
-        reply = await self._connection.run(self._settle_item, [keys.item(item_id)], arguments)
+        reply = await self._connection.run("settle_item", [keys.item(item_id)], arguments)
         return bool(reply)

@@ -46,36 +46,6 @@ class Ingested:
 
 
 @dataclass(frozen=True, slots=True)
-class BacklogSize:
-    """Updates that wait or are in a worker's hands, how long the oldest has, and those given up."""
-
-    num_waiting: int
-    lag_seconds: float
-    num_dead: int
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """The condition of a Redis server. `max_bytes` is 0 if its memory is not limited.
-
-    `appends`: every write goes to an append-only file. `writes_to_disk`: the last write of that
-    file or of a snapshot succeeded. `eviction` is the policy at the memory limit; `in_cluster`: it
-    is a node of a Redis Cluster. `time_ms` is its clock.
-    """
-
-    version: str
-    time_ms: float
-    used_bytes: int
-    max_bytes: int
-    eviction: str
-    num_clients: int
-    appends: bool
-    writes_to_disk: bool
-    is_primary: bool
-    in_cluster: bool
-
-
-@dataclass(frozen=True, slots=True)
 class TimelineEntry:
     """The preference as it was after one full block. `number` counts from 1 over the whole life."""
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 
 from services.core.records import UserId
 from services.state import keys
-from services.state.connection import Connection, Script
+from services.state.connection import Connection
 from services.state.encoding import decode_margin, encode_margin
 
 
@@ -14,7 +14,6 @@ class ScoreCache:
     def __init__(self, connection: Connection) -> None:
         """Over the store's connection."""
         self._connection = connection
-        self._save_scores = Script.read("save_scores")
 
     async def load(self, user_id: UserId, score_keys: Collection[str]) -> dict[str, float]:
         """The cached margins of these keys; missing ones are left out."""
@@ -34,7 +33,7 @@ class ScoreCache:
             return
         pairs = [part for key, margin in margins.items() for part in (key, encode_margin(margin))]
         await self._connection.run(
-            self._save_scores,
+            "save_scores",
             [keys.user(user_id), keys.scores(user_id)],
             [keys.SCORES_TTL_SECONDS, keys.SCORES_CAP, *pairs],
         )

@@ -1,7 +1,29 @@
 """The condition of the Redis server itself: version, memory, durability, clock."""
 
+from dataclasses import dataclass
+
 from services.state.connection import Connection
-from services.state.records import Server
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The condition of a Redis server. `max_bytes` is 0 if its memory is not limited.
+
+    `appends`: every write goes to an append-only file. `writes_to_disk`: the last write of that
+    file or of a snapshot succeeded. `eviction` is the policy at the memory limit; `in_cluster`: it
+    is a node of a Redis Cluster. `time_ms` is its clock.
+    """
+
+    version: str
+    time_ms: float
+    used_bytes: int
+    max_bytes: int
+    eviction: str
+    num_clients: int
+    appends: bool
+    writes_to_disk: bool
+    is_primary: bool
+    in_cluster: bool
 
 
 async def load_server(connection: Connection) -> Server:

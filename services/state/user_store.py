@@ -15,7 +15,7 @@ from services.core.errors import StateConflict
 from services.core.records import Interaction, UserId
 from services.core.recurrence import BLOCK_SIZE, PreferenceState, count_equal_leading
 from services.state import keys
-from services.state.connection import Argument, Connection, Script
+from services.state.connection import Argument, Connection
 from services.state.encoding import (
     decode_user,
     encode_preference,
@@ -24,19 +24,21 @@ from services.state.encoding import (
 from services.state.item_store import ItemStore
 from services.state.records import (
     Ingested,
-    ItemRecord,
-    TimelineEntry,
+    Outcome,
     UpdatedPreference,
     UserRecord,
 )
 from services.state.score_cache import ScoreCache
 
-__all__ = ["Ingested", "ItemRecord", "Store", "TimelineEntry", "UpdatedPreference", "UserRecord"]
-
 _NO_LIMIT = 2**53
-_DROPPED_TOO_LATE = "older than the interactions kept of this user"
-_NO_ROOM = "too many interactions of this user wait for an update; send it again later"
 _UNKNOWN_ITEM = "unknown item; put it into the catalogue first"
+# Outcome and reason by the code that the script `ingest` gives an interaction.
+_OUTCOMES: tuple[tuple[Outcome, str | None], ...] = (
+    ("accepted", None),
+    ("duplicate", None),
+    ("rejected", "older than the interactions kept of this user"),
+    ("rejected", "too many interactions of this user wait for an update; send it again later"),
+)
 
 
 class Store:
@@ -48,11 +50,6 @@ class Store:
         self.items = ItemStore(connection)
         self.scores = ScoreCache(connection)
         self._history_cap = history_cap
-        self._ingest = Script.read("ingest")
-        self._load_user = Script.read("load_user")
-        self._save_preference = Script.read("save_preference")
-        self._request_update = Script.read("request_update")
-        self._forget_user = Script.read("forget_user")
 
     @classmethod
     async def open(
@@ -107,7 +104,7 @@ class Store:
         """Those of these users that are known, each read at one moment."""
         wanted = list(dict.fromkeys(user_ids))
         replies = await self.connection.run_all(
-            self._load_user,
+            "load_user",
             [((keys.user(u), keys.history(u), keys.preference(u)), ()) for u in wanted],
         )
         return {
@@ -147,7 +144,7 @@ class Store:
         now_ms = time.time_ns() // 1_000_000
         records = [_merged(one, now_ms) for one in updates]
         replies = await self.connection.run_all(
-            self._save_preference,
+            "save_preference",
             [
                 _save_call(record, text_changed=record.preference != one.record.preference)
                 for record, one in zip(records, updates, strict=True)
@@ -174,7 +171,7 @@ class Store:
             num_dropped_blocks=record.num_dropped_blocks + num_blocks,
         )
         call = _save_call(kept, text_changed=False, dropped=record.history[:num_interactions])
-        revision = (await self.connection.run_all(self._save_preference, [call]))[0]
+        revision = (await self.connection.run_all("save_preference", [call]))[0]
         # An interaction arrived in between and won: the next save drops the blocks.
         return replace(kept, revision=int(revision)) if revision else record
 
@@ -185,7 +182,7 @@ class Store:
     async def request_updates(self, user_ids: Sequence[UserId], *, origin: str = "") -> list[bool]:
         """As `request_update`, for several users sent at once."""
         replies = await self.connection.run_all(
-            self._request_update,
+            "request_update",
             [((keys.user(u), keys.events(keys.partition_of(u))), (u, origin)) for u in user_ids],
         )
         return [bool(reply) for reply in replies]
@@ -197,7 +194,7 @@ class Store:
         """
         partition = keys.partition_of(user_id)
         reply = await self.connection.run(
-            self._forget_user,
+            "forget_user",
             [
                 keys.events(partition),
                 keys.dead_letters(partition),
@@ -249,11 +246,12 @@ class Store:
                     ),
                 )
             )
-        replies = await self.connection.run_all(self._ingest, calls)
+        replies = await self.connection.run_all("ingest", calls)
         outcomes = {k: Ingested("rejected", 0, reason) for k, reason in refusals.items()}
         for places, (version, *codes) in zip(by_user.values(), replies, strict=True):
             for k, code in zip(places, codes, strict=True):
-                outcomes[k] = _ingested(code, version)
+                outcome, reason = _OUTCOMES[code]
+                outcomes[k] = Ingested(outcome, version, reason)
         return [outcomes[k] for k in range(len(interactions))]
 
     # --- published artifacts ---------------------------------------------------------------------
@@ -269,18 +267,6 @@ class Store:
 
 
 # --- what is sent and what comes back -------------------------------------------------------------
-
-
-def _ingested(code: int, version: int) -> Ingested:
-    match code:
-        case 0:
-            return Ingested("accepted", version)
-        case 1:
-            return Ingested("duplicate", version)
-        case 2:
-            return Ingested("rejected", version, _DROPPED_TOO_LATE)
-        case _:
-            return Ingested("rejected", version, _NO_ROOM)
 
 
 def _merged(update: UpdatedPreference, now_ms: int) -> UserRecord:

@@ -11,13 +11,11 @@ delivered at least once, and the saves (compare-and-set) make its effect happen 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any, Literal
 
 from services.core.records import ItemId, UserId
 from services.state import keys
-from services.state.connection import Command, Connection, GroupMissing, Script
-from services.state.records import BacklogSize
+from services.state.connection import Command, Connection, GroupMissing
 from services.state.user_store import Store
 
 __all__ = ["DeadLetter", "Delivery", "GroupMissing", "Queue", "WorkQueue"]
@@ -63,6 +61,15 @@ class DeadLetter:
     failed_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class BacklogSize:
+    """Updates that wait or are in a worker's hands, how long the oldest has, and those given up."""
+
+    num_waiting: int
+    lag_seconds: float
+    num_dead: int
+
+
 class WorkQueue:
     """The queues, as one consumer sees them.
 
@@ -73,20 +80,13 @@ class WorkQueue:
         """`consumer` names this process among all workers."""
         self.consumer = consumer
         self._connection = store.connection
-        self._count_failure = Script.read("count_failure")
-        self._renew_lease = Script.read("renew_lease")
-        self._release_lease = Script.read("release_lease")
-        self._dead_letter = Script.read("dead_letter")
-        self._drop_consumers = Script.read("drop_consumers")
-        self._retry_dead_letter = Script.read("retry_dead_letter")
 
     # --- taking work -----------------------------------------------------------------------------
 
     async def create_groups(self) -> None:
         """Create missing streams and consumer groups; waiting entries are kept."""
-        streams = [_stream(queue, p) for queue in QUEUES for p in ALL_PARTITIONS]
-        await self._connection.create_groups(streams, keys.GROUP)
-        await self._drop(streams, leaving="")
+        await self._connection.create_groups(_all_streams(), keys.GROUP)
+        await self._drop_consumers(leaving="")
 
     async def read(
         self,
@@ -163,7 +163,7 @@ class WorkQueue:
         newest = max(deliveries, key=lambda delivery: int(delivery.version))
         partition = keys.partition_of(newest.subject)
         await self._connection.run(
-            self._dead_letter,
+            "dead_letter",
             [
                 keys.events(partition),
                 keys.dead_letters(partition),
@@ -203,7 +203,7 @@ class WorkQueue:
             )
             for each in letters
         ]
-        return sum(map(int, await self._connection.run_all(self._retry_dead_letter, calls)))
+        return sum(map(int, await self._connection.run_all("retry_dead_letter", calls)))
 
     async def drop_dead_letters(self, letters: Sequence[DeadLetter]) -> int:
         """Give these updates up for good; how many were still put aside.
@@ -220,21 +220,20 @@ class WorkQueue:
 
     async def count_user_failure(self, user_id: UserId) -> int:
         """How often in a row the update of this user has failed now; 0 for a forgotten user."""
-        return int(await self._connection.run(self._count_failure, [keys.user(user_id)]))
+        return int(await self._connection.run("count_failure", [keys.user(user_id)]))
 
     async def count_item_failure(self, item_id: ItemId) -> int:
         """How often in a row the summary of this item has failed now; 0 for a deleted item."""
-        return int(await self._connection.run(self._count_failure, [keys.item(item_id)]))
+        return int(await self._connection.run("count_failure", [keys.item(item_id)]))
 
     async def leave(self) -> None:
         """Remove this consumer from the groups in which it has no pending work."""
-        streams = [_stream(queue, p) for queue in QUEUES for p in ALL_PARTITIONS]
-        await self._drop(streams, leaving=self.consumer)
+        await self._drop_consumers(leaving=self.consumer)
 
-    async def _drop(self, streams: Sequence[str], *, leaving: str) -> None:
+    async def _drop_consumers(self, *, leaving: str) -> None:
         arguments = (keys.GROUP, leaving, SILENT_CONSUMER_MS)
-        calls = [((stream,), arguments) for stream in streams]
-        await self._connection.run_all(self._drop_consumers, calls)
+        calls = [((stream,), arguments) for stream in _all_streams()]
+        await self._connection.run_all("drop_consumers", calls)
 
     # --- one worker a user -----------------------------------------------------------------------
 
@@ -249,13 +248,13 @@ class WorkQueue:
         """Extend leases that are still held; if one was lost, work is at worst done twice."""
         milliseconds = int(1000 * seconds)
         await self._connection.run_all(
-            self._renew_lease,
+            "renew_lease",
             [((keys.lease(user_id),), (token, milliseconds)) for user_id, token in tokens.items()],
         )
 
     async def release_lease(self, user_id: UserId, token: str) -> None:
         """Release a lease if this token still holds it."""
-        await self._connection.run(self._release_lease, [keys.lease(user_id)], [token])
+        await self._connection.run("release_lease", [keys.lease(user_id)], [token])
 
 
 async def load_backlog(connection: Connection) -> BacklogSize:
@@ -281,12 +280,15 @@ def _stream(queue: Queue, partition: int) -> str:
     return keys.events(partition) if queue == "users" else keys.item_queue(partition)
 
 
+def _all_streams() -> list[str]:
+    return [_stream(queue, partition) for queue in QUEUES for partition in ALL_PARTITIONS]
+
+
 def _by_stream(deliveries: Sequence[Delivery]) -> dict[str, list[str]]:
-    ordered = sorted(deliveries, key=lambda delivery: delivery.stream)
-    return {
-        stream: [delivery.entry_id for delivery in group]
-        for stream, group in groupby(ordered, key=lambda delivery: delivery.stream)
-    }
+    entry_ids: dict[str, list[str]] = {}
+    for delivery in deliveries:
+        entry_ids.setdefault(delivery.stream, []).append(delivery.entry_id)
+    return entry_ids
 
 
 def _delivery(queue: Queue, stream: str, entry: list[Any], num_deliveries: int = 1) -> Delivery:

@@ -25,7 +25,7 @@ from services.engines.checkpoints import identify
 from services.engines.contract import EngineIdentity
 from services.engines.weight_labels import labels
 from services.state.embedded_redis.server import EmbeddedRedis
-from services.state.records import Server
+from services.state.server_info import Server
 from tests.doctor.json_server import json_server
 from tests.state.test_connection import a_free_port
 

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.faults.network import Network
 from services.core.errors import StateUnavailable
-from services.state.connection import Script
+from services.state.connection import read_script
 from services.state.user_store import Store
 from tests.builders import DigestEngine, a_history, an_interaction, offline, some_ids, the_user
 from tests.worker.running import dying, nothing_waits, until, work_to_the_end
@@ -14,9 +14,9 @@ from tests.worker.running import dying, nothing_waits, until, work_to_the_end
 
 async def digest_of(store: Store, name: str) -> bytes:
     """By which a request of this script is known; Redis knows it too from now on."""
-    script = Script.read(name)
-    await store.connection.call("SCRIPT", "LOAD", script.source)
-    return script.digest.encode()
+    source, digest = read_script(name)
+    await store.connection.call("SCRIPT", "LOAD", source)
+    return digest.encode()
 
 
 async def test_a_worker_that_dies_between_save_and_acknowledgement_has_no_second_effect(

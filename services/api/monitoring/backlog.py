@@ -12,9 +12,8 @@ import structlog
 
 from services.api.monitoring.metrics import Metrics
 from services.core.errors import BacklogFull, StateError
-from services.state.records import BacklogSize
 from services.state.user_store import Store
-from services.state.work_queue import load_backlog
+from services.state.work_queue import BacklogSize, load_backlog
 
 log = structlog.get_logger(__name__)
 
