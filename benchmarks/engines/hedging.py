@@ -24,8 +24,9 @@ from services.core.artifacts import Artifact
 from services.core.errors import EngineError
 from services.core.prompts import scoring_messages
 from services.core.records import Item, ItemId
+from services.engines.contract import HEDGE_SHARE, EngineOptions
 from services.engines.vllm_client.engine import VllmEngine
-from services.engines.vllm_client.hedging import NUM_TO_JUDGE, SHARE
+from services.engines.vllm_client.hedging import NUM_TO_JUDGE
 
 STALL_SECONDS = 0.5
 STALL_EVERY_SECONDS = 5.0
@@ -36,7 +37,7 @@ QUICK = ("--rounds", "1", "--seconds", "4", "--rate", "4")
 async def run(arguments: Sequence[str]) -> dict[str, Any]:
     """Quantiles with and without, over all rounds, and the share of prompts asked twice."""
     options = _options(arguments)
-    latencies: dict[float, list[float]] = {0.0: [], SHARE: []}
+    latencies: dict[float, list[float]] = {0.0: [], HEDGE_SHARE: []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         data, checkpoint = await prepare(folder)
@@ -48,27 +49,27 @@ async def run(arguments: Sequence[str]) -> dict[str, Any]:
             draw = Random(0)
             for engine in engines.values():
                 await _warm_up(engine, items, draw)
-            hedges_before = sum(engines[SHARE].num_hedges.values())
+            hedges_before = sum(engines[HEDGE_SHARE].num_hedges.values())
             for _ in range(options.rounds):
                 for share, engine in engines.items():
                     stalling = asyncio.create_task(_stall(servers[0], Random(share)))
                     latencies[share] += await _ask(engine, items, options, draw)
                     stalling.cancel()
                     await asyncio.wait([stalling])
-            num_hedged = sum(engines[SHARE].num_hedges.values()) - hedges_before
+            num_hedged = sum(engines[HEDGE_SHARE].num_hedges.values()) - hedges_before
             for engine in engines.values():
                 await engine.close()
     return {
         "without": _quantiles(latencies[0.0]),
-        "with": _quantiles(latencies[SHARE]),
-        "asked_twice_share": round(num_hedged / len(latencies[SHARE]), 4),
+        "with": _quantiles(latencies[HEDGE_SHARE]),
+        "asked_twice_share": round(num_hedged / len(latencies[HEDGE_SHARE]), 4),
         "rate": options.rate,
     }
 
 
 async def _connect(servers: Sequence[ModelServer], share: float) -> VllmEngine:
     urls = [server.said for server in servers]
-    return await VllmEngine.connect(urls, model=NAME, hedge_share=share)
+    return await VllmEngine.connect(EngineOptions(NAME, urls=urls, hedge_share=share))
 
 
 async def _warm_up(engine: VllmEngine, items: Sequence[Item], draw: Random) -> None:

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.support.msr_process import serving_model
 from services.core.prompts import GenerationLimits, Messages
+from services.engines.contract import EngineOptions
 from services.engines.vllm_client.engine import VllmEngine
 
 MODEL_NAME = "random"
@@ -81,7 +82,7 @@ async def serve(
 async def connected(url: str, *, adapter: str | None = None) -> AsyncIterator[ServedModel]:
     """An engine on a server that runs."""
     engine = await VllmEngine.connect(
-        [url], model=MODEL_NAME, adapter=adapter, timeout_seconds=TIMEOUT_SECONDS
+        EngineOptions(MODEL_NAME, adapter, urls=[url], timeout_seconds=TIMEOUT_SECONDS)
     )
     try:
         yield ServedModel(url, engine)

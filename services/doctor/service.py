@@ -232,10 +232,10 @@ async def _ask(url: str, send: Send, model: str, adapter: str | None) -> Weights
     try:
         http = ServerHttp(url, send)
         return (await read_models(http)).choose(model, adapter)
+    except ConnectionLost as lost:
+        return MsrError(f"{http.url}: {lost.reason}")
     except AttemptFailed as failure:
         return failure.error
-    except ConnectionLost as error:
-        return MsrError(f"{http.url}: {error}")
     except MsrError as error:
         return error
 

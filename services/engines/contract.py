@@ -15,6 +15,9 @@ from services.core.scoring import NOT_CALIBRATED, AnswerLogprobs, Calibration
 # Stands for the name of the only model or adapter that a server serves.
 AS_SERVED = "as-served"
 
+# Of the scores, the share that may be sent to a second server.
+HEDGE_SHARE = 0.05
+
 # A server's circuit breaker: in use, down, or back and not yet trusted.
 BreakerState = Literal["closed", "open", "half-open"]
 
@@ -25,7 +28,10 @@ class EngineOptions:
 
     `model` and `adapter` are checkpoint and adapter folders, or the names under which the servers
     at `urls` serve them (AS_SERVED: whatever they serve). `recommender` is a merged checkpoint on
-    servers of its own. `patience_seconds` is how long a prompt waits for a server.
+    servers of its own. `timeout_seconds` bounds one prompt. `patience_seconds` is how long a prompt
+    (and opening the engine) waits for a server that takes it; prompts of a patient engine also wait
+    as long as needed for a free slot among the `max_in_flight` of each server. At most
+    `hedge_share` of the scores are sent to a second server when the first is late.
     """
 
     model: str
@@ -35,6 +41,8 @@ class EngineOptions:
     recommender_urls: Sequence[str] = ()
     timeout_seconds: float = 120.0
     patience_seconds: float = 0.0
+    max_in_flight: int = 256
+    hedge_share: float = HEDGE_SHARE
 
 
 @dataclass(frozen=True, slots=True)

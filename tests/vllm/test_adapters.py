@@ -18,6 +18,7 @@ from services.core.records import UserId
 from services.core.wire.recommend import RecommendResponse
 from services.deployment.assemble import DEMO_WEIGHTS
 from services.engines.checkpoints import identify
+from services.engines.contract import EngineOptions
 from services.engines.local.engine import LocalEngine
 from services.engines.vllm_client.engine import VllmEngine
 from services.process.announce import wait_until_listening
@@ -102,7 +103,7 @@ async def test_an_adapter_loaded_at_run_time_scores_as_it_does_locally(
     expected = [await local.score(prompt) for prompt in scoring_prompts[:20]]
     await local.close()
     urls = [replica.url for replica in replicas]
-    engine = await VllmEngine.connect(urls, model="demo", adapter="demo-adapter")
+    engine = await VllmEngine.connect(EngineOptions("demo", "demo-adapter", urls=urls))
     loaded = await engine.load_adapter(str(folder / "sft"))
     found = [await loaded.score(prompt) for prompt in scoring_prompts[:20]]
     await engine.unload_adapter(loaded)

@@ -26,7 +26,7 @@ from services.core.prompts import (
 )
 from services.core.records import Item, ItemId
 from services.core.scoring import answer_margin
-from services.engines.contract import AS_SERVED, Engine
+from services.engines.contract import AS_SERVED, Engine, EngineOptions
 from services.engines.local.engine import LocalEngine
 from services.engines.vllm_client.engine import VllmEngine
 from services.engines.vllm_client.server_http import HttpResponse, open_session, sender
@@ -54,7 +54,7 @@ async def local() -> AsyncIterator[LocalEngine]:
 
 async def connect(*urls: str, **options: Any) -> VllmEngine:
     given = {"model": "demo", "adapter": "demo-adapter", "timeout_seconds": SECONDS} | options
-    return await VllmEngine.connect(urls, **given)
+    return await VllmEngine.connect(EngineOptions(urls=urls, **given))
 
 
 async def margins(engine: Engine, prompts: list[Messages]) -> list[float]:

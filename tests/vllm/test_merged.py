@@ -9,7 +9,7 @@ from services.core.errors import ModelUnusable
 from services.core.prompts import GenerationLimits, Messages
 from services.core.scoring import answer_margin
 from services.engines.checkpoints import identify
-from services.engines.contract import Engine
+from services.engines.contract import Engine, EngineOptions
 from services.engines.local.engine import LocalEngine
 from services.engines.vllm_client.engine import VllmEngine
 from tests.processes import wait_until_gone
@@ -28,7 +28,7 @@ def merged_server(
 
 @pytest.fixture
 async def engine(merged_server: ModelServer) -> AsyncIterator[VllmEngine]:
-    engine = await VllmEngine.connect([merged_server.url], model="demo-merged")
+    engine = await VllmEngine.connect(EngineOptions("demo-merged", urls=[merged_server.url]))
     yield engine
     await engine.close()
 
@@ -52,7 +52,9 @@ async def test_vllm_and_the_local_engine_agree_on_a_merged_checkpoint(
 async def test_the_merged_checkpoint_answers_as_the_adapter_does(
     engine: VllmEngine, model_server: str, scoring_prompts: list[Messages]
 ):
-    by_adapter = await VllmEngine.connect([model_server], model="demo", adapter="demo-adapter")
+    by_adapter = await VllmEngine.connect(
+        EngineOptions("demo", "demo-adapter", urls=[model_server])
+    )
     expected = await margins(by_adapter, scoring_prompts)
     await by_adapter.close()
 
@@ -72,10 +74,12 @@ async def test_beside_its_base_it_scores_and_the_base_writes(
     merged_server: ModelServer, model_server: str, scoring_prompts: list[Messages], merged: str
 ):
     both = await VllmEngine.connect(
-        [model_server],
-        model="demo",
-        recommender="demo-merged",
-        recommender_urls=[merged_server.url],
+        EngineOptions(
+            "demo",
+            urls=[model_server],
+            recommender="demo-merged",
+            recommender_urls=[merged_server.url],
+        )
     )
     text = await both.generate(scoring_prompts[0], GenerationLimits(max_new_tokens=3))
     await both.score(scoring_prompts[0])

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from services.core.prompts import Messages
+from services.engines.contract import EngineOptions
 from services.engines.vllm_client.engine import VllmEngine
 from services.telemetry import request_context, tracing
 from tests.operations.collector import Collector, collecting
@@ -52,7 +53,7 @@ def telling_server(
 
 async def ask(server: ModelServer, prompt: Messages) -> None:
     """Score a prompt for a request `from-a-browser`."""
-    engine = await VllmEngine.connect([server.url], model="demo", adapter="demo-adapter")
+    engine = await VllmEngine.connect(EngineOptions("demo", "demo-adapter", urls=[server.url]))
     with request_context.serving("from-a-browser"):
         await engine.score(prompt)
     await engine.close()

@@ -8,7 +8,7 @@ import base64
 import json
 import math
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from services.core.errors import AnswerTokenMissing
@@ -64,11 +64,6 @@ class ChatRequest(Generic[T]):
 def turns(messages: Messages, held: Container[str] = ()) -> list[dict[str, Any]]:
     """Messages in the form of OpenAI's API, without the data of images whose ids are in `held`."""
     return [{"role": message.role, "content": _parts(message, held)} for message in messages]
-
-
-def with_messages(request: ChatRequest[T], messages: Messages) -> ChatRequest[T]:
-    """The same request about other messages."""
-    return replace(request, messages=messages)
 
 
 def text_request(model: str, messages: Messages, limits: GenerationLimits) -> ChatRequest[str]:

@@ -10,10 +10,9 @@ The transport is aiohttp; `msr bench engine-client` measures its CPU time per re
 
 import asyncio
 import contextlib
-import functools
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
 from services.core.errors import AdapterRefused, ArtifactMismatch, EngineRefused, ModelUnusable
 from services.core.prompts import GenerationLimits, Messages
@@ -27,15 +26,12 @@ from services.engines.contract import (
     Scorer,
 )
 from services.engines.prompt_fitting import shorten_to_fit_remotely
-from services.engines.vllm_client import hedging
 from services.engines.vllm_client.chat_requests import (
     ChatRequest,
     score_request,
     text_request,
     tokens_request,
-    with_messages,
 )
-from services.engines.vllm_client.server import Bounds
 from services.engines.vllm_client.server_check import RuntimeAdapter
 from services.engines.vllm_client.server_http import PromptTooLong, Send, open_session, sender
 from services.engines.vllm_client.server_pool import ServerPool
@@ -51,10 +47,7 @@ async def open_engine(options: EngineOptions) -> "VllmEngine":
         raise ModelUnusable(
             "the vllm engine needs the address of a server: give --url, or set MSR_VLLM_URLS"
         )
-    return await VllmEngine.connect(**asdict(options))
-
-
-OpenAdapter = Callable[[RuntimeAdapter], Coroutine[Any, Any, ServerPool]]
+    return await VllmEngine.connect(options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +56,7 @@ class _LoadedAdapter:
 
     engine: "VllmEngine"
     pool: ServerPool
-
-    @property
-    def identity(self) -> EngineIdentity:
-        return self.pool.verified.weights.identity
+    identity: EngineIdentity
 
     async def score(self, messages: Messages) -> AnswerLogprobs:
         return await self.engine._score_by(self.pool, messages)
@@ -77,87 +67,60 @@ class VllmEngine:
 
     def __init__(
         self,
+        options: EngineOptions,
+        send: Send,
         writers: ServerPool | None,
         scorers: ServerPool,
         identity: EngineIdentity,
-        open_adapter: OpenAdapter,
         resources: contextlib.AsyncExitStack,
     ) -> None:
         """Use `connect`.
 
-        The base model writes texts, the recommender scores, often on the same servers.
-        `open_adapter` opens a pool of them for another adapter; `resources` holds what `close`
-        closes.
+        The base model writes texts, the recommender scores, often on the same servers. `resources`
+        holds what `close` closes.
         """
+        self.identity = identity
+        self.num_shortened = 0
+        self._options = options
+        self._send = send
         self._writers = writers
         self._scorers = scorers
-        self._open_adapter = open_adapter
         self._resources = resources
         self._loaded: set[ServerPool] = set()
         # Also those of adapters that were unloaded: counts never fall.
         self._hedging = [scorers.hedging]
-        self._identity = identity
-        self._num_shortened = 0
 
     @classmethod
-    async def connect(
-        cls,
-        urls: Sequence[str],
-        *,
-        model: str,
-        adapter: str | None = None,
-        recommender_urls: Sequence[str] = (),
-        recommender: str | None = None,
-        timeout_seconds: float = 120.0,
-        patience_seconds: float = 0.0,
-        max_in_flight: int = 256,
-        hedge_share: float = hedging.SHARE,
-        send: Send | None = None,
-    ) -> "VllmEngine":
+    async def connect(cls, options: EngineOptions, *, send: Send | None = None) -> "VllmEngine":
         """Check what the servers serve under these names and find their answer tokens.
 
         The servers at `recommender_urls`, if there are any, hold a merged checkpoint named
-        `recommender`, and all scores go there. `timeout_seconds` bounds one prompt.
-        `patience_seconds` is how long a prompt (and this call) waits for a server that takes it;
-        prompts of a patient engine also wait as long as needed for a free slot among the
-        `max_in_flight` of each server. At most `hedge_share` of the scores are sent to a second
-        server when the first is late. `send` replaces the network.
+        `recommender`, and all scores go there. `send` replaces the network.
 
         Raises EngineUnavailable if no server answers, ModelUnusable if one serves other models,
         ArtifactMismatch if the adapter belongs to other definitions or to another base model,
         AnswerTokenMissing if there is no Yes and No.
         """
-        bounds = Bounds(timeout_seconds, patience_seconds, max_in_flight, hedge_share)
         async with contextlib.AsyncExitStack() as resources:
             if send is None:
                 send = sender(await resources.enter_async_context(open_session()))
-            connect_pool = functools.partial(ServerPool.connect, bounds=bounds, send=send)
-
-            async def open_adapter(adapter: RuntimeAdapter) -> ServerPool:
-                return await connect_pool(urls, model=model, adapter=adapter)
 
             async def open_pool(urls: Sequence[str], model: str, adapter: str | None) -> ServerPool:
-                pool = await connect_pool(urls, model=model, adapter=adapter)
+                pool = ServerPool(urls, options, send, model=model, adapter=adapter)
                 resources.push_async_callback(pool.close)
+                await pool.connect()
                 return pool
 
-            if recommender_urls:
-                scorers = await open_pool(recommender_urls, recommender or AS_SERVED, None)
-                writers = await open_pool(urls, model, None) if urls else None
+            if options.recommender_urls:
+                name = options.recommender or AS_SERVED
+                scorers = await open_pool(options.recommender_urls, name, None)
+                writers = (
+                    await open_pool(options.urls, options.model, None) if options.urls else None
+                )
             else:
-                scorers = writers = await open_pool(urls, model, adapter)
+                scorers = writers = await open_pool(options.urls, options.model, options.adapter)
             identity = _identity(writers, scorers)
-            return cls(writers, scorers, identity, open_adapter, resources.pop_all())
-
-    @property
-    def identity(self) -> EngineIdentity:
-        """Which weights the servers say they serve: the same as the local engine's."""
-        return self._identity
-
-    @property
-    def num_shortened(self) -> int:
-        """See `contract.Engine.num_shortened`."""
-        return self._num_shortened
+            return cls(options, send, writers, scorers, identity, resources.pop_all())
 
     @property
     def breaker_states(self) -> Mapping[str, BreakerState]:
@@ -200,11 +163,19 @@ class VllmEngine:
                 "scores come from a merged checkpoint, which takes no adapter; serve the base "
                 "model with adapters to change them while it runs"
             )
-        identity = await asyncio.to_thread(identify_servable, folder, model=self._identity.model)
-        pool = await self._open_adapter(RuntimeAdapter(folder, identity))
+        identity = await asyncio.to_thread(identify_servable, folder, model=self.identity.model)
+        model, adapter = self._options.model, RuntimeAdapter(folder, identity)
+        pool = ServerPool(
+            self._options.urls, self._options, self._send, model=model, adapter=adapter
+        )
+        try:
+            await pool.connect()
+        except BaseException:
+            await pool.close()
+            raise
         self._loaded.add(pool)
         self._hedging.append(pool.hedging)
-        return _LoadedAdapter(self, pool)
+        return _LoadedAdapter(self, pool, pool.verified.weights.identity)
 
     async def unload_adapter(self, scorer: Scorer) -> None:
         """See `contract.AdapterHost`.
@@ -241,10 +212,10 @@ class VllmEngine:
                     "the server with a larger --max-model-len"
                 ) from error
         try:
-            answer = await pool.ask(with_messages(request, shorter))
+            answer = await pool.ask(replace(request, messages=shorter))
         except PromptTooLong as error:
             raise EngineRefused(f"{error}; it was shortened already") from error
-        self._num_shortened += 1
+        self.num_shortened += 1
         return answer
 
     async def _shorten(self, pool: ServerPool, request: ChatRequest[T]) -> Messages | None:

@@ -16,7 +16,6 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 QUANTILE = 0.95
-SHARE = 0.05
 # Hedges that may be saved up for a moment in which a server with many prompts stalls.
 MOST_SAVED = 32.0
 NUM_REMEMBERED = 512
@@ -27,7 +26,7 @@ NUM_TO_JUDGE = 64
 class Hedging:
     """The hedging of one pool of servers; times in seconds."""
 
-    def __init__(self, share: float = SHARE) -> None:
+    def __init__(self, share: float) -> None:
         """At most `share` of the prompts is hedged, and nothing before NUM_TO_JUDGE answers."""
         self._share = share
         self.num_hedged = self.num_won = 0

@@ -4,7 +4,8 @@ import asyncio
 
 from services.core.backoff import growing_pause, jittered
 from services.core.errors import EngineError, EngineRefused
-from services.engines.vllm_client.server import Bounds, Server
+from services.engines.contract import EngineOptions
+from services.engines.vllm_client.server import Server
 from services.engines.vllm_client.server_http import AttemptFailed
 
 # A prompt that fails so often while others succeed is at fault; a server that fails so often in a
@@ -17,14 +18,14 @@ LONGEST_RETRY_SECONDS = 10.0
 class RetryState:
     """The attempts of one prompt, or of connecting."""
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, options: EngineOptions) -> None:
         """Starts the clock."""
         # A patient prompt waits for a slot as long as prompts before it are answered.
         now = asyncio.get_running_loop().time()
-        self.deadline = None if bounds.patience_seconds else now + bounds.timeout_seconds
+        self.deadline = None if options.patience_seconds else now + options.timeout_seconds
         self.error: EngineError | None = None
         self.failed: set[str] = set()
-        self._bounds = bounds
+        self._options = options
         self._waited_seconds = 0.0
         self._num_pauses = 0
         self._num_broken = 0
@@ -35,7 +36,7 @@ class RetryState:
         self.error = failure.error
         self.failed.add(server.url)
         if failure.kind == "timeout":
-            self._waited_seconds += self._bounds.timeout_seconds
+            self._waited_seconds += self._options.timeout_seconds
         if failure.kind != "broken":
             return
         self._num_broken += 1
@@ -56,7 +57,7 @@ class RetryState:
         Only time in which no answer can come counts, not time behind other prompts: during a step
         of hours a server may restart more than once.
         """
-        return self._waited_seconds < self._bounds.patience_seconds
+        return self._waited_seconds < self._options.patience_seconds
 
     async def pause(self, server_up: asyncio.Event, *, at_least_seconds: float = 0.0) -> None:
         """Wait until the next attempt, longer each time, or until a server is up."""

@@ -9,7 +9,6 @@ import contextlib
 import math
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
 from services.core.errors import (
@@ -19,14 +18,14 @@ from services.core.errors import (
     EngineUnavailable,
     ModelUnusable,
 )
-from services.engines.vllm_client import hedging
+from services.engines.contract import EngineOptions
 from services.engines.vllm_client.chat_requests import ChatRequest
 from services.engines.vllm_client.circuit_breaker import CircuitBreaker
 from services.engines.vllm_client.server_check import (
+    UNLOAD_ADAPTER,
     RuntimeAdapter,
     VerifiedServer,
     read_models,
-    unload_adapter,
     verify_server,
 )
 from services.engines.vllm_client.server_http import (
@@ -35,8 +34,6 @@ from services.engines.vllm_client.server_http import (
     ConnectionLost,
     Send,
     ServerHttp,
-    invalid_response,
-    unreachable,
 )
 
 T = TypeVar("T")
@@ -52,25 +49,21 @@ HEALTH_SECONDS = 3.0
 IDLE_SECONDS = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """The limits of every prompt.
-
-    How long it may take, how long it waits for a server that takes it, how many may be at one
-    server at once, and which share may be sent to a second server.
-    """
-
-    timeout_seconds: float
-    patience_seconds: float
-    max_in_flight: int
-    hedge_share: float = hedging.SHARE
-
-
 class Server:
     """One server. It starts down; `check` and `mark_up` bring it into use."""
 
-    def __init__(self, url: str, bounds: Bounds, send: Send) -> None:
-        """InputError for a `url` that is no server's address."""
+    def __init__(
+        self,
+        url: str,
+        options: EngineOptions,
+        send: Send,
+        *,
+        on_unresponsive: Callable[["Server", EngineError], None],
+    ) -> None:
+        """`on_unresponsive` is called when it answers neither prompts nor health checks.
+
+        InputError for a `url` that is no server's address.
+        """
         self._http = ServerHttp(url, send)
         self.url = self._http.url
         # Why the server is down; None while it is up.
@@ -79,16 +72,15 @@ class Server:
         self.num_broken_in_a_row = 0
         self.busy_until = -math.inf
         self.breaker = CircuitBreaker()
-        self._timeout_seconds = bounds.timeout_seconds
-        self._on_unresponsive: Callable[[Server, EngineError], None] = Server.mark_down
-        self._slots = asyncio.Semaphore(bounds.max_in_flight)
+        self._timeout_seconds = options.timeout_seconds
+        self._on_unresponsive = on_unresponsive
+        self._slots = asyncio.Semaphore(options.max_in_flight)
         # Prompts that wait or run here, each with the problem for which it has to leave.
         self._attempts: dict[asyncio.Timeout, EngineError | None] = {}
         self._held: OrderedDict[str, None] = OrderedDict()
         self._verified: VerifiedServer | None = None
         self._verifying = asyncio.Lock()
-        self._silence_timer: asyncio.TimerHandle | None = None
-        self._health_check: asyncio.Task[None] | None = None
+        self._watch: asyncio.Task[None] | None = None
 
     @property
     def load(self) -> int:
@@ -121,7 +113,8 @@ class Server:
         attempt, started_at = asyncio.timeout_at(deadline), _now()
         abandoned = False
         self._attempts[attempt] = None
-        self._watch_silence()
+        if self._watch is None:
+            self._watch = asyncio.create_task(self._watch_silence())
         try:
             async with attempt, self._slots:
                 if deadline is None:
@@ -149,10 +142,7 @@ class Server:
             # The server may have closed an idle connection just then, or may have been restarted.
             self._http.received_at = -math.inf
             await self._verify_if_idle()
-            try:
-                return await self._send(request)
-            except ConnectionLost as error:
-                raise AttemptFailed("down", unreachable(self.url, error)) from error
+            return await self._send(request)
 
     async def _send(self, request: ChatRequest[T]) -> T:
         """Leaves out the images that the server holds, and sends them if it lost them."""
@@ -162,10 +152,7 @@ class Server:
         except CacheMiss:
             for each in image_ids:
                 self._held.pop(each, None)
-            try:
-                answer = await self._http.ask(request)
-            except CacheMiss as error:
-                raise AttemptFailed("broken", invalid_response(self.url, error)) from error
+            answer = await self._http.ask(request)
         # Not earlier: an earlier request may still be on its way with the image.
         for each in image_ids:
             self._held[each] = None
@@ -192,14 +179,8 @@ class Server:
         self.num_answered += 1
         return verified
 
-    def mark_up(
-        self, verified: VerifiedServer, *, on_unresponsive: Callable[["Server", EngineError], None]
-    ) -> None:
-        """Use the server from now on: it passed its checks.
-
-        `on_unresponsive` is called when it answers neither prompts nor health checks.
-        """
-        self._on_unresponsive = on_unresponsive
+    def mark_up(self, verified: VerifiedServer) -> None:
+        """Use the server from now on: it passed its checks."""
         self._verified = verified
         self.problem = None
         self.num_broken_in_a_row = 0
@@ -219,18 +200,16 @@ class Server:
                 attempt.reschedule(_now())
 
     async def unload_adapter(self, name: str) -> None:
-        """Make the server give up an adapter that it loaded."""
-        await unload_adapter(
-            self._http, name, within_seconds=min(CHECK_SECONDS, self._timeout_seconds)
-        )
+        """Make the server give up an adapter that it loaded; one that is down has lost it."""
+        with contextlib.suppress(AttemptFailed, TimeoutError):
+            async with asyncio.timeout(min(CHECK_SECONDS, self._timeout_seconds)):
+                await self._http.post_command(UNLOAD_ADAPTER, {"lora_name": name})
 
     async def close(self) -> None:
-        """End the health checks."""
-        if self._silence_timer is not None:
-            self._silence_timer.cancel()
-        if self._health_check is not None:
-            self._health_check.cancel()
-            await asyncio.gather(self._health_check, return_exceptions=True)
+        """End the watch."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
 
     async def _verify_if_idle(self) -> None:
         """After a silence, see whether the server still describes itself as it did."""
@@ -239,8 +218,6 @@ class Server:
                 return
             try:
                 served = await read_models(self._http)
-            except ConnectionLost as error:
-                raise AttemptFailed("down", unreachable(self.url, error)) from error
             except EngineUnavailable as error:
                 raise AttemptFailed("down", error) from error
             assert self._verified is not None
@@ -261,29 +238,18 @@ class Server:
             silent = f"{self.url} answers no prompt in the time that requests have"
             self._on_unresponsive(self, EngineTimeout(f"{silent}; see its load, or restart it"))
 
-    def _watch_silence(self) -> None:
-        if self._silence_timer is None:
-            wait = min(SILENT_SECONDS, self._timeout_seconds / 4)
-            loop = asyncio.get_running_loop()
-            self._silence_timer = loop.call_later(wait, self._check_silence, wait)
-
-    def _check_silence(self, wait: float) -> None:
-        self._silence_timer = None
-        http = self._http
-        silent = http.sent_at > http.received_at and _now() - http.received_at > wait
-        if self.problem is None and silent and self._health_check is None:
-            self._health_check = asyncio.create_task(self._check_health())
-        elif self._attempts:
-            self._watch_silence()
-
-    async def _check_health(self) -> None:
-        wait = min(HEALTH_SECONDS, self._timeout_seconds / 4)
-        if not await self._http.is_healthy(wait):
-            hangs = f"{self.url} accepts prompts and does not answer; restart the server there"
-            self._on_unresponsive(self, EngineTimeout(hangs))
-        self._health_check = None
-        if self._attempts:
-            self._watch_silence()
+    async def _watch_silence(self) -> None:
+        """While there are prompts: see whether the server is alive when none is answered."""
+        http, wait = self._http, min(SILENT_SECONDS, self._timeout_seconds / 4)
+        while self._attempts:
+            await asyncio.sleep(wait)
+            silent = http.sent_at > http.received_at and _now() - http.received_at > wait
+            if self.problem is not None or not silent:
+                continue
+            if not await http.is_healthy(min(HEALTH_SECONDS, self._timeout_seconds / 4)):
+                hangs = f"{self.url} accepts prompts and does not answer; restart the server there"
+                self._on_unresponsive(self, EngineTimeout(hangs))
+        self._watch = None
 
 
 def copy_error(error: EngineError) -> EngineError:

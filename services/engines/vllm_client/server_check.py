@@ -4,7 +4,6 @@ A server that was down passes them again: it may have been restarted with other 
 """
 
 import asyncio
-import contextlib
 from dataclasses import dataclass, field
 
 from services.core.errors import (
@@ -23,13 +22,7 @@ from services.engines.vllm_client.chat_requests import (
     tokens_request,
 )
 from services.engines.vllm_client.model_list import ModelList, Weights
-from services.engines.vllm_client.server_http import (
-    AttemptFailed,
-    ConnectionLost,
-    PromptTooLong,
-    ServerHttp,
-    unreachable,
-)
+from services.engines.vllm_client.server_http import AttemptFailed, ServerHttp
 from services.engines.weight_labels import runtime_name
 
 # vLLM has these routes only if it may load adapters; else its web framework answers.
@@ -108,9 +101,7 @@ async def verify_server(
             await http.ask(score_request(weights.scorer, prompts[None], answers))
     except AttemptFailed as failure:
         raise failure.error from failure
-    except ConnectionLost as error:
-        raise unreachable(http.url, error) from error
-    except (PromptTooLong, EngineRefused) as error:
+    except EngineRefused as error:
         remedy = "start vLLM 0.32 or newer there, with room for a prompt in --max-model-len"
         raise ModelUnusable(f"{error}; {remedy}") from error
     except TimeoutError as error:
@@ -128,13 +119,6 @@ async def verify_server(
 async def read_models(http: ServerHttp) -> ModelList:
     """What the server lists now."""
     return ModelList(http.url, await http.request_json("GET", "/v1/models"))
-
-
-async def unload_adapter(http: ServerHttp, name: str, *, within_seconds: float) -> None:
-    """Make the server give up an adapter that it loaded. One that is down has lost it anyway."""
-    with contextlib.suppress(AttemptFailed, ConnectionLost, TimeoutError):
-        async with asyncio.timeout(within_seconds):
-            await http.post_command(UNLOAD_ADAPTER, {"lora_name": name})
 
 
 async def _load_adapter(

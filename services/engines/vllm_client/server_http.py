@@ -5,7 +5,6 @@ would refuse gets a typed error.
 """
 
 import asyncio
-import functools
 import json
 import math
 from collections.abc import Awaitable, Callable, Container, Mapping
@@ -72,16 +71,21 @@ class AttemptFailed(Exception):
         self.retry_after_seconds = retry_after_seconds
 
 
-class PromptTooLong(Exception):
-    """The prompt and its answer exceed the model's length; the message says by how much."""
+class ConnectionLost(AttemptFailed):
+    """The connection ended during a request, or while the server closed it as idle."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        """Down, unless a second request succeeds."""
+        super().__init__("down", _unreachable(url, reason))
+        self.reason = reason
 
 
-class CacheMiss(Exception):
+class CacheMiss(AttemptFailed):
     """The server does not hold an image whose data was not sent."""
 
 
-class ConnectionLost(Exception):
-    """The connection ended during a request."""
+class PromptTooLong(EngineRefused):
+    """The prompt and its answer exceed the model's length; the message says by how much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,20 +123,16 @@ def open_session(*, keepalive_seconds: float = KEEPALIVE_SECONDS) -> aiohttp.Cli
 
 def sender(session: aiohttp.ClientSession) -> Send:
     """Sends through the session. A request that is cancelled closes its connection."""
-    return functools.partial(_send, session)
 
+    async def send(
+        method: str, url: URL, body: bytes | None, headers: Mapping[str, str]
+    ) -> HttpResponse:
+        async with session.request(
+            method, url, data=body, headers=headers, allow_redirects=False
+        ) as response:
+            return HttpResponse(response.status, response.headers, await response.read())
 
-async def _send(
-    session: aiohttp.ClientSession,
-    method: str,
-    url: URL,
-    body: bytes | None,
-    headers: Mapping[str, str],
-) -> HttpResponse:
-    async with session.request(
-        method, url, data=body, headers=headers, allow_redirects=False
-    ) as response:
-        return HttpResponse(response.status, response.headers, await response.read())
+    return send
 
 
 class ServerHttp:
@@ -149,17 +149,14 @@ class ServerHttp:
         self.sent_at = self.received_at = -math.inf
 
     async def request_json(self, method: str, path: str, body: bytes | None = None) -> Any:
-        """The server's JSON answer.
-
-        Raises AttemptFailed, PromptTooLong, CacheMiss, ConnectionLost or EngineRefused.
-        """
+        """The server's JSON answer. Raises AttemptFailed or EngineRefused."""
         response = await self._request(method, path, body)
         if not response.is_success:
             raise self._failure(path, response)
         try:
             return json.loads(response.body)
         except ValueError as error:
-            raise AttemptFailed("broken", invalid_response(self.url, error)) from error
+            raise AttemptFailed("broken", _invalid_response(self.url, error)) from error
 
     async def ask(self, request: ChatRequest[T], held: Container[str] = ()) -> T:
         """The answer to a prompt, sent without the images whose ids are in `held`.
@@ -170,12 +167,12 @@ class ServerHttp:
         try:
             return request.read(answer)
         except InvalidResponse as error:
-            raise AttemptFailed("broken", invalid_response(self.url, error)) from error
+            raise AttemptFailed("broken", _invalid_response(self.url, error)) from error
         except AnswerTokenMissing as error:
             raise AnswerTokenMissing(f"{self.url}: {error}") from error
 
     async def post_command(self, path: str, command: Mapping[str, str]) -> tuple[bool, str]:
-        """Whether the server did it, and its message. Raises AttemptFailed or ConnectionLost."""
+        """Whether the server did it, and its message. Raises AttemptFailed."""
         response = await self._request("POST", path, json.dumps(command).encode())
         return response.is_success, _read_error(response)[0]
 
@@ -198,9 +195,11 @@ class ServerHttp:
         try:
             response = await self._send(method, self._base.joinpath(path[1:]), body, headers)
         except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError) as error:
-            raise AttemptFailed("down", unreachable(self.url, error)) from error
+            # aiohttp's own text repeats the address.
+            reason = getattr(error, "strerror", None) or _text(error)
+            raise AttemptFailed("down", _unreachable(self.url, reason)) from error
         except aiohttp.ClientError as error:
-            raise ConnectionLost(str(error) or type(error).__name__) from error
+            raise ConnectionLost(self.url, _text(error)) from error
         self.received_at = now()
         return response
 
@@ -211,7 +210,7 @@ class ServerHttp:
         if status == 400 and parameter in TOO_LONG_PARAMETERS:
             return PromptTooLong(detail)
         if status == 400 and _CACHE_MISS in message:
-            return CacheMiss(detail)
+            return CacheMiss("broken", _invalid_response(self.url, detail))
         if status in _WRONG_SERVER:
             remedy = "no vLLM server with this model answers there; see what was started"
             return AttemptFailed("down", ModelUnusable(f"{detail}; {remedy}"))
@@ -225,17 +224,19 @@ class ServerHttp:
         return AttemptFailed("broken", EngineUnavailable(f"{detail}; see the log of that server"))
 
 
-def unreachable(url: str, error: Exception) -> EngineUnavailable:
+def _unreachable(url: str, reason: str) -> EngineUnavailable:
     """No server answers at this address."""
-    # aiohttp's own text repeats the address.
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return EngineUnavailable(f"{url} cannot be reached ({reason}); is the vLLM server running?")
 
 
-def invalid_response(url: str, error: Exception) -> EngineUnavailable:
+def _text(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _invalid_response(url: str, problem: object) -> EngineUnavailable:
     """A server answers, but not as vLLM does."""
     return EngineUnavailable(
-        f"{url} did not answer as a vLLM server does ({error}); see what runs there, and its log"
+        f"{url} did not answer as a vLLM server does ({problem}); see what runs there, and its log"
     )
 
 

@@ -27,7 +27,7 @@ from services.core.errors import (
     EngineUnavailable,
     ModelUnusable,
 )
-from services.engines.contract import BreakerState
+from services.engines.contract import BreakerState, EngineOptions
 from services.engines.vllm_client.chat_requests import ChatRequest
 from services.engines.vllm_client.hedging import Hedging, first_answer
 from services.engines.vllm_client.retry_state import (
@@ -36,7 +36,7 @@ from services.engines.vllm_client.retry_state import (
     RetryState,
 )
 from services.engines.vllm_client.routing import choose_server
-from services.engines.vllm_client.server import CHECK_SECONDS, Bounds, Server, copy_error
+from services.engines.vllm_client.server import CHECK_SECONDS, Server, copy_error
 from services.engines.vllm_client.server_check import RuntimeAdapter, VerifiedServer
 from services.engines.vllm_client.server_http import AttemptFailed, Send
 
@@ -55,50 +55,30 @@ _TEMPORARY = (EngineUnavailable, EngineOverloaded, EngineTimeout)
 
 
 class ServerPool:
-    """Servers that answer alike. Open it with `ServerPool.connect`."""
+    """Servers that answer alike. Open it with `connect`, and close it."""
 
     def __init__(
         self,
-        servers: Sequence[Server],
-        bounds: Bounds,
+        urls: Sequence[str],
+        options: EngineOptions,
+        send: Send,
         *,
         model: str,
         adapter: str | RuntimeAdapter | None,
     ) -> None:
-        """Use `connect`."""
+        """A RuntimeAdapter is loaded by servers that lack it, also by one that comes back later.
+
+        InputError for a URL that is no server's address.
+        """
+        servers = [Server(url, options, send, on_unresponsive=self._mark_down) for url in urls]
         self._servers = {server.url: server for server in servers}
-        self._bounds = bounds
+        self._options = options
         self._names = (model, adapter)
-        self.hedging = Hedging(bounds.hedge_share)
+        self.hedging = Hedging(options.hedge_share)
         self._verified: VerifiedServer | None = None
         self._server_up = asyncio.Event()  # replaced whenever a server takes prompts again
         self._probes: dict[str, asyncio.Task[None]] = {}
         self._closed = False
-
-    @classmethod
-    async def connect(
-        cls,
-        urls: Sequence[str],
-        bounds: Bounds,
-        *,
-        model: str,
-        adapter: str | RuntimeAdapter | None,
-        send: Send,
-    ) -> "ServerPool":
-        """Check every server. One that does not answer is marked down, if another one answers.
-
-        A RuntimeAdapter is loaded by servers that lack it, also by one that comes back later.
-        Raises EngineUnavailable if no server answers while patience lasts, ModelUnusable if one
-        serves other models or they disagree, and what `Server.check` raises.
-        """
-        servers = [Server(url, bounds, send) for url in urls]
-        connected = cls(servers, bounds, model=model, adapter=adapter)
-        try:
-            await connected._connect()
-        except BaseException:
-            await connected.close()
-            raise
-        return connected
 
     @property
     def verified(self) -> VerifiedServer:
@@ -119,7 +99,7 @@ class ServerPool:
         takes the prompt.
         """
         key = next(iter(request.image_ids), None)
-        retry = RetryState(self._bounds)
+        retry = RetryState(self._options)
         while True:
             server = self._choose(key, retry)
             if server is None:
@@ -135,7 +115,7 @@ class ServerPool:
         """Stop the probes; prompts in flight get EngineUnavailable."""
         self._closed = True
         for server in self._servers.values():
-            server.mark_down(_closed(), abandon=True)
+            server.mark_down(_closed())
         self._server_up.set()
         probes = list(self._probes.values())
         for probe in probes:
@@ -238,14 +218,19 @@ class ServerPool:
         elif failure.kind == "broken":
             server.num_broken_in_a_row += 1
         if failure.kind == "down":
-            self._abandon(server, failure.error)
-        elif server.num_broken_in_a_row >= MAX_BROKEN:
             self._mark_down(server, failure.error)
+        elif server.num_broken_in_a_row >= MAX_BROKEN:
+            self._mark_down(server, failure.error, abandon=False)
 
     # --- in use, left out, back ------------------------------------------------------------------
 
-    async def _connect(self) -> None:
-        retry = RetryState(self._bounds)
+    async def connect(self) -> None:
+        """Check every server. One that does not answer is marked down, if another one answers.
+
+        Raises EngineUnavailable if no server answers while patience lasts, ModelUnusable if one
+        serves other models or they disagree, and what `Server.check` raises.
+        """
+        retry = RetryState(self._options)
         while True:
             checks = await asyncio.gather(
                 *(server.check(*self._names) for server in self._servers.values()),
@@ -281,13 +266,10 @@ class ServerPool:
                 f"the server at {server.url} serves {verified.difference(self._verified)} as the "
                 "others; start all with the same model, adapter and options"
             )
-        server.mark_up(verified, on_unresponsive=self._abandon)
+        server.mark_up(verified)
 
-    def _abandon(self, server: Server, problem: EngineError) -> None:
-        """Mark a server down and move the prompts that wait there to other servers."""
-        self._mark_down(server, problem, abandon=True)
-
-    def _mark_down(self, server: Server, problem: EngineError, *, abandon: bool = False) -> None:
+    def _mark_down(self, server: Server, problem: EngineError, *, abandon: bool = True) -> None:
+        """Probe the server until it is up; `abandon` moves its prompts to other servers."""
         if self._closed:
             return
         server.mark_down(problem, abandon=abandon)

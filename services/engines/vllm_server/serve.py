@@ -25,6 +25,7 @@ from services.core.images import prepare_image
 from services.core.prompts import GenerationLimits, scoring_messages
 from services.core.records import Item, ItemId
 from services.engines.checkpoints import is_merged
+from services.engines.contract import EngineOptions
 from services.engines.vllm_client.engine import VllmEngine
 from services.engines.vllm_server.command import (
     DRAIN_SECONDS,
@@ -144,7 +145,7 @@ async def _warm_up(url: str, options: ServeOptions, adapter: str | None) -> None
     item = Item(ItemId("warm-up"), "warm-up", prepare_image(image.getvalue(), side))
     prompt = scoring_messages("", item)
     engine = await VllmEngine.connect(
-        [url], model=options.served_name, adapter=adapter, timeout_seconds=_WARM_UP_SECONDS
+        EngineOptions(options.served_name, adapter, urls=[url], timeout_seconds=_WARM_UP_SECONDS)
     )
     try:
         await engine.score(prompt)

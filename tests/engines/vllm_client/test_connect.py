@@ -13,7 +13,7 @@ from services.core.errors import (
     ModelUnusable,
 )
 from services.core.prompts import GenerationLimits
-from services.engines.contract import AS_SERVED, EngineIdentity
+from services.engines.contract import AS_SERVED, EngineIdentity, EngineOptions
 from services.engines.vllm_client.engine import VllmEngine
 from services.engines.weight_labels import labels
 from tests.engines.conftest import a_prompt
@@ -163,20 +163,20 @@ async def test_an_address_may_end_as_other_clients_want_it(url: str):
 @pytest.mark.parametrize("url", ["a:8000", "http://a:port", "http://"])
 async def test_what_is_no_address_is_reported_before_it_is_tried(url: str):
     with pytest.raises(InputError, match="is not a server's address"):
-        await VllmEngine.connect([url], model="base")
+        await VllmEngine.connect(EngineOptions("base", urls=[url]))
 
 
 # --- a recommender of its own --------------------------------------------------------------------
 
 
 async def with_recommender(merged: FakeServer, *servers: FakeServer) -> VllmEngine:
-    return await VllmEngine.connect(
-        [server.url for server in servers],
-        model="base",
+    options = EngineOptions(
+        "base",
+        urls=[server.url for server in servers],
         recommender_urls=[merged.url],
         recommender="merged",
-        send=network([merged, *servers]),
     )
+    return await VllmEngine.connect(options, send=network([merged, *servers]))
 
 
 async def test_scores_go_to_the_merged_recommender_and_texts_to_the_base():

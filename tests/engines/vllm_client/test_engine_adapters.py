@@ -13,7 +13,7 @@ from services.core.errors import AdapterRefused, ArtifactMismatch, EngineUnavail
 from services.core.scoring import NOT_CALIBRATED
 from services.deployment.assemble import DEMO_WEIGHTS
 from services.engines.checkpoints import identify
-from services.engines.contract import AS_SERVED, EngineIdentity
+from services.engines.contract import AS_SERVED, EngineIdentity, EngineOptions
 from services.engines.vllm_client.engine import VllmEngine
 from services.engines.weight_labels import adapter_labels, labels
 from tests.engines.conftest import a_prompt
@@ -192,13 +192,10 @@ async def test_a_merged_recommender_takes_no_adapter():
     writer, merged = a_server("http://a"), FakeServer("http://b", answer_by_name)
     merged.roots = {"base": "weights of base"}
     merged.labels = labels(OWN, {})
-    engine = await VllmEngine.connect(
-        ["http://a"],
-        model="base",
-        recommender="base",
-        recommender_urls=["http://b"],
-        send=network([writer, merged]),
+    options = EngineOptions(
+        "base", urls=["http://a"], recommender="base", recommender_urls=["http://b"]
     )
+    engine = await VllmEngine.connect(options, send=network([writer, merged]))
     with pytest.raises(AdapterRefused, match="merged checkpoint"):
         await engine.load_adapter(SFT)
     await engine.close()

@@ -8,8 +8,9 @@ import pytest
 from services.core.errors import EngineRefused
 from services.core.prompts import GenerationLimits
 from services.core.scoring import AnswerLogprobs
+from services.engines.contract import HEDGE_SHARE
 from services.engines.vllm_client.engine import VllmEngine
-from services.engines.vllm_client.hedging import MOST_SAVED, NUM_TO_JUDGE, SHARE, Hedging
+from services.engines.vllm_client.hedging import MOST_SAVED, NUM_TO_JUDGE, Hedging
 from tests.engines.conftest import a_prompt
 from tests.engines.vllm_client.vllm_servers import (
     FakeServer,
@@ -102,7 +103,7 @@ async def test_no_more_than_a_share_of_the_prompts_is_asked_twice():
         task.cancel()
     await asyncio.gather(*asking, return_exceptions=True)
 
-    assert 0 < sum(engine.num_hedges.values()) <= SHARE * 4 * NUM_WARM
+    assert 0 < sum(engine.num_hedges.values()) <= HEDGE_SHARE * 4 * NUM_WARM
 
 
 async def test_a_replica_with_as_much_to_do_is_not_asked():
@@ -121,7 +122,7 @@ async def test_a_replica_with_as_much_to_do_is_not_asked():
 
 
 def test_what_is_saved_up_for_a_bad_moment_is_bounded():
-    hedging = Hedging()
+    hedging = Hedging(HEDGE_SHARE)
     for _ in range(NUM_WARM):
         hedging.note_prompt()
         hedging.note_answer(0.01)

@@ -11,6 +11,7 @@ from aiohttp import ClientConnectorError
 from aiohttp.client_reqrep import ConnectionKey
 from yarl import URL
 
+from services.engines.contract import EngineOptions
 from services.engines.vllm_client.engine import VllmEngine
 from services.engines.vllm_client.server_http import HttpResponse, Send
 
@@ -173,7 +174,7 @@ def connection_refused(host: str) -> ClientConnectorError:
 async def an_engine(*servers: FakeServer, **options: Any) -> VllmEngine:
     given = {"model": "base", "adapter": "lora"} | options
     urls = [server.url for server in servers]
-    return await VllmEngine.connect(urls, send=network(servers), **given)
+    return await VllmEngine.connect(EngineOptions(urls=urls, **given), send=network(servers))
 
 
 def has_logged(logs: Sequence[Mapping[str, Any]], event: str) -> Callable[[], bool]:
