@@ -152,12 +152,12 @@ class BatchEngineOptions(EngineOptions):
         if self.ray is None:
             if self.ray_workers is not None:
                 raise InputError("--ray-workers needs --ray")
-            opened = await choice.open_for_batch()
+            opened = await choice.open(for_batch=True)
         else:
             from services.sharding.ray_workers import RayWorkers
 
             opened = await RayWorkers.start(
-                choice.batch_opener(),
+                choice.opener(for_batch=True),
                 await choice.identify(),
                 address=self.ray,
                 num_workers=self.ray_workers,

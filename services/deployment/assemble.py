@@ -50,61 +50,48 @@ DEMO_WEIGHTS = Path(__file__).parents[2] / "model_training" / "demo" / "weights"
 
 @dataclass(frozen=True, slots=True)
 class EngineChoice:
-    """Which engine, model and adapter a command uses.
-
-    The `recommender` is a merged checkpoint on servers of its own, if there is one.
-    """
+    """Which engine, model and adapter a command uses; the settings name the servers."""
 
     kind: str  # a key of `open_engine.ENGINES`
     model: str
     adapter: str | None
-    urls: tuple[str, ...] = ()
-    recommender: str | None = None
-    recommender_urls: tuple[str, ...] = ()
-    timeout_seconds: float = 120.0
-    patience_seconds: float = 600.0
+    settings: Settings
 
     @property
     def on_servers(self) -> bool:
         """Whether servers hold the weights, and not this process."""
         return find_engine(self.kind).on_servers
 
-    async def open(self) -> Engine:
-        """Load or connect for online use: an unavailable server is an error at once.
+    async def open(self, *, for_batch: bool = False) -> Engine:
+        """Load or connect. Raises what `open_engine` raises.
 
-        Raises what `open_engine` raises.
+        Online an unavailable server is an error at once; the prompts of an offline step wait
+        while a server restarts.
         """
-        return await self._opener(patience_seconds=0.0)()
-
-    async def open_for_batch(self) -> Engine:
-        """Load or connect for an offline step: its prompts wait while a server restarts."""
-        return await self.batch_opener()()
+        return await self.opener(for_batch=for_batch)()
 
     async def identify(self) -> EngineIdentity:
         """The identity of the weights; those in folders are not loaded for it."""
         if not self.on_servers:
             return identify(self.model, self.adapter)
-        engine = await self.open_for_batch()
+        engine = await self.open(for_batch=True)
         try:
             return engine.identity
         finally:
             await engine.close()
 
-    def batch_opener(self) -> Callable[[], Awaitable[Engine]]:
-        """`open_for_batch` as a value that can be pickled for another process."""
-        return self._opener(patience_seconds=self.patience_seconds)
-
-    def _opener(self, *, patience_seconds: float) -> Callable[[], Awaitable[Engine]]:
+    def opener(self, *, for_batch: bool) -> Callable[[], Awaitable[Engine]]:
+        """`open` as a value that can be pickled for another process."""
         return functools.partial(
             open_engine,
             self.kind,
             model=_absolute(self.model),
             adapter=self.adapter and _absolute(self.adapter),
-            urls=self.urls,
-            recommender=self.recommender,
-            recommender_urls=self.recommender_urls,
-            timeout_seconds=self.timeout_seconds,
-            patience_seconds=patience_seconds,
+            urls=self.settings.vllm_urls,
+            recommender=self.settings.recommender,
+            recommender_urls=self.settings.recommender_urls,
+            timeout_seconds=self.settings.engine_timeout_seconds,
+            patience_seconds=self.settings.engine_patience_seconds if for_batch else 0.0,
         )
 
 
@@ -137,16 +124,7 @@ def choose_engine(
             adapter = str(trained)
         elif model == demo_base:
             adapter = str(DEMO_WEIGHTS / "adapter")
-    return EngineChoice(
-        kind=kind,
-        model=model,
-        adapter=None if adapter == "none" else adapter,
-        urls=settings.vllm_urls,
-        recommender=settings.recommender,
-        recommender_urls=settings.recommender_urls,
-        timeout_seconds=settings.engine_timeout_seconds,
-        patience_seconds=settings.engine_patience_seconds,
-    )
+    return EngineChoice(kind, model, None if adapter == "none" else adapter, settings)
 
 
 @contextlib.asynccontextmanager
@@ -191,44 +169,53 @@ async def serve(
     if not settings.require_keys:
         warn_if_exposed(host)
     fit_retrieval.ensure(data)
-    tracing.configure("msr-api", endpoint=settings.otlp_endpoint)
+    async with (
+        _observed_engine("msr-api", choice, settings) as (engine, registry),
+        open_store(data, settings) as store,
+    ):
+        adapters = _live_adapters(data, choice, settings, engine, store)
+        await adapters.look()
+        # Before anything is published, so that a ranker that does not fit fails the start.
+        source = PublishedOrdering(data, engine.identity, any_adapter=lambda: adapters.is_chosen)
+        ordering = source.load()
+        counts = await publish_step.run(data, store)
+        log.info("artifacts_published", **counts)
+        app = create_app(
+            store=store,
+            engine=engine,
+            ordering=ordering,
+            adapters=adapters,
+            source=source,
+            limits=_limits(data, settings),
+            rules=_access_rules(settings),
+            registry=registry,
+            data=data,
+        )
+        embedded = settings.redis_url is None
+        background: list[Background] = []
+        if with_worker or (with_worker is None and embedded):
+            background.append(Worker(store, engine, metrics=WorkerMetrics(registry)).run)
+        await serve_app(
+            app,
+            host=host,
+            port=port,
+            background=background,
+            on_listening=on_listening,
+            stop=stop,
+            shutdown_seconds=settings.shutdown_seconds,
+        )
+
+
+@contextlib.asynccontextmanager
+async def _observed_engine(
+    service: str, choice: EngineChoice, settings: Settings
+) -> AsyncIterator[tuple[Engine, CollectorRegistry]]:
+    """The engine with traces and metrics, and the registry that collects the metrics."""
+    tracing.configure(service, endpoint=settings.otlp_endpoint)
     registry = new_registry()
     engine = instrumented(await choice.open(), EngineMetrics(registry))
     try:
-        async with open_store(data, settings) as store:
-            adapters = _live_adapters(data, choice, settings, engine, store)
-            await adapters.look()
-            # Before anything is published, so that a ranker that does not fit fails the start.
-            source = PublishedOrdering(
-                data, engine.identity, any_adapter=lambda: adapters.is_chosen
-            )
-            ordering = source.load()
-            counts = await publish_step.run(data, store)
-            log.info("artifacts_published", **counts)
-            app = create_app(
-                store=store,
-                engine=engine,
-                ordering=ordering,
-                adapters=adapters,
-                source=source,
-                limits=_limits(data, settings),
-                rules=_access_rules(settings),
-                registry=registry,
-                data=data,
-            )
-            embedded = settings.redis_url is None
-            background: list[Background] = []
-            if with_worker or (with_worker is None and embedded):
-                background.append(Worker(store, engine, metrics=WorkerMetrics(registry)).run)
-            await serve_app(
-                app,
-                host=host,
-                port=port,
-                background=background,
-                on_listening=on_listening,
-                stop=stop,
-                shutdown_seconds=settings.shutdown_seconds,
-            )
+        yield engine, registry
     finally:
         await engine.close()
         await asyncio.to_thread(tracing.close)
@@ -247,16 +234,13 @@ def warn_if_exposed(host: str) -> None:
 async def work(data: str, choice: EngineChoice, settings: Settings) -> None:
     """Update preferences and summarize new items until SIGINT or SIGTERM."""
     stop = asyncio.Event()
-    tracing.configure("msr-worker", endpoint=settings.otlp_endpoint)
-    registry = new_registry()
     with set_by_signals(stop):
-        engine = instrumented(await choice.open(), EngineMetrics(registry))
-        try:
-            async with open_store(data, settings) as store, _worker_listening(registry, settings):
-                await Worker(store, engine, metrics=WorkerMetrics(registry)).run(stop)
-        finally:
-            await engine.close()
-            await asyncio.to_thread(tracing.close)
+        async with (
+            _observed_engine("msr-worker", choice, settings) as (engine, registry),
+            open_store(data, settings) as store,
+            _worker_listening(registry, settings),
+        ):
+            await Worker(store, engine, metrics=WorkerMetrics(registry)).run(stop)
 
 
 def _worker_listening(

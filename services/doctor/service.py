@@ -183,8 +183,9 @@ def check_model_servers(data: str, choose: Callable[[], EngineChoice]) -> Iterat
     one in the data folder, if there is one?
     """
     choice = choose()
+    named = choice.settings
     if not choice.on_servers:
-        if choice.urls:
+        if named.vllm_urls:
             yield note(
                 f"servers are named (MSR_VLLM_URLS or --url), but the engine is `{choice.kind}`.",
                 "Add `--engine vllm` (MSR_ENGINE=vllm) to use them.",
@@ -192,16 +193,16 @@ def check_model_servers(data: str, choose: Callable[[], EngineChoice]) -> Iterat
         else:
             yield ok("none is used: the model runs in this process.")
         return
-    if not (choice.urls or choice.recommender_urls):
+    if not (named.vllm_urls or named.recommender_urls):
         yield problem(
             "the engine is vllm, but no server is named.",
             "Give --url http://HOST:PORT, or set MSR_VLLM_URLS.",
         )
-    merged = choice.recommender or AS_SERVED
+    merged = named.recommender or AS_SERVED
     found = []
     for purpose, urls, model, adapter in (
-        ("texts and scores", choice.urls, choice.model, choice.adapter),
-        ("scores of the merged checkpoint", choice.recommender_urls, merged, None),
+        ("texts and scores", named.vllm_urls, choice.model, choice.adapter),
+        ("scores of the merged checkpoint", named.recommender_urls, merged, None),
     ):
         seen = asyncio.run(_ask_all(urls, model, adapter))
         replicas = [weights for weights in seen.values() if isinstance(weights, Weights)]
