@@ -1,12 +1,14 @@
 """`msr keys`: creates, lists and revokes API keys; running servers follow within seconds."""
 
+import asyncio
+import json
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
 from services.commands.options import AsJson, Data, settings
-from services.commands.reporting import report, run
+from services.commands.reporting import report
 from services.core.api_keys import ApiKey, Scope, issue
 from services.core.errors import InputError
 
@@ -33,8 +35,6 @@ def create_key(
     as_json: AsJson = False,
 ) -> None:
     """Create a key and print it. It cannot be printed again: only a digest is kept."""
-    import json
-
     now_ms = _now_ms()
     key, token = issue(
         name,
@@ -45,10 +45,7 @@ def create_key(
         burst=burst,
     )
 
-    async def work(held: Any) -> None:
-        await held.add(key)
-
-    run(_with_keys(data, work))
+    asyncio.run(_with_keys(data, lambda keys: keys.add(key)))
     if as_json:
         typer.echo(json.dumps({**_facts(key), "key": token}))
         return
@@ -60,12 +57,7 @@ def create_key(
 @keys.command("list")
 def list_keys(data: Data = "data", as_json: AsJson = False) -> None:
     """List all keys, oldest first, without their secrets."""
-    import json
-
-    async def work(held: Any) -> list[ApiKey]:
-        return list(await held.load_all())
-
-    found = run(_with_keys(data, work))
+    found = asyncio.run(_with_keys(data, lambda keys: keys.load_all()))
     if as_json:
         typer.echo(json.dumps({"keys": [_facts(key) for key in found]}))
         return
@@ -82,8 +74,8 @@ def revoke_key(
 ) -> None:
     """Revoke a key; running servers reject it within seconds (MSR_KEY_CACHE_SECONDS)."""
 
-    async def work(held: Any) -> dict[str, int]:
-        if not await held.revoke(key_id):
+    async def work(keys: Any) -> dict[str, int]:
+        if not await keys.revoke(key_id):
             raise InputError(f"no API key has the id {key_id!r}; `msr keys list` shows all")
         return {"revoked": 1}
 

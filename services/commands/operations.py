@@ -1,13 +1,16 @@
 """`msr dead-letters` and `msr export-user`: an operator's work on the online state."""
 
+import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
 from services.commands.options import AsJson, Data, settings
-from services.commands.reporting import report, run
+from services.commands.reporting import report
 
 dead_letters = typer.Typer(
     help="Updates that failed too often: list, retry or drop them.",
@@ -20,13 +23,11 @@ Users = Annotated[list[str] | None, typer.Option("--user", help="Only this user'
 @dead_letters.command("list")
 def list_dead_letters(data: Data = "data", user: Users = None, as_json: AsJson = False) -> None:
     """List the failed updates: user, time and reason; oldest first within a partition."""
-    import json
-    from datetime import UTC, datetime
 
     async def work(work_queue: Any, letters: list[Any]) -> list[Any]:
         return letters
 
-    letters = run(_with_letters(data, user, work))
+    letters = asyncio.run(_with_letters(data, user, work))
     if as_json:
         typer.echo(json.dumps({"dead_letters": [asdict(each) for each in letters]}))
         return
@@ -60,8 +61,6 @@ def export_user(
     user_id: Annotated[str, typer.Argument(help="The user's id.")], data: Data = "data"
 ) -> None:
     """Print everything that is stored about one user, as JSON."""
-    import json
-
     from services.core.records import UserId
     from services.deployment.assemble import open_store
     from services.state import user_export
@@ -70,7 +69,7 @@ def export_user(
         async with open_store(data, settings()) as store:
             return await user_export.export_user(store, UserId(user_id))
 
-    typer.echo(json.dumps(run(work()), indent=2, ensure_ascii=False))
+    typer.echo(json.dumps(asyncio.run(work()), indent=2, ensure_ascii=False))
 
 
 async def _with_letters(

@@ -3,15 +3,10 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 import typer
-
-
-def run(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run asynchronous work until it is done."""
-    return asyncio.run(work)
 
 
 def report(step: Callable[[], Any], as_json: bool, *, timed: bool = True) -> dict[str, Any]:
@@ -19,7 +14,7 @@ def report(step: Callable[[], Any], as_json: bool, *, timed: bool = True) -> dic
     started = time.perf_counter()
     result = step()
     if asyncio.iscoroutine(result):
-        result = run(result)
+        result = asyncio.run(result)
     if timed:
         result = {**result, "seconds": round(time.perf_counter() - started, 3)}
     if as_json:

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -108,14 +107,6 @@ async def prepare(data: str, choice: assemble.EngineChoice) -> None:
 # --- the walk ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Check:
-    """One thing that must be true for the walk to hold."""
-
-    claim: str
-    holds: bool
-
-
 def walk(base_url: str) -> bool:
     """Show one user before and after three interactions; whether every check holds."""
     world = DemoWorld()
@@ -154,23 +145,19 @@ def walk(base_url: str) -> bool:
             for item in ranking.items
         )
 
-    checks = [
-        _Check("the model scored every item shown", _scored(before) and _scored(after)),
-        _Check("all three interactions were accepted", answer.accepted == len(taken)),
-        _Check(
-            f"the new preference names {palette} and {style}",
-            palette in named_values(second.preference, "palette")
-            and style in named_values(second.preference, "style"),
+    palettes, styles = (named_values(second.preference, each) for each in ("palette", "style"))
+    claims = {
+        "the model scored every item shown": _scored(before) and _scored(after),
+        "all three interactions were accepted": answer.accepted == len(taken),
+        f"the new preference names {palette} and {style}": palette in palettes and style in styles,
+        f"the new top {TOP} is more {palette} and {style} than the old one": (
+            likeness(after) > likeness(before)
         ),
-        _Check(
-            f"the new top {TOP} is more {palette} and {style} than the old one",
-            likeness(after) > likeness(before),
-        ),
-    ]
+    }
     _headline("Does the walk hold?")
-    for check in checks:
-        print(f"  {'yes' if check.holds else 'NO '}  {check.claim}", flush=True)
-    return all(check.holds for check in checks)
+    for claim, holds in claims.items():
+        print(f"  {'yes' if holds else 'NO '}  {claim}", flush=True)
+    return all(claims.values())
 
 
 def _new_taste(
