@@ -18,25 +18,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
+from services.core import prompt_phrases as phrases
 from services.core.fingerprint import fingerprint
-from services.core.prompt_phrases import (
-    BLOCK_OPENS,
-    LATER_BLOCK_OPENS,
-    MAX_PREFERENCE_CHARS,
-    MAX_SUMMARY_CHARS,
-    MAX_TITLE_CHARS,
-    NO_IMAGE,
-    PREFERENCE_CLOSES,
-    PREFERENCE_INSTRUCTION,
-    PREFERENCE_OPENS,
-    SCORING_PREFERENCE_OPENS,
-    SCORING_QUESTION,
-    SUMMARY_INSTRUCTION,
-    SUMMARY_OPENS,
-    TITLE_CLOSES,
-    TITLE_OPENS,
-    UNKNOWN_PREFERENCE,
-)
 from services.core.records import Item, ItemId
 from services.core.sanitize_text import clean_text
 
@@ -91,7 +74,7 @@ class HistoryItem:
 
 def summary_messages(item: Item) -> Messages:
     """Ask for a summary of one item, from its image and title, or from the title alone."""
-    return (_message([*_item_pieces(item, cut_at=0), _Piece(SUMMARY_INSTRUCTION)], item),)
+    return (_message([*_item_pieces(item, cut_at=0), _Piece(phrases.SUMMARY_INSTRUCTION)], item),)
 
 
 def preference_messages(previous: str, block: Sequence[HistoryItem]) -> Messages:
@@ -101,25 +84,25 @@ def preference_messages(previous: str, block: Sequence[HistoryItem]) -> Messages
     """
     if not block:
         raise ValueError("a preference prompt needs at least one item")
-    pieces = [_Piece(BLOCK_OPENS)]
+    pieces = [_Piece(phrases.BLOCK_OPENS)]
     if previous:
         # The preference is the newest text about the user, so it is cut last.
-        taste = _Piece(clean_text(previous, MAX_PREFERENCE_CHARS), cut_at=2 * len(block))
-        closes = _Piece(PREFERENCE_CLOSES + LATER_BLOCK_OPENS)
-        pieces = [_Piece(PREFERENCE_OPENS), taste, closes]
+        taste = _Piece(clean_text(previous, phrases.MAX_PREFERENCE_CHARS), cut_at=2 * len(block))
+        closes = _Piece(phrases.PREFERENCE_CLOSES + phrases.LATER_BLOCK_OPENS)
+        pieces = [_Piece(phrases.PREFERENCE_OPENS), taste, closes]
     for index, item in enumerate(block):
         pieces += _history_pieces(index, item)
-    return (_message([*pieces, _Piece(PREFERENCE_INSTRUCTION)]),)
+    return (_message([*pieces, _Piece(phrases.PREFERENCE_INSTRUCTION)]),)
 
 
 def scoring_messages(preference: str, item: Item) -> Messages:
     """Ask whether a user with this preference ("" if unknown) takes the item next."""
-    taste = clean_text(preference, MAX_PREFERENCE_CHARS)
+    taste = clean_text(preference, phrases.MAX_PREFERENCE_CHARS)
     pieces = [
         *_item_pieces(item, cut_at=1),
-        _Piece(SCORING_PREFERENCE_OPENS),
-        _Piece(taste, cut_at=0) if taste else _Piece(UNKNOWN_PREFERENCE),
-        _Piece(PREFERENCE_CLOSES + SCORING_QUESTION),
+        _Piece(phrases.SCORING_PREFERENCE_OPENS),
+        _Piece(taste, cut_at=0) if taste else _Piece(phrases.UNKNOWN_PREFERENCE),
+        _Piece(phrases.PREFERENCE_CLOSES + phrases.SCORING_QUESTION),
     ]
     return (_message(pieces, item),)
 
@@ -133,19 +116,19 @@ class _Piece:
 
 
 def _history_pieces(index: int, item: HistoryItem) -> list[_Piece]:
-    title = _Piece(clean_text(item.title, MAX_TITLE_CHARS), cut_at=2 * index + 1)
-    summary = _Piece(clean_text(item.summary, MAX_SUMMARY_CHARS), cut_at=2 * index)
+    title = _Piece(clean_text(item.title, phrases.MAX_TITLE_CHARS), cut_at=2 * index + 1)
+    summary = _Piece(clean_text(item.summary, phrases.MAX_SUMMARY_CHARS), cut_at=2 * index)
     opens = _Piece(f'{index + 1}. "')
     if not summary.text:
         # An item without a summary stays in the history with its title.
         return [opens, title, _Piece('"\n')]
-    return [opens, title, _Piece(SUMMARY_OPENS), summary, _Piece("\n")]
+    return [opens, title, _Piece(phrases.SUMMARY_OPENS), summary, _Piece("\n")]
 
 
 def _item_pieces(item: Item, cut_at: int) -> list[_Piece]:
-    title = _Piece(clean_text(item.title, MAX_TITLE_CHARS), cut_at)
-    closes = TITLE_CLOSES if item.image is not None else TITLE_CLOSES + NO_IMAGE
-    return [_Piece(TITLE_OPENS), title, _Piece(closes)]
+    title = _Piece(clean_text(item.title, phrases.MAX_TITLE_CHARS), cut_at)
+    no_image = "" if item.image is not None else phrases.NO_IMAGE
+    return [_Piece(phrases.TITLE_OPENS), title, _Piece(phrases.TITLE_CLOSES + no_image)]
 
 
 def _message(pieces: Sequence[_Piece], item: Item | None = None) -> Message:
@@ -227,7 +210,7 @@ SUMMARY_FINGERPRINT = fingerprint(
         "text_only": _rendered(summary_messages(_PROBE)),
         "picture": _rendered(summary_messages(_PROBE_WITH_IMAGE)),
         "limits": asdict(SUMMARY_LIMITS),
-        "caps": [MAX_TITLE_CHARS],
+        "caps": [phrases.MAX_TITLE_CHARS],
     }
 )
 PREFERENCE_FINGERPRINT = fingerprint(
@@ -235,7 +218,7 @@ PREFERENCE_FINGERPRINT = fingerprint(
         "first": _rendered(preference_messages("", _PROBE_HISTORY)),
         "later": _rendered(preference_messages("probe taste", _PROBE_HISTORY)),
         "limits": asdict(PREFERENCE_LIMITS),
-        "caps": [MAX_TITLE_CHARS, MAX_SUMMARY_CHARS, MAX_PREFERENCE_CHARS],
+        "caps": [phrases.MAX_TITLE_CHARS, phrases.MAX_SUMMARY_CHARS, phrases.MAX_PREFERENCE_CHARS],
     }
 )
 SCORING_FINGERPRINT = fingerprint(
@@ -243,6 +226,6 @@ SCORING_FINGERPRINT = fingerprint(
         "text_only": _rendered(scoring_messages("probe taste", _PROBE)),
         "picture": _rendered(scoring_messages("probe taste", _PROBE_WITH_IMAGE)),
         "unknown": _rendered(scoring_messages("", _PROBE_WITH_IMAGE)),
-        "caps": [MAX_TITLE_CHARS, MAX_PREFERENCE_CHARS],
+        "caps": [phrases.MAX_TITLE_CHARS, phrases.MAX_PREFERENCE_CHARS],
     }
 )
