@@ -147,8 +147,7 @@ class Artifact:
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows in shard order."""
-        tables = list(self.shards(columns))
-        return pa.concat_tables(tables)
+        return pa.concat_tables(self.shards(columns))
 
     def shards(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The shards of the finished artifact, one table each, in order."""
@@ -286,11 +285,8 @@ class ArtifactWriter:
             raise ArtifactMissing(f"{self._folder} lacks shards {missing[:10]}; run the step again")
         quarantined = [row for k in range(num_shards) for row in self.read_quarantine(k)]
         manifest = Manifest(
-            step=self.recipe.step,
+            **asdict(self.recipe),
             fingerprint=self.recipe.fingerprint,
-            definition=dict(self.recipe.definition),
-            model=self.recipe.model,
-            inputs=dict(self.recipe.inputs),
             num_shards=num_shards,
             counts=dict(counts),
             num_quarantined=len(quarantined),
@@ -309,15 +305,14 @@ class ArtifactWriter:
         return self.artifact._part(self.recipe.fingerprint, kind, shard)
 
     def _remove_leftovers(self) -> None:
-        for entry in self._fs.ls(self.artifact._folder, detail=True):
-            stale_folder = entry["type"] == "directory" and not entry["name"].endswith(
-                f"/{self.recipe.fingerprint}"
-            )
-            if stale_folder or entry["name"].endswith(UNFINISHED_SUFFIX):
-                self._fs.rm(entry["name"], recursive=True)
-        for entry in self._fs.ls(self._folder, detail=True):
-            if entry["name"].endswith(UNFINISHED_SUFFIX):
-                self._fs.rm_file(entry["name"])
+        for folder in (self.artifact._folder, self._folder):
+            for entry in self._fs.ls(folder, detail=True):
+                name = entry["name"]
+                is_stale = entry["type"] == "directory" and not name.endswith(
+                    f"/{self.recipe.fingerprint}"
+                )
+                if is_stale or name.endswith(UNFINISHED_SUFFIX):
+                    self._fs.rm(name, recursive=True)
 
 
 def _parquet_bytes(table: pa.Table) -> bytes:
