@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TypeVar
 
 from services.batch.readers.source import SourceItem, is_regular_file
@@ -39,7 +38,7 @@ class Cover:
 
 
 class CoverLoader:
-    """Loads covers in batches; use as `async with`.
+    """Loads covers in batches; `aclose` it after.
 
     With `refetch_broken` a kept download that is not an image is downloaded again.
     """
@@ -57,15 +56,8 @@ class CoverLoader:
         self._failures: Counter[str] = Counter()
         self._in_flight = asyncio.Semaphore(MAX_IN_FLIGHT)
 
-    async def __aenter__(self) -> "CoverLoader":
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def aclose(self) -> None:
+        """Close the connections and the threads."""
         await self._client.aclose()
         self._threads.shutdown(wait=True, cancel_futures=True)
 

@@ -16,6 +16,7 @@ finished shards and downloads.
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -248,7 +249,7 @@ async def _write_items(
     """Write the missing shards; the number of all shards."""
     starts = range(0, len(selection.items), items_per_shard)
     progress = tqdm(total=len(selection.items), desc="prepare items", unit=" items", disable=None)
-    async with covers:
+    async with aclosing(covers):
         for shard, start in enumerate(starts):
             items = selection.items[start : start + items_per_shard]
             if writer.has_shard(shard):
@@ -256,7 +257,11 @@ async def _write_items(
                 continue
             loaded = await covers.load_all(items, on_done=progress.update)
             faults = list(selection.item_faults) if shard == 0 else []
-            faults += _cover_faults(items, loaded)
+            faults += [
+                QuarantinedRow(COVER_ROW + item.item_id, cover.fault)
+                for item, cover in zip(items, loaded, strict=True)
+                if cover.fault
+            ]
             writer.write_shard(shard, _item_table(start, items, loaded), faults)
     progress.close()
     return len(starts)
@@ -271,7 +276,7 @@ async def _retry_covers(
     old = artifact.write(recipe)
     by_row = {COVER_ROW + item.item_id: item for item in items}
     faults = [old.read_quarantine(shard) for shard in range(manifest.num_shards)]
-    async with covers:
+    async with aclosing(covers):
         recovered: dict[str, str] = {}
         tried = [by_row[fault.row] for shard in faults for fault in shard if fault.row in by_row]
         progress = tqdm(total=len(tried), desc="retry covers", unit=" covers", disable=None)
@@ -318,22 +323,17 @@ def _finish_items(
 
 
 def _item_table(start: int, items: Sequence[SourceItem], covers: Sequence[Cover]) -> pa.Table:
-    return pa.table(
-        [
-            pa.array(range(start, start + len(items)), pa.int32()),
-            pa.array([item.item_id for item in items], pa.string()),
-            pa.array([item.title for item in items], pa.string()),
-            pa.array([cover.image for cover in covers], pa.binary()),
-            pa.array(
-                [
-                    item_version(item.title, cover.image)
-                    for item, cover in zip(items, covers, strict=True)
-                ],
-                pa.string(),
-            ),
-        ],
-        schema=ITEMS_SCHEMA,
-    )
+    rows = [
+        {
+            "item_index": index,
+            "item_id": item.item_id,
+            "title": item.title,
+            "image": cover.image,
+            "version": item_version(item.title, cover.image),
+        }
+        for index, (item, cover) in enumerate(zip(items, covers, strict=True), start)
+    ]
+    return pa.Table.from_pylist(rows, ITEMS_SCHEMA)
 
 
 def _with_covers(table: pa.Table, items: Sequence[SourceItem], covers: Sequence[Cover]) -> pa.Table:
@@ -349,14 +349,6 @@ def _with_covers(table: pa.Table, items: Sequence[SourceItem], covers: Sequence[
         columns["image"][position[item.item_id]] = cover.image
         columns["version"][position[item.item_id]] = item_version(item.title, cover.image)
     return pa.table(columns, schema=ITEMS_SCHEMA)
-
-
-def _cover_faults(items: Sequence[SourceItem], covers: Sequence[Cover]) -> list[QuarantinedRow]:
-    return [
-        QuarantinedRow(COVER_ROW + item.item_id, cover.fault)
-        for item, cover in zip(items, covers, strict=True)
-        if cover.fault
-    ]
 
 
 def _has_cover(item: SourceItem) -> bool:

@@ -61,14 +61,17 @@ async def run(data: str, store: Store) -> dict[str, int]:
     Raises ArtifactMissing if a step has not run, ArtifactMismatch if one must run again.
     """
     sources = _open_sources(data)
+    histories = sources.interactions.manifest().counts
     counts = {
         "items": sources.items.manifest().counts["items"],
-        "interactions": sources.interactions.manifest().counts["interactions"],
-        "users": sources.interactions.manifest().counts["users"],
-        "preferences": 0 if sources.preferences is None else _num_users(sources.preferences),
+        "interactions": histories["interactions"],
+        "users": histories["users"],
+        "preferences": 0,
         "queued": 0,
         "published_before": 0,
     }
+    if sources.preferences is not None:
+        counts["preferences"] = sources.preferences.manifest().counts["users"]
     if await store.load_published() == sources.fingerprint:
         return counts | {"published_before": 1}
     await _publish_items(sources, store)
@@ -124,14 +127,16 @@ def _require_definition(manifest: Manifest) -> None:
         )
 
 
-def _num_users(preferences: Artifact) -> int:
-    return preferences.manifest().counts["users"]
-
-
-def _rows(artifact: Artifact, columns: list[str], num_at_once: int) -> Iterator[list[Any]]:
-    for table in artifact.shards(columns):
-        for batch in table.to_batches(max_chunksize=num_at_once):
-            yield batch.to_pylist()
+def _rows(
+    artifact: Artifact, columns: list[str], num_at_once: int, *, desc: str, unit: str
+) -> Iterator[list[Any]]:
+    """Rows of an artifact, some at once, under a progress bar."""
+    total = artifact.manifest().counts[f"{unit}s"]
+    with tqdm(total=total, desc=desc, unit=unit) as progress:
+        for table in artifact.shards(columns):
+            for batch in table.to_batches(max_chunksize=num_at_once):
+                yield batch.to_pylist()
+                progress.update(len(batch))
 
 
 # --- items and histories -------------------------------------------------------------------------
@@ -140,16 +145,13 @@ def _rows(artifact: Artifact, columns: list[str], num_at_once: int) -> Iterator[
 async def _publish_items(sources: _Sources, store: Store) -> None:
     summaries = {
         (row["item_id"], row["version"]): row["summary"]
-        for rows in _rows(sources.summaries, ["item_id", "version", "summary"], 10_000)
-        for row in rows
+        for table in sources.summaries.shards(["item_id", "version", "summary"])
+        for row in table.to_pylist()
     }
     reasons = {row["row"]: row["reason"] for row in sources.summaries.manifest().quarantined}
-    num_items = sources.items.manifest().counts["items"]
-    with tqdm(total=num_items, desc="publish items", unit="item") as progress:
-        columns = ["item_id", "title", "image", "version"]
-        for rows in _rows(sources.items, columns, ITEMS_AT_ONCE):
-            await store.items.put_items([_item_record(row, summaries, reasons) for row in rows])
-            progress.update(len(rows))
+    columns = ["item_id", "title", "image", "version"]
+    for rows in _rows(sources.items, columns, ITEMS_AT_ONCE, desc="publish items", unit="item"):
+        await store.items.put_items([_item_record(row, summaries, reasons) for row in rows])
 
 
 def _item_record(
@@ -164,14 +166,13 @@ def _item_record(
 
 
 async def _publish_histories(sources: _Sources, store: Store) -> None:
-    num_users = sources.interactions.manifest().counts["users"]
-    with tqdm(total=num_users, desc="publish histories", unit="user") as progress:
-        columns = ["user_id", "item_ids", "timestamps_ms"]
-        for rows in _rows(sources.interactions, columns, USERS_AT_ONCE):
-            await store.append_history(
-                [interaction for row in rows for interaction in _interactions(row)]
-            )
-            progress.update(len(rows))
+    columns = ["user_id", "item_ids", "timestamps_ms"]
+    for rows in _rows(
+        sources.interactions, columns, USERS_AT_ONCE, desc="publish histories", unit="user"
+    ):
+        await store.append_history(
+            [interaction for row in rows for interaction in _interactions(row)]
+        )
 
 
 def _interactions(row: Mapping[str, Any]) -> Iterator[Interaction]:
@@ -188,19 +189,17 @@ async def _publish_preferences(preferences: Artifact, store: Store) -> int:
     """Put preferences into the store; how many users have interactions they do not cover."""
     writer = writer_of(preferences.manifest().model)
     num_queued = 0
-    with tqdm(total=_num_users(preferences), desc="publish preferences", unit="user") as progress:
-        columns = ["user_id", "item_ids", "block_preferences", "preference"]
-        for rows in _rows(preferences, columns, USERS_AT_ONCE):
-            records = await store.load_users(UserId(row["user_id"]) for row in rows)
-            merged = [
-                _merged(records[row["user_id"]], row, writer)
-                for row in rows
-                if row["user_id"] in records
-            ]
-            # A conflict means that a worker updates this user at the moment: its text is newer.
-            await store.save_preferences([update for update in merged if update is not None])
-            num_queued += sum(await store.request_updates(list(records)))
-            progress.update(len(rows))
+    columns = ["user_id", "item_ids", "block_preferences", "preference"]
+    for rows in _rows(preferences, columns, USERS_AT_ONCE, desc="publish preferences", unit="user"):
+        records = await store.load_users(UserId(row["user_id"]) for row in rows)
+        merged = [
+            _merged(records[row["user_id"]], row, writer)
+            for row in rows
+            if row["user_id"] in records
+        ]
+        # A conflict means that a worker updates this user at the moment: its text is newer.
+        await store.save_preferences([update for update in merged if update is not None])
+        num_queued += sum(await store.request_updates(list(records)))
     return num_queued
 
 

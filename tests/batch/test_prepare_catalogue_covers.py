@@ -1,3 +1,4 @@
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -196,7 +197,8 @@ async def test_a_host_that_keeps_failing_is_given_up(tmp_path: Path):
     with ImageServer({path: Answer(status=503) for path in paths}) as server:
         items = [SourceItem("row", path, "Title", cover_url=server.url(path)) for path in paths]
         rules = FetchRules((server.host,), allow_private=True, max_attempts=1, max_per_host=2)
-        async with covers.CoverLoader(data=str(tmp_path), image_size=28, rules=rules) as loader:
+        loader = covers.CoverLoader(data=str(tmp_path), image_size=28, rules=rules)
+        async with aclosing(loader):
             loaded = await loader.load_all(items)
 
     assert covers.UNREACHABLE_AFTER <= server.requests.total() <= most

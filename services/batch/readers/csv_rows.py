@@ -28,8 +28,10 @@ def read_csv(
         # surrogateescape lets stray bytes through, so that only their rows are refused.
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             rows = csv.reader(file)
-            header = next(rows, [])
-            positions = _positions(path, header, required, optional)
+            header = [name.strip() for name in next(rows, [])]
+            require_columns(path, header, required)
+            wanted = (*required, *optional)
+            positions = [header.index(name) if name in header else None for name in wanted]
             last_line = rows.line_num
             for cells in rows:
                 line, last_line = last_line + 1, rows.line_num
@@ -66,14 +68,6 @@ def require_columns(path: Path, found: Sequence[str], required: Sequence[str]) -
             f"{path} has no column {', '.join(map(repr, missing))}; it has "
             f"{', '.join(map(repr, found)) or 'none'}: name the columns {', '.join(required)}"
         )
-
-
-def _positions(
-    path: Path, header: list[str], required: Sequence[str], optional: Sequence[str]
-) -> list[int | None]:
-    names = [name.strip() for name in header]
-    require_columns(path, names, required)
-    return [names.index(name) if name in names else None for name in (*required, *optional)]
 
 
 def _fault(cells: list[str], header: list[str]) -> str:
