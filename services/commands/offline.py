@@ -11,7 +11,6 @@ from services.batch.readers.table import READERS
 from services.commands.options import (
     AsJson,
     BatchEngineOptions,
-    CutName,
     Data,
     Estimate,
     Retry,
@@ -19,6 +18,7 @@ from services.commands.options import (
 )
 from services.commands.reporting import report
 from services.core.errors import InputError
+from services.core.splits import Cut
 
 
 def with_reader_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -107,12 +107,12 @@ def build_preferences(
     ] = False,
     users: Annotated[int | None, typer.Option(min=1, help="Only the first N users.")] = None,
     cut: Annotated[
-        CutName,
+        Cut,
         typer.Option(
             help="`last` for training and evaluation, `none` for serving, `popular` to evaluate "
             "under protocol `paper`."
         ),
-    ] = CutName.last,
+    ] = "last",
     *,
     engine: BatchEngineOptions,
     estimate: Estimate = False,
@@ -124,11 +124,11 @@ def build_preferences(
 
     def work(opened: Any) -> Awaitable[Any]:
         if estimate:
-            return step.estimate(data, opened, cut=cut.value, direct=direct, num_users=users)
+            return step.estimate(data, opened, cut=cut, direct=direct, num_users=users)
         return step.run(
             data,
             opened,
-            cut=cut.value,
+            cut=cut,
             direct=direct,
             num_users=users,
             retry_quarantined=retry_quarantined,

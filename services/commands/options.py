@@ -6,7 +6,6 @@ A dataclass is a group of options: `with_groups` gives a command an option for e
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from enum import StrEnum
 from functools import wraps
 from itertools import zip_longest
 from typing import Annotated, Any
@@ -21,14 +20,6 @@ def _engine_kind(value: str) -> str:
     if value not in ENGINES:
         raise typer.BadParameter(f"{value!r} is not one of {', '.join(ENGINES)}")
     return value
-
-
-class CutName(StrEnum):
-    """The cuts of `core/splits.py`: which part of a history is visible."""
-
-    last = "last"
-    popular = "popular"
-    none = "none"
 
 
 Data = Annotated[str, typer.Option(help="Folder (or fsspec URL) of artifacts.", envvar="MSR_DATA")]

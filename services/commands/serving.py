@@ -1,7 +1,6 @@
 """The commands after the steps: the model server, the HTTP API, the worker."""
 
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -10,33 +9,17 @@ from services.commands.reporting import report
 from services.process.logs import without_progress_bars
 
 
-class Dtype(StrEnum):
-    """The numbers a model computes with; `auto`: bfloat16 on a GPU, float32 on a CPU."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
-class MergedDtype(StrEnum):
-    """The numbers a merged checkpoint stores."""
-
-    bfloat16 = "bfloat16"
-    float32 = "float32"
-
-
 def merge_adapter(
     model: Annotated[str, typer.Option(help="Base checkpoint: a folder or hub name.")],
     adapter: Annotated[str, typer.Option(help="Adapter folder that `msr train` wrote.")],
     out: Annotated[str, typer.Option(help="Folder of the merged checkpoint.")],
-    dtype: MergedDtype = MergedDtype.bfloat16,
+    dtype: Literal["bfloat16", "float32"] = "bfloat16",
     as_json: AsJson = False,
 ) -> None:
     """Merge an adapter into its base: a checkpoint that scores without LoRA's cost."""
     from model_training.finetune import merge_adapter as step
 
-    report(lambda: step.run(model, adapter, out, dtype=dtype.value), as_json)
+    report(lambda: step.run(model, adapter, out, dtype=dtype), as_json)
 
 
 def serve_model(
@@ -51,8 +34,9 @@ def serve_model(
     host: str = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0: any free port.")] = 8001,
     dtype: Annotated[
-        Dtype, typer.Option(help="auto: bfloat16 on a GPU, float32 on a CPU.")
-    ] = Dtype.auto,
+        Literal["auto", "float32", "bfloat16", "float16"],
+        typer.Option(help="auto: bfloat16 on a GPU, float32 on a CPU."),
+    ] = "auto",
     max_model_len: Annotated[
         int | None, typer.Option(min=1, help="Longest prompt and answer in tokens.")
     ] = None,
@@ -88,7 +72,7 @@ def serve_model(
         name=name,
         host=host,
         port=port,
-        dtype=dtype.value,
+        dtype=dtype,
         max_model_len=max_model_len,
         kv_cache_gb=kv_cache_gb,
         image_cache_gb=image_cache_gb,

@@ -1,37 +1,28 @@
 """Steps 4 to 8: cheap rankers, examples, the adapter, fusion, evaluation."""
 
 from collections.abc import Awaitable
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from model_training.finetune.stages import STAGES
-from services.commands.options import AsJson, BatchEngineOptions, CutName, Data, with_groups
+from services.commands.options import AsJson, BatchEngineOptions, Data, with_groups
 from services.commands.reporting import report
+from services.core.splits import Cut
 
 CONFIGS = Path(__file__).parent.parent.parent / "model_training" / "configs"
-
-
-class Ablation(StrEnum):
-    """The ablations of `msr evaluate`."""
-
-    cover = "cover"
-    preference = "preference"
-    user = "user"
-    direct = "direct"
 
 
 def fit_retrieval(
     data: Data = "data",
     cut: Annotated[
-        CutName,
+        Cut,
         typer.Option(
             help="What is hidden from the rankers: the last item of validation and test users, the "
             "targets of protocol `paper`, or nothing (only for serving)."
         ),
-    ] = CutName.last,
+    ] = "last",
     epochs: Annotated[
         int | None, typer.Option(min=1, help="SASRec's epochs; fewer are faster and worse.")
     ] = None,
@@ -40,7 +31,7 @@ def fit_retrieval(
     """4. Fit the cheap rankers: trending, item-kNN, titles, SASRec."""
     from model_training.rankers import fit_retrieval as step
 
-    report(lambda: step.run(data, cut=cut.value, epochs=epochs), as_json)
+    report(lambda: step.run(data, cut=cut, epochs=epochs), as_json)
 
 
 @with_groups
@@ -179,7 +170,7 @@ def evaluate(
         str | None, typer.Option(help="Models, separated by commas; else all that the data allow.")
     ] = None,
     ablate: Annotated[
-        Ablation | None,
+        Literal["cover", "preference", "user", "direct"] | None,
         typer.Option(
             help="Take one input from the multimodal model: the cover, the preference, the user's "
             "own preference (another's is used), or the recurrence that writes it."
@@ -198,13 +189,7 @@ def evaluate(
     names = None if models is None else [name for name in models.split(",") if name]
 
     async def work(opened: Any) -> Any:
-        evaluation = await step.run(
-            data,
-            opened,
-            protocol=protocol,
-            models=names,
-            ablate=None if ablate is None else ablate.value,
-        )
+        evaluation = await step.run(data, opened, protocol=protocol, models=names, ablate=ablate)
         return {**evaluation.to_json_dict(), "report": write_report(data, evaluation)}
 
     def run() -> Awaitable[Any]:
