@@ -7,7 +7,7 @@ It replaces the text between two comments in that file; the rest is written by h
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,11 @@ def replace_reference(page: str, document: _Json) -> str:
 
 def render(document: _Json) -> str:
     """A table of the routes, a section for each, then the models and the problems."""
-    operations = list(_operations(document))
+    operations = [
+        (f"{method.upper()} {path}", operation)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    ]
     sections = ["## Routes", "| route | scope | does |\n|---|---|---|"]
     sections[-1] += "".join(
         f"\n| [`{name}`](#{_anchor(name)}) | {_scope(operation)} | {operation['summary']} |"
@@ -49,17 +53,11 @@ def render(document: _Json) -> str:
     sections.append("## Models")
     for name, schema in sorted(document["components"]["schemas"].items()):
         sections += _model(name, schema)
-    sections += ["## Problems", _problems(operations)]
+    sections += ["## Problems", _problem_table(_problems(each for _, each in operations))]
     return "\n\n".join(sections)
 
 
 # --- routes --------------------------------------------------------------------------------------
-
-
-def _operations(document: _Json) -> Iterator[tuple[str, _Json]]:
-    for path, methods in document["paths"].items():
-        for method, operation in methods.items():
-            yield f"{method.upper()} {path}", operation
 
 
 def _scope(operation: _Json) -> str:
@@ -83,7 +81,7 @@ def _section(name: str, operation: _Json) -> Iterator[str]:
     for status, response in responses.items():
         shown = _contents(response)
         yield f"Answer {status}{f': {shown}' if shown else ', without a body'}."
-    yield f"Problems: {', '.join(f'`{kind}`' for kind in _kinds(operation))}."
+    yield f"Problems: {', '.join(f'`{kind}`' for kind in _problems([operation]))}."
 
 
 def _contents(body: _Json) -> str:
@@ -100,25 +98,20 @@ def _described(parameter: _Json) -> str:
     return f"{text} {bounds[0].upper()}{bounds[1:]}." if bounds else str(text)
 
 
-def _kinds(operation: _Json) -> list[str]:
-    return [
-        kind
-        for _, response in sorted(operation["responses"].items())
-        for kind in response.get("content", {}).get(_PROBLEM, {}).get("examples", {})
-    ]
+def _problems(operations: Iterable[_Json]) -> dict[str, _Json]:
+    """An example of each kind of problem that the operations answer with, by status."""
+    examples: dict[str, _Json] = {}
+    for operation in operations:
+        for _, response in sorted(operation["responses"].items()):
+            examples |= response.get("content", {}).get(_PROBLEM, {}).get("examples", {})
+    return examples
 
 
-def _problems(operations: list[tuple[str, _Json]]) -> str:
-    known: dict[str, _Json] = {}
-    for _, operation in operations:
-        for response in operation["responses"].values():
-            for kind, example in (
-                response.get("content", {}).get(_PROBLEM, {}).get("examples", {}).items()
-            ):
-                known[kind] = example["value"]
-    rows = sorted(known.items(), key=lambda row: (row[1]["status"], row[0]))
+def _problem_table(examples: Mapping[str, _Json]) -> str:
+    values = [example["value"] for example in examples.values()]
     return "| type | status | title |\n|---|---|---|" + "".join(
-        f"\n| `{value['type']}` | {value['status']} | {value['title']} |" for _, value in rows
+        f"\n| `{value['type']}` | {value['status']} | {value['title']} |"
+        for value in sorted(values, key=lambda value: (value["status"], value["type"]))
     )
 
 
