@@ -10,7 +10,7 @@ from pydantic import Field
 
 from services.core.ids import MAX_ID_CHARS
 from services.core.wire.common import Answer, example
-from services.core.wire.items import ItemStatus, ItemView
+from services.core.wire.items import EXAMPLE_ITEM, ItemStatus, ItemView
 
 MAX_LISTED_USERS = 100
 MAX_LISTED_ITEMS = 200
@@ -75,6 +75,15 @@ class HistoryEntry(Answer):
     has_image: bool
 
 
+_EXAMPLE_ENTRY = {
+    "item_id": "i7",
+    "timestamp_ms": 1_767_225_600_000,
+    "title": "A red fox in the snow",
+    "item_version": "9f86d081884c7d65",
+    "has_image": True,
+}
+
+
 class HistoryResponse(Answer):
     """The latest interactions of a user's history."""
 
@@ -82,15 +91,7 @@ class HistoryResponse(Answer):
         user_id="u42",
         history_version=4,
         num_earlier=3,
-        interactions=[
-            {
-                "item_id": "i7",
-                "timestamp_ms": 1_767_225_600_000,
-                "title": "A red fox in the snow",
-                "item_version": "9f86d081884c7d65",
-                "has_image": True,
-            }
-        ],
+        interactions=[_EXAMPLE_ENTRY],
     )
 
     user_id: str
@@ -118,15 +119,7 @@ class PersonasResponse(Answer):
                 "name": "From red outlines to blue stripes",
                 "about": "The first 4 interactions are mostly red outlines, the next 7 mostly "
                 "blue stripes.",
-                "last_taken": [
-                    {
-                        "item_id": "i7",
-                        "timestamp_ms": 1_767_225_600_000,
-                        "title": "A red fox in the snow",
-                        "item_version": "9f86d081884c7d65",
-                        "has_image": True,
-                    }
-                ],
+                "last_taken": [_EXAMPLE_ENTRY],
             }
         ]
     )
@@ -141,17 +134,7 @@ class ItemsResponse(Answer):
     """One page of items."""
 
     model_config = example(
-        items=[
-            {
-                "item_id": "i7",
-                "title": "A red fox in the snow",
-                "version": "9f86d081884c7d65",
-                "has_image": True,
-                "status": "ready",
-                "summary": "A red fox drawn in outline on white, calm.",
-                "reason": None,
-            }
-        ],
+        items=[EXAMPLE_ITEM],
         num_matching=1,
         num_by_status={"ready": 478, "pending": 1, "failed": 1},
         complete=True,

@@ -1,6 +1,6 @@
 """Bodies of the item routes: `PUT`, `GET` and `DELETE /items/{item_id}`."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -15,6 +15,16 @@ from services.core.wire.common import (
 )
 
 ItemStatus = Literal["ready", "pending", "failed"]
+
+EXAMPLE_ITEM: dict[str, Any] = {
+    "item_id": "i7",
+    "title": "A red fox in the snow",
+    "version": "9f86d081884c7d65",
+    "has_image": True,
+    "status": "ready",
+    "summary": "A red fox drawn in outline on white, calm.",
+    "reason": None,
+}
 
 
 class ItemIn(Request):
@@ -47,15 +57,7 @@ class ItemIn(Request):
 class ItemView(Answer):
     """An item of the catalogue as the model sees it."""
 
-    model_config = example(
-        item_id="i7",
-        title="A red fox in the snow",
-        version="9f86d081884c7d65",
-        has_image=True,
-        status="ready",
-        summary="A red fox drawn in outline on white, calm.",
-        reason=None,
-    )
+    model_config = example(**EXAMPLE_ITEM)
 
     item_id: str
     title: str
