@@ -69,33 +69,11 @@ class _Job:
     def max_new_tokens(self) -> int:
         return 1 if self.limits is None else self.limits.max_new_tokens
 
-    def fits_with(self, other: "_Job") -> bool:
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """Jobs of one kind can run as one batch."""
         assert self.encoded is not None
-        assert other.encoded is not None
-        return (self.limits, self.adapter, self.encoded.pixel_shape) == (
-            other.limits,
-            other.adapter,
-            other.encoded.pixel_shape,
-        )
-
-
-@dataclass(eq=False, slots=True)
-class ControlTask:
-    """Work on the model other than prompts, for the engine's thread."""
-
-    work: Callable[[], None]
-    done: "Future[None]" = field(default_factory=Future)
-
-    def run(self) -> None:
-        """Do the work; an error goes to the caller that waits for `done`."""
-        if not self.done.set_running_or_notify_cancel():
-            return
-        try:
-            self.work()
-        except BaseException as error:
-            self.done.set_exception(error)
-        else:
-            self.done.set_result(None)
+        return self.limits, self.adapter, self.encoded.pixel_shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,17 +102,18 @@ class LocalEngine:
         merged: bool = False,
     ) -> None:
         """A `merged` model only scores."""
+        self.identity = model.identity
+        self.num_shortened = 0
         self._model = model
-        self._identity = model.identity
         self._merged = merged
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._scores: deque[_Job] = deque()
         self._generations: deque[_Job] = deque()
-        self._control_tasks: deque[ControlTask] = deque()
+        # Work on the model other than prompts, and who waits for it.
+        self._control_tasks: deque[tuple[Callable[[], None], Future[None]]] = deque()
         self._wake = threading.Condition()
         self._score_run = 0
-        self._num_shortened = 0
         self._closed = False
         self._num_threads = torch.get_num_threads()
         self._thread = threading.Thread(target=self._run, name="local-engine", daemon=True)
@@ -147,8 +126,6 @@ class LocalEngine:
         adapter: str | None = None,
         *,
         device: Literal["auto", "cpu", "cuda"] = "auto",
-        max_batch: int = MAX_BATCH,
-        max_waiting: int = MAX_WAITING,
     ) -> "LocalEngine":
         """Load a checkpoint (folder, merged or not, or hub name) and an adapter folder.
 
@@ -160,29 +137,18 @@ class LocalEngine:
         loaded = LocalModel.load(model, adapter, device=device)
         identity = loaded.identity
         log.info("model_loaded", model=identity.model, adapter=identity.adapter, device=device)
-        merged = is_merged(model)
-        return cls(loaded, max_batch=max_batch, max_waiting=max_waiting, merged=merged)
-
-    @property
-    def identity(self) -> EngineIdentity:
-        """Fingerprints of the loaded weights."""
-        return self._identity
-
-    @property
-    def num_shortened(self) -> int:
-        """See `contract.Engine.num_shortened`."""
-        return self._num_shortened
+        return cls(loaded, merged=is_merged(model))
 
     async def generate(self, messages: Messages, limits: GenerationLimits) -> str:
         """See `contract.Engine.generate`."""
         if self._merged:
-            raise only_scores(self._identity.adapter)
+            raise only_scores(self.identity.adapter)
         text: str = await self._submit(self._generations, _Job(messages, limits))
         return text
 
     async def score(self, messages: Messages) -> AnswerLogprobs:
         """See `contract.Engine.score`."""
-        return await self._score_by(self._identity.adapter, messages)
+        return await self._score_by(self.identity.adapter, messages)
 
     async def load_adapter(self, folder: str) -> Scorer:
         """See `contract.AdapterHost`. Prompts wait while its file is read."""
@@ -191,7 +157,7 @@ class LocalEngine:
                 "the engine serves a merged checkpoint, which takes no adapter; start it on the "
                 "base model to change adapters while it runs"
             )
-        identity = await asyncio.to_thread(identify_servable, folder, model=self._identity.model)
+        identity = await asyncio.to_thread(identify_servable, folder, model=self.identity.model)
         await self._run_control_task(lambda: self._model.attach_adapter(identity.adapter, folder))
         log.info("adapter_loaded", model=identity.model, adapter=identity.adapter)
         return _LoadedAdapter(self, identity)
@@ -199,7 +165,7 @@ class LocalEngine:
     async def unload_adapter(self, scorer: Scorer) -> None:
         """See `contract.AdapterHost`."""
         adapter = scorer.identity.adapter
-        if adapter != self._identity.adapter:
+        if adapter != self.identity.adapter:
             await self._run_control_task(lambda: self._model.detach_adapter(adapter))
             log.info("adapter_unloaded", adapter=adapter)
 
@@ -216,13 +182,13 @@ class LocalEngine:
         return answer
 
     async def _run_control_task(self, work: Callable[[], None]) -> None:
-        control_task = ControlTask(work)
+        done: Future[None] = Future()
         with self._wake:
             if self._closed:
                 raise EngineUnavailable("the engine is closed")
-            self._control_tasks.append(control_task)
+            self._control_tasks.append((work, done))
             self._wake.notify()
-        await asyncio.wrap_future(control_task.done)
+        await asyncio.wrap_future(done)
 
     async def _submit(self, queue: deque[_Job], job: _Job) -> Any:
         with self._wake:
@@ -248,12 +214,9 @@ class LocalEngine:
         while (batch := self._take_batch()) is not None:
             if batch:
                 self._answer(batch)
-        for job in (*self._scores, *self._generations):
-            if job.answer.set_running_or_notify_cancel():
-                job.answer.set_exception(EngineUnavailable("the engine was closed"))
-        for control_task in self._control_tasks:
-            if control_task.done.set_running_or_notify_cancel():
-                control_task.done.set_exception(EngineUnavailable("the engine was closed"))
+        answers = [job.answer for job in (*self._scores, *self._generations)]
+        for future in (*answers, *(done for _, done in self._control_tasks)):
+            _fail(future, EngineUnavailable("the engine was closed"))
 
     def _take_batch(self) -> list[_Job] | None:
         """Wait for work; the next jobs that can run together, or None once closed."""
@@ -263,8 +226,12 @@ class LocalEngine:
             if self._closed:
                 return None
             control_tasks = [self._control_tasks.popleft() for _ in range(len(self._control_tasks))]
-        for control_task in control_tasks:
-            control_task.run()
+        for work, done in control_tasks:
+            if done.set_running_or_notify_cancel():
+                try:
+                    done.set_result(work())
+                except BaseException as error:  # for the caller that waits
+                    done.set_exception(error)
         with self._wake:
             queue = self._next_queue()
             taken = [queue.popleft() for _ in range(min(len(queue), self._max_batch))]
@@ -288,10 +255,9 @@ class LocalEngine:
         try:
             if job.encoded is None:
                 job.encoded = self._model.encode_to_fit(job.messages, job.max_new_tokens)
-                self._num_shortened += job.encoded.was_shortened
+                self.num_shortened += job.encoded.was_shortened
         except Exception as error:  # processors raise many kinds; the prompt is at fault
-            if job.answer.set_running_or_notify_cancel():
-                job.answer.set_exception(_refused(error))
+            _fail(job.answer, _refused(error))
             return False
         return True
 
@@ -327,12 +293,17 @@ def _fill(jobs: Sequence[_Job], max_tokens: int) -> tuple[list[_Job], list[_Job]
     for job in jobs:
         assert job.encoded is not None
         wider = max(width, job.encoded.num_tokens)
-        if not batch or (job.fits_with(batch[0]) and wider * (len(batch) + 1) <= max_tokens):
+        if not batch or (job.kind == batch[0].kind and wider * (len(batch) + 1) <= max_tokens):
             batch.append(job)
             width = wider
         else:
             later.append(job)
     return batch, later
+
+
+def _fail(future: "Future[Any]", error: EngineError) -> None:
+    if future.set_running_or_notify_cancel():
+        future.set_exception(error)
 
 
 def _refused(error: Exception) -> EngineError:

@@ -58,9 +58,9 @@ class VllmOfflineEngine:
 
         A `merged` model only scores. Raises what `open_core` raises.
         """
-        self._identity = identity
+        self.identity = identity
+        self.num_shortened = 0
         self._merged = merged
-        self._num_shortened = 0
         self._numbers = itertools.count()
         self._arrived: deque[_Job] = deque()
         self._wake = threading.Condition()
@@ -86,20 +86,10 @@ class VllmOfflineEngine:
         log.info("model_loaded", model=identity.model, adapter=identity.adapter, engine="vllm")
         return engine
 
-    @property
-    def identity(self) -> EngineIdentity:
-        """Fingerprints of the loaded weights; the local engine's are the same."""
-        return self._identity
-
-    @property
-    def num_shortened(self) -> int:
-        """See `contract.Engine.num_shortened`."""
-        return self._num_shortened
-
     async def generate(self, messages: Messages, limits: GenerationLimits) -> str:
         """See `contract.Engine.generate`."""
         if self._merged:
-            raise only_scores(self._identity.adapter)
+            raise only_scores(self.identity.adapter)
         text: str = await self._submit(messages, limits)
         return text
 
@@ -122,7 +112,7 @@ class VllmOfflineEngine:
             prompt = await loop.run_in_executor(
                 self._preparing, self._core.prepare, messages, limits
             )
-            self._num_shortened += prompt.was_shortened
+            self.num_shortened += prompt.was_shortened
             job = _Job(prompt)
             with self._wake:
                 if self._closed:
@@ -167,8 +157,7 @@ class VllmOfflineEngine:
     def _wait_for_work(self, in_hand: dict[str, _Job]) -> bool:
         """False once closed."""
         with self._wake:
-            while not (in_hand or self._arrived or self._closed):
-                self._wake.wait()
+            self._wake.wait_for(lambda: in_hand or self._arrived or self._closed)
             return self._closed is None
 
     def _take_arrived(self, core: VllmCore, in_hand: dict[str, _Job]) -> None:

@@ -133,8 +133,12 @@ async def test_the_event_loop_goes_on_while_the_model_computes(engine: LocalEngi
     assert turns > 10
 
 
+def a_model(checkpoint: Path) -> LocalModel:
+    return LocalModel.load(str(checkpoint), None, device="cpu")
+
+
 async def test_a_full_queue_refuses_at_once(checkpoint: Path):
-    engine = LocalEngine.load(str(checkpoint), device="cpu", max_waiting=2, max_batch=1)
+    engine = LocalEngine(a_model(checkpoint), max_waiting=2, max_batch=1)
 
     results = await asyncio.gather(
         *(engine.score(PROMPTS[0]) for _ in range(10)), return_exceptions=True
@@ -146,7 +150,7 @@ async def test_a_full_queue_refuses_at_once(checkpoint: Path):
 
 
 async def test_closing_answers_those_who_still_wait(checkpoint: Path):
-    engine = LocalEngine.load(str(checkpoint), device="cpu", max_batch=1)
+    engine = LocalEngine(a_model(checkpoint), max_batch=1)
     waiting = [asyncio.ensure_future(engine.generate(PROMPTS[0], SHORT)) for _ in range(8)]
     await asyncio.sleep(0)  # lets the eight reach the queue
 
