@@ -9,7 +9,15 @@ from typing import Any
 from PIL import Image
 
 from services.core.prompts import Message, Messages
-from services.core.scoring import AnswerTokens, find_answer_tokens
+from services.core.scoring import NO, YES, AnswerTokens, find_answer_tokens
+
+_QUESTION: Messages = (Message("user", "Yes or No?"),)
+# A question without an answer (None), and answered with each answer word.
+PROBES: dict[str | None, Messages] = {
+    None: _QUESTION,
+    YES: (*_QUESTION, Message("assistant", YES)),
+    NO: (*_QUESTION, Message("assistant", NO)),
+}
 
 
 def chat_content(messages: Messages) -> list[dict[str, Any]]:
@@ -42,11 +50,9 @@ def render(processor: Any, content: list[dict[str, Any]], *, answered: bool) -> 
 
 def answer_tokens(processor: Any) -> AnswerTokens:
     """The answer tokens under this processor's chat template; AnswerTokenMissing if unusable."""
-    question = Message("user", "Yes or No?")
 
     def tokenize(answer: str | None) -> list[int]:
-        turns = (question,) if answer is None else (question, Message("assistant", answer))
-        text = render(processor, chat_content(turns), answered=answer is not None)
+        text = render(processor, chat_content(PROBES[answer]), answered=answer is not None)
         # The template has written every special token already.
         ids: list[int] = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids

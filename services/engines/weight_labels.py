@@ -71,27 +71,17 @@ def _score_labels(name: str, identity: EngineIdentity) -> list[str]:
 class WeightLabels:
     """The labels of one server. What no label says is None.
 
-    An adapter is asked for by its name, a merged checkpoint by "".
+    `model`, `merged` and `definition` are the fingerprints of the base model, of the merged
+    checkpoint, and of the prompts and answers. An adapter is asked for by its name, a merged
+    checkpoint by "".
     """
 
     def __init__(self, names: Iterable[str]) -> None:
         """`names` are all that the server lists."""
         self._labels = frozenset(name for name in names if name.startswith(PREFIX))
-
-    @property
-    def model(self) -> str | None:
-        """The base model's fingerprint."""
-        return self._value(_MODEL)
-
-    @property
-    def merged(self) -> str | None:
-        """The merged checkpoint's fingerprint."""
-        return self._value(_MERGED)
-
-    @property
-    def definition(self) -> str | None:
-        """The fingerprint of the prompts and answers."""
-        return self._value(_DEFINITION)
+        self.model = self._value(_MODEL)
+        self.merged = self._value(_MERGED)
+        self.definition = self._value(_DEFINITION)
 
     def adapter(self, name: str) -> str | None:
         """The adapter's fingerprint."""

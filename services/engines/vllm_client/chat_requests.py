@@ -7,13 +7,13 @@ the image the id is enough: that saves encoding it here, and decoding and hashin
 import base64
 import json
 import math
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from services.core.errors import AnswerTokenMissing
 from services.core.prompts import GenerationLimits, ItemImage, Message, Messages
-from services.core.scoring import NO, YES, AnswerLogprobs, AnswerTokens, find_answer_tokens
+from services.core.scoring import AnswerLogprobs, AnswerTokens
 from services.engines import token_usage
 
 COMPLETIONS = "/v1/chat/completions"
@@ -26,8 +26,6 @@ SCORE_PRIORITY = 0
 TEXT_PRIORITY = 1
 
 T = TypeVar("T")
-
-_QUESTION: Messages = (Message("user", "Yes or No?"),)
 
 
 class InvalidResponse(Exception):
@@ -115,20 +113,6 @@ def tokens_request(model: str, messages: Messages) -> ChatRequest[list[int]]:
         "add_special_tokens": False,  # the template has written every special token already
     }
     return ChatRequest(TOKENIZE, messages, options, _read_tokens)
-
-
-def probe_prompts() -> dict[str | None, Messages]:
-    """A question without an answer (None), and answered with each answer word."""
-    return {
-        None: _QUESTION,
-        YES: (*_QUESTION, Message("assistant", YES)),
-        NO: (*_QUESTION, Message("assistant", NO)),
-    }
-
-
-def answer_tokens(rendered: Mapping[str | None, Sequence[int]]) -> AnswerTokens:
-    """The answer tokens, from the token ids of `probe_prompts`."""
-    return find_answer_tokens(lambda word: rendered[word])
 
 
 def image_id(image: ItemImage) -> str:

@@ -53,7 +53,7 @@ class Weights:
 
 
 class ModelList:
-    """One server's `/v1/models`, read."""
+    """One server's `/v1/models`, read; `adapters` are the names of those it serves."""
 
     def __init__(self, url: str, listing: Any) -> None:
         """EngineUnavailable if `listing` is not what a vLLM server says."""
@@ -68,7 +68,7 @@ class ModelList:
                 f"{url}/v1/models is not answered as a vLLM server does ({error!r}); give the "
                 "address of one, without a path"
             ) from error
-        self._adapters = [name for name, entry in models.items() if entry.get("parent")]
+        self.adapters = [name for name, entry in models.items() if entry.get("parent")]
         self._roots = {name: str(entry.get("root") or name) for name, entry in models.items()}
         self._labels = WeightLabels(entries)
 
@@ -85,22 +85,18 @@ class ModelList:
                 "of these, or start it with `msr serve-model --model DIR --name NAME`"
             )
         adapter = self._only_adapter() if adapter == AS_SERVED else adapter
-        if adapter is not None and adapter not in self._adapters:
+        if adapter is not None and adapter not in self.adapters:
             raise ModelUnusable(
-                f"the server at {self._url} serves the adapters {sorted(self._adapters)}, not "
+                f"the server at {self._url} serves the adapters {sorted(self.adapters)}, not "
                 f"{adapter!r}; name one of these, or start it with `msr serve-model --adapter "
                 "NAME=DIR`"
             )
         return Weights(model, adapter, self._identify(model, adapter), self._max_tokens)
 
-    def has_adapter(self, name: str) -> bool:
-        """Whether the server serves an adapter under this name."""
-        return name in self._adapters
-
     def name_of(self, digest: str) -> str | None:
         """The name under which it serves the adapter of this fingerprint, by its labels."""
-        served = filter(self.has_adapter, self._labels.names_of_adapter(digest))
-        return next(served, None)
+        named = self._labels.names_of_adapter(digest)
+        return next((name for name in named if name in self.adapters), None)
 
     def describe(self, weights: Weights) -> str:
         """All that the server says of these weights; it changes if they do. Reads no folder."""
@@ -109,7 +105,7 @@ class ModelList:
 
     def _only_adapter(self) -> str | None:
         """The one that the server was started with; those loaded later come and go."""
-        own = [name for name in self._adapters if not _LOADED_AT_RUN_TIME.fullmatch(name)]
+        own = [name for name in self.adapters if not _LOADED_AT_RUN_TIME.fullmatch(name)]
         if len(own) > 1:
             raise ModelUnusable(
                 f"the server at {self._url} serves the adapters {sorted(own)}; name the one to "
@@ -129,7 +125,7 @@ class ModelList:
         if not digest:
             return EngineIdentity(base, "")
         root, name = self._roots[adapter or model], adapter or ""
-        self._require_servable(root, base)
+        manifest = self._servable_manifest(root, base)
         try:
             calibration, scores = self._labels.calibration(name), self._labels.scores(name)
         except ValueError as error:
@@ -137,14 +133,13 @@ class ModelList:
                 f"the server at {self._url} gives {error}, which this version cannot read; start "
                 "it with this version of `msr serve-model`"
             ) from error
-        manifest = _read_manifest(root)
         if manifest is not None:
             calibration = calibration or manifest.correction
             scores = scores or manifest.score_histogram
         return EngineIdentity(base, digest, calibration or NOT_CALIBRATED, scores)
 
-    def _require_servable(self, root: str, base: str) -> None:
-        """`root` holds an adapter or a merged checkpoint."""
+    def _servable_manifest(self, root: str, base: str) -> AdapterManifest | None:
+        """That of the adapter or merged checkpoint in `root`, if this machine can read it."""
         definition, own = self._labels.definition, definition_fingerprint()
         if definition not in (None, own):
             raise ArtifactMismatch(
@@ -152,17 +147,11 @@ class ModelList:
                 f"has {own}: prompts or answers differ; start the server with this version and an "
                 "adapter that it trained"
             )
-        if _has_manifest(root):
-            manifest = read_adapter_manifest(root) if is_merged(root) else read_adapter(root)
-            require_servable(manifest, model=base)
-
-
-def _read_manifest(root: str) -> AdapterManifest | None:
-    return read_adapter_manifest(root) if _has_manifest(root) else None
-
-
-def _has_manifest(root: str) -> bool:
-    return _is_readable(root) and (Path(root) / MANIFEST).is_file()
+        if not _is_readable(root) or not (Path(root) / MANIFEST).is_file():
+            return None
+        manifest = read_adapter_manifest(root) if is_merged(root) else read_adapter(root)
+        require_servable(manifest, model=base)
+        return manifest
 
 
 def _adapter_digest(root: str) -> str:

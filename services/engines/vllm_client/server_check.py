@@ -13,14 +13,10 @@ from services.core.errors import (
     EngineTimeout,
     ModelUnusable,
 )
-from services.core.scoring import AnswerTokens
+from services.core.scoring import AnswerTokens, find_answer_tokens
 from services.engines.contract import EngineIdentity
-from services.engines.vllm_client.chat_requests import (
-    answer_tokens,
-    probe_prompts,
-    score_request,
-    tokens_request,
-)
+from services.engines.rendering import PROBES
+from services.engines.vllm_client.chat_requests import score_request, tokens_request
 from services.engines.vllm_client.model_list import ModelList, Weights
 from services.engines.vllm_client.server_http import AttemptFailed, ServerHttp
 from services.engines.weight_labels import runtime_name
@@ -92,13 +88,12 @@ async def verify_server(
                 served, adapter = await _load_adapter(http, served, adapter)
             # Off the loop: without labels it reads checkpoint folders.
             weights = await asyncio.to_thread(served.choose, model, adapter)
-            prompts = probe_prompts()
             tokens = {
                 word: await http.ask(tokens_request(weights.scorer, prompt))
-                for word, prompt in prompts.items()
+                for word, prompt in PROBES.items()
             }
-            answers = answer_tokens(tokens)
-            await http.ask(score_request(weights.scorer, prompts[None], answers))
+            answers = find_answer_tokens(tokens.__getitem__)
+            await http.ask(score_request(weights.scorer, PROBES[None], answers))
     except AttemptFailed as failure:
         raise failure.error from failure
     except EngineRefused as error:
@@ -127,13 +122,13 @@ async def _load_adapter(
     """What the server lists once it has the adapter, and the adapter's name there."""
     if (name := served.name_of(adapter.identity.adapter)) is not None:
         return served, name
-    if served.has_adapter(adapter.name):
+    if adapter.name in served.adapters:
         return served, adapter.name
     command = {"lora_name": adapter.name, "lora_path": adapter.folder}
     done, message = await http.post_command(LOAD_ADAPTER, command)
     served = await read_models(http)
     # Another process may have loaded it at the same moment, so the list decides.
-    if served.has_adapter(adapter.name):
+    if adapter.name in served.adapters:
         return served, adapter.name
     if NO_SUCH_ROUTE in message:
         # API clients see this message: no server addresses.
