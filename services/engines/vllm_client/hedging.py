@@ -11,7 +11,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -73,51 +73,37 @@ async def first_answer(
     `first` runs in this task and begins at once, so it counts in its server's load before the next
     prompt is sent. A prompt that is not late (nearly all are not) costs a timer and no task.
     """
-    other = _Second(second, passing)
-    timer = asyncio.get_running_loop().call_later(late_after_seconds, other.start)
+    scope, is_first_running = asyncio.timeout(None), True
+    others: list[asyncio.Task[T]] = []  # the second request, once it is sent
+
+    def end_first(other: asyncio.Task[T]) -> None:
+        has_won = not other.cancelled() and not isinstance(other.exception(), passing)
+        if has_won and is_first_running:
+            scope.reschedule(-math.inf)
+
+    def start_second() -> None:
+        asked = second()
+        if asked is not None:
+            others.append(asyncio.create_task(asked))
+            others[0].add_done_callback(end_first)
+
+    timer = asyncio.get_running_loop().call_later(late_after_seconds, start_second)
     try:
         try:
-            async with other.first:
+            async with scope:
                 return await first, False
         except TimeoutError:
-            if not other.first.expired():
+            if not scope.expired():
                 raise
         except passing:
-            if other.task is None:
+            if not others:
                 raise
         finally:
             timer.cancel()
-            other.has_first_ended = True
-        assert other.task is not None
-        return await other.task, True
+            is_first_running = False
+        return await others[0], True
     finally:
-        await other.end()
-
-
-class _Second(Generic[T]):
-    """The second request. When it answers first it ends the scope `first`."""
-
-    def __init__(
-        self, ask: Callable[[], Coroutine[Any, Any, T] | None], passing: type[Exception]
-    ) -> None:
-        self.first = asyncio.timeout(None)
-        self.has_first_ended = False
-        self.task: asyncio.Task[T] | None = None
-        self._ask = ask
-        self._passing = passing
-
-    def start(self) -> None:
-        asked = self._ask()
-        if asked is not None:
-            self.task = asyncio.create_task(asked)
-            self.task.add_done_callback(self._note_end)
-
-    async def end(self) -> None:
-        if self.task is not None and not self.task.done():
-            self.task.cancel()
-            await asyncio.wait([self.task])
-
-    def _note_end(self, task: "asyncio.Task[T]") -> None:
-        has_won = not task.cancelled() and not isinstance(task.exception(), self._passing)
-        if has_won and not self.has_first_ended:
-            self.first.reschedule(-math.inf)
+        for other in others:
+            if not other.done():
+                other.cancel()
+                await asyncio.wait([other])

@@ -7,9 +7,10 @@ A server raises AttemptFailed when an attempt fails. The pool decides where the 
 import asyncio
 import contextlib
 import math
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import TypeVar
+
+from cachetools import LRUCache
 
 from services.core.errors import (
     EngineError,
@@ -77,7 +78,7 @@ class Server:
         self._slots = asyncio.Semaphore(options.max_in_flight)
         # Prompts that wait or run here, each with the problem for which it has to leave.
         self._attempts: dict[asyncio.Timeout, EngineError | None] = {}
-        self._held: OrderedDict[str, None] = OrderedDict()
+        self._held: LRUCache[str, None] = LRUCache(MAX_HELD_IMAGES)
         self._verified: VerifiedServer | None = None
         self._verifying = asyncio.Lock()
         self._watch: asyncio.Task[None] | None = None
@@ -156,9 +157,6 @@ class Server:
         # Not earlier: an earlier request may still be on its way with the image.
         for each in image_ids:
             self._held[each] = None
-            self._held.move_to_end(each)
-        while len(self._held) > MAX_HELD_IMAGES:
-            self._held.popitem(last=False)
         self.num_answered += 1
         self.num_broken_in_a_row = 0
         self.breaker.record_answer(_now())
