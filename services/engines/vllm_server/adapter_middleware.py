@@ -9,11 +9,11 @@ the start (`weight_labels.py`). So a client reads an adapter's identity where it
 import asyncio
 import json
 import os
-from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
-from typing import Any
 
 import structlog
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.core.errors import ArtifactMismatch, EngineError
 from services.engines.checkpoints import identify_servable
@@ -27,12 +27,6 @@ _FOLDER, _MODEL = "MSR_LOAD_ADAPTERS_FROM", "MSR_LOAD_ADAPTERS_ONTO"
 # vLLM has the same routes under this prefix too.
 _ALIAS_ROUTES = "/adapters"
 _MAX_BODY_BYTES = 64 * 1024
-
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def environment(folder: str, *, model: str) -> dict[str, str]:
@@ -52,13 +46,13 @@ def folders_in(folder: str) -> list[str]:
 class AdapterMiddleware:
     """ASGI middleware of a vLLM server."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         """Created by vLLM without arguments, so its settings are in the environment."""
         self._app = app
         self._folder = Path(os.environ[_FOLDER])
         self._model = os.environ[_MODEL]
         self._loaded: dict[str, EngineIdentity] = {}
-        self._routes: dict[tuple[str, str], App] = {
+        self._routes: dict[tuple[str, str], ASGIApp] = {
             ("POST", "/v1/load_lora_adapter"): self._load,
             ("POST", "/v1/unload_lora_adapter"): self._unload,
             ("GET", "/v1/models"): self._list_models,
@@ -68,7 +62,7 @@ class AdapterMiddleware:
         """Pass on everything but loads that are refused."""
         asked = (scope["method"], scope["path"]) if scope["type"] == "http" else ("", "")
         if asked[1].startswith(_ALIAS_ROUTES):
-            await _answer(send, 404, {"error": {"message": "not served here"}})
+            await _refusal(404, "not served here")(scope, receive, send)
             return
         await self._routes.get(asked, self._app)(scope, receive, send)
 
@@ -78,20 +72,20 @@ class AdapterMiddleware:
             name, identity = await asyncio.to_thread(self._check, body)
         except (EngineError, ArtifactMismatch, OSError, ValueError, KeyError, TypeError) as error:
             log.warning("adapter_not_loaded", error=str(error))
-            await _answer(send, 400, {"error": {"message": f"adapter refused: {error}"}})
+            await _refusal(400, f"adapter refused: {error}")(scope, receive, send)
             return
         status, answer = await self._call_vllm(scope, body)
         if status == 200:
             self._loaded[name] = identity
             log.info("adapter_loaded", name=name, adapter=identity.adapter)
-        await _send(send, status, answer)
+        await _json(status, answer)(scope, receive, send)
 
     async def _unload(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await _read(receive)
         status, answer = await self._call_vllm(scope, body)
         if status == 200:
             self._loaded.pop(str(json.loads(body)["lora_name"]), None)
-        await _send(send, status, answer)
+        await _json(status, answer)(scope, receive, send)
 
     async def _list_models(self, scope: Scope, receive: Receive, send: Send) -> None:
         status, answer = await self._call_vllm(scope, b"")
@@ -105,7 +99,7 @@ class AdapterMiddleware:
                 for label in adapter_labels(name, identity)
             ]
             answer = json.dumps(listing).encode()
-        await _send(send, status, answer)
+        await _json(status, answer)(scope, receive, send)
 
     def _check(self, body: bytes) -> tuple[str, EngineIdentity]:
         asked = json.loads(body)
@@ -144,11 +138,9 @@ async def _read(receive: Receive) -> bytes:
     return b""  # which is no JSON, and so is refused
 
 
-async def _answer(send: Send, status: int, document: Any) -> None:
-    await _send(send, status, json.dumps(document).encode())
+def _refusal(status: int, message: str) -> Response:
+    return _json(status, json.dumps({"error": {"message": message}}).encode())
 
 
-async def _send(send: Send, status: int, body: bytes) -> None:
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+def _json(status: int, body: bytes) -> Response:
+    return Response(body, status, media_type="application/json")

@@ -11,7 +11,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -82,7 +82,7 @@ class VllmCommand:
     """A command line and what must be in its environment."""
 
     arguments: tuple[str, ...]
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str]
 
     def __str__(self) -> str:
         """As a shell takes it."""
@@ -156,7 +156,7 @@ def build_command(options: ServeOptions, device: Device) -> VllmCommand:
         "--shutdown-timeout", str(DRAIN_SECONDS),
         *_length_arguments(options),
         *_lora_arguments(options),
-        *(_cpu_arguments(options) if device == "cpu" else _gpu_arguments(options)),
+        *_device_arguments(options, device),
         *options.vllm_arguments,
     ]
     # fmt: on
@@ -194,7 +194,7 @@ def _dtype(asked: Dtype, device: Device) -> Dtype:
 def _length_arguments(options: ServeOptions) -> list[str]:
     length = options.max_model_len
     if length is None:
-        own = _read_json(Path(options.model) / "config.json").get("text_config", {})
+        own = read_json(Path(options.model) / "config.json").get("text_config", {})
         length = min(own.get("max_position_embeddings", MAX_MODEL_LEN), MAX_MODEL_LEN)
     return ["--max-model-len", str(length)]
 
@@ -229,7 +229,7 @@ def _lora_arguments(options: ServeOptions) -> list[str]:
 
 def _rank(folder: str) -> int:
     """The adapter's largest rank, rounded up to one that vLLM has."""
-    config = _read_json(Path(folder) / "adapter_config.json")
+    config = read_json(Path(folder) / "adapter_config.json")
     rank = max(config.get("r", 0), *(config.get("rank_pattern") or {"": 0}).values())
     for known in _LORA_RANKS:
         if rank <= known:
@@ -240,29 +240,21 @@ def _rank(folder: str) -> int:
     )
 
 
-def _cpu_arguments(options: ServeOptions) -> list[str]:
-    gigabytes = CPU_KV_CACHE_GB if options.kv_cache_gb is None else options.kv_cache_gb
-    return [
-        "--enforce-eager",  # compiling takes longer than it saves here, and LoRA runs without
-        *("--block-size", str(CPU_BLOCK_SIZE)),
-        *_kv_cache(gigabytes),
-    ]
+def _device_arguments(options: ServeOptions, device: Device) -> list[str]:
+    gigabytes = options.kv_cache_gb
+    if gigabytes is None and device == "cpu":
+        gigabytes = CPU_KV_CACHE_GB
+    if gigabytes is None:
+        memory = ["--gpu-memory-utilization", f"{options.gpu_memory_share:g}"]
+    else:
+        memory = ["--kv-cache-memory-bytes", str(math.floor(gigabytes * 1024**3))]
+    if device == "gpu":
+        return [*memory, "--tensor-parallel-size", str(options.num_gpus)]
+    # Not compiled: that takes longer than it saves here, and LoRA runs without.
+    return ["--enforce-eager", "--block-size", str(CPU_BLOCK_SIZE), *memory]
 
 
-def _gpu_arguments(options: ServeOptions) -> list[str]:
-    memory = (
-        ["--gpu-memory-utilization", f"{options.gpu_memory_share:g}"]
-        if options.kv_cache_gb is None
-        else _kv_cache(options.kv_cache_gb)
-    )
-    return [*memory, "--tensor-parallel-size", str(options.num_gpus)]
-
-
-def _kv_cache(gigabytes: float) -> list[str]:
-    return ["--kv-cache-memory-bytes", str(math.floor(gigabytes * 1024**3))]
-
-
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; empty if the file is not here, as with a hub name."""
     if not path.exists():
         return {}

@@ -9,9 +9,7 @@ was started stays behind.
 
 import asyncio
 import io
-import json
 import signal
-import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +18,7 @@ import httpx
 import structlog
 from PIL import Image
 
-from services.core.errors import EngineUnavailable, InputError
+from services.core.errors import EngineUnavailable
 from services.core.images import prepare_image
 from services.core.prompts import GenerationLimits, scoring_messages
 from services.core.records import Item, ItemId
@@ -31,11 +29,14 @@ from services.engines.vllm_server.command import (
     DRAIN_SECONDS,
     Device,
     ServeOptions,
+    VllmCommand,
     build_command,
     device_of_this_machine,
+    read_json,
 )
 from services.engines.vllm_server.process_group import ProcessGroup
 from services.process.announce import announce, is_loopback
+from services.process.http_server import listen
 
 log = structlog.get_logger(__name__)
 
@@ -55,7 +56,9 @@ def run(options: ServeOptions, device: Device | None = None) -> int:
     does not come up.
     """
     if options.port == 0 or not options.print_only:
-        options = replace(options, port=_free_port(options.host, options.port))
+        # vLLM would notice a port that is taken too, but says it in a traceback.
+        with listen(options.host, options.port, remedy="--host and --port") as free:
+            options = replace(options, port=free.getsockname()[1])
     command = build_command(options, device or device_of_this_machine())
     if options.print_only:
         print(command)
@@ -68,16 +71,14 @@ def run(options: ServeOptions, device: Device | None = None) -> int:
             remedy="every host that reaches the port may load adapters from the folder: let only "
             "the API reach it",
         )
-    return asyncio.run(_serve(options, command.arguments, dict(command.environment)))
+    return asyncio.run(_serve(options, command))
 
 
-async def _serve(
-    options: ServeOptions, arguments: tuple[str, ...], environment: dict[str, str]
-) -> int:
+async def _serve(options: ServeOptions, command: VllmCommand) -> int:
     signals: asyncio.Queue[int] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, number)
-    group = await ProcessGroup.start(arguments, environment)
+    group = await ProcessGroup.start(command.arguments, command.environment)
     try:
         ended = asyncio.create_task(group.wait())
         stopped = asyncio.create_task(signals.get())
@@ -157,30 +158,8 @@ async def _warm_up(url: str, options: ServeOptions, adapter: str | None) -> None
 
 def _image_side(model: str) -> int:
     """The side in pixels of images that the processor does not resize."""
-    config = Path(model) / "config.json"
-    if not config.exists():
-        return _SIDE_WITHOUT_CONFIG
-    vision = json.loads(config.read_text(encoding="utf-8")).get("vision_config", {})
+    vision = read_json(Path(model) / "config.json").get("vision_config", {})
     return int(vision.get("image_size", _SIDE_WITHOUT_CONFIG))
-
-
-def _free_port(host: str, port: int) -> int:
-    """The port, or a free one for 0; InputError if it is taken.
-
-    vLLM would notice too, but says it in a traceback.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as tried:
-        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            tried.bind((host, port))
-            tried.listen()
-        except OSError as error:
-            raise InputError(
-                f"cannot listen on {host} port {port} ({error.strerror or error}); choose another "
-                "with --host and --port"
-            ) from error
-        return int(tried.getsockname()[1])
 
 
 def _url(host: str, port: int) -> str:
