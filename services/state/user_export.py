@@ -33,11 +33,7 @@ async def export_user(store: Store, user_id: UserId) -> dict[str, Any]:
     return {
         "user_id": user_id,
         "history": [
-            {
-                "item_id": each.item_id,
-                "timestamp_ms": each.timestamp_ms,
-                "event_id": each.event_id,
-            }
+            {name: value for name, value in asdict(each).items() if name != "user_id"}
             for each in user.history
         ],
         "preference": user.preference,
