@@ -85,7 +85,6 @@ class LocalModel:
                 f"cannot load the model {model!r} ({error}); give --model a checkpoint folder or a "
                 "hub name that this machine can reach"
             ) from error
-        processor.tokenizer.padding_side = "left"
         if adapter is not None:
             try:
                 loaded = PeftModel.from_pretrained(loaded, adapter, is_trainable=False)
@@ -204,13 +203,11 @@ class LocalModel:
         return EncodedPrompt(encoded["input_ids"][0], pixels, sizes, was_shortened)
 
     def _collate(self, batch: Sequence[EncodedPrompt]) -> dict[str, torch.Tensor]:
-        width = max(encoded.num_tokens for encoded in batch)
-        ids = torch.full((len(batch), width), self._pad_id, dtype=torch.long)
-        mask = torch.zeros((len(batch), width), dtype=torch.long)
-        for row, encoded in enumerate(batch):
-            ids[row, width - encoded.num_tokens :] = encoded.ids
-            mask[row, width - encoded.num_tokens :] = 1
-        inputs = {"input_ids": ids, "attention_mask": mask}
+        ids = [encoded.ids for encoded in batch]
+        # With the attention mask.
+        inputs: dict[str, torch.Tensor] = self._processor.tokenizer.pad(
+            {"input_ids": ids}, padding_side="left", return_tensors="pt"
+        ).data
         pixels = [encoded.pixels for encoded in batch if encoded.pixels is not None]
         sizes = [encoded.sizes for encoded in batch if encoded.sizes is not None]
         if pixels:
