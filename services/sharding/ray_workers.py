@@ -46,8 +46,8 @@ class RayWorkers:
 
     def __init__(self, open_engine: OpenEngine, identity: EngineIdentity, slots: "Slots") -> None:
         """Use `start`."""
+        self.identity = identity  # which weights answer on every worker
         self._open_engine = open_engine
-        self._identity = identity
         self._slots = slots
 
     @classmethod
@@ -74,11 +74,6 @@ class RayWorkers:
             raise
         log.info("ray_joined", num_workers=slots.num_workers, gpus_each=slots.num_gpus)
         return cls(open_engine, identity, slots)
-
-    @property
-    def identity(self) -> EngineIdentity:
-        """Which weights answer on every worker."""
-        return self._identity
 
     async def run_shards(self, job: ShardJob, shards: Sequence[int], advance: Advance) -> int:
         """Do the shards, in any order; how many prompts were shortened for being too long.
@@ -110,7 +105,7 @@ class RayWorkers:
     ) -> "Generator[_ShardReport, None, None]":
         import ray
 
-        sent = ray.cloudpickle.dumps(_WorkerSetup(self._open_engine, self._identity, job))
+        sent = ray.cloudpickle.dumps((self._open_engine, self.identity, job))
         rows = ray.data.from_items([{"shard": k} for k in shards], override_num_blocks=len(shards))
         with warnings.catch_warnings():
             # Retries without end are Ray Data's default; its other ways to bound them are to come.
@@ -186,15 +181,6 @@ def _require_written(job: ShardJob, report: "_ShardReport") -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _WorkerSetup:
-    """What a worker gets."""
-
-    open_engine: OpenEngine
-    identity: EngineIdentity
-    job: ShardJob
-
-
-@dataclass(frozen=True, slots=True)
 class _ShardReport:
     """What a worker reports of one shard."""
 
@@ -232,20 +218,20 @@ class _Worker:
     async def _open(self) -> tuple[Engine, ShardJob]:
         node = socket.gethostname()
         try:
-            sent: _WorkerSetup = pickle.loads(self._sent)  # noqa: S301  # nosec B301  our own driver's
+            open_engine, identity, job = pickle.loads(self._sent)  # noqa: S301  # nosec B301  our own driver's
         except ArtifactMissing as error:  # a job reads what it works on
             raise ArtifactMissing(
                 f"the Ray worker on {node}: {error}; if it has, name a data folder that all nodes "
                 "share"
             ) from error
-        engine = await sent.open_engine()
-        if engine.identity != sent.identity:
+        engine: Engine = await open_engine()
+        if engine.identity != identity:
             await engine.close()
             raise ModelUnusable(
-                f"the Ray worker on {node} opened {engine.identity}, not {sent.identity}; give "
+                f"the Ray worker on {node} opened {engine.identity}, not {identity}; give "
                 "every node the same model and adapter under the same names"
             )
-        return engine, sent.job
+        return engine, job
 
 
 # --- the cluster ---------------------------------------------------------------------------------
@@ -293,18 +279,3 @@ def _resources_of_nodes() -> list[Mapping[str, float]]:
     import ray
 
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-# --- either way ----------------------------------------------------------------------------------
-
-
-async def run_shards(
-    engine: Engine | RayWorkers, job: ShardJob, shards: Sequence[int], advance: Advance
-) -> int:
-    """Do shards of a step with one engine here, or with those of Ray's workers.
-
-    How many prompts were shortened for being too long.
-    """
-    if isinstance(engine, RayWorkers):
-        return await engine.run_shards(job, shards, advance)
-    return await run_here(engine, job, shards, advance)

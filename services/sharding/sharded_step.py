@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from services.core.artifacts import ArtifactWriter
 from services.engines.contract import Engine
-from services.sharding.ray_workers import RayWorkers, run_shards
-from services.sharding.sharded_job import Advance
+from services.sharding.ray_workers import RayWorkers
+from services.sharding.sharded_job import Advance, run_here
 
 Request = TypeVar("Request")
 
@@ -84,7 +84,9 @@ class ShardedStep(ABC, Generic[Request]):
         total = sum(map(self.num_units, range(self.num_shards)))
         done = total - sum(map(self.num_units, left))
         with tqdm(total=total, initial=done, desc=desc, unit=unit) as progress:
-            return await run_shards(engine, self, left, progress.update)
+            if isinstance(engine, RayWorkers):
+                return await engine.run_shards(self, left, progress.update)
+            return await run_here(engine, self, left, progress.update)
 
 
 async def estimate_cost(
