@@ -127,7 +127,7 @@ class VllmEngine:
         """See `contract.Replicated.breaker_states`."""
         # Every adapter has a pool and so a breaker of its own; the worst state counts.
         states: dict[str, BreakerState] = {}
-        for pool in self._every():
+        for pool in {self._scorers, self._writers or self._scorers, *self._loaded}:
             for url, state in pool.breaker_states.items():
                 states[url] = max(states.get(url, state), state, key=_BY_WEIGHT.index)
         return states
@@ -192,9 +192,6 @@ class VllmEngine:
         """Close the connections; prompts in flight get EngineUnavailable."""
         await asyncio.gather(*(pool.close() for pool in self._loaded))
         await self._resources.aclose()
-
-    def _every(self) -> set[ServerPool]:
-        return {self._scorers, self._writers or self._scorers, *self._loaded}
 
     async def _score_by(self, pool: ServerPool, messages: Messages) -> AnswerLogprobs:
         verified = pool.verified
