@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from services.commands.options import AsJson, Data, EngineOptions, with_groups
+from services.commands.options import AsJson, Data, EngineArguments, with_groups
 from services.core.errors import MsrError
 
 _SHOWN = {"ok": "ok     ", "note": "note   ", "problem": "PROBLEM"}
@@ -23,7 +23,7 @@ def doctor(
     host: Annotated[str, typer.Option(envvar="MSR_HOST")] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="MSR_PORT")] = 8000,
     *,
-    engine: EngineOptions,
+    engine: EngineArguments,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for each check.")] = 30.0,
     as_json: AsJson = False,
 ) -> None:

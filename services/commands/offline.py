@@ -10,7 +10,7 @@ import typer
 from services.batch.readers.table import READERS
 from services.commands.options import (
     AsJson,
-    BatchEngineOptions,
+    BatchEngineArguments,
     Data,
     Estimate,
     Retry,
@@ -83,7 +83,7 @@ def prepare_catalogue(
 def summarize_images(
     data: Data = "data",
     *,
-    engine: BatchEngineOptions,
+    engine: BatchEngineArguments,
     estimate: Estimate = False,
     retry_quarantined: Retry = False,
     as_json: AsJson = False,
@@ -114,7 +114,7 @@ def build_preferences(
         ),
     ] = "last",
     *,
-    engine: BatchEngineOptions,
+    engine: BatchEngineArguments,
     estimate: Estimate = False,
     retry_quarantined: Retry = False,
     as_json: AsJson = False,

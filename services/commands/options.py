@@ -65,7 +65,7 @@ def settings() -> Any:
 
 
 @dataclass(frozen=True)
-class EngineOptions:
+class EngineArguments:
     """The engine, model and adapter that a command uses."""
 
     engine: Annotated[
@@ -109,7 +109,7 @@ class EngineOptions:
 
 
 @dataclass(frozen=True)
-class BatchEngineOptions(EngineOptions):
+class BatchEngineArguments(EngineArguments):
     """The engine of an offline step, which may be one on each of several Ray workers."""
 
     ray: Annotated[
@@ -127,7 +127,7 @@ class BatchEngineOptions(EngineOptions):
         ),
     ] = None
 
-    def for_texts(self) -> "BatchEngineOptions":
+    def for_texts(self) -> "BatchEngineArguments":
         """For a step that writes texts: the base model, unless an adapter is named."""
         return replace(self, adapter=self.adapter or "none")
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from services.commands.options import AsJson, Data, EngineOptions, settings, with_groups
+from services.commands.options import AsJson, Data, EngineArguments, settings, with_groups
 from services.commands.reporting import report
 from services.process.logs import without_progress_bars
 
@@ -105,7 +105,7 @@ def serve(
         ),
     ] = None,
     *,
-    engine: EngineOptions,
+    engine: EngineArguments,
 ) -> None:
     """Serve the HTTP API."""
     without_progress_bars()
@@ -121,7 +121,7 @@ def serve(
 def worker(
     data: Data = "data",
     *,
-    engine: EngineOptions,
+    engine: EngineArguments,
 ) -> None:
     """Update preferences with new interactions, and summarize new items."""
     without_progress_bars()

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from model_training.finetune.stages import STAGES
-from services.commands.options import AsJson, BatchEngineOptions, Data, with_groups
+from services.commands.options import AsJson, BatchEngineArguments, Data, with_groups
 from services.commands.reporting import report
 from services.core.splits import Cut
 
@@ -51,7 +51,7 @@ def fit_ranker(
         ),
     ] = False,
     *,
-    engine: BatchEngineOptions,
+    engine: BatchEngineArguments,
     as_json: AsJson = False,
 ) -> None:
     """7. Learn from validation users how much each ranker and the model's margin count."""
@@ -177,7 +177,7 @@ def evaluate(
         ),
     ] = None,
     *,
-    engine: BatchEngineOptions,
+    engine: BatchEngineArguments,
     as_json: AsJson = False,
 ) -> None:
     """8. Rank held-out targets by every model, and write a report."""

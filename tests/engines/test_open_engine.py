@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from services.cli import app
-from services.commands.options import EngineOptions, settings
+from services.commands.options import EngineArguments, settings
 from services.core.artifacts import Artifact
 from services.core.errors import InputError
 from services.engines.open_engine import ENGINES, EngineModule, open_engine
@@ -31,7 +31,7 @@ async def test_an_engine_from_outside_scores():
 
 @pytest.mark.usefixtures("_toy")
 async def test_a_deployment_opens_it_as_it_opens_any_other(tmp_path: Path):
-    choice = EngineOptions("toy", "toy-1", "none").choose(str(tmp_path), settings())
+    choice = EngineArguments("toy", "toy-1", "none").choose(str(tmp_path), settings())
     engine = await choice.open()
 
     assert engine.identity.model == "toy-1"
