@@ -217,9 +217,8 @@ def check_disk(
 def _existing(path: Path) -> Path:
     """The folder, or its nearest existing parent."""
     path = path.absolute()
-    while not os.path.isdir(path):  # Path.is_dir fails behind a folder that we may not enter
-        path = path.parent
-    return path
+    # Path.is_dir fails behind a folder that we may not enter.
+    return next(each for each in (path, *path.parents) if os.path.isdir(each))
 
 
 def check_port(host: str, port: int) -> Iterator[Finding]:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from services.core.errors import RowRefused
 from services.core.ids import ID_PATTERN, MAX_ID_CHARS, derive_event_id
-from services.core.records import ItemId, UserId
 
 Codes = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -179,26 +178,17 @@ def build_histories(
     """
     order = np.lexsort((timestamps_ms, users))
     u, i, t = users[order], items[order], timestamps_ms[order]
+    # Rows that have the same user and time as the next one, and the runs of them.
     tied = np.flatnonzero((u[1:] == u[:-1]) & (t[1:] == t[:-1]))
-    for start, end in _runs(tied):
-        user_id, time = UserId(columns.user_ids[u[start]]), int(t[start])
-        event_ids = [
-            derive_event_id(user_id, ItemId(columns.item_ids[k]), time) for k in i[start:end]
-        ]
-        i[start:end] = i[start:end][np.argsort(event_ids)]
+    runs = np.split(tied, np.flatnonzero(np.diff(tied) != 1) + 1) if len(tied) else []
+    for run in runs:
+        rows = slice(run[0], run[-1] + 2)
+        user_id, time = columns.user_ids[u[run[0]]], int(t[run[0]])
+        event_ids = [derive_event_id(user_id, columns.item_ids[k], time) for k in i[rows]]
+        i[rows] = i[rows][np.argsort(event_ids)]
     codes, starts = np.unique(u, return_index=True)
     offsets = np.append(starts, len(u)).astype(np.int64)
     return Histories([columns.user_ids[code] for code in codes], offsets, i, t)
-
-
-def _runs(tied: NDArray[np.intp]) -> list[tuple[int, int]]:
-    """[start, end) of each run of equal values, from the positions equal to their successor."""
-    if not len(tied):
-        return []
-    breaks = np.flatnonzero(np.diff(tied) != 1)
-    starts = tied[np.concatenate(([0], breaks + 1))]
-    lasts = tied[np.concatenate((breaks, [len(tied) - 1]))]
-    return [(int(a), int(b) + 2) for a, b in zip(starts, lasts, strict=True)]
 
 
 def _add(name: str, codes: dict[str, int], names: list[str]) -> int:

@@ -7,7 +7,6 @@
 The file is optional and may be written by hand. `msr demo` writes one.
 """
 
-import json
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -69,9 +68,7 @@ def read_personas(data: str) -> list[Persona]:
 def write_personas(data: str, personas: Sequence[Persona]) -> None:
     """Write or replace the file in an existing data folder."""
     filesystem, path = _locate(data)
-    rows = [persona.model_dump() for persona in personas]
-    text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
-    atomic_write(path, text.encode(), filesystem)
+    atomic_write(path, _PERSONAS.dump_json(list(personas), indent=1) + b"\n", filesystem)
 
 
 def _locate(data: str) -> tuple[fsspec.AbstractFileSystem, str]:
