@@ -57,15 +57,13 @@ def read_script(name: str) -> tuple[str, str]:
 class Connection:
     """A pool of connections to one Redis. Every error is a StateError."""
 
-    def __init__(
-        self, redis: Redis, for_pings: Redis, location: str, timeout_seconds: float
-    ) -> None:
+    def __init__(self, url: str, *, timeout_seconds: float) -> None:
         """Use `open`."""
         self.timeout_seconds = timeout_seconds
         self.health = RedisHealth(self._ping)
-        self._redis = redis
-        self._for_pings = for_pings
-        self._location = location
+        self._redis = _client(url, MAX_CONNECTIONS, timeout_seconds)
+        self._for_pings = _client(url, 1, timeout_seconds)
+        self._location = without_password(url)
 
     @classmethod
     async def open(cls, url: str, *, timeout_seconds: float) -> "Connection":
@@ -73,9 +71,7 @@ class Connection:
 
         Raises InputError for another URL, StateUnavailable if no Redis answers.
         """
-        redis = _client(url, MAX_CONNECTIONS, timeout_seconds)
-        for_pings = _client(url, 1, timeout_seconds)
-        connection = cls(redis, for_pings, without_password(url), timeout_seconds)
+        connection = cls(url, timeout_seconds=timeout_seconds)
         try:
             await connection.call("PING")
         except BaseException:

@@ -74,7 +74,7 @@ class ItemStore:
         """These items as preference prompts show them; without unknown and pending ones."""
         records = await self.load_items(item_ids, images=False)
         return {
-            item_id: record.history_item
+            item_id: HistoryItem(record.item.title, record.summary or "")
             for item_id, record in records.items()
             if record.status != "pending"
         }

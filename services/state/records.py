@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from services.core.prompts import PREFERENCE_FINGERPRINT, HistoryItem
+from services.core.prompts import PREFERENCE_FINGERPRINT
 from services.core.records import Interaction, Item, ItemId, UserId
 from services.core.recurrence import PreferenceState
 from services.core.wire.items import ItemStatus
@@ -29,11 +29,6 @@ class ItemRecord:
     summary: str | None
     status: ItemStatus
     reason: str | None = None
-
-    @property
-    def history_item(self) -> HistoryItem:
-        """The item as a preference prompt shows it."""
-        return HistoryItem(self.item.title, self.summary or "")
 
 
 @dataclass(frozen=True, slots=True)

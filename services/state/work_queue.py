@@ -71,10 +71,7 @@ class BacklogSize:
 
 
 class WorkQueue:
-    """The queues, as one consumer sees them.
-
-    Every call names partitions or touches one: on a Redis Cluster a caller reads each by itself.
-    """
+    """The queues, as one consumer sees them."""
 
     def __init__(self, store: Store, *, consumer: str) -> None:
         """`consumer` names this process among all workers."""
@@ -85,19 +82,12 @@ class WorkQueue:
 
     async def create_groups(self) -> None:
         """Create missing streams and consumer groups; waiting entries are kept."""
-        await self._connection.create_groups(_all_streams(), keys.GROUP)
+        await self._connection.create_groups(_streams(*QUEUES), keys.GROUP)
         await self._drop_consumers(leaving="")
 
-    async def read(
-        self,
-        queue: Queue,
-        *,
-        count: int,
-        block_seconds: float,
-        partitions: Sequence[int] = ALL_PARTITIONS,
-    ) -> list[Delivery]:
+    async def read(self, queue: Queue, *, count: int, block_seconds: float) -> list[Delivery]:
         """Up to `count` new entries per partition; waits up to `block_seconds` for the first."""
-        streams = [_stream(queue, partition) for partition in partitions]
+        streams = _streams(queue)
         # The client treats a longer silence as a dead connection.
         block_ms = int(1000 * min(block_seconds, self._connection.timeout_seconds / 2))
         group: Command = ("XREADGROUP", "GROUP", keys.GROUP, self.consumer, "COUNT", count)
@@ -109,16 +99,9 @@ class WorkQueue:
             for entry in entries
         ]
 
-    async def claim(
-        self,
-        queue: Queue,
-        *,
-        idle_seconds: float,
-        count: int,
-        partitions: Sequence[int] = ALL_PARTITIONS,
-    ) -> list[Delivery]:
+    async def claim(self, queue: Queue, *, idle_seconds: float, count: int) -> list[Delivery]:
         """Up to `count` entries per partition, delivered to a consumer but idle for so long."""
-        streams = [_stream(queue, partition) for partition in partitions]
+        streams = _streams(queue)
         idle_ms = int(1000 * idle_seconds)
         commands: list[Command] = [
             ("XAUTOCLAIM", s, keys.GROUP, self.consumer, idle_ms, "0-0", "COUNT", count)
@@ -232,7 +215,7 @@ class WorkQueue:
 
     async def _drop_consumers(self, *, leaving: str) -> None:
         arguments = (keys.GROUP, leaving, SILENT_CONSUMER_MS)
-        calls = [((stream,), arguments) for stream in _all_streams()]
+        calls = [((stream,), arguments) for stream in _streams(*QUEUES)]
         await self._connection.run_all("drop_consumers", calls)
 
     # --- one worker a user -----------------------------------------------------------------------
@@ -259,8 +242,8 @@ class WorkQueue:
 
 async def load_backlog(connection: Connection) -> BacklogSize:
     """The work that waits in all partitions, by the clock of Redis."""
-    streams = [keys.events(partition) for partition in range(keys.NUM_PARTITIONS)]
-    dead = [keys.dead_letters(partition) for partition in range(keys.NUM_PARTITIONS)]
+    streams = _streams("users")
+    dead = [keys.dead_letters(partition) for partition in ALL_PARTITIONS]
     commands: list[Command] = [("TIME",)]
     commands += [("XLEN", stream) for stream in (*streams, *dead)]
     commands += [("XRANGE", stream, "-", "+", "COUNT", 1) for stream in streams]
@@ -276,12 +259,10 @@ async def load_backlog(connection: Connection) -> BacklogSize:
     )
 
 
-def _stream(queue: Queue, partition: int) -> str:
-    return keys.events(partition) if queue == "users" else keys.item_queue(partition)
-
-
-def _all_streams() -> list[str]:
-    return [_stream(queue, partition) for queue in QUEUES for partition in ALL_PARTITIONS]
+def _streams(*queues: Queue) -> list[str]:
+    """All streams of these queues."""
+    key_of = {"users": keys.events, "items": keys.item_queue}
+    return [key_of[queue](partition) for queue in queues for partition in ALL_PARTITIONS]
 
 
 def _by_stream(deliveries: Sequence[Delivery]) -> dict[str, list[str]]:

@@ -72,11 +72,7 @@ class EmbeddedRedis:
         """Stop using the server; the last program waits until all data is on disk."""
         if self._users is None:
             return
-        try:
-            fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            alone = True
-        except BlockingIOError:
-            alone = False
+        alone = _lock(self._users)
         self._leave_users()
         deadline = time.monotonic() + STOP_SECONDS
         while alone and self._server_runs() and time.monotonic() < deadline:
@@ -108,20 +104,18 @@ class EmbeddedRedis:
             self._users = None
 
     def _server_runs(self) -> bool:
-        try:
-            self._claim_running().close()
-        except BlockingIOError:
-            return True
-        return False
-
-    def _claim_running(self) -> IO[bytes]:
-        running = open(self.folder / "redis.running", "ab")  # noqa: SIM115 - handed to the server
-        try:
-            fcntl.flock(running, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BaseException:
+        running = self._claim_running()
+        if running is not None:
             running.close()
-            raise
-        return running
+        return running is None
+
+    def _claim_running(self) -> IO[bytes] | None:
+        """The file with its exclusive lock; None if a server or another starter has that."""
+        running = open(self.folder / "redis.running", "ab")  # noqa: SIM115 - handed to the server
+        if _lock(running):
+            return running
+        running.close()
+        return None
 
     # --- the server ------------------------------------------------------------------------------
 
@@ -132,13 +126,10 @@ class EmbeddedRedis:
             if self._answers():
                 return
             if supervisor is None:
-                try:
-                    running = self._claim_running()
-                except BlockingIOError:  # another program is starting it
-                    time.sleep(_POLL_SECONDS)
-                    continue
-                with running:
-                    supervisor = self._launch(running)
+                running = self._claim_running()
+                if running is not None:  # else another program is starting it
+                    with running:
+                        supervisor = self._launch(running)
             elif supervisor.poll() is not None:
                 break
             time.sleep(_POLL_SECONDS)
@@ -199,6 +190,15 @@ class EmbeddedRedis:
         except OSError:
             return "(no log)"
         return " | ".join(lines[-3:])
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Take the exclusive lock; False if another program has one."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def server_binary() -> str:
