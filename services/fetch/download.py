@@ -82,25 +82,6 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
         await self._sockets.sleep(seconds)
 
 
-class _CheckedTransport(httpx.AsyncHTTPTransport):
-    """httpx's transport over a pool whose sockets are checked.
-
-    httpx has no argument for a network backend, httpcore has one; the test that a loopback address
-    is refused fails without this assignment.
-    """
-
-    def __init__(self, backend: _CheckedBackend, tls: ssl.SSLContext | None) -> None:
-        tls = tls or httpx.create_ssl_context()
-        super().__init__(verify=tls)
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=tls,
-            max_connections=100,
-            max_keepalive_connections=20,
-            keepalive_expiry=30.0,
-            network_backend=backend,
-        )
-
-
 class CheckedClient(httpx.AsyncClient):
     """An HTTP client that cannot reach an address which the rules exclude.
 
@@ -117,9 +98,21 @@ class CheckedClient(httpx.AsyncClient):
         sockets: httpcore.AsyncNetworkBackend | None = None,
     ) -> None:
         """Opens no connection yet. Use with `async with`, or close with `aclose`."""
-        backend = _CheckedBackend(rules.allow_private, resolve, sockets or httpcore.AnyIOBackend())
+        tls = tls or httpx.create_ssl_context()
+        transport = httpx.AsyncHTTPTransport(verify=tls)
+        # httpx has no argument for a network backend, httpcore has one. The test that a loopback
+        # address is refused fails without this assignment.
+        transport._pool = httpcore.AsyncConnectionPool(
+            ssl_context=tls,
+            max_connections=100,
+            max_keepalive_connections=20,
+            keepalive_expiry=30.0,
+            network_backend=_CheckedBackend(
+                rules.allow_private, resolve, sockets or httpcore.AnyIOBackend()
+            ),
+        )
         super().__init__(
-            transport=_CheckedTransport(backend, tls),
+            transport=transport,
             follow_redirects=False,
             timeout=None,  # fetch_image bounds each attempt as a whole
             headers={
@@ -190,7 +183,8 @@ async def _follow(client: CheckedClient, url: httpx.URL, rules: FetchRules) -> b
 async def _read(response: httpx.Response, rules: FetchRules) -> bytes:
     name = name_url(response.url)
     if response.status_code == 429 or response.status_code >= 500:
-        raise _TryLater(response.status_code, _asked_seconds(response))
+        asked_seconds = retry_after_seconds(response.headers.get("Retry-After")) or 0.0
+        raise _TryLater(response.status_code, min(asked_seconds, MAX_RETRY_AFTER_SECONDS))
     if response.status_code != 200:
         raise ImageRefused(f"{name} answered HTTP {response.status_code}; correct the address")
     content_type = response.headers.get("Content-Type", "")
@@ -207,8 +201,3 @@ async def _read(response: httpx.Response, rules: FetchRules) -> bytes:
         if len(data) > rules.max_bytes:
             raise ImageRefused(f"{name} has more than {rules.max_bytes:,} bytes")
     return bytes(data)
-
-
-def _asked_seconds(response: httpx.Response) -> float:
-    asked = retry_after_seconds(response.headers.get("Retry-After")) or 0.0
-    return min(asked, MAX_RETRY_AFTER_SECONDS)
