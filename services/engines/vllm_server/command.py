@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from services.core.errors import EngineUnavailable, InputError, ModelUnusable
-from services.engines.adapter_manifest import require_servable
-from services.engines.checkpoints import identify, is_merged, manifest_in_use
+from services.engines.checkpoints import identify, is_merged, require_matching
 from services.engines.vllm_server import adapter_middleware
 from services.engines.weight_labels import labels
 
@@ -177,9 +176,7 @@ def _labels(options: ServeOptions) -> list[str]:
     identity = identify(options.model)
     folders: list[str | None] = [folder for _, folder in options.adapters]
     for folder in folders or [None]:  # without adapters a merged checkpoint has a manifest too
-        manifest = manifest_in_use(options.model, folder)
-        if manifest is not None:
-            require_servable(manifest, model=identity.model)
+        require_matching(options.model, folder)
     adapted = {name: identify(options.model, folder) for name, folder in options.adapters}
     return labels(identity, adapted)
 

@@ -8,6 +8,7 @@ was started stays behind.
 """
 
 import asyncio
+import contextlib
 import io
 import signal
 import sys
@@ -125,17 +126,13 @@ async def _wait_until_ready(options: ServeOptions) -> None:
     """Wait until the server is there and each model it serves has answered."""
     url = _url(options.host, options.port)
     async with httpx.AsyncClient(base_url=url) as http:
-        while not await _healthy(http):  # noqa: ASYNC110 - another process sets no event
+        is_healthy = False
+        while not is_healthy:
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
+            with contextlib.suppress(httpx.TransportError):
+                is_healthy = (await http.get("/health")).is_success
     for adapter in (None, *(name for name, _ in options.adapters)):
         await _warm_up(url, options, adapter)
-
-
-async def _healthy(http: httpx.AsyncClient) -> bool:
-    try:
-        return (await http.get("/health")).is_success
-    except httpx.TransportError:
-        return False
 
 
 async def _warm_up(url: str, options: ServeOptions, adapter: str | None) -> None:
