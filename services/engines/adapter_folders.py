@@ -8,6 +8,7 @@ Every scan reads the folder again, so a new adapter is found without a restart. 
 use: its name means the weights that it had when it was chosen.
 """
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from services.engines.adapter_manifest import (
 )
 from services.engines.checkpoints import read_adapter
 
+MAX_KNOWN = 1024
 _FileState = tuple[tuple[str, int, int], ...]
 
 
@@ -51,23 +53,17 @@ class AdapterFolders:
         self._given = dict(given)
         self._model = model
         # Weights are hashed once, and again when a file is touched.
-        self._read: dict[str, tuple[_FileState, FoundAdapter]] = {}
+        self._examine_once = functools.lru_cache(MAX_KNOWN)(self._examine)
 
     def scan(self) -> dict[str, FoundAdapter]:
         """All adapters by name, sorted. Hashes weights only if their files changed."""
         folders = {path.name: str(path) for path in self._folder.glob("*/") if _is_adapter(path)}
-        found = {name: self._read_once(name, at) for name, at in {**folders, **self._given}.items()}
-        return dict(sorted(found.items()))
+        return {
+            name: self._examine_once(name, folder, _file_state(folder))
+            for name, folder in sorted({**folders, **self._given}.items())
+        }
 
-    def _read_once(self, name: str, folder: str) -> FoundAdapter:
-        state = _file_state(folder)
-        known = self._read.get(folder)
-        if known is None or known[0] != state:
-            known = (state, self._examine(name, folder))
-            self._read[folder] = known
-        return known[1]
-
-    def _examine(self, name: str, folder: str) -> FoundAdapter:
+    def _examine(self, name: str, folder: str, _: _FileState) -> FoundAdapter:
         manifest, problem = None, ""
         try:
             manifest = read_adapter_manifest(folder)

@@ -25,8 +25,6 @@ def choose_server(key: str | None, loads: Mapping[str, int]) -> str:
     """
     if key is None:
         return min(loads, key=loads.__getitem__)
-    if len(loads) == 1:
-        return next(iter(loads))
     bound = math.ceil(LOAD_FACTOR * (sum(loads.values()) + 1) / len(loads))
     # At least one server is below the bound, since the bound is above the mean.
     below = [server for server, load in loads.items() if load < bound]

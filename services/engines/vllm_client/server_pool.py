@@ -103,13 +103,9 @@ class RetryState:
     async def pause(self, server_up: asyncio.Event, *, at_least_seconds: float = 0.0) -> None:
         """Wait until the next attempt, longer each time, or until a server is up."""
         started = asyncio.get_running_loop().time()
-        seconds = growing_pause(
-            self._num_pauses + 1,
-            first_seconds=FIRST_RETRY_SECONDS,
-            longest_seconds=LONGEST_RETRY_SECONDS,
-        )
+        seconds = _pause_seconds(self._num_pauses + 1, longest=LONGEST_RETRY_SECONDS)
         try:
-            async with asyncio.timeout(max(at_least_seconds, jittered(seconds))):
+            async with asyncio.timeout(max(at_least_seconds, seconds)):
                 await server_up.wait()
         except TimeoutError:
             self._num_pauses += 1
@@ -345,7 +341,7 @@ class ServerPool:
         """
         num_failures, probe_seconds = server.breaker.num_failed_returns, PROBE_SECONDS
         if num_failures:
-            await _pause_before_probe(num_failures + 1)
+            await asyncio.sleep(_pause_seconds(num_failures + 1, longest=LONGEST_PROBE_SECONDS))
         while True:
             try:
                 verified = await server.check(*self._names, within_seconds=probe_seconds)
@@ -359,7 +355,7 @@ class ServerPool:
                 log.warning("server_still_down", url=server.url, error=str(problem))
             server.problem = problem
             num_failures += 1
-            await _pause_before_probe(num_failures)
+            await asyncio.sleep(_pause_seconds(num_failures, longest=LONGEST_PROBE_SECONDS))
             probe_seconds = min(2 * probe_seconds, CHECK_SECONDS)
         del self._probes[server.url]
         log.info("server_marked_up", url=server.url)
@@ -370,11 +366,10 @@ class ServerPool:
         self._server_up = asyncio.Event()
 
 
-async def _pause_before_probe(num_failures: int) -> None:
-    seconds = growing_pause(
-        num_failures, first_seconds=FIRST_RETRY_SECONDS, longest_seconds=LONGEST_PROBE_SECONDS
+def _pause_seconds(num_failures: int, *, longest: float) -> float:
+    return jittered(
+        growing_pause(num_failures, first_seconds=FIRST_RETRY_SECONDS, longest_seconds=longest)
     )
-    await asyncio.sleep(jittered(seconds))
 
 
 def _closed() -> EngineUnavailable:
