@@ -181,7 +181,7 @@ def _assemble(
     behind = unwrapped(engine)
     if isinstance(behind, Replicated):
         metrics.watch_replicas(behind)
-    metrics.adapters.sync_failed.set_function(lambda: bool(adapters.problem))
+    metrics.adapter_sync_failed.set_function(lambda: bool(adapters.problem))
     watch = EngineWatch(
         lambda: adapters.current.active.scorer,
         silence_seconds=limits.engine_silence_seconds,
@@ -198,16 +198,14 @@ def _assemble(
         max_in_flight=limits.max_in_flight,
     )
     live = LiveOrdering(ordering, metrics, source, poll_seconds=limits.reload_seconds)
-    shadow = ShadowScorer(
-        adapters, items_held, metrics.adapters, is_busy=lambda: scorer.num_under_way > 0
-    )
+    shadow = ShadowScorer(adapters, items_held, metrics, is_busy=lambda: scorer.num_under_way > 0)
     key_scan = KeyScan(store.connection)
     covers = Covers(items_held, limits.cover_cache_bytes, max_at_once=limits.max_images_at_once)
     return Dependencies(
         store=store,
         adapters=adapters,
         shadow=shadow,
-        outcomes=Outcomes(ExposureLog(store.connection), adapters, metrics.adapters),
+        outcomes=Outcomes(ExposureLog(store.connection), adapters, metrics),
         live=live,
         limits=limits,
         metrics=metrics,

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import structlog
 
 from services.api.adapters.active_adapters import LiveAdapters
-from services.api.monitoring.adapter_metrics import AdapterMetrics
+from services.api.monitoring.metrics import Metrics
 from services.core import wire
 from services.core.errors import StateError
 from services.core.records import Interaction, ItemId, UserId
@@ -26,9 +26,7 @@ MAX_NOTING = 256
 class Outcomes:
     """Remembers recommended items, and counts the interactions with them."""
 
-    def __init__(
-        self, exposures: ExposureLog, adapters: LiveAdapters, metrics: AdapterMetrics
-    ) -> None:
+    def __init__(self, exposures: ExposureLog, adapters: LiveAdapters, metrics: Metrics) -> None:
         """Does nothing while no experiment runs."""
         self._noting: set[asyncio.Task[None]] = set()
         self._exposures = exposures
@@ -68,4 +66,4 @@ class Outcomes:
             log.warning("outcomes_not_counted", error=str(error))
             return
         for experiment, arm in arms:
-            self._metrics.outcomes.labels(experiment, arm).inc()
+            self._metrics.arm_outcomes.labels(experiment, arm).inc()

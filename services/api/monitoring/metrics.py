@@ -1,13 +1,13 @@
 """The API's metrics; `GET /metrics` returns them in Prometheus' text format."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from services.api.monitoring.adapter_metrics import AdapterMetrics
 from services.api.monitoring.score_drift import ScoreDrift
 from services.core import wire
 from services.core.errors import AccessError
@@ -17,6 +17,9 @@ from services.telemetry.registry import render
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 # Narrow at both ends: few candidates are targets, so most scores are small.
 _PROBABILITIES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
+_TWENTIETHS = tuple(step / 20 for step in range(1, 20))
+_DIFFERENCES = (-0.5, -0.2, -0.1, -0.05, -0.02, -0.01, 0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+_AGREEMENTS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.999)
 
 
 class Metrics:
@@ -25,139 +28,134 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         """Every instrument starts at zero."""
         self._registry = registry
-        self.requests = Counter(
-            "msr_http_requests",
-            "Requests answered",
-            ["route", "method", "status"],
-            registry=registry,
+        counter = partial(Counter, registry=registry)
+        gauge = partial(Gauge, registry=registry)
+        histogram = partial(Histogram, registry=registry)
+        self.requests = counter(
+            "msr_http_requests", "Requests answered", ["route", "method", "status"]
         )
-        self.request_seconds = Histogram(
-            "msr_http_request_seconds",
-            "Time to answer",
-            ["route"],
-            buckets=_SECONDS,
-            registry=registry,
+        self.request_seconds = histogram(
+            "msr_http_request_seconds", "Time to answer", ["route"], buckets=_SECONDS
         )
-        self.streams_open = Gauge("msr_streams_open", "Open streams of events", registry=registry)
-        self.access_refusals = Counter(
-            "msr_access_refusals",
-            "Requests refused because of their key or its rate",
-            ["reason"],
-            registry=registry,
+        self.streams_open = gauge("msr_streams_open", "Open streams of events")
+        self.access_refusals = counter(
+            "msr_access_refusals", "Requests refused because of their key or its rate", ["reason"]
         )
-        self.stage_seconds = Histogram(
+        self.stage_seconds = histogram(
             "msr_recommend_stage_seconds",
             "Time in each stage of a recommendation",
             ["stage"],
             buckets=_SECONDS,
-            registry=registry,
         )
-        self.recommendations = Counter(
+        self.recommendations = counter(
             "msr_recommendations",
             "Rankings answered; reason is empty if not degraded",
             ["mode", "reason"],
-            registry=registry,
         )
-        self.candidate_scores = Counter(
-            "msr_candidate_scores",
-            "Candidates for the model, by outcome",
-            ["outcome"],
-            registry=registry,
+        self.candidate_scores = counter(
+            "msr_candidate_scores", "Candidates for the model, by outcome", ["outcome"]
         )
-        self.requests_shed = Counter(
+        self.requests_shed = counter(
             "msr_requests_shed",
             "Rankings with candidates that were not sent to the model for lack of time",
             ["priority"],
-            registry=registry,
         )
-        self.prompts_under_way = Gauge(
-            "msr_prompts_under_way",
-            "Prompts of rankings that the engine computes now",
-            registry=registry,
+        self.prompts_under_way = gauge(
+            "msr_prompts_under_way", "Prompts of rankings that the engine computes now"
         )
-        self.version_waits = Counter(
+        self.version_waits = counter(
             "msr_version_waits",
             "Rankings with at_least_version, by whether the preference covered it in time",
             ["outcome"],
-            registry=registry,
         )
-        self.interactions = Counter(
-            "msr_interactions", "Interactions received", ["outcome"], registry=registry
+        self.interactions = counter("msr_interactions", "Interactions received", ["outcome"])
+        self.backlog_updates = gauge(
+            "msr_backlog_updates", "Preference updates that wait or are under way"
         )
-        self.backlog_updates = Gauge(
-            "msr_backlog_updates",
-            "Preference updates that wait or are under way",
-            registry=registry,
+        self.backlog_bound = gauge(
+            "msr_backlog_bound", "Number of updates above which interactions are refused"
         )
-        self.backlog_bound = Gauge(
-            "msr_backlog_bound",
-            "Number of updates above which interactions are refused",
-            registry=registry,
+        self.update_lag = gauge(
+            "msr_update_lag_seconds", "How long the oldest update has been waiting"
         )
-        self.update_lag = Gauge(
-            "msr_update_lag_seconds",
-            "How long the oldest update has been waiting",
-            registry=registry,
-        )
-        self.redis_unavailable = Gauge(
+        self.redis_unavailable = gauge(
             "msr_redis_unavailable",
             "1 while Redis is known to be unavailable: requests that need it fail at once",
-            registry=registry,
         )
-        self.dead_letters = Gauge(
-            "msr_dead_letters", "Updates that failed too often", registry=registry
-        )
-        self.ordering_in_use = Gauge(
+        self.dead_letters = gauge("msr_dead_letters", "Updates that failed too often")
+        self.ordering_in_use = gauge(
             "msr_ordering_in_use",
             "1 for the artifacts that order candidates now",
             ["artifact", "fingerprint"],
-            registry=registry,
         )
-        self.ordering_reloads = Counter(
+        self.ordering_reloads = counter(
             "msr_ordering_reloads",
             "Newly published artifacts that were loaded or refused",
             ["outcome"],
-            registry=registry,
         )
-        self.adapters = AdapterMetrics(registry)
-        self.score_probability = Histogram(
+        # The labels are names that operators chose; experiment and arm are empty if none runs.
+        self.adapter_recommendations = counter(
+            "msr_adapter_recommendations",
+            "Rankings answered, by the adapter that scored for the user",
+            ["adapter", "experiment", "arm", "degraded"],
+        )
+        self.adapter_probability = histogram(
+            "msr_adapter_probability",
+            "P(Yes) of the candidates that an adapter scored",
+            ["adapter", "experiment", "arm"],
+            buckets=_TWENTIETHS,
+        )
+        self.arm_outcomes = counter(
+            "msr_arm_outcomes",
+            "Interactions with items that had been recommended to the user in this arm",
+            ["experiment", "arm"],
+        )
+        self.shadow_requests = counter(
+            "msr_shadow_requests",
+            "Requests that a shadow was to score too, by outcome",
+            ["adapter", "outcome"],
+        )
+        self.shadow_agreement = histogram(
+            "msr_shadow_rank_agreement",
+            "Share of the pairs of candidates that the shadow orders as the answer does",
+            ["adapter", "against"],
+            buckets=_AGREEMENTS,
+        )
+        self.shadow_difference = histogram(
+            "msr_shadow_probability_difference",
+            "P(Yes) of the shadow minus that of the adapter that answered",
+            ["adapter", "against"],
+            buckets=_DIFFERENCES,
+        )
+        self.adapter_sync_failed = gauge(
+            "msr_adapter_sync_failed", "1 while this process cannot serve the chosen adapters"
+        )
+        self.score_probability = histogram(
             "msr_score_probability",
             "P(Yes) of the candidates that were scored, cached scores left out",
             ["adapter"],
             buckets=_PROBABILITIES,
-            registry=registry,
         )
         self._drift = ScoreDrift()
         registry.register(self._drift)
-        self.item_cache_lookups = Counter(
+        self.item_cache_lookups = counter(
             "msr_item_cache_lookups",
             "Items looked up in the process's cache before Redis is asked",
             ["outcome"],
-            registry=registry,
         )
-        self.item_cache_bytes = Gauge(
-            "msr_item_cache_bytes", "Memory that cached items take", registry=registry
+        self.item_cache_bytes = gauge("msr_item_cache_bytes", "Memory that cached items take")
+        self.redis_up = gauge("msr_redis_up", "1 if Redis answers")
+        self.redis_answer_seconds = gauge("msr_redis_answer_seconds", "Time of Redis's last answer")
+        self.redis_used_bytes = gauge("msr_redis_used_bytes", "Memory that Redis holds")
+        self.redis_max_bytes = gauge(
+            "msr_redis_max_bytes", "Memory above which Redis refuses writes; 0: no limit"
         )
-        self.redis_up = Gauge("msr_redis_up", "1 if Redis answers", registry=registry)
-        self.redis_answer_seconds = Gauge(
-            "msr_redis_answer_seconds", "Time of Redis's last answer", registry=registry
+        self.redis_clients = gauge("msr_redis_clients", "Connections that Redis has open")
+        self.redis_append_only = gauge(
+            "msr_redis_append_only", "1 if Redis appends every write to a file"
         )
-        self.redis_used_bytes = Gauge(
-            "msr_redis_used_bytes", "Memory that Redis holds", registry=registry
-        )
-        self.redis_max_bytes = Gauge(
-            "msr_redis_max_bytes",
-            "Memory above which Redis refuses writes; 0: no limit",
-            registry=registry,
-        )
-        self.redis_clients = Gauge(
-            "msr_redis_clients", "Connections that Redis has open", registry=registry
-        )
-        self.redis_append_only = Gauge(
-            "msr_redis_append_only", "1 if Redis appends every write to a file", registry=registry
-        )
-        self.redis_writes_to_disk = Gauge(
-            "msr_redis_writes_to_disk", "1 if the last write to disk succeeded", registry=registry
+        self.redis_writes_to_disk = gauge(
+            "msr_redis_writes_to_disk", "1 if the last write to disk succeeded"
         )
 
         self._begin_at_zero()
@@ -190,6 +188,27 @@ class Metrics:
         self.score_probability.labels(identity.adapter or "base").observe(probability)
         if has_preference:
             self._drift.note(identity, probability)
+
+    def note_recommendation(
+        self,
+        adapter: str,
+        experiment: str,
+        arm: str,
+        probabilities: Iterable[float],
+        *,
+        degraded: bool,
+    ) -> None:
+        """Count a ranking in mode `cascade` or `mllm`, and the probabilities in it."""
+        self.adapter_recommendations.labels(adapter, experiment, arm, str(degraded).lower()).inc()
+        histogram = self.adapter_probability.labels(adapter, experiment, arm)
+        for probability in probabilities:
+            histogram.observe(probability)
+
+    def note_differences(self, adapter: str, against: str, differences: Iterable[float]) -> None:
+        """Count how a shadow's probabilities differ for the candidates of one request."""
+        histogram = self.shadow_difference.labels(adapter, against)
+        for difference in differences:
+            histogram.observe(difference)
 
     def note_item_lookups(self, num_hits: int, num_misses: int) -> None:
         """Record lookups in the process's item cache."""

@@ -286,7 +286,7 @@ class Cascade:
     ) -> None:
         if mode != "cheap":
             calibration = assigned.scorer.identity.calibration
-            self._metrics.adapters.note_recommendation(
+            self._metrics.note_recommendation(
                 assigned.name,
                 assigned.experiment or "",
                 assigned.arm or "",

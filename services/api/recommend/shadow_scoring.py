@@ -15,7 +15,7 @@ import numpy as np
 import structlog
 
 from services.api.adapters.active_adapters import Assigned, LiveAdapters
-from services.api.monitoring.adapter_metrics import AdapterMetrics
+from services.api.monitoring.metrics import Metrics
 from services.api.recommend.item_cache import ItemCache
 from services.api.recommend.model_scoring import score_one
 from services.core.records import ItemId
@@ -49,7 +49,7 @@ class ShadowScorer:
         self,
         adapters: LiveAdapters,
         items: ItemCache,
-        metrics: AdapterMetrics,
+        metrics: Metrics,
         *,
         is_busy: Callable[[], bool],
     ) -> None:
