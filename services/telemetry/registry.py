@@ -1,4 +1,4 @@
-"""The registry of a process's metrics, and its text for Prometheus.
+"""The registry of a process's metrics.
 
 A process has one registry (in tests, an application has one). API, worker and engine register their
 metrics in it, so the API's /metrics shows a worker inside its process too.
@@ -7,17 +7,10 @@ metrics in it, so the API's /metrics shows a worker inside its process too.
 import os
 from pathlib import Path
 
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    Gauge,
-    ProcessCollector,
-    generate_latest,
-)
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 
 from services.telemetry import build
 
-CONTENT_TYPE = CONTENT_TYPE_LATEST
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -37,11 +30,6 @@ def new_registry() -> CollectorRegistry:
         registry=registry,
     ).set(memory_limit_bytes())
     return registry
-
-
-def render(registry: CollectorRegistry) -> bytes:
-    """All metrics in Prometheus' text format."""
-    return generate_latest(registry)
 
 
 def memory_limit_bytes(cgroup_limit: Path = _CGROUP_LIMIT) -> int:

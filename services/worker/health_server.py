@@ -8,14 +8,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import structlog
-from prometheus_client import CollectorRegistry
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from services.process.http_server import QuietServer, base_url, listen, quiet_config
-from services.telemetry.registry import CONTENT_TYPE, render
 
 log = structlog.get_logger(__name__)
 
@@ -31,7 +30,7 @@ async def listening(
         return JSONResponse({"status": "ok"})
 
     async def metrics(_: Request) -> Response:
-        return Response(render(registry), media_type=CONTENT_TYPE)
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     app = Starlette(routes=[Route("/health/live", live), Route("/metrics", metrics)])
     listener = listen(host, port, remedy="MSR_WORKER_HOST and MSR_WORKER_PORT")

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
+from prometheus_client import generate_latest
 
-from services.telemetry.registry import memory_limit_bytes, new_registry, render
+from services.telemetry.registry import memory_limit_bytes, new_registry
 
 
 @pytest.mark.parametrize(("content", "limit"), [("1048576\n", 1_048_576), ("max\n", None)])
@@ -20,7 +21,7 @@ def test_a_containers_limit_counts_where_there_is_one(
 
 
 def test_a_registry_tells_memory_and_its_limit():
-    text = render(new_registry()).decode()
+    text = generate_latest(new_registry()).decode()
 
     assert "process_resident_memory_bytes " in text
     assert "msr_memory_limit_bytes " in text

@@ -1,6 +1,6 @@
 """The API's metrics; `GET /metrics` returns them in Prometheus' text format."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import get_args
 
@@ -12,7 +12,6 @@ from services.api.monitoring.score_drift import ScoreDrift
 from services.core import wire
 from services.core.errors import AccessError
 from services.engines.contract import BreakerState, EngineIdentity, Replicated
-from services.telemetry.registry import render
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 # Narrow at both ends: few candidates are targets, so most scores are small.
@@ -27,7 +26,7 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """Every instrument starts at zero."""
-        self._registry = registry
+        self.registry = registry
         counter = partial(Counter, registry=registry)
         gauge = partial(Gauge, registry=registry)
         histogram = partial(Histogram, registry=registry)
@@ -189,27 +188,6 @@ class Metrics:
         if has_preference:
             self._drift.note(identity, probability)
 
-    def note_recommendation(
-        self,
-        adapter: str,
-        experiment: str,
-        arm: str,
-        probabilities: Iterable[float],
-        *,
-        degraded: bool,
-    ) -> None:
-        """Count a ranking in mode `cascade` or `mllm`, and the probabilities in it."""
-        self.adapter_recommendations.labels(adapter, experiment, arm, str(degraded).lower()).inc()
-        histogram = self.adapter_probability.labels(adapter, experiment, arm)
-        for probability in probabilities:
-            histogram.observe(probability)
-
-    def note_differences(self, adapter: str, against: str, differences: Iterable[float]) -> None:
-        """Count how a shadow's probabilities differ for the candidates of one request."""
-        histogram = self.shadow_difference.labels(adapter, against)
-        for difference in differences:
-            histogram.observe(difference)
-
     def note_item_lookups(self, num_hits: int, num_misses: int) -> None:
         """Record lookups in the process's item cache."""
         self.item_cache_lookups.labels("hit").inc(num_hits)
@@ -217,11 +195,7 @@ class Metrics:
 
     def watch_replicas(self, engine: Replicated) -> None:
         """Export the state of the engine's servers too."""
-        self._registry.register(_ReplicaCollector(engine))
-
-    def render(self) -> bytes:
-        """All metrics in Prometheus' text format."""
-        return render(self._registry)
+        self.registry.register(_ReplicaCollector(engine))
 
 
 class _ReplicaCollector(Collector):

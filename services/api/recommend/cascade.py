@@ -285,14 +285,13 @@ class Cascade:
         self, mode: wire.Mode, scores: Scores, timings: wire.Timings, assigned: Assigned
     ) -> None:
         if mode != "cheap":
+            who = (assigned.name, assigned.experiment or "", assigned.arm or "")
+            degraded = str(scores.reason is not None).lower()
+            self._metrics.adapter_recommendations.labels(*who, degraded).inc()
             calibration = assigned.scorer.identity.calibration
-            self._metrics.note_recommendation(
-                assigned.name,
-                assigned.experiment or "",
-                assigned.arm or "",
-                map(calibration.probability, scores.margins.values()),
-                degraded=scores.reason is not None,
-            )
+            for margin in scores.margins.values():
+                probability = calibration.probability(margin)
+                self._metrics.adapter_probability.labels(*who).observe(probability)
         self._metrics.recommendations.labels(mode, scores.reason or "").inc()
         stages = self._metrics.stage_seconds
         stages.labels("state").observe(timings.state_seconds)

@@ -119,17 +119,13 @@ class ShadowScorer:
                 continue
             ours.append(margin)
             theirs.append(answer[1].margin)
-        self._metrics.note_differences(
-            shadow.name,
-            answered.by,
-            (
-                calibration.probability(their) - answered.calibration.probability(our)
-                for our, their in zip(ours, theirs, strict=True)
-            ),
-        )
+        who = (shadow.name, answered.by)
+        for our, their in zip(ours, theirs, strict=True):
+            difference = calibration.probability(their) - answered.calibration.probability(our)
+            self._metrics.shadow_difference.labels(*who).observe(difference)
         agreement = pair_agreement(ours, theirs)
         if agreement is not None:
-            self._metrics.shadow_agreement.labels(shadow.name, answered.by).observe(agreement)
+            self._metrics.shadow_agreement.labels(*who).observe(agreement)
         return "compared"
 
     async def _idle(self, until: float) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 
 from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from services.api.dependencies import AppDependencies, Dependencies
 from services.api.http.problems import documented
@@ -13,7 +14,6 @@ from services.core.api_keys import Scope
 from services.core.errors import StateError
 from services.core.wire import console
 from services.telemetry import build
-from services.telemetry.registry import CONTENT_TYPE
 
 router = APIRouter(tags=["operations"], route_class=GuardedRoute)
 
@@ -58,14 +58,14 @@ async def ready(deps: AppDependencies, response: Response) -> wire.Readiness:
     summary="Metrics for Prometheus",
     response_class=Response,
     responses={
-        200: {"content": {CONTENT_TYPE: {"schema": {"type": "string"}}}},
+        200: {"content": {CONTENT_TYPE_LATEST: {"schema": {"type": "string"}}}},
         **documented(),
     },
 )
 @needs(Scope.ADMIN, unless=lambda rules: rules.open_metrics)
 async def metrics(deps: AppDependencies) -> Response:
     """Counts and times of this process."""
-    return Response(deps.metrics.render(), media_type=CONTENT_TYPE)
+    return Response(generate_latest(deps.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/progress", summary="How far the work is", responses=documented())

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import structlog
 from fastapi import APIRouter
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
 
 from services.api.http.auth import Access, AccessRules
 from services.api.monitoring.metrics import Metrics
@@ -201,7 +201,7 @@ async def test_refusals_are_counted_by_reason_and_logged_with_the_keys_id(store:
     with structlog.testing.capture_logs() as logs:
         await send(app, "GET", "/items/i1")
         await send(app, "GET", "/items/i1", headers=bearer(token))
-    metrics = app.state.deps.metrics.render().decode()
+    metrics = generate_latest(app.state.deps.metrics.registry).decode()
     assert 'msr_access_refusals_total{reason="Unauthenticated"} 1.0' in metrics
     assert 'msr_access_refusals_total{reason="Forbidden"} 1.0' in metrics
     assert [event.get("key_id") for event in logs] == [None, id_in(token)]

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from fastapi import FastAPI
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from services.api.monitoring.score_drift import FEWEST_SCORES, NUM_SCORES, ScoreDrift
@@ -19,7 +20,8 @@ WITH_SCORES = EngineIdentity("scripted", "a1", validation_scores=HALVES)
 
 def samples(app: FastAPI) -> dict[tuple[str, ...], float]:
     """By name and the values of the labels."""
-    families = text_string_to_metric_families(app.state.deps.metrics.render().decode())
+    text = generate_latest(app.state.deps.metrics.registry).decode()
+    families = text_string_to_metric_families(text)
     return {
         (sample.name, *sample.labels.values()): sample.value
         for family in families
