@@ -26,7 +26,7 @@ from benchmarks.support.runner import markdown
 from clients.python import AsyncMsrClient, MsrClient
 from services.core.wire.recommend import RecommendRequest, RecommendResponse
 from services.process.announce import announce, wait_until_listening
-from services.process.http_server import QuietServer, base_url, listen, quiet_config
+from services.process.http_server import QuietServer, listen
 
 BAR_MS = 1.0
 NUM_ITEMS = 20
@@ -173,9 +173,7 @@ async def _serve() -> None:
             await send({"type": "http.response.body", "body": body})
 
     listener = listen("127.0.0.1", 0, remedy="another machine")
-    config = quiet_config(answer, shutdown_seconds=1.0)
-    server = QuietServer(config, lambda: announce(base_url(listener)))
-    await server.serve(sockets=[listener])
+    await QuietServer(answer, listener, on_listening=announce).answer()
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:

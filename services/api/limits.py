@@ -23,6 +23,8 @@ class Limits:
     redis_seconds: float = 5.0
     # Seconds between two looks for newly published artifacts.
     reload_seconds: float = 5.0
+    # Seconds between two looks for a choice of adapters made by another process.
+    adapter_poll_seconds: float = 2.0
     # About 2,000 items with an image of 336 x 336.
     item_cache_bytes: int = 128 * 1024 * 1024
     # Resized images for people, about 5 KB each.

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from model_training.rankers import fit_retrieval
 from services.api.adapters.active_adapters import LiveAdapters
+from services.api.dependencies import Dependencies
 from services.api.http.auth import AccessRules
 from services.api.limits import Limits
 from services.api.main import Background, create_app
@@ -180,7 +181,7 @@ async def serve(
         ordering = source.load()
         counts = await publish_step.run(data, store)
         log.info("artifacts_published", **counts)
-        app = create_app(
+        deps = Dependencies.of(
             store=store,
             engine=engine,
             ordering=ordering,
@@ -192,11 +193,11 @@ async def serve(
             data=data,
         )
         embedded = settings.redis_url is None
-        background: list[Background] = []
+        background: Background | None = None
         if with_worker or (with_worker is None and embedded):
-            background.append(Worker(store, engine, metrics=WorkerMetrics(registry)).run)
+            background = Worker(store, engine, metrics=WorkerMetrics(registry)).run
         await serve_app(
-            app,
+            create_app(deps),
             host=host,
             port=port,
             background=background,
@@ -270,7 +271,6 @@ def _live_adapters(
         AdapterSelections(store.connection),
         AdapterFolders(folder, given, model=engine.identity.model),
         own_name=name,
-        poll_seconds=settings.adapter_poll_seconds,
     )
 
 
@@ -280,6 +280,7 @@ def _limits(data: str, settings: Settings) -> Limits:
         timeout_seconds=settings.timeout_seconds,
         max_in_flight=settings.max_in_flight,
         reload_seconds=settings.reload_seconds,
+        adapter_poll_seconds=settings.adapter_poll_seconds,
         max_backlog=settings.max_backlog,
         max_streams=settings.max_streams,
         stream_seconds=settings.stream_seconds,

@@ -24,35 +24,49 @@ def run_program(main: Coroutine[Any, Any, T]) -> T:
 
 
 class QuietServer(uvicorn.Server):
-    """Leaves signals to its caller, and calls `on_started` when it answers requests."""
+    """Answers on one socket, leaves signals to its caller, and logs no requests."""
 
-    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
-        """See `quiet_config`."""
+    def __init__(
+        self,
+        app: Callable[..., Any],
+        listener: socket.socket,
+        *,
+        on_listening: Callable[[str], None],
+        shutdown_seconds: float = 1.0,
+    ) -> None:
+        """`on_listening` gets the base URL as soon as requests are answered."""
+        self._listener = listener
+        self._on_listening = on_listening
+        config = uvicorn.Config(
+            app,
+            http="httptools",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=max(1, round(shutdown_seconds)),
+        )
         super().__init__(config)
-        self._on_started = on_started
+
+    @property
+    def url(self) -> str:
+        """The address at which it listens."""
+        host, port = self._listener.getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    async def answer(self) -> None:
+        """Answer requests until `should_exit` is set and the running ones have ended."""
+        await self.serve(sockets=[self._listener])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Called by uvicorn."""
         await super().startup(sockets=sockets)
         if self.started:
-            self._on_started()
+            self._on_listening(self.url)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Called by uvicorn."""
         yield
-
-
-def quiet_config(app: Callable[..., Any], *, shutdown_seconds: float) -> uvicorn.Config:
-    """Uvicorn without a request log and without a Server header."""
-    return uvicorn.Config(
-        app,
-        http="httptools",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=max(1, round(shutdown_seconds)),
-    )
 
 
 def listen(host: str, port: int, *, remedy: str) -> socket.socket:
@@ -72,9 +86,3 @@ def listen(host: str, port: int, *, remedy: str) -> socket.socket:
             f"{remedy}"
         ) from error
     return listener
-
-
-def base_url(listener: socket.socket) -> str:
-    """The address at which it listens."""
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

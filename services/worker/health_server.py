@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from services.process.http_server import QuietServer, base_url, listen, quiet_config
+from services.process.http_server import QuietServer, listen
 
 log = structlog.get_logger(__name__)
 
@@ -33,17 +33,15 @@ async def listening(
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     app = Starlette(routes=[Route("/health/live", live), Route("/metrics", metrics)])
+    listening_at: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     listener = listen(host, port, remedy="MSR_WORKER_HOST and MSR_WORKER_PORT")
-    url = base_url(listener)
-    started = asyncio.Event()
-    server = QuietServer(quiet_config(app, shutdown_seconds=1), started.set)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    server = QuietServer(app, listener, on_listening=listening_at.set_result)
+    serving = asyncio.create_task(server.answer())
     try:
-        await started.wait()
+        url = await listening_at
         log.info("worker_listening", url=url)
         on_listening(url)
         yield
     finally:
         server.should_exit = True
         await serving
-        listener.close()

@@ -12,6 +12,7 @@ import numpy as np
 from fastapi import FastAPI
 
 from services.api.adapters.active_adapters import LiveAdapters
+from services.api.dependencies import Dependencies
 from services.api.http.auth import AccessRules
 from services.api.limits import Limits
 from services.api.main import create_app
@@ -242,7 +243,7 @@ def an_app(
     **limits: Any,
 ) -> FastAPI:
     engine = engine or ScriptedEngine()
-    return create_app(
+    deps = Dependencies.of(
         store=store,
         engine=engine,
         ordering=an_ordering(rankers, ranker, engine.identity),
@@ -252,6 +253,7 @@ def an_app(
         rules=rules,
         data=data,
     )
+    return create_app(deps)
 
 
 def live_adapters(

@@ -16,7 +16,7 @@ from tests.api.builders import ScriptedEngine, an_app
 class Running:
     """A server on a free port, as a task of the test's event loop."""
 
-    def __init__(self, app: FastAPI, *background: Background) -> None:
+    def __init__(self, app: FastAPI, background: Background | None = None) -> None:
         self.stop = asyncio.Event()
         self._url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.task = asyncio.create_task(

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from services.process.http_server import QuietServer, base_url, listen, quiet_config
+from services.process.http_server import QuietServer, listen
 
 PATIENCE_SECONDS = 120
 
@@ -87,13 +87,11 @@ def scripted() -> Iterator[ScriptedServer]:
 
     async def run(on_listening: Callable[[str], None], stop: asyncio.Event) -> None:
         listener = listen("127.0.0.1", 0, remedy="another machine")
-        config = quiet_config(script, shutdown_seconds=1.0)
-        server = QuietServer(config, lambda: on_listening(base_url(listener)))
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        server = QuietServer(script, listener, on_listening=on_listening)
+        serving = asyncio.create_task(server.answer())
         await stop.wait()
         server.should_exit = True
         await serving
-        listener.close()
 
     with served(run) as script.url:
         yield script

@@ -5,7 +5,7 @@ import asyncio
 import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from services.process.http_server import quiet_config, run_program
+from services.process.http_server import QuietServer, listen, run_program
 
 
 def test_programs_run_on_uvloop():
@@ -16,7 +16,8 @@ def test_programs_run_on_uvloop():
 
 
 def test_requests_are_parsed_by_httptools():
-    config = quiet_config(lambda: None, shutdown_seconds=1)
+    with listen("127.0.0.1", 0, remedy="another machine") as listener:
+        config = QuietServer(lambda: None, listener, on_listening=print).config
 
     config.load()
 

@@ -3,7 +3,7 @@
 The adapters in use are one value, replaced in one assignment. So a request ends with the adapter
 that it began with. The choice is stored in Redis (`state/adapter_selection.py`). The process that
 gets the request for a change loads the adapters, writes the choice unless another process wrote
-one meanwhile, and uses it. All other processes read the choice every `poll_seconds`. A process that
+one meanwhile, and uses it. All other processes read the choice every few seconds. A process that
 cannot follow it (the folder is missing, the model server refuses) keeps its adapters, reports the
 problem, and tries again.
 
@@ -41,7 +41,6 @@ from services.state.adapter_selection import (
 
 log = structlog.get_logger(__name__)
 
-POLL_SECONDS = 2.0
 RETIRE_SECONDS = 300.0
 BASE_ALONE = "none"
 
@@ -96,7 +95,6 @@ class LiveAdapters:
         folders: AdapterFolders,
         *,
         own_name: str = "",
-        poll_seconds: float = POLL_SECONDS,
         retire_seconds: float = RETIRE_SECONDS,
     ) -> None:
         """`own_name`: the name of the adapter that the engine was opened with."""
@@ -110,7 +108,6 @@ class LiveAdapters:
         self._engine = engine
         self._choices = choices
         self._folders = folders
-        self._poll_seconds = poll_seconds
         self._retire_seconds = retire_seconds
         self._loaded = dict(self.current.loaded)
         self._changing = asyncio.Lock()
@@ -280,12 +277,6 @@ class LiveAdapters:
         raise UnknownAdapter(f"there is no adapter {name!r}; GET /adapters lists those there are")
 
     # --- following -------------------------------------------------------------------------------
-
-    async def follow(self) -> None:
-        """Follow the stored choice until cancelled."""
-        while True:
-            await asyncio.sleep(self._poll_seconds)
-            await self.look()
 
     async def look(self) -> None:
         """Read the stored choice once, and use it if it can be loaded."""

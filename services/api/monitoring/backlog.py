@@ -6,8 +6,6 @@ few times a second, so that no request has to read 64 streams. The bound may be 
 arrives between two counts.
 """
 
-import asyncio
-
 import structlog
 
 from services.api.monitoring.metrics import Metrics
@@ -21,15 +19,12 @@ log = structlog.get_logger(__name__)
 class Backlog:
     """The backlog as of the last count."""
 
-    def __init__(
-        self, store: Store, metrics: Metrics, *, max_waiting: int, poll_seconds: float
-    ) -> None:
+    def __init__(self, store: Store, metrics: Metrics, max_waiting: int) -> None:
         """`max_waiting` counts updates: one for each user in each request."""
         self.seen = BacklogSize(num_waiting=0, lag_seconds=0.0, num_dead=0)
         self._store = store
         self._metrics = metrics
         self._max_waiting = max_waiting
-        self._poll_seconds = poll_seconds
         metrics.backlog_bound.set(max_waiting)
 
     @property
@@ -45,19 +40,14 @@ class Backlog:
                 "interactions again later, and start more workers if it stays so"
             )
 
-    async def follow(self) -> None:
-        """Count until cancelled."""
-        while True:
-            try:
-                await self.look()
-            except StateError as error:  # requests report it themselves
-                log.debug("backlog_unknown", error=str(error))
-            await asyncio.sleep(self._poll_seconds)
-
     async def look(self) -> None:
-        """Count once."""
+        """Count once; while Redis cannot be asked, the last count stays."""
         was_full = self.num_waiting > self._max_waiting
-        found = await load_backlog(self._store.connection)
+        try:
+            found = await load_backlog(self._store.connection)
+        except StateError as error:  # requests report it themselves
+            log.debug("backlog_unknown", error=str(error))
+            return
         self.seen = found
         self._metrics.backlog_updates.set(found.num_waiting)
         self._metrics.update_lag.set(found.lag_seconds)

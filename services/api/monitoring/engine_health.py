@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
+from services.api.limits import Limits
 from services.core.errors import EngineError, EngineTimeout
 from services.core.prompts import scoring_messages
 from services.core.records import Item, ItemId
@@ -14,21 +15,12 @@ _PROBE = scoring_messages("", Item(ItemId("probe"), "Is anybody there?"))
 class EngineWatch:
     """The engine's last answer or failure, and its time."""
 
-    def __init__(
-        self,
-        scorer: Callable[[], Scorer],
-        *,
-        silence_seconds: float,
-        failure_seconds: float,
-        wait_seconds: float,
-    ) -> None:
-        """An answer counts for `silence_seconds`, a failure for `failure_seconds`. After that the
-        current `scorer` is probed, and has `wait_seconds` to answer.
+    def __init__(self, scorer: Callable[[], Scorer], limits: Limits) -> None:
+        """An answer counts for `engine_silence_seconds`, a failure for `engine_failure_seconds`.
+        After that the current `scorer` is probed, and has `engine_wait_seconds` to answer.
         """
         self._scorer = scorer
-        self._silence_seconds = silence_seconds
-        self._failure_seconds = failure_seconds
-        self._wait_seconds = wait_seconds
+        self._limits = limits
         self._heard_at: float | None = None
         self._error: EngineError | None = None
         self._probing = asyncio.Lock()
@@ -48,15 +40,18 @@ class EngineWatch:
     def _is_recent(self) -> bool:
         if self._heard_at is None:
             return False
-        valid_seconds = self._silence_seconds if self._error is None else self._failure_seconds
+        limits = self._limits
+        is_well = self._error is None
+        valid_seconds = limits.engine_silence_seconds if is_well else limits.engine_failure_seconds
         return asyncio.get_running_loop().time() - self._heard_at < valid_seconds
 
     async def _probe(self) -> None:
+        wait_seconds = self._limits.engine_wait_seconds
         try:
-            async with asyncio.timeout(self._wait_seconds):
+            async with asyncio.timeout(wait_seconds):
                 await self._scorer().score(_PROBE)
         except TimeoutError:
-            self.note(EngineTimeout(f"no answer in {self._wait_seconds} s"))
+            self.note(EngineTimeout(f"no answer in {wait_seconds} s"))
         except EngineError as error:
             self.note(error)
         else:

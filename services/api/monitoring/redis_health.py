@@ -3,7 +3,6 @@
 Requests notice a failure themselves; these metrics warn operators before one.
 """
 
-import asyncio
 import time
 
 import structlog
@@ -19,18 +18,11 @@ log = structlog.get_logger(__name__)
 class RedisWatch:
     """Polls the INFO of Redis."""
 
-    def __init__(self, store: Store, metrics: Metrics, *, poll_seconds: float) -> None:
+    def __init__(self, store: Store, metrics: Metrics) -> None:
         """Nothing is known before the first poll."""
         self._store = store
         self._metrics = metrics
-        self._poll_seconds = poll_seconds
         self._was_up = True
-
-    async def follow(self) -> None:
-        """Poll until cancelled."""
-        while True:
-            await self.look()
-            await asyncio.sleep(self._poll_seconds)
 
     async def look(self) -> None:
         """Poll once."""

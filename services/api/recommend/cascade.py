@@ -28,6 +28,7 @@ from services.core import wire
 from services.core.backoff import growing_pause
 from services.core.errors import StateUnavailable
 from services.core.records import ItemId, UserId
+from services.core.recurrence import PreferenceState
 from services.retrieval.cheap_rankers import CheapScores
 from services.state.records import ItemRecord, UserRecord
 from services.state.user_store import Store
@@ -55,27 +56,17 @@ class Candidates:
     rejected: Sequence[wire.RejectedCandidate] = ()
 
 
+@dataclass(frozen=True, slots=True)
 class Cascade:
-    """Ranks; holds no state of its own between requests."""
+    """Ranks; holds no state of its own between requests, only parts of the application."""
 
-    def __init__(
-        self,
-        store: Store,
-        live: LiveOrdering,
-        adapters: LiveAdapters,
-        scorer: CandidateScorer,
-        shadow: ShadowScorer,
-        limits: Limits,
-        metrics: Metrics,
-    ) -> None:
-        """The arguments are shared with the rest of the application."""
-        self._store = store
-        self._live = live
-        self._adapters = adapters
-        self._shadow = shadow
-        self._scorer = scorer
-        self._limits = limits
-        self._metrics = metrics
+    store: Store
+    live: LiveOrdering
+    adapters: LiveAdapters
+    scorer: CandidateScorer
+    shadow: ShadowScorer
+    limits: Limits
+    metrics: Metrics
 
     async def recommend(self, request: wire.RecommendRequest) -> wire.RecommendResponse:
         """Rank by the request's deadline. If the model fails or is late, the answer is `degraded`.
@@ -83,7 +74,7 @@ class Cascade:
         The same adapter scores all candidates, even if another is activated meanwhile. Raises
         StateUnavailable if the store does not answer in time.
         """
-        with self._adapters.lease_for_user(UserId(request.user_id)) as assigned:
+        with self.adapters.lease_for_user(UserId(request.user_id)) as assigned:
             return await self._recommend(request, assigned)
 
     async def _recommend(
@@ -91,22 +82,20 @@ class Cascade:
     ) -> wire.RecommendResponse:
         clock = asyncio.get_running_loop().time
         started = clock()
-        seconds = request.timeout_seconds or self._limits.timeout_seconds
+        seconds = request.timeout_seconds or self.limits.timeout_seconds
         deadline = started + seconds - min(ANSWER_SHARE * seconds, MOST_ANSWER_SECONDS)
         store_deadline = max(deadline, started + STORE_SECONDS)
-        user_id = UserId(request.user_id)
         async with _store_answers_by(store_deadline):
-            user = await self._load_user(user_id)
+            user = await self._load_user(UserId(request.user_id))
             if request.at_least_version is not None:
                 until = started + WAITING_SHARE * (deadline - started)
-                user = await self._wait_for(user_id, user, request.at_least_version, until)
-        after_state = clock()
-        # Newly published rankers are used from the next request on.
-        ordering = self._live.by(assigned.scorer.identity)
-        async with _store_answers_by(store_deadline):
+                user = await self._wait_for(user, request.at_least_version, until)
+            after_state = clock()
+            # Newly published rankers are used from the next request on.
+            ordering = self.live.by(assigned.scorer.identity)
             candidates = await self._candidates(request, user, ordering)
         after_candidates = clock()
-        scores = await self._score(request, user_id, user, candidates, assigned, deadline)
+        scores = await self._score(request, user, candidates, assigned, deadline)
         ended = clock()
         timings = wire.Timings(
             state_seconds=after_state - started,
@@ -115,17 +104,15 @@ class Cascade:
             total_seconds=ended - started,
         )
         self._note(request.mode, scores, timings, assigned)
-        self._shadow.offer(
-            user.preference if user else "", candidates.versions, scores.margins, assigned
-        )
+        self.shadow.offer(user.preference, candidates.versions, scores.margins, assigned)
         return wire.RecommendResponse(
             user_id=request.user_id,
             mode=request.mode,
             items=ordering.places(candidates.ordered, scores.margins, request.mode, request.k),
-            cold=user is None or not user.preference,
-            history_version=user.version if user else 0,
-            preference_version=user.preference_version if user else 0,
-            preference_behind=_is_behind(user, request.at_least_version),
+            cold=not user.preference,
+            history_version=user.version,
+            preference_version=user.preference_version,
+            preference_behind=user.preference_version < (request.at_least_version or 0),
             adapter=assigned.name if request.mode != "cheap" else None,
             experiment=assigned.experiment,
             arm=assigned.arm,
@@ -139,42 +126,40 @@ class Cascade:
         )
 
     @tracing.traced("state")
-    async def _load_user(self, user_id: UserId) -> UserRecord | None:
-        user = await self._store.load_user(user_id)
-        if user is not None and user.history and not user.preference_version:
+    async def _load_user(self, user_id: UserId) -> UserRecord:
+        user = await self.store.load_user(user_id) or _unknown(user_id)
+        if user.history and not user.preference_version:
             # No preference yet, though there is a history: request one, and rank without it.
-            await self._store.request_update(user_id, origin=str(request_context.current()))
+            await self.store.request_update(user_id, origin=str(request_context.current()))
         return user
 
     @tracing.traced("wait for the update")
-    async def _wait_for(
-        self, user_id: UserId, user: UserRecord | None, version: int, until: float
-    ) -> UserRecord | None:
+    async def _wait_for(self, user: UserRecord, version: int, until: float) -> UserRecord:
         """The user as soon as the preference covers this version, or at the latest at `until`.
 
         Does not wait for a version that the history has not reached.
         """
         clock = asyncio.get_running_loop().time
         num_looks = 0
-        while user is not None and user.preference_version < version <= user.version:
+        while user.preference_version < version <= user.version:
             num_looks += 1
             pause = growing_pause(num_looks, first_seconds=0.01, longest_seconds=0.1)
             if clock() + pause > until:
                 break
             await asyncio.sleep(pause)
-            if await self._store.load_preference_version(user_id) >= version:
-                user = await self._store.load_user(user_id)
-        outcome = "behind" if _is_behind(user, version) else "reached"
-        self._metrics.version_waits.labels(outcome).inc()
+            if await self.store.load_preference_version(user.user_id) >= version:
+                user = await self.store.load_user(user.user_id) or _unknown(user.user_id)
+        outcome = "behind" if user.preference_version < version else "reached"
+        self.metrics.version_waits.labels(outcome).inc()
         return user
 
     # --- candidates ------------------------------------------------------------------------------
 
     @tracing.traced("candidates")
     async def _candidates(
-        self, request: wire.RecommendRequest, user: UserRecord | None, ordering: Ordering
+        self, request: wire.RecommendRequest, user: UserRecord, ordering: Ordering
     ) -> Candidates:
-        history = user.item_ids if user else ()
+        history = user.item_ids
         seen = frozenset(history) if request.exclude_seen else frozenset()
         titles = await self._titles_of_new(ordering, history)
         if request.candidates is None:
@@ -193,7 +178,7 @@ class Cascade:
     def _num_wanted(self, request: wire.RecommendRequest) -> int:
         if request.mode == "cheap":
             return request.k
-        return max(request.k, request.num_scored or self._limits.num_scored)
+        return max(request.k, request.num_scored or self.limits.num_scored)
 
     async def _retrieve(
         self,
@@ -248,7 +233,7 @@ class Cascade:
         return Candidates(ordered, versions, rejected)
 
     async def _load_items(self, item_ids: Sequence[ItemId]) -> dict[ItemId, ItemRecord]:
-        return await self._store.items.load_items(item_ids, images=False)
+        return await self.store.items.load_items(item_ids, images=False)
 
     # --- the model -------------------------------------------------------------------------------
 
@@ -256,8 +241,7 @@ class Cascade:
     async def _score(
         self,
         request: wire.RecommendRequest,
-        user_id: UserId,
-        user: UserRecord | None,
+        user: UserRecord,
         candidates: Candidates,
         assigned: Assigned,
         deadline: float,
@@ -265,16 +249,15 @@ class Cascade:
         num_scored = {
             "cheap": 0,
             "mllm": len(candidates.ordered.candidates),
-            "cascade": request.num_scored or self._limits.num_scored,
+            "cascade": request.num_scored or self.limits.num_scored,
         }[request.mode]
         sent = [each.item_id for each in candidates.ordered.candidates[:num_scored]]
         if not sent:
             return Scores({})
-        preference = user.preference if user else ""
         versions = {item_id: candidates.versions[item_id] for item_id in sent}
-        return await self._scorer.score(
-            user_id,
-            preference,
+        return await self.scorer.score(
+            user.user_id,
+            user.preference,
             versions,
             by=assigned.scorer,
             deadline=deadline,
@@ -287,13 +270,13 @@ class Cascade:
         if mode != "cheap":
             who = (assigned.name, assigned.experiment or "", assigned.arm or "")
             degraded = str(scores.reason is not None).lower()
-            self._metrics.adapter_recommendations.labels(*who, degraded).inc()
+            self.metrics.adapter_recommendations.labels(*who, degraded).inc()
             calibration = assigned.scorer.identity.calibration
             for margin in scores.margins.values():
                 probability = calibration.probability(margin)
-                self._metrics.adapter_probability.labels(*who).observe(probability)
-        self._metrics.recommendations.labels(mode, scores.reason or "").inc()
-        stages = self._metrics.stage_seconds
+                self.metrics.adapter_probability.labels(*who).observe(probability)
+        self.metrics.recommendations.labels(mode, scores.reason or "").inc()
+        stages = self.metrics.stage_seconds
         stages.labels("state").observe(timings.state_seconds)
         stages.labels("candidates").observe(timings.candidates_seconds)
         stages.labels("scoring").observe(timings.scoring_seconds)
@@ -301,8 +284,17 @@ class Cascade:
             log.warning("recommendation_degraded", mode=mode, reason=scores.reason)
 
 
-def _is_behind(user: UserRecord | None, version: int | None) -> bool:
-    return version is not None and (user is None or user.preference_version < version)
+def _unknown(user_id: UserId) -> UserRecord:
+    """A user without interactions."""
+    return UserRecord(
+        user_id,
+        history=(),
+        state=PreferenceState(),
+        preference="",
+        version=0,
+        preference_version=0,
+        revision=0,
+    )
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from itertools import islice
 import structlog
 from cachetools import LRUCache
 
+from services.api.limits import Limits
 from services.api.monitoring.engine_health import EngineWatch
 from services.api.monitoring.metrics import Metrics
 from services.api.recommend.admission import Admission
@@ -71,15 +72,14 @@ class CandidateScorer:
         items: ItemCache,
         watch: EngineWatch,
         metrics: Metrics,
-        *,
-        max_in_flight: int,
+        limits: Limits,
     ) -> None:
-        """`max_in_flight` bounds the prompts of one request that are in the engine at once."""
+        """`limits.max_in_flight` bounds the prompts of one request that are in the engine."""
         self._store = store
         self._items = items
         self._watch = watch
         self._metrics = metrics
-        self._max_in_flight = max_in_flight
+        self._max_in_flight = limits.max_in_flight
         self._admission = Admission()
         metrics.prompts_under_way.set_function(lambda: self._admission.num_under_way)
         self._cold: LRUCache[str, float] = LRUCache(NUM_COLD_SCORES)

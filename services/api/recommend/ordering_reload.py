@@ -140,12 +140,7 @@ class LiveOrdering:
     """Holds the ordering in use; `current` changes between requests, never within one."""
 
     def __init__(
-        self,
-        ordering: Ordering,
-        metrics: Metrics,
-        source: PublishedOrdering | None,
-        *,
-        poll_seconds: float,
+        self, ordering: Ordering, metrics: Metrics, source: PublishedOrdering | None
     ) -> None:
         """Without a `source` the ordering never changes.
 
@@ -155,7 +150,6 @@ class LiveOrdering:
         self.refusal = ""
         self._metrics = metrics
         self._source = source
-        self._poll_seconds = poll_seconds
         self._refused_fingerprints: Fingerprints | None = None
         self._last_used: Fingerprints | None = None
         self._publish_use()
@@ -170,19 +164,11 @@ class LiveOrdering:
         ranker = self.current.ranker
         return ranker is not None and ranker.with_margin is not None
 
-    async def look_again(self) -> None:
-        """Look now: refused artifacts may fit the adapter that was chosen since."""
-        if self._source is not None:
-            await self.look(self._source)
-
-    async def follow(self) -> None:
-        """Look for newly published artifacts until cancelled."""
-        while self._source is not None:
-            await asyncio.sleep(self._poll_seconds)
-            await self.look(self._source)
-
-    async def look(self, source: PublishedOrdering) -> None:
-        """Look once, and load what is new."""
+    async def look(self) -> None:
+        """Look once for newly published artifacts, and load what is new."""
+        source = self._source
+        if source is None:
+            return
         found: Fingerprints | None = None
         try:
             found = await asyncio.to_thread(source.fingerprints)

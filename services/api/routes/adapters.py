@@ -160,7 +160,7 @@ async def _changed(
         shadow=after.shadow and after.shadow.adapter.name,
         by_key=caller.key_id if caller is not None else None,
     )
-    await deps.live.look_again()
+    await deps.live.look()  # refused artifacts may fit the adapter that was chosen now
     return await _view(deps)
 
 

@@ -94,7 +94,7 @@ async def test_a_request_in_hand_ends_with_the_adapter_it_began_with(
     app: FastAPI, store: Store, engine: LocalEngine
 ) -> None:
     taken = asyncio.create_task(recommend(app, "u1", k=6, exclude_seen=False, timeout_seconds=60))
-    while not app.state.deps.cascade._scorer.num_under_way:  # noqa: ASYNC110
+    while not app.state.deps.cascade.scorer.num_under_way:  # noqa: ASYNC110
         await asyncio.sleep(0)
     await send(app, "POST", "/adapters/sft/activate")
     answer = await taken

@@ -86,14 +86,14 @@ def test_a_folder_without_rankers_says_which_step_makes_them(tmp_path: Path) -> 
 async def test_rankers_fitted_otherwise_wait_for_weights_of_their_own(data: str) -> None:
     await fit_ranker.run(data)
     source = PublishedOrdering(data, IDENTITY)
-    live = LiveOrdering(source.load(), Metrics(CollectorRegistry()), source, poll_seconds=1.0)
+    live = LiveOrdering(source.load(), Metrics(CollectorRegistry()), source)
     before = live.current.rankers.fingerprint
     fit_retrieval.run(data, epochs=2)
-    await live.look(source)
+    await live.look()
     assert live.current.rankers.fingerprint == before
     assert live.refusal.startswith("ArtifactMismatch")
     await fit_ranker.run(data)
-    await live.look(source)
+    await live.look()
     assert live.current.rankers.fingerprint == fingerprint(data, "retrieval")
     assert live.refusal == ""
 
@@ -114,10 +114,10 @@ def test_rankers_replaced_while_they_are_read_are_not_taken_up(data: str) -> Non
 
 async def test_rankers_of_which_a_part_is_lost_are_refused_and_reported(data: str) -> None:
     source = PublishedOrdering(data, IDENTITY)
-    live = LiveOrdering(source.load(), Metrics(CollectorRegistry()), source, poll_seconds=1.0)
+    live = LiveOrdering(source.load(), Metrics(CollectorRegistry()), source)
     fit_retrieval.run(data, epochs=2)
     lose_part(data)
-    await live.look(source)
+    await live.look()
     assert "part-00000.parquet is gone" in live.refusal
 
 
@@ -143,12 +143,12 @@ async def test_weights_of_a_protocol_are_nobodys_beside_them(data: str) -> None:
 async def test_weights_that_are_put_beside_are_taken_up_once(data: str) -> None:
     await fit_ranker.run(data)
     source = PublishedOrdering(data, IDENTITY)
-    live = LiveOrdering(source.load(), Metrics(CollectorRegistry()), source, poll_seconds=1.0)
+    live = LiveOrdering(source.load(), Metrics(CollectorRegistry()), source)
     await fit_ranker.run(data, name=f"ranker-{SPRING}")
-    await live.look(source)
+    await live.look()
     taken = live.current
     assert list(taken.for_adapters) == [SPRING]
-    await live.look(source)
+    await live.look()
     assert live.current is taken
 
 
@@ -157,10 +157,10 @@ async def test_weights_beside_for_rankers_fitted_otherwise_are_left_out(data: st
     fit_retrieval.run(data, epochs=2)
     await fit_ranker.run(data)
     source = PublishedOrdering(data, IDENTITY)
-    live = LiveOrdering(source.load(), Metrics(CollectorRegistry()), source, poll_seconds=1.0)
-    await live.look(source)
+    live = LiveOrdering(source.load(), Metrics(CollectorRegistry()), source)
+    await live.look()
     before = live.current
-    await live.look(source)
+    await live.look()
     assert live.current is before
     assert (before.for_adapters, live.refusal) == ({}, "")
 
@@ -181,11 +181,11 @@ async def test_weights_for_another_adapter_wait_until_one_may_be_chosen(
     before = PublishedOrdering(data, IDENTITY).load()
     await fit_ranker.run(data)
     source = OfAnother(data, IDENTITY, any_adapter=lambda: chosen)
-    live = LiveOrdering(before, Metrics(CollectorRegistry()), source, poll_seconds=1.0)
-    await live.look(source)
+    live = LiveOrdering(before, Metrics(CollectorRegistry()), source)
+    await live.look()
     assert live.refusal.startswith("ArtifactMismatch")
     chosen = True
-    await live.look(source)
+    await live.look()
     assert live.refusal == ""
     assert live.by(replace(IDENTITY, adapter="others")).final_order == "mllm-fusion"
     assert live.by(IDENTITY).final_order == "mllm"

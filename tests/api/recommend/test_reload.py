@@ -45,8 +45,8 @@ class FakeDataFolder:
         return self.found
 
 
-async def look(app: Any, folder: FakeDataFolder) -> None:
-    await app.state.deps.live.look(folder)
+async def look(app: Any) -> None:
+    await app.state.deps.live.look()
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ async def test_the_next_request_is_ranked_by_what_was_published(store: Store) ->
     app = an_app(store, source=folder)
     folder.publish("newer")
     assert ids_of(await recommend(app, mode="cheap", k=2)) == ["i6", "i5"]
-    await look(app, folder)
+    await look(app)
     assert ids_of(await recommend(app, mode="cheap", k=2)) == ["i2", "i3"]
     assert (await send(app, "GET", "/version")).json()["retrieval"] == "newer"
     metrics = (await send(app, "GET", "/metrics")).text
@@ -70,7 +70,7 @@ async def test_the_next_request_is_ranked_by_what_was_published(store: Store) ->
 
 async def test_what_is_in_use_is_not_loaded_again(store: Store) -> None:
     folder = FakeDataFolder()
-    await look(an_app(store, source=folder), folder)
+    await look(an_app(store, source=folder))
     assert folder.num_loads == 0
 
 
@@ -82,8 +82,8 @@ async def test_what_cannot_serve_is_refused_once_and_the_old_serves_on(
     folder = FakeDataFolder()
     app = an_app(store, source=folder)
     folder.publish("broken", error)
-    await look(app, folder)
-    await look(app, folder)
+    await look(app)
+    await look(app)
     assert folder.num_loads == 1
     assert ids_of(await recommend(app, mode="cheap", k=2)) == ["i6", "i5"]
     ready = (await send(app, "GET", "/health/ready")).json()
@@ -96,11 +96,11 @@ async def test_what_the_disk_does_not_give_is_reported_and_tried_again(store: St
     folder = FakeDataFolder()
     app = an_app(store, source=folder)
     folder.publish("newer", OSError("connection reset by peer"))
-    await look(app, folder)
+    await look(app)
     ready = (await send(app, "GET", "/health/ready")).json()
     assert "newer ones refused (OSError)" in ready["components"]["artifacts"]["detail"]
     folder.publish("newer")
-    await look(app, folder)
+    await look(app)
     assert (await send(app, "GET", "/version")).json()["retrieval"] == "newer"
 
 
@@ -108,9 +108,9 @@ async def test_what_replaces_a_refused_artifact_is_taken_up(store: Store) -> Non
     folder = FakeDataFolder()
     app = an_app(store, source=folder)
     folder.publish("broken", ArtifactMismatch("no"))
-    await look(app, folder)
+    await look(app)
     folder.publish("mended")
-    await look(app, folder)
+    await look(app)
     ready = (await send(app, "GET", "/health/ready")).json()
     assert ready["components"]["artifacts"] == {"state": "ok", "detail": "retrieval mended"}
 
@@ -119,9 +119,9 @@ async def test_files_that_give_way_while_they_are_read_are_looked_for_again(stor
     folder = FakeDataFolder()
     app = an_app(store, source=folder)
     folder.publish("newer", ArtifactMissing("a part is gone"))
-    await look(app, folder)
+    await look(app)
     folder.publish("newer")
-    await look(app, folder)
+    await look(app)
     assert (await send(app, "GET", "/version")).json()["retrieval"] == "newer"
 
 
