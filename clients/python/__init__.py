@@ -1,52 +1,6 @@
 """The Python clients of the HTTP API. Installed from `msr-client`, this package is `msr_client`."""
 
-from clients.python.client import AsyncMsrClient, MsrClient
-from clients.python.errors import (
-    AdapterRefused,
-    BacklogFull,
-    BodyTooLarge,
-    ClientError,
-    Forbidden,
-    ImageRefused,
-    InvalidRequest,
-    ProblemError,
-    RateLimited,
-    RowRefused,
-    ServerUnreachable,
-    StateConflict,
-    StateUnavailable,
-    StillUpdating,
-    TooManyStreams,
-    Unauthenticated,
-    UnknownAdapter,
-    UnknownItem,
-    UnknownUser,
-    UrlRefused,
-)
-from clients.python.retries import Retries
-
-__all__ = [
-    "AdapterRefused",
-    "AsyncMsrClient",
-    "BacklogFull",
-    "BodyTooLarge",
-    "ClientError",
-    "Forbidden",
-    "ImageRefused",
-    "InvalidRequest",
-    "MsrClient",
-    "ProblemError",
-    "RateLimited",
-    "Retries",
-    "RowRefused",
-    "ServerUnreachable",
-    "StateConflict",
-    "StateUnavailable",
-    "StillUpdating",
-    "TooManyStreams",
-    "Unauthenticated",
-    "UnknownAdapter",
-    "UnknownItem",
-    "UnknownUser",
-    "UrlRefused",
-]
+from clients.python.client import AsyncMsrClient as AsyncMsrClient
+from clients.python.client import MsrClient as MsrClient
+from clients.python.errors import *
+from clients.python.retries import Retries as Retries

@@ -26,7 +26,6 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iter
 from contextlib import aclosing, contextmanager
 from functools import wraps
 from inspect import Parameter, signature
-from types import TracebackType
 from typing import Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, cast, get_args, overload
 
 import httpx
@@ -190,12 +189,7 @@ class MsrClient(_Client[httpx.BaseTransport]):
     def __enter__(self) -> "MsrClient":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -244,14 +238,7 @@ class MsrClient(_Client[httpx.BaseTransport]):
 
     def _ask(self, call: Call[Answer]) -> Answer:
         with self._trying(call) as tries:
-            response = retry_request(
-                self._http,
-                call.method,
-                call.path,
-                retry=tries,
-                content=call.content,
-                headers=call.headers,
-            )
+            response = retry_request(self._http, retry=tries, **call.request)
         return call.answer(response)
 
 
@@ -264,12 +251,7 @@ class AsyncMsrClient(_Client[httpx.AsyncBaseTransport]):
     async def __aenter__(self) -> "AsyncMsrClient":
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
@@ -315,14 +297,7 @@ class AsyncMsrClient(_Client[httpx.AsyncBaseTransport]):
 
     async def _ask(self, call: Call[Answer]) -> Answer:
         with self._trying(call) as tries:
-            response = await aretry_request(
-                self._http,
-                call.method,
-                call.path,
-                retry=tries,
-                content=call.content,
-                headers=call.headers,
-            )
+            response = await aretry_request(self._http, retry=tries, **call.request)
         return call.answer(response)
 
 

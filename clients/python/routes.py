@@ -7,7 +7,7 @@ import base64
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -37,9 +37,15 @@ class Call(Generic[Answer]):
     content: str | None = None
 
     @property
-    def headers(self) -> dict[str, str]:
-        """The headers that describe the body."""
-        return {"Content-Type": "application/json"} if self.content is not None else {}
+    def request(self) -> dict[str, Any]:
+        """The arguments by which httpx sends it."""
+        headers = {"Content-Type": "application/json"} if self.content is not None else {}
+        return {
+            "method": self.method,
+            "url": self.path,
+            "content": self.content,
+            "headers": headers,
+        }
 
     def answer(self, response: httpx.Response) -> Answer:
         """The model of a success; ProblemError, or ServerUnreachable if another server answered."""

@@ -37,8 +37,7 @@ class Watch:
         bounds = timeout.as_dict()
         bounds["read"] = max(bounds["read"] or 0.0, _LONGEST_SILENCE_SECONDS)
         return {
-            "method": self._call.method,
-            "url": self._call.path,
+            **self._call.request,
             "headers": {"Last-Event-ID": self._last_id} if self._last_id else {},
             "timeout": httpx.Timeout(**bounds),
         }
