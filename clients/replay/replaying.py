@@ -9,7 +9,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -79,49 +79,41 @@ async def replay(
 
     `next_offset` is where a later run continues: every row before it got a response.
     """
-    end = len(rows) if plan.limit is None else min(len(rows), plan.offset + plan.limit)
-    run = _Run(rows[:end], client, plan, stop, tell)
-    return await run.to_its_end()
+    end = None if plan.limit is None else plan.offset + plan.limit
+    return await _Run(rows[:end], client, plan, stop, tell).to_its_end()
 
 
+@dataclass(slots=True)
 class _Run:
-    def __init__(
-        self,
-        rows: Sequence[Row],
-        client: AsyncMsrClient,
-        plan: Plan,
-        stop: asyncio.Event,
-        tell: Callable[[str], None],
-    ) -> None:
-        self._rows = rows
-        self._client = client
-        self._plan = plan
-        self._stop = stop
-        self._tell = tell
-        self._figures = Figures()
-        self._num_under_way = 0
-        # The first rows of the batches that wait for a response.
-        self._open: set[int] = set()
+    rows: Sequence[Row]
+    client: AsyncMsrClient
+    plan: Plan
+    stop: asyncio.Event
+    tell: Callable[[str], None]
+    figures: Figures = field(default_factory=Figures)
+    num_under_way: int = 0
+    # The first rows of the batches that wait for a response.
+    open: set[int] = field(default_factory=set)
 
     async def to_its_end(self) -> dict[str, Any]:
         started = time.perf_counter()
         async with asyncio.TaskGroup() as group:
             next_row = await self._send_all(group, started)
         return {
-            **self._figures.summary(time.perf_counter() - started),
-            "next_offset": min(self._open, default=next_row),
-            "interrupted": self._stop.is_set(),
+            **self.figures.summary(time.perf_counter() - started),
+            "next_offset": min(self.open, default=next_row),
+            "interrupted": self.stop.is_set(),
         }
 
     async def _send_all(self, group: asyncio.TaskGroup, started: float) -> int:
         """Send each batch when it is due; returns the first row that was not sent."""
-        plan = self._plan
+        plan = self.plan
         num_owed, told_at = 0.0, started
-        for first in range(plan.offset, len(self._rows), plan.batch_size):
+        for first in range(plan.offset, len(self.rows), plan.batch_size):
             due = started + (first - plan.offset) / plan.rate
             if await self._is_stopped_before(due):
                 return first
-            batch = self._rows[first : first + plan.batch_size]
+            batch = self.rows[first : first + plan.batch_size]
             group.create_task(self._at(due, self._interact(first, batch)))
             num_owed += plan.recommend_share / (1 - plan.recommend_share)
             num_asked = int(num_owed)
@@ -135,61 +127,61 @@ class _Run:
             if time.perf_counter() - told_at > _TELL_EVERY_SECONDS:
                 told_at = time.perf_counter()
                 self._tell_progress(first, started)
-        return len(self._rows)
+        return len(self.rows)
 
     async def _is_stopped_before(self, due: float) -> bool:
         """Wait until then; returns whether `stop` was set."""
         wait = due - time.perf_counter()
         if wait <= 0:
             await asyncio.sleep(0)  # lets responses be read even if this program is late
-            return self._stop.is_set()
+            return self.stop.is_set()
         try:
             async with asyncio.timeout(wait):
-                await self._stop.wait()
+                await self.stop.wait()
         except TimeoutError:
             return False
         return True
 
     async def _at(self, due: float, request: Coroutine[Any, Any, None]) -> None:
         """Send a request that is due; note how late it was sent, and its error."""
-        self._figures.late_seconds.append(time.perf_counter() - due)
-        self._num_under_way += 1
+        self.figures.late_seconds.append(time.perf_counter() - due)
+        self.num_under_way += 1
         try:
             await request
         except ClientError as error:
-            self._figures.note_error(error)
+            self.figures.note_error(error)
         finally:
-            self._num_under_way -= 1
+            self.num_under_way -= 1
 
     async def _interact(self, first: int, batch: Sequence[Row]) -> None:
         interactions = [
             wire.InteractionIn(
                 user_id=row.user_id,
                 item_id=row.item_id,
-                timestamp_ms=None if self._plan.now else row.timestamp_ms,
+                timestamp_ms=None if self.plan.now else row.timestamp_ms,
             )
             for row in batch
         ]
-        self._open.add(first)
-        self._figures.num_sent += len(batch)
+        self.open.add(first)
+        self.figures.num_sent += len(batch)
         started = time.perf_counter()
-        answer = await self._client.interact(*interactions)
-        self._figures.interact_seconds.append(time.perf_counter() - started)
-        self._figures.note_taken(answer)
-        self._open.discard(first)
+        answer = await self.client.interact(*interactions)
+        self.figures.interact_seconds.append(time.perf_counter() - started)
+        self.figures.note_taken(answer)
+        self.open.discard(first)
 
     async def _recommend(self, row: Row) -> None:
         started = time.perf_counter()
-        answer = await self._client.recommend(row.user_id)
-        self._figures.recommend_seconds.append(time.perf_counter() - started)
-        self._figures.note_ranking(answer)
+        answer = await self.client.recommend(row.user_id)
+        self.figures.recommend_seconds.append(time.perf_counter() - started)
+        self.figures.note_ranking(answer)
 
     def _tell_progress(self, row: int, started: float) -> None:
         seconds = time.perf_counter() - started
-        num_done = row - self._plan.offset
-        left = (len(self._rows) - row) / self._plan.rate
-        self._tell(
-            f"{row:,} of {len(self._rows):,} sent, {num_done / seconds:,.1f} of "
-            f"{self._plan.rate:,g} a second, {self._num_under_way} under way, "
-            f"{self._figures.errors.total()} errors, {left / 60:,.0f} minutes left"
+        num_done = row - self.plan.offset
+        left = (len(self.rows) - row) / self.plan.rate
+        self.tell(
+            f"{row:,} of {len(self.rows):,} sent, {num_done / seconds:,.1f} of "
+            f"{self.plan.rate:,g} a second, {self.num_under_way} under way, "
+            f"{self.figures.errors.total()} errors, {left / 60:,.0f} minutes left"
         )

@@ -97,9 +97,12 @@ class Dependencies:
         items = ItemCache(load_items, limits.item_cache_bytes, metrics.note_item_lookups)
         metrics.item_cache_bytes.set_function(lambda: items.num_bytes)
         watch = EngineWatch(lambda: adapters.current.active.scorer, limits)
-        scorer = CandidateScorer(store, items, watch, metrics, limits)
+        scorer = CandidateScorer(store, items, watch, metrics, limits.max_in_flight)
+        metrics.prompts_under_way.set_function(lambda: scorer.num_under_way)
         live = LiveOrdering(ordering, metrics, source)
         shadow = ShadowScorer(adapters, items, metrics, is_busy=lambda: scorer.num_under_way > 0)
+        streams = Streams(store, limits, metrics)
+        metrics.streams_open.set_function(lambda: streams.num_open)
         key_scan = KeyScan(store.connection)
         return cls(
             store=store,
@@ -119,7 +122,7 @@ class Dependencies:
             key_scan=key_scan,
             directory=Directory(key_scan),
             covers=Covers(items, limits.cover_cache_bytes, max_at_once=limits.max_images_at_once),
-            streams=Streams(store, limits, metrics),
+            streams=streams,
             data=data,
         )
 

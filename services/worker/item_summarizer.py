@@ -6,6 +6,7 @@ quarantined.
 """
 
 import asyncio
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -22,24 +23,19 @@ from services.worker.queue_consumer import TRANSIENT_ERRORS, TryLater
 log = structlog.get_logger(__name__)
 
 
+@dataclass(eq=False, slots=True)
 class Summarizer:
-    """Summarizes items, each at most once at a time in this process."""
+    """Summarizes items, each at most once at a time in this process.
 
-    def __init__(
-        self,
-        store: Store,
-        work_queue: WorkQueue,
-        engine: Engine,
-        limits: WorkerLimits,
-        metrics: WorkerMetrics,
-    ) -> None:
-        """The caller opened store and engine, and closes them."""
-        self._store = store
-        self._work_queue = work_queue
-        self._engine = engine
-        self._limits = limits
-        self._metrics = metrics
-        self._running: dict[ItemId, asyncio.Task[None]] = {}
+    The caller opened store and engine, and closes them.
+    """
+
+    store: Store
+    work_queue: WorkQueue
+    engine: Engine
+    limits: WorkerLimits
+    metrics: WorkerMetrics
+    running: dict[ItemId, asyncio.Task[None]] = field(default_factory=dict, init=False)
 
     async def settle(self, item_id: ItemId, num_deliveries: int = 1) -> None:
         """Return when the item is ready, failed or deleted.
@@ -47,31 +43,31 @@ class Summarizer:
         Raises TryLater after a failure with tries left, and the engine's and the store's own errors
         while they are unavailable.
         """
-        task = self._running.get(item_id)
+        task = self.running.get(item_id)
         if task is None:
             task = asyncio.create_task(self._settle(item_id, num_deliveries))
-            self._running[item_id] = task
+            self.running[item_id] = task
             task.add_done_callback(lambda done: self._forget(item_id, done))
         # Shielded: one cancelled caller must not cancel the summary for the others.
         await asyncio.shield(task)
 
     async def close(self) -> None:
         """Cancel the running summaries."""
-        running = list(self._running.values())
+        running = list(self.running.values())
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
     def _forget(self, item_id: ItemId, done: asyncio.Task[None]) -> None:
-        del self._running[item_id]
+        del self.running[item_id]
         if not done.cancelled():
             done.exception()  # mark as retrieved, in case no caller waits any more
 
     async def _settle(self, item_id: ItemId, num_deliveries: int) -> None:
-        record = (await self._store.items.load_items([item_id])).get(item_id)
+        record = (await self.store.items.load_items([item_id])).get(item_id)
         if record is None or record.status != "pending":
             return
-        if num_deliveries > self._limits.max_deliveries:
+        if num_deliveries > self.limits.max_deliveries:
             await self._fail(record, f"delivered {num_deliveries} times without being finished")
             return
         await self._summarize(record)
@@ -79,25 +75,25 @@ class Summarizer:
     async def _summarize(self, record: ItemRecord) -> None:
         item_id = record.item.item_id
         try:
-            summary = await self._engine.generate(summary_messages(record.item), SUMMARY_LIMITS)
+            summary = await self.engine.generate(summary_messages(record.item), SUMMARY_LIMITS)
         except TRANSIENT_ERRORS:
             raise
         except Exception as error:
             failure = f"{type(error).__name__}: {error}"
         else:
             if summary:
-                await self._store.items.save_summary(item_id, record.version, summary)
-                self._metrics.summaries.labels("written").inc()
+                await self.store.items.save_summary(item_id, record.version, summary)
+                self.metrics.summaries.labels("written").inc()
                 log.info("item_summarized", item_id=item_id, version=record.version)
                 return
             failure = "the model wrote an empty summary"
-        num_failures = await self._work_queue.count_item_failure(item_id)
-        if num_failures < self._limits.num_tries:
+        num_failures = await self.work_queue.count_item_failure(item_id)
+        if num_failures < self.limits.num_tries:
             raise TryLater(f"summary of item {item_id!r} failed {num_failures} time(s): {failure}")
         await self._fail(record, failure)
 
     async def _fail(self, record: ItemRecord, reason: str) -> None:
         item_id = record.item.item_id
-        await self._store.items.fail_item(item_id, record.version, reason)
-        self._metrics.summaries.labels("failed").inc()
+        await self.store.items.fail_item(item_id, record.version, reason)
+        self.metrics.summaries.labels("failed").inc()
         log.error("item_summary_failed", item_id=item_id, version=record.version, reason=reason)

@@ -13,6 +13,7 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -33,31 +34,27 @@ from services.worker.queue_consumer import QueueConsumer, sleep_unless
 log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
 class Worker:
-    """One worker; the caller opened store and engine, and closes them."""
+    """One worker; the caller opened store and engine, and closes them.
 
-    def __init__(
-        self,
-        store: Store,
-        engine: Engine,
-        limits: WorkerLimits | None = None,
-        metrics: WorkerMetrics | None = None,
-    ) -> None:
-        """Starts nothing before `run`. Without `metrics` the counts are not exported."""
-        self._store = store
-        self._engine = engine
-        self._limits = limits or WorkerLimits()
-        self._metrics = metrics or WorkerMetrics(CollectorRegistry())
+    Without `metrics` the counts are not exported.
+    """
+
+    store: Store
+    engine: Engine
+    limits: WorkerLimits = field(default_factory=WorkerLimits)
+    metrics: WorkerMetrics = field(default_factory=lambda: WorkerMetrics(CollectorRegistry()))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; finish what is in progress then, leave the rest to others."""
-        limits, metrics = self._limits, self._metrics
+        limits, metrics = self.limits, self.metrics
         # A new name for every start: entries of an earlier process are claimed, never reused.
         consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        work_queue = WorkQueue(self._store, consumer=consumer)
-        summarizer = Summarizer(self._store, work_queue, self._engine, limits, metrics)
+        work_queue = WorkQueue(self.store, consumer=consumer)
+        summarizer = Summarizer(self.store, work_queue, self.engine, limits, metrics)
         updater = PreferenceUpdater(
-            self._store, work_queue, self._engine, summarizer, limits, metrics, stop.is_set
+            self.store, work_queue, self.engine, summarizer, limits, metrics, stop.is_set
         )
 
         async def update(user_id: str, taken: Sequence[Delivery]) -> None:
@@ -85,7 +82,7 @@ class Worker:
 
         if not await self._create_groups(work_queue, stop):
             return
-        log.info("worker_started", consumer=consumer, model=self._engine.identity.model)
+        log.info("worker_started", consumer=consumer, model=self.engine.identity.model)
         try:
             async with asyncio.TaskGroup() as outer:
                 heartbeat = outer.create_task(keep_alive())
@@ -110,7 +107,7 @@ class Worker:
             ) as error:  # GroupMissing: Redis was emptied meanwhile
                 num_tries += 1
                 log.warning("state_unavailable", reason=str(error), num_tries=num_tries)
-                await sleep_unless(stop, self._limits.pause_seconds(num_tries))
+                await sleep_unless(stop, self.limits.pause_seconds(num_tries))
             else:
                 return True
         return False

@@ -10,6 +10,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -39,31 +40,27 @@ from services.worker.queue_consumer import TRANSIENT_ERRORS, GaveUp, TryLater
 log = structlog.get_logger(__name__)
 
 
+@dataclass(eq=False, slots=True)
 class PreferenceUpdater:
-    """Updates the preferences of users, one worker a user at a time."""
+    """Updates the preferences of users, one worker a user at a time.
 
-    def __init__(
-        self,
-        store: Store,
-        work_queue: WorkQueue,
-        engine: Engine,
-        summarizer: Summarizer,
-        limits: WorkerLimits,
-        metrics: WorkerMetrics,
-        is_stopping: Callable[[], bool],
-    ) -> None:
-        """The caller opened store and engine, and closes them. A long update stops between two
-        saves if `is_stopping()`.
-        """
-        self.leases: dict[UserId, str] = {}
-        self._store = store
-        self._work_queue = work_queue
-        self._engine = engine
-        self._summarizer = summarizer
-        self._limits = limits
-        self._metrics = metrics
-        self._is_stopping = is_stopping
-        self._writer = writer_of(engine.identity.model)
+    The caller opened store and engine, and closes them. A long update stops between two saves if
+    `is_stopping()`.
+    """
+
+    store: Store
+    work_queue: WorkQueue
+    engine: Engine
+    summarizer: Summarizer
+    limits: WorkerLimits
+    metrics: WorkerMetrics
+    is_stopping: Callable[[], bool]
+    leases: dict[UserId, str] = field(default_factory=dict, init=False)
+
+    @property
+    def writer(self) -> str:
+        """Who writes the texts: another's are written again."""
+        return writer_of(self.engine.identity.model)
 
     async def update(self, user_id: UserId, num_deliveries: int = 1) -> bool:
         """Return when the preference covers the history as of now; False if it did already.
@@ -72,13 +69,13 @@ class PreferenceUpdater:
         worker updates this user, and the engine's and the store's own errors while they are
         unavailable.
         """
-        if num_deliveries > self._limits.max_deliveries:
+        if num_deliveries > self.limits.max_deliveries:
             raise GaveUp(
                 f"delivered {num_deliveries} times without being finished; it may crash its workers"
             )
         token = secrets.token_hex(8)
-        if not await self._work_queue.acquire_lease(
-            user_id, token, seconds=self._limits.lease_seconds
+        if not await self.work_queue.acquire_lease(
+            user_id, token, seconds=self.limits.lease_seconds
         ):
             raise TryLater("another worker updates this user")
         self.leases[user_id] = token
@@ -87,23 +84,23 @@ class PreferenceUpdater:
         except TRANSIENT_ERRORS:
             raise
         except Exception as error:
-            num_failures = await self._work_queue.count_user_failure(user_id)
+            num_failures = await self.work_queue.count_user_failure(user_id)
             reason = f"{type(error).__name__}: {error}"
-            if num_failures < self._limits.num_tries:
+            if num_failures < self.limits.num_tries:
                 raise TryLater(f"update failed {num_failures} time(s): {reason}") from error
             log.error("update_given_up", user_id=user_id, num_tries=num_failures, reason=reason)  # noqa: TRY400 - the reason goes into the dead letter
             raise GaveUp(reason) from error
         finally:
             del self.leases[user_id]
             with contextlib.suppress(StateUnavailable):  # then it expires
-                await self._work_queue.release_lease(user_id, token)
+                await self.work_queue.release_lease(user_id, token)
 
     async def _update(self, user_id: UserId) -> bool:
-        record = await self._store.load_user(user_id)
+        record = await self.store.load_user(user_id)
         if record is None or record.preference_version >= record.version:
             # An earlier update covers it. The line names the requests that it came with.
             log.info("update_not_needed", user_id=user_id)
-            self._metrics.updates.labels("not_needed").inc()
+            self.metrics.updates.labels("not_needed").inc()
             return False
         started = time.perf_counter()
         item_ids = record.item_ids
@@ -117,30 +114,30 @@ class PreferenceUpdater:
                 return previous
             num_written += 1
             messages = preference_messages(previous, items)
-            with self._metrics.preference_seconds.time():
-                text = await self._engine.generate(messages, PREFERENCE_LIMITS)
+            with self.metrics.preference_seconds.time():
+                text = await self.engine.generate(messages, PREFERENCE_LIMITS)
             if not text:
                 raise EngineRefused("the model wrote an empty preference")
             return text
 
-        stride = self._limits.blocks_between_saves * BLOCK_SIZE
+        stride = self.limits.blocks_between_saves * BLOCK_SIZE
         for end in range(stride, len(item_ids), stride):
             reached = await rebuild(state, item_ids[:end], write=write)
             if reached.blocks == state.blocks[: len(reached.blocks)]:
                 continue
             state = reached
             progress = UpdatedPreference(
-                record, state, record.preference, record.preference_version, self._writer
+                record, state, record.preference, record.preference_version, self.writer
             )
             record = await self._save(progress)
-            if self._is_stopping():
+            if self.is_stopping():
                 raise TryLater("the worker stops; the blocks written so far are saved")
         state = await rebuild(state, item_ids, write=write)
         preference = await current_preference(state, write=write)
-        await self._save(UpdatedPreference(record, state, preference, record.version, self._writer))
+        await self._save(UpdatedPreference(record, state, preference, record.version, self.writer))
         seconds = time.perf_counter() - started
-        self._metrics.updates.labels("saved").inc()
-        self._metrics.update_seconds.observe(seconds)
+        self.metrics.updates.labels("saved").inc()
+        self.metrics.update_seconds.observe(seconds)
         log.info(
             "preference_updated",
             user_id=user_id,
@@ -153,16 +150,16 @@ class PreferenceUpdater:
 
     async def _save(self, update: UpdatedPreference) -> UserRecord:
         """Save, and count the new blocks."""
-        saved = await self._store.save_preference(update)
+        saved = await self.store.save_preference(update)
         before, now = update.record.state.blocks, update.state.blocks
         num_kept = count_equal_leading(before, now)
-        self._metrics.blocks_written.inc(len(now) - num_kept)
+        self.metrics.blocks_written.inc(len(now) - num_kept)
         if num_kept < len(before):
-            self._metrics.rebuilds.inc()
+            self.metrics.rebuilds.inc()
         return saved
 
     def _usable_state(self, record: UserRecord) -> PreferenceState[ItemId]:
-        if record.writer in ("", self._writer):
+        if record.writer in ("", self.writer):
             return record.state
         log.info("preference_rewritten", user_id=record.user_id, was=record.writer)
         # The first block of a capped history cannot be rewritten: the interactions before are gone.
@@ -175,9 +172,9 @@ class PreferenceUpdater:
         Waits for the summary of an item that has none yet.
         """
         while True:
-            found = await self._store.items.load_history_items(block)
-            pending = await self._store.items.item_ids_known(i for i in block if i not in found)
+            found = await self.store.items.load_history_items(block)
+            pending = await self.store.items.item_ids_known(i for i in block if i not in found)
             if not pending:
                 return [found[item_id] for item_id in block if item_id in found]
             for item_id in pending:
-                await self._summarizer.settle(item_id)
+                await self.summarizer.settle(item_id)

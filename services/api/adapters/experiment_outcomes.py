@@ -7,6 +7,7 @@ a count smaller, in all arms alike.
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -23,47 +24,46 @@ WAIT_SECONDS = 0.05
 MAX_NOTING = 256
 
 
+@dataclass(eq=False, slots=True)
 class Outcomes:
-    """Remembers recommended items, and counts the interactions with them."""
+    """Remembers recommended items, and counts the interactions with them, in an experiment."""
 
-    def __init__(self, exposures: ExposureLog, adapters: LiveAdapters, metrics: Metrics) -> None:
-        """Does nothing while no experiment runs."""
-        self._noting: set[asyncio.Task[None]] = set()
-        self._exposures = exposures
-        self._adapters = adapters
-        self._metrics = metrics
+    exposures: ExposureLog
+    adapters: LiveAdapters
+    metrics: Metrics
+    noting: set[asyncio.Task[None]] = field(default_factory=set, init=False)
 
     def note(self, answer: wire.RecommendResponse) -> None:
         """Remember the recommended items, in the background."""
         if answer.experiment is None or answer.arm is None:
             return
-        if len(self._noting) >= MAX_NOTING:
+        if len(self.noting) >= MAX_NOTING:
             log.warning("recommendation_not_remembered", error="too many writes wait for Redis")
             return
         task = asyncio.create_task(self._note(answer, answer.experiment, answer.arm))
-        self._noting.add(task)
-        task.add_done_callback(self._noting.discard)
+        self.noting.add(task)
+        task.add_done_callback(self.noting.discard)
 
     async def _note(self, answer: wire.RecommendResponse, experiment: str, arm: str) -> None:
         items = [ItemId(item.item_id) for item in answer.items]
         try:
             async with asyncio.timeout(WAIT_SECONDS):
-                await self._exposures.note(UserId(answer.user_id), experiment, arm, items)
+                await self.exposures.note(UserId(answer.user_id), experiment, arm, items)
         except (StateError, TimeoutError) as error:
             log.warning("recommendation_not_remembered", error=str(error))
 
     async def count(self, accepted: Iterable[Interaction]) -> None:
         """Count those of these interactions whose item had been recommended to the user."""
-        if self._adapters.current.choice.experiment is None:
+        if self.adapters.current.choice.experiment is None:
             return
         taken: dict[UserId, list[ItemId]] = {}
         for each in accepted:
             taken.setdefault(each.user_id, []).append(each.item_id)
         try:
             async with asyncio.timeout(WAIT_SECONDS):
-                arms = await self._exposures.take(taken)
+                arms = await self.exposures.take(taken)
         except (StateError, TimeoutError) as error:
             log.warning("outcomes_not_counted", error=str(error))
             return
         for experiment, arm in arms:
-            self._metrics.arm_outcomes.labels(experiment, arm).inc()
+            self.metrics.arm_outcomes.labels(experiment, arm).inc()

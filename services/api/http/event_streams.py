@@ -13,6 +13,7 @@ last event that they got.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
 
 from services.api.limits import Limits
 from services.api.monitoring.metrics import Metrics
@@ -38,48 +39,46 @@ FORGOTTEN = "event: forgotten\ndata: {}\n\n"
 Render = Callable[[UserRecord], str]
 
 
+@dataclass(eq=False, slots=True)
 class Streams:
     """The open streams of one process."""
 
-    def __init__(self, store: Store, limits: Limits, metrics: Metrics) -> None:
-        """No stream is open yet."""
-        self._store = store
-        self._limits = limits
-        self._metrics = metrics
-        self._ended = asyncio.Event()
-        self._num_open = 0
-        metrics.streams_open.set_function(lambda: self._num_open)
+    store: Store
+    limits: Limits
+    metrics: Metrics
+    num_open: int = field(default=0, init=False)
+    ended: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
     def end_all(self) -> None:
         """End every stream, because the server stops."""
-        self._ended.set()
+        self.ended.set()
 
     def open(self, user: UserRecord, render: Render, last_id: str | None) -> AsyncIterator[str]:
         """Events of a user who was just read; TooManyStreams if no more may be open.
 
         If `last_id` is the current preference's version, the first event is left out.
         """
-        if self._num_open >= self._limits.max_streams:
-            self._metrics.access_refusals.labels(TooManyStreams.__name__).inc()
+        if self.num_open >= self.limits.max_streams:
+            self.metrics.access_refusals.labels(TooManyStreams.__name__).inc()
             raise TooManyStreams(
-                f"{self._num_open} streams are open and {self._limits.max_streams} may; close one "
+                f"{self.num_open} streams are open and {self.limits.max_streams} may; close one "
                 "or try again later"
             )
         return self._counted(self._events(user, render, last_id))
 
     async def _counted(self, events: AsyncIterator[str]) -> AsyncIterator[str]:
-        self._num_open += 1
+        self.num_open += 1
         try:
             async for event in events:
                 yield event
         finally:
-            self._num_open -= 1
+            self.num_open -= 1
 
     async def _events(
         self, user: UserRecord, render: Render, last_id: str | None
     ) -> AsyncIterator[str]:
         clock = asyncio.get_running_loop().time
-        end_at = clock() + self._limits.stream_seconds
+        end_at = clock() + self.limits.stream_seconds
         # Send something at once, so that the client sees that the stream is open.
         yield KEEP_ALIVE if last_id == str(user.preference_version) else _event(user, render)
         sent_at = clock()
@@ -91,7 +90,7 @@ class Streams:
             if seen is not user:
                 user = seen
                 yield _event(user, render)
-            elif clock() - sent_at >= self._limits.stream_silence_seconds:
+            elif clock() - sent_at >= self.limits.stream_silence_seconds:
                 yield KEEP_ALIVE
             else:
                 continue
@@ -100,18 +99,18 @@ class Streams:
     async def _look_again(self, user: UserRecord) -> UserRecord | None:
         """The user as of now, None if forgotten, `user` itself if unchanged or Redis fails."""
         try:
-            versions = await self._store.load_versions(user.user_id)
+            versions = await self.store.load_versions(user.user_id)
             if versions == (user.version, user.preference_version):
                 return user
-            return await self._store.load_user(user.user_id)
+            return await self.store.load_user(user.user_id)
         except StateError:
             return user
 
     async def _pause(self) -> bool:
         """Wait until the next look; True if the streams were ended meanwhile."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._ended.wait(), self._limits.stream_poll_seconds)
-        return self._ended.is_set()
+            await asyncio.wait_for(self.ended.wait(), self.limits.stream_poll_seconds)
+        return self.ended.is_set()
 
 
 def _event(user: UserRecord, render: Render) -> str:

@@ -7,13 +7,12 @@ happened to the others.
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 import structlog
 from cachetools import LRUCache
 
-from services.api.limits import Limits
 from services.api.monitoring.engine_health import EngineWatch
 from services.api.monitoring.metrics import Metrics
 from services.api.recommend.admission import Admission
@@ -63,31 +62,25 @@ class _NewScores:
     reason: DegradedReason | None
 
 
+@dataclass(eq=False, slots=True)
 class CandidateScorer:
     """Scores candidates through cache and engine."""
 
-    def __init__(
-        self,
-        store: Store,
-        items: ItemCache,
-        watch: EngineWatch,
-        metrics: Metrics,
-        limits: Limits,
-    ) -> None:
-        """`limits.max_in_flight` bounds the prompts of one request that are in the engine."""
-        self._store = store
-        self._items = items
-        self._watch = watch
-        self._metrics = metrics
-        self._max_in_flight = limits.max_in_flight
-        self._admission = Admission()
-        metrics.prompts_under_way.set_function(lambda: self._admission.num_under_way)
-        self._cold: LRUCache[str, float] = LRUCache(NUM_COLD_SCORES)
+    store: Store
+    items: ItemCache
+    watch: EngineWatch
+    metrics: Metrics
+    # Of one request, how many prompts are in the engine at once.
+    max_in_flight: int
+    admission: Admission = field(default_factory=Admission, init=False)
+    cold: LRUCache[str, float] = field(
+        default_factory=lambda: LRUCache(NUM_COLD_SCORES), init=False
+    )
 
     @property
     def num_under_way(self) -> int:
         """Prompts of requests that are in the engine now."""
-        return self._admission.num_under_way
+        return self.admission.num_under_way
 
     async def score(
         self,
@@ -113,11 +106,11 @@ class CandidateScorer:
         if not missing:
             return Scores(held, len(held))
         seconds_left = deadline - asyncio.get_running_loop().time()
-        num_admitted = self._admission.num_admitted(len(missing), seconds_left, priority)
+        num_admitted = self.admission.num_admitted(len(missing), seconds_left, priority)
         num_shed = len(missing) - num_admitted
         if num_shed:
-            self._metrics.requests_shed.labels(priority).inc()
-            self._metrics.candidate_scores.labels("shed").inc(num_shed)
+            self.metrics.requests_shed.labels(priority).inc()
+            self.metrics.candidate_scores.labels("shed").inc(num_shed)
         admitted = dict(islice(missing.items(), num_admitted))
         answered = await self._ask(preference, admitted, by, deadline)
         await self._save(user_id, preference, answered.by_key, deadline)
@@ -128,11 +121,11 @@ class CandidateScorer:
         self, user_id: UserId, preference: str, versions: Mapping[ItemId, str], by: Scorer
     ) -> dict[ItemId, float]:
         keys = {each: _key(by, preference, version) for each, version in versions.items()}
-        held: Mapping[str, float] = self._cold
+        held: Mapping[str, float] = self.cold
         if preference:
-            held = await self._store.scores.load(user_id, list(keys.values()))
+            held = await self.store.scores.load(user_id, list(keys.values()))
         margins = {each: held[key] for each, key in keys.items() if key in held}
-        self._metrics.candidate_scores.labels("cached").inc(len(margins))
+        self.metrics.candidate_scores.labels("cached").inc(len(margins))
         return margins
 
     async def _ask(
@@ -140,7 +133,7 @@ class CandidateScorer:
     ) -> _NewScores:
         if not versions:
             return _NewScores({}, {}, None)
-        gate = asyncio.Semaphore(self._max_in_flight)
+        gate = asyncio.Semaphore(self.max_in_flight)
 
         async def ask(item_id: ItemId) -> tuple[str, float] | None:
             # Load the image inside the gate: a request holds no more images than prompts.
@@ -154,7 +147,7 @@ class CandidateScorer:
                 asking.note_failure() if answer is None else asking.note_answer()
                 return answer
 
-        with self._admission.asking(len(versions)) as asking:
+        with self.admission.asking(len(versions)) as asking:
             tasks = {item_id: asyncio.create_task(ask(item_id)) for item_id in versions}
             try:
                 remaining = deadline - asyncio.get_running_loop().time()
@@ -184,15 +177,15 @@ class CandidateScorer:
     async def _ask_about(
         self, preference: str, item_id: ItemId, version: str, by: Scorer
     ) -> tuple[str, float] | None:
-        answer = await score_one(self._items, by, preference, item_id, version)
+        answer = await score_one(self.items, by, preference, item_id, version)
         if answer is None:
             return None
         found, scored = answer
-        self._metrics.note_score(by.identity, scored.probability, has_preference=bool(preference))
+        self.metrics.note_score(by.identity, scored.probability, has_preference=bool(preference))
         return _key(by, preference, found.version), scored.margin
 
     def _note(self, num_scored: int, failures: list[errors.EngineError], *, num_late: int) -> None:
-        counts = self._metrics.candidate_scores
+        counts = self.metrics.candidate_scores
         counts.labels("scored").inc(num_scored)
         counts.labels("failed").inc(len(failures))
         counts.labels("late").inc(num_late)
@@ -202,22 +195,22 @@ class CandidateScorer:
             write = log.error if wrong else log.warning
             write("candidates_not_scored", num_failed=len(failures), error=str(failures[0]))
         if num_scored:
-            self._watch.note(None)
+            self.watch.note(None)
         elif failures:
-            self._watch.note(failures[0])
+            self.watch.note(failures[0])
 
     async def _save(
         self, user_id: UserId, preference: str, margins: Mapping[str, float], deadline: float
     ) -> None:
         if not preference:
-            self._cold.update(margins)
+            self.cold.update(margins)
             return
         if not margins:
             return
         remaining = deadline - asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(max(remaining, SAVE_SECONDS)):
-                await self._store.scores.save(user_id, margins)
+                await self.store.scores.save(user_id, margins)
         except (errors.StateError, TimeoutError) as error:
             # This ranking is complete; the next request asks the model again.
             log.warning("scores_not_cached", num_scores=len(margins), error=str(error))

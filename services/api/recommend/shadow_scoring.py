@@ -9,7 +9,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import structlog
@@ -42,24 +42,19 @@ class Answered:
     answered_at: float
 
 
+@dataclass(eq=False, slots=True)
 class ShadowScorer:
-    """Scores samples by the chosen shadow adapter; `waiting` holds them, oldest first."""
+    """Scores samples by the chosen shadow adapter; `waiting` holds them, oldest first.
 
-    def __init__(
-        self,
-        adapters: LiveAdapters,
-        items: ItemCache,
-        metrics: Metrics,
-        *,
-        is_busy: Callable[[], bool],
-    ) -> None:
-        """`is_busy()`: whether a request waits for the model now."""
-        self._adapters = adapters
-        self._items = items
-        self._metrics = metrics
-        self._is_busy = is_busy
-        self.waiting: deque[Answered] = deque()
-        self._arrived = asyncio.Event()
+    `is_busy()`: whether a request waits for the model now.
+    """
+
+    adapters: LiveAdapters
+    items: ItemCache
+    metrics: Metrics
+    is_busy: Callable[[], bool]
+    waiting: deque[Answered] = field(default_factory=deque, init=False)
+    arrived: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
     def offer(
         self,
@@ -69,7 +64,7 @@ class ShadowScorer:
         answered_by: Assigned,
     ) -> None:
         """Queue an answer if it falls into the sample. Never waits."""
-        shadow = self._adapters.current.choice.shadow
+        shadow = self.adapters.current.choice.shadow
         if shadow is None or len(margins) < 2 or random.random() >= shadow.share:
             return
         kept = dict(list(margins.items())[:MAX_CANDIDATES])
@@ -77,23 +72,23 @@ class ShadowScorer:
         now = asyncio.get_running_loop().time()
         if len(self.waiting) == MAX_WAITING:
             self.waiting.popleft()
-            self._metrics.shadow_requests.labels(shadow.adapter.name, "dropped").inc()
+            self.metrics.shadow_requests.labels(shadow.adapter.name, "dropped").inc()
         self.waiting.append(
             Answered(preference, versions, kept, answered_by.name, calibration, now)
         )
-        self._arrived.set()
+        self.arrived.set()
 
     async def run(self) -> None:
         """Score queued answers until cancelled."""
         while True:
-            await self._arrived.wait()
-            self._arrived.clear()
+            await self.arrived.wait()
+            self.arrived.clear()
             while self.waiting:
                 await self.score(self.waiting.popleft())
 
     async def score(self, answered: Answered) -> None:
         """Score one answer again and compare."""
-        with self._adapters.lease_shadow() as shadow:
+        with self.adapters.lease_shadow() as shadow:
             if shadow is None:
                 return
             try:
@@ -102,7 +97,7 @@ class ShadowScorer:
                 reason = f"{type(error).__name__}: {error}"
                 log.warning("shadow_not_scored", adapter=shadow.name, error=reason)
                 outcome = "failed"
-            self._metrics.shadow_requests.labels(shadow.name, outcome).inc()
+            self.metrics.shadow_requests.labels(shadow.name, outcome).inc()
 
     async def _compare(self, answered: Answered, shadow: Assigned) -> str:
         calibration = shadow.scorer.identity.calibration
@@ -113,7 +108,7 @@ class ShadowScorer:
                 return "dropped"
             version = answered.versions[item_id]
             answer = await score_one(
-                self._items, shadow.scorer, answered.preference, item_id, version
+                self.items, shadow.scorer, answered.preference, item_id, version
             )
             if answer is None:  # deleted meanwhile
                 continue
@@ -122,16 +117,16 @@ class ShadowScorer:
         who = (shadow.name, answered.by)
         for our, their in zip(ours, theirs, strict=True):
             difference = calibration.probability(their) - answered.calibration.probability(our)
-            self._metrics.shadow_difference.labels(*who).observe(difference)
+            self.metrics.shadow_difference.labels(*who).observe(difference)
         agreement = pair_agreement(ours, theirs)
         if agreement is not None:
-            self._metrics.shadow_agreement.labels(*who).observe(agreement)
+            self.metrics.shadow_agreement.labels(*who).observe(agreement)
         return "compared"
 
     async def _idle(self, until: float) -> bool:
         """Wait until no request is being scored; False if that does not happen in time."""
         clock = asyncio.get_running_loop().time
-        while self._is_busy():
+        while self.is_busy():
             if clock() > until:
                 return False
             await asyncio.sleep(PAUSE_SECONDS)

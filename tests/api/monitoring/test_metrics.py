@@ -88,7 +88,7 @@ async def test_items_that_the_process_holds_are_hits(store: Store) -> None:
     app = an_app(store)
     await recommend(app, "u1", candidates=["i1", "i2"])
     await recommend(app, "u2", candidates=["i1"])
-    app.state.deps.cascade.scorer._cold.clear()
+    app.state.deps.cascade.scorer.cold.clear()
     await recommend(app, "u2", candidates=["i1"])
 
     values = samples(app)
