@@ -35,38 +35,32 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 Exempt = Callable[[AccessRules], bool]
 
 
-def _never(rules: AccessRules) -> bool:
-    return False
-
-
 @dataclass(frozen=True, slots=True)
 class Need:
     """The scope that a route needs (None: none), and the rules under which it needs none."""
 
     scope: Scope | None
-    unless: Exempt = _never
+    unless: Exempt
 
     def under(self, rules: AccessRules) -> Scope | None:
         """The scope needed under these rules."""
         return self.scope if rules.require_keys and not self.unless(rules) else None
 
 
-def needs(scope: Scope, *, unless: Exempt = _never) -> Callable[[Endpoint], Endpoint]:
+def needs(
+    scope: Scope | None, *, unless: Exempt = lambda rules: False
+) -> Callable[[Endpoint], Endpoint]:
     """Declare the scope of an endpoint."""
-    return _declaring(Need(scope, unless))
 
-
-def open_to_all(endpoint: Endpoint) -> Endpoint:
-    """Declare that an endpoint needs no key, whatever the rules."""
-    return _declaring(Need(None))(endpoint)
-
-
-def _declaring(need: Need) -> Callable[[Endpoint], Endpoint]:
     def declare(endpoint: Endpoint) -> Endpoint:
-        endpoint.need = need  # type: ignore[attr-defined]
+        endpoint.need = Need(scope, unless)  # type: ignore[attr-defined]
         return endpoint
 
     return declare
+
+
+# Declares that an endpoint needs no key, whatever the rules.
+open_to_all = needs(None)
 
 
 class GuardedRoute(APIRoute):

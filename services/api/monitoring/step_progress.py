@@ -1,5 +1,7 @@
 """How far the offline steps are, read from the data folder: manifests, and parts without one."""
 
+from contextlib import suppress
+
 from services.core.artifacts import Artifact
 from services.core.data_folder.steps import STEPS
 from services.core.errors import ArtifactError
@@ -14,34 +16,20 @@ def read_steps(data: str) -> list[wire.StepView]:
 
 
 def _read_step(artifact: Artifact) -> wire.StepView:
-    command = STEPS[artifact.name].command
-    try:
-        manifest = artifact.manifest() if artifact.exists() else None
+    manifest, num_parts = None, 0
+    state: wire.StepState = "unreadable"
+    with suppress(ArtifactError):  # written by another version
         num_parts = artifact.num_unfinished_parts()
-    except ArtifactError:  # written by another version
-        return _step(artifact.name, command, "unreadable", 0)
-    if manifest is None:
-        return _step(artifact.name, command, "under-way" if num_parts else "missing", num_parts)
+        manifest = artifact.manifest() if artifact.exists() else None
+        state = "done" if manifest else "under-way" if num_parts else "missing"
+    quarantined = manifest.quarantined[:MAX_QUARANTINED] if manifest else []
     return wire.StepView(
         artifact=artifact.name,
-        command=command,
-        state="done",
-        model=manifest.model,
-        counts=manifest.counts,
-        num_parts=num_parts,
-        num_quarantined=manifest.num_quarantined,
-        quarantined=[wire.QuarantinedView(**row) for row in manifest.quarantined[:MAX_QUARANTINED]],
-    )
-
-
-def _step(artifact: str, command: str, state: wire.StepState, num_parts: int) -> wire.StepView:
-    return wire.StepView(
-        artifact=artifact,
-        command=command,
+        command=STEPS[artifact.name].command,
         state=state,
-        model="",
-        counts={},
+        model=manifest.model if manifest else "",
+        counts=manifest.counts if manifest else {},
         num_parts=num_parts,
-        num_quarantined=0,
-        quarantined=[],
+        num_quarantined=manifest.num_quarantined if manifest else 0,
+        quarantined=[wire.QuarantinedView(**row) for row in quarantined],
     )

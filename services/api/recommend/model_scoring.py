@@ -53,15 +53,6 @@ class Scores:
     reason: DegradedReason | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _NewScores:
-    """Margins that the engine computed, by item and by cache key."""
-
-    margins: Mapping[ItemId, float]
-    by_key: Mapping[str, float]
-    reason: DegradedReason | None
-
-
 @dataclass(eq=False, slots=True)
 class CandidateScorer:
     """Scores candidates through cache and engine."""
@@ -112,10 +103,10 @@ class CandidateScorer:
             self.metrics.requests_shed.labels(priority).inc()
             self.metrics.candidate_scores.labels("shed").inc(num_shed)
         admitted = dict(islice(missing.items(), num_admitted))
-        answered = await self._ask(preference, admitted, by, deadline)
-        await self._save(user_id, preference, answered.by_key, deadline)
-        reason = answered.reason or ("shed" if num_shed else None)
-        return Scores({**held, **answered.margins}, len(held), reason)
+        answers, reason = await self._ask(preference, admitted, by, deadline)
+        await self._save(user_id, preference, dict(answers.values()), deadline)
+        margins = {item_id: margin for item_id, (_, margin) in answers.items()}
+        return Scores({**held, **margins}, len(held), reason or ("shed" if num_shed else None))
 
     async def _look_up(
         self, user_id: UserId, preference: str, versions: Mapping[ItemId, str], by: Scorer
@@ -130,9 +121,10 @@ class CandidateScorer:
 
     async def _ask(
         self, preference: str, versions: Mapping[ItemId, str], by: Scorer, deadline: float
-    ) -> _NewScores:
+    ) -> tuple[dict[ItemId, tuple[str, float]], DegradedReason | None]:
+        """The cache keys and margins of the items that were answered, and why others were not."""
         if not versions:
-            return _NewScores({}, {}, None)
+            return {}, None
         gate = asyncio.Semaphore(self.max_in_flight)
 
         async def ask(item_id: ItemId) -> tuple[str, float] | None:
@@ -155,8 +147,7 @@ class CandidateScorer:
             finally:
                 for task in tasks.values():
                     task.cancel()
-        margins: dict[ItemId, float] = {}
-        by_key: dict[str, float] = {}
+        answers: dict[ItemId, tuple[str, float]] = {}
         failures: list[errors.EngineError] = []
         for item_id, task in tasks.items():
             if task not in done:
@@ -169,10 +160,9 @@ class CandidateScorer:
                 failures.append(errors.EngineUnavailable("the engine dropped the prompt"))
             else:
                 if answer is not None:
-                    key, margins[item_id] = answer
-                    by_key[key] = margins[item_id]
-        self._note(len(margins), failures, num_late=len(late))
-        return _NewScores(margins, by_key, _reason(failures, late=bool(late)))
+                    answers[item_id] = answer
+        self._note(len(answers), failures, num_late=len(late))
+        return answers, _reason(failures, late=bool(late))
 
     async def _ask_about(
         self, preference: str, item_id: ItemId, version: str, by: Scorer

@@ -1,5 +1,6 @@
 """Adapters: list and activate them, set a shadow, run an experiment."""
 
+from collections.abc import Awaitable
 from typing import Annotated
 
 import structlog
@@ -71,8 +72,7 @@ async def activate(name: PathName, deps: AppDependencies, caller: Caller) -> wir
     active. Read `ranked_by` and `note` of the answer: items that an adapter without weights of
     fusion has scored are ordered by its margin alone.
     """
-    before = await deps.adapters.activate(name)
-    return await _changed("activate", before, deps, caller)
+    return await _change("activate", deps.adapters.activate(name), deps, caller)
 
 
 @router.post(
@@ -83,8 +83,7 @@ async def activate(name: PathName, deps: AppDependencies, caller: Caller) -> wir
 @needs(Scope.ADMIN)
 async def roll_back(deps: AppDependencies, caller: Caller) -> wire.AdaptersResponse:
     """The same as activating it by its name; a second rollback reverts the first."""
-    before = await deps.adapters.roll_back()
-    return await _changed("rollback", before, deps, caller)
+    return await _change("rollback", deps.adapters.roll_back(), deps, caller)
 
 
 @router.put(
@@ -99,8 +98,7 @@ async def set_shadow(
     """It scores a share of the requests again, after they were answered and while no request waits
     for the model. `msr_shadow_*` in GET /metrics compares.
     """
-    before = await deps.adapters.set_shadow(body.adapter, body.share)
-    return await _changed("shadow", before, deps, caller)
+    return await _change("shadow", deps.adapters.set_shadow(body.adapter, body.share), deps, caller)
 
 
 @router.delete(
@@ -111,8 +109,7 @@ async def set_shadow(
 @needs(Scope.ADMIN)
 async def clear_shadow(deps: AppDependencies, caller: Caller) -> wire.AdaptersResponse:
     """Succeeds if there was none, too."""
-    before = await deps.adapters.set_shadow(None)
-    return await _changed("shadow", before, deps, caller)
+    return await _change("shadow", deps.adapters.set_shadow(None), deps, caller)
 
 
 @router.put(
@@ -130,8 +127,7 @@ async def set_experiment(
     arms = {arm.name: (arm.adapter, arm.weight) for arm in body.arms}
     if len(arms) < len(body.arms):
         raise InputError(f"two arms of experiment {body.name!r} have the same name; rename one")
-    before = await deps.adapters.set_experiment(body.name, arms)
-    return await _changed("experiment", before, deps, caller)
+    return await _change("experiment", deps.adapters.set_experiment(body.name, arms), deps, caller)
 
 
 @router.delete(
@@ -142,13 +138,16 @@ async def set_experiment(
 @needs(Scope.ADMIN)
 async def end_experiment(deps: AppDependencies, caller: Caller) -> wire.AdaptersResponse:
     """The active adapter scores for all users again. Succeeds if none ran, too."""
-    before = await deps.adapters.set_experiment(None)
-    return await _changed("experiment", before, deps, caller)
+    return await _change("experiment", deps.adapters.set_experiment(None), deps, caller)
 
 
-async def _changed(
-    change: str, before: AdapterSelection, deps: Dependencies, caller: ApiKey | None
+async def _change(
+    change: str,
+    changing: Awaitable[AdapterSelection],
+    deps: Dependencies,
+    caller: ApiKey | None,
 ) -> wire.AdaptersResponse:
+    before = await changing
     after = deps.adapters.current.choice
     log.info(
         "adapters_changed",

@@ -1,7 +1,8 @@
 """POST /interactions: store one to 1,000 interactions."""
 
 import time
-from typing import Annotated, Any
+from collections import Counter
+from typing import Annotated, Any, get_args
 
 from fastapi import APIRouter, Body
 
@@ -13,6 +14,7 @@ from services.core.api_keys import Scope
 from services.core.errors import BacklogFull, StateError, StateUnavailable
 from services.core.ids import derive_event_id
 from services.core.records import Interaction, ItemId, UserId
+from services.state.records import Ingested, Outcome
 from services.telemetry import request_context
 
 MAX_AHEAD_MS = 24 * 3600 * 1000
@@ -55,50 +57,40 @@ async def add_interactions(
     cost = -(-len(received) // INTERACTIONS_A_TOKEN)
     await deps.access.charge(caller, cost - 1, num_taken=1)
     now_ms = time.time_ns() // 1_000_000
-    reasons: dict[int, str] = {}
-    stored: list[tuple[int, Interaction]] = []
-    for index, each in enumerate(received):
-        # Without timestamps the order of the list is the order of the interactions.
-        interaction = _interaction(each, arrived_ms=now_ms + index)
-        fault = _fault(interaction.timestamp_ms, now_ms)
-        if fault is None:
-            stored.append((index, interaction))
-        else:
-            reasons[index] = fault
-    ingested = await deps.store.ingest(
-        [interaction for _, interaction in stored], origin=str(request_context.current())
+    # Without timestamps the order of the list is the order of the interactions.
+    interactions = [
+        _interaction(each, arrived_ms=now_ms + index) for index, each in enumerate(received)
+    ]
+    faults = [_fault(each.timestamp_ms, now_ms) for each in interactions]
+    stored = await deps.store.ingest(
+        [each for each, fault in zip(interactions, faults, strict=True) if fault is None],
+        origin=str(request_context.current()),
     )
-    versions: dict[str, int] = {}
-    num_accepted = num_duplicates = 0
-    for (index, interaction), result in zip(stored, ingested, strict=True):
-        if result.outcome == "rejected":
-            reasons[index] = result.reason or "the store refused it"
-            continue
-        num_accepted += result.outcome == "accepted"
-        num_duplicates += result.outcome == "duplicate"
-        versions[interaction.user_id] = result.version
-    await deps.outcomes.count(
-        interaction
-        for (_, interaction), result in zip(stored, ingested, strict=True)
-        if result.outcome == "accepted"
-    )
-    counts = deps.metrics.interactions
-    counts.labels("accepted").inc(num_accepted)
-    counts.labels("duplicate").inc(num_duplicates)
-    counts.labels("rejected").inc(len(reasons))
+    outcomes = iter(stored)
+    results = [
+        (each, next(outcomes) if fault is None else Ingested("rejected", 0, fault))
+        for each, fault in zip(interactions, faults, strict=True)
+    ]
+    await deps.outcomes.count(each for each, result in results if result.outcome == "accepted")
+    counts = Counter(result.outcome for _, result in results)
+    for outcome in get_args(Outcome):
+        deps.metrics.interactions.labels(outcome).inc(counts[outcome])
     return wire.InteractionsResponse(
-        accepted=num_accepted,
-        duplicates=num_duplicates,
+        accepted=counts["accepted"],
+        duplicates=counts["duplicate"],
         rejected=[
             wire.RejectedInteraction(
                 index=index,
-                user_id=received[index].user_id,
-                item_id=received[index].item_id,
-                reason=reason,
+                user_id=each.user_id,
+                item_id=each.item_id,
+                reason=result.reason or "the store refused it",
             )
-            for index, reason in sorted(reasons.items())
+            for index, (each, result) in enumerate(results)
+            if result.outcome == "rejected"
         ],
-        versions=versions,
+        versions={
+            each.user_id: result.version for each, result in results if result.outcome != "rejected"
+        },
     )
 
 
