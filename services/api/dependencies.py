@@ -96,7 +96,7 @@ class Dependencies:
         metrics.adapter_sync_failed.set_function(lambda: bool(adapters.problem))
         items = ItemCache(load_items, limits.item_cache_bytes, metrics.note_item_lookups)
         metrics.item_cache_bytes.set_function(lambda: items.num_bytes)
-        watch = EngineWatch(lambda: adapters.current.active.scorer, limits)
+        watch = EngineWatch(lambda: adapters.active, limits)
         scorer = CandidateScorer(store, items, watch, metrics, limits.max_in_flight)
         metrics.prompts_under_way.set_function(lambda: scorer.num_under_way)
         live = LiveOrdering(ordering, metrics, source)

@@ -45,10 +45,6 @@ class ScoreHistogram:
         edges = tuple(sorted({float(f"{edge:.6g}") for edge in inner}))
         return cls(edges, count_by_bin(edges, probabilities))
 
-    def bin_of(self, probability: float) -> int:
-        """The bin of a score: an index into `counts`."""
-        return bisect_right(self.edges, probability)
-
     def drift(self, counts: Sequence[int]) -> float:
         """The population stability index of scores with these counts by bin; at least one score.
 

@@ -1,6 +1,6 @@
 """Which adapters score now, and how that changes without a restart.
 
-The adapters in use are one value, replaced in one assignment. So a request ends with the adapter
+The choice in use is one value, replaced in one assignment. So a request ends with the adapter
 that it began with. The choice is stored in Redis (`state/adapter_selection.py`). The process that
 gets the request for a change loads the adapters, writes the choice unless another process wrote
 one meanwhile, and uses it. All other processes read the choice every few seconds. A process that
@@ -14,7 +14,7 @@ processes and a rollback.
 import asyncio
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import structlog
@@ -59,19 +59,6 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
-    """The choice in use, with the loaded adapters that it names."""
-
-    choice: AdapterSelection
-    loaded: Mapping[str, Loaded]  # by weights
-
-    @property
-    def active(self) -> Loaded:
-        """The adapter that scores unless an experiment runs."""
-        return self.loaded[self.choice.active.weights]
-
-
-@dataclass(frozen=True, slots=True)
 class Assigned:
     """The adapter of one request; `experiment` and `arm` are None unless an experiment runs."""
 
@@ -84,8 +71,9 @@ class Assigned:
 class LiveAdapters:
     """The adapters of one API process.
 
-    `problem` says why the chosen adapters are not in use; "" if they are. `is_chosen` is False as
-    long as the adapter is the one that `--adapter` names and no choice was ever stored.
+    `choice` is the choice in use. `problem` says why the stored one is not in use; "" if it is.
+    `is_chosen` is False as long as the adapter is the one that `--adapter` names and no choice was
+    ever stored.
     """
 
     def __init__(
@@ -101,7 +89,7 @@ class LiveAdapters:
         adapter = engine.identity.adapter
         name = re.sub(r"[^A-Za-z0-9._@-]", "-", own_name) if adapter else BASE_ALONE
         own = AdapterRef(name or "as-started", adapter)
-        self.current = Serving(AdapterSelection(own), {adapter: Loaded(own, engine)})
+        self.choice = AdapterSelection(own)
         self.is_chosen = False
         self.problem = ""
         self._own = own
@@ -109,8 +97,13 @@ class LiveAdapters:
         self._choices = choices
         self._folders = folders
         self._retire_seconds = retire_seconds
-        self._loaded = dict(self.current.loaded)
+        self._loaded = {adapter: Loaded(own, engine)}  # by weights
         self._changing = asyncio.Lock()
+
+    @property
+    def active(self) -> Scorer:
+        """The adapter that scores unless an experiment runs."""
+        return self._loaded[self.choice.active.weights].scorer
 
     @property
     def model(self) -> str:
@@ -124,8 +117,7 @@ class LiveAdapters:
             (AdapterRef(each.name, each.manifest.weights if each.manifest else ""), each)
             for each in found.values()
         ]
-        choice = self.current.choice
-        used = (self._own, *choice.adapters, choice.previous)
+        used = (self._own, *self.choice.adapters, self.choice.previous)
         listed = {ref for ref, _ in refs}
         gone = dict.fromkeys(ref for ref in used if ref is not None and ref not in listed)
         return [*refs, *((ref, None) for ref in gone)]
@@ -136,38 +128,28 @@ class LiveAdapters:
 
     # --- requests --------------------------------------------------------------------------------
 
-    @contextmanager
-    def lease_for_user(self, user_id: UserId) -> Iterator[Assigned]:
+    def lease_for_user(self, user_id: UserId) -> AbstractContextManager[Assigned]:
         """The adapter that scores for this user; it stays loaded inside the block."""
-        serving = self.current
-        experiment = serving.choice.experiment
+        experiment = self.choice.experiment
         if experiment is None:
-            with self._lease(serving, serving.choice.active) as scorer:
-                yield Assigned(serving.choice.active.name, scorer)
-            return
-        arm = experiment.arms[
-            draw_arm(experiment.name, user_id, [each.weight for each in experiment.arms])
-        ]
-        with self._lease(serving, arm.adapter) as scorer:
-            yield Assigned(arm.adapter.name, scorer, experiment.name, arm.name)
+            return self._lease(self.choice.active)
+        place = draw_arm(experiment.name, user_id, [each.weight for each in experiment.arms])
+        arm = experiment.arms[place]
+        return self._lease(arm.adapter, experiment.name, arm.name)
 
-    @contextmanager
-    def lease_shadow(self) -> Iterator[Assigned | None]:
+    def lease_shadow(self) -> AbstractContextManager[Assigned | None]:
         """The adapter that scores as shadow; None if there is none."""
-        serving = self.current
-        if serving.choice.shadow is None:
-            yield None
-            return
-        adapter = serving.choice.shadow.adapter
-        with self._lease(serving, adapter) as scorer:
-            yield Assigned(adapter.name, scorer)
+        shadow = self.choice.shadow
+        return nullcontext() if shadow is None else self._lease(shadow.adapter)
 
     @contextmanager
-    def _lease(self, serving: Serving, adapter: AdapterRef) -> Iterator[Scorer]:
-        loaded = serving.loaded[adapter.weights]
+    def _lease(
+        self, adapter: AdapterRef, experiment: str | None = None, arm: str | None = None
+    ) -> Iterator[Assigned]:
+        loaded = self._loaded[adapter.weights]
         loaded.num_leases += 1
         try:
-            yield loaded.scorer
+            yield Assigned(adapter.name, loaded.scorer, experiment, arm)
         finally:
             loaded.num_leases -= 1
 
@@ -254,11 +236,11 @@ class LiveAdapters:
             after = change(before, lambda name: self._resolve(name, before, found))
             if stored is None and after == before and not keeps_unchanged:
                 return before
-            serving = await self._get_ready(after, found)
+            await self._load_all(after, found)
             if after != stored:
                 await self._choices.save(model, stored, after)
             self.is_chosen, self.problem = True, ""
-            self._use(serving)
+            self._use(after)
             return before
 
     def _resolve(
@@ -285,9 +267,9 @@ class LiveAdapters:
                 stored = await self._choices.load(self._engine.identity.model)
                 self.is_chosen = stored is not None
                 chosen = stored or AdapterSelection(self._own)
-                if chosen != self.current.choice:
-                    found = await asyncio.to_thread(self._folders.scan)
-                    self._use(await self._get_ready(chosen, found))
+                if chosen != self.choice:
+                    await self._load_all(chosen, await asyncio.to_thread(self._folders.scan))
+                    self._use(chosen)
                 self.problem = ""
                 await self._retire()
             except StateUnavailable as error:
@@ -298,15 +280,12 @@ class LiveAdapters:
                     log.exception("adapter_sync_failed")
                 self.problem = problem
 
-    async def _get_ready(
-        self, choice: AdapterSelection, found: Mapping[str, FoundAdapter]
-    ) -> Serving:
-        loaded = {ref.weights: await self._load(ref, found) for ref in choice.adapters}
-        return Serving(choice, loaded)
+    async def _load_all(self, choice: AdapterSelection, found: Mapping[str, FoundAdapter]) -> None:
+        for ref in choice.adapters:
+            if ref.weights not in self._loaded:
+                self._loaded[ref.weights] = Loaded(ref, await self._load(ref, found))
 
-    async def _load(self, ref: AdapterRef, found: Mapping[str, FoundAdapter]) -> Loaded:
-        if ref.weights in self._loaded:
-            return self._loaded[ref.weights]
+    async def _load(self, ref: AdapterRef, found: Mapping[str, FoundAdapter]) -> Scorer:
         if not isinstance(self._engine, AdapterHost):
             raise AdapterRefused(
                 f"this engine serves the adapter it was opened with, {self._own.name!r}, and no "
@@ -319,24 +298,22 @@ class LiveAdapters:
                 "back, or activate another"
             )
         try:
-            scorer = await self._engine.load_adapter(folder)
+            return await self._engine.load_adapter(folder)
         except ArtifactMismatch as error:
             log.warning("adapter_refused", adapter=ref.name, error=str(error))
             raise AdapterRefused(
                 f"the files of adapter {ref.name!r} do not match its manifest, here or on the "
                 "model server; give both the files of the same training"
             ) from error
-        self._loaded[ref.weights] = Loaded(ref, scorer)
-        return self._loaded[ref.weights]
 
-    def _use(self, serving: Serving) -> None:
-        before, self.current = self.current.choice, serving
-        previous = serving.choice.previous
-        kept = {*serving.loaded, self._own.weights, previous.weights if previous else ""}
+    def _use(self, choice: AdapterSelection) -> None:
+        before, self.choice = self.choice, choice
+        used = (self._own, *choice.adapters, choice.previous)
+        kept = {ref.weights for ref in used if ref is not None}
         for weights, loaded in self._loaded.items():
             loaded.unused_since = None if weights in kept else loaded.unused_since or _now()
-        if before != serving.choice:
-            log.info("adapters_in_use", before=_for_log(before), now=_for_log(serving.choice))
+        if before != choice:
+            log.info("adapters_in_use", before=_for_log(before), now=_for_log(choice))
 
     async def _retire(self) -> None:
         """Unload adapters that have not been chosen for `retire_seconds`."""

@@ -54,7 +54,7 @@ class Outcomes:
 
     async def count(self, accepted: Iterable[Interaction]) -> None:
         """Count those of these interactions whose item had been recommended to the user."""
-        if self.adapters.current.choice.experiment is None:
+        if self.adapters.choice.experiment is None:
             return
         taken: dict[UserId, list[ItemId]] = {}
         for each in accepted:

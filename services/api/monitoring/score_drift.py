@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from services.core.drift import ScoreHistogram
+from services.core.drift import ScoreHistogram, count_by_bin
 from services.engines.contract import EngineIdentity
 
 NUM_SCORES = 5_000
@@ -20,36 +20,23 @@ NUM_SCORES = 5_000
 FEWEST_SCORES = 200
 
 
-class _Window:
-    """The bins of an adapter's last scores."""
-
-    def __init__(self, reference: ScoreHistogram) -> None:
-        self.reference = reference
-        self.counts = [0] * len(reference.counts)
-        self.bins: deque[int] = deque()
-
-    def add(self, probability: float) -> None:
-        self.bins.append(self.reference.bin_of(probability))
-        self.counts[self.bins[-1]] += 1
-        if len(self.bins) > NUM_SCORES:
-            self.counts[self.bins.popleft()] -= 1
-
-
 class ScoreDrift(Collector):
     """Computes the drift when Prometheus asks for it."""
 
     def __init__(self) -> None:
         """Starts without scores."""
-        self._windows: dict[str, _Window] = {}
+        # By adapter: the histogram in its manifest, and its last scores.
+        self._windows: dict[str, tuple[ScoreHistogram, deque[float]]] = {}
 
     def note(self, identity: EngineIdentity, probability: float) -> None:
         """Record a score for a user with a preference, as validation users have one."""
-        if identity.validation_scores is None:
+        reference = identity.validation_scores
+        if reference is None:
             return
         window = self._windows.get(identity.adapter)
-        if window is None or window.reference != identity.validation_scores:
-            window = self._windows[identity.adapter] = _Window(identity.validation_scores)
-        window.add(probability)
+        if window is None or window[0] != reference:
+            window = self._windows[identity.adapter] = (reference, deque(maxlen=NUM_SCORES))
+        window[1].append(probability)
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Called by the registry."""
@@ -63,9 +50,10 @@ class ScoreDrift(Collector):
             f"Scores in the drift index, at most {NUM_SCORES}; no index below {FEWEST_SCORES}",
             labels=["adapter"],
         )
-        for adapter, window in self._windows.items():
-            seen.add_metric([adapter], len(window.bins))
-            if len(window.bins) >= FEWEST_SCORES:
-                drift.add_metric([adapter], window.reference.drift(window.counts))
+        for adapter, (reference, scores) in self._windows.items():
+            seen.add_metric([adapter], len(scores))
+            if len(scores) >= FEWEST_SCORES:
+                counts = count_by_bin(reference.edges, scores)
+                drift.add_metric([adapter], reference.drift(counts))
         yield drift
         yield seen

@@ -64,7 +64,7 @@ class ShadowScorer:
         answered_by: Assigned,
     ) -> None:
         """Queue an answer if it falls into the sample. Never waits."""
-        shadow = self.adapters.current.choice.shadow
+        shadow = self.adapters.choice.shadow
         if shadow is None or len(margins) < 2 or random.random() >= shadow.share:
             return
         kept = dict(list(margins.items())[:MAX_CANDIDATES])

@@ -148,7 +148,7 @@ async def _change(
     caller: ApiKey | None,
 ) -> wire.AdaptersResponse:
     before = await changing
-    after = deps.adapters.current.choice
+    after = deps.adapters.choice
     log.info(
         "adapters_changed",
         change=change,
@@ -168,7 +168,7 @@ async def _change(
 
 async def _view(deps: Dependencies) -> wire.AdaptersResponse:
     adapters = deps.adapters
-    choice = adapters.current.choice
+    choice = adapters.choice
     experiment = choice.experiment
     weights = sum(arm.weight for arm in experiment.arms) if experiment else 1.0
     return wire.AdaptersResponse(
@@ -210,7 +210,7 @@ def _adapter_view(
         validation=manifest and manifest.validation,
         servable=not reason,
         reason=reason or None,
-        roles=_roles(deps.adapters.current.choice, ref),
+        roles=_roles(deps.adapters.choice, ref),
         ranked_by=ordering.final_order,
         note=_NO_FUSION if deps.live.weighs_margins and ordering.final_order == "mllm" else None,
     )

@@ -87,7 +87,7 @@ async def progress(deps: AppDependencies) -> console.ProgressResponse:
 @open_to_all
 async def read_version(deps: AppDependencies) -> wire.VersionResponse:
     """Code, prompts, weights and artifacts, each by version or fingerprint."""
-    identity = deps.adapters.current.active.scorer.identity
+    identity = deps.adapters.active.identity
     ordering = deps.live.by(identity)
     return wire.VersionResponse(
         version=build.version(),
@@ -127,7 +127,7 @@ def _artifacts_health(deps: Dependencies) -> wire.ComponentHealth:
 
 def _adapters_health(deps: Dependencies) -> wire.ComponentHealth:
     """Degraded while this process cannot serve the chosen adapter."""
-    active = deps.adapters.current.choice.active.name
+    active = deps.adapters.choice.active.name
     if not deps.adapters.problem:
         return wire.ComponentHealth(state="ok", detail=f"{active} is active")
     kind = deps.adapters.problem.split(":", 1)[0]

@@ -294,8 +294,8 @@ async def test_a_restarted_process_begins_with_what_was_chosen(
     await change(app, "sft/activate")
     restarted = live_adapters(store, SwappingEngine(), tmp_path)
     await restarted.look()
-    assert (restarted.current.choice.active.name, restarted.is_chosen) == ("sft", True)
-    assert restarted.current.active.scorer.identity.adapter == SFT_WEIGHTS
+    assert (restarted.choice.active.name, restarted.is_chosen) == ("sft", True)
+    assert restarted.active.identity.adapter == SFT_WEIGHTS
 
 
 async def test_other_weights_under_the_chosen_name_are_not_what_was_chosen(
@@ -336,7 +336,7 @@ async def test_a_choice_for_another_base_model_is_nobodys_here(
     await change(app, "sft/activate")
     other = live_adapters(store, ScriptedEngine(identity=IDENTITY), tmp_path)
     await other.look()
-    assert (other.current.choice.active.name, other.problem) == ("own", "")
+    assert (other.choice.active.name, other.problem) == ("own", "")
 
 
 async def test_a_choice_that_cannot_be_read_is_reported_and_what_serves_goes_on(
