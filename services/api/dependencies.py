@@ -89,6 +89,7 @@ class Dependencies:
         async def load_items(item_ids: list[ItemId]) -> list[Item]:
             return [record.item for record in (await store.items.load_items(item_ids)).values()]
 
+        metrics.backlog_bound.set(limits.max_backlog)
         metrics.redis_unavailable.set_function(lambda: store.connection.health.is_unavailable)
         behind = unwrapped(engine)
         if isinstance(behind, Replicated):

@@ -78,34 +78,7 @@ class _Tracing:
         self.tracer = self.provider.get_tracer("msr")
         self.propagator = TraceContextTextMapPropagator()
 
-    @contextmanager
-    def span(
-        self, name: str, kind: Kind, parent: Mapping[str, str] | None, linked: Iterable[str]
-    ) -> Iterator[Any]:
-        contexts = [self._context_of(each) for each in linked]
-        with self.tracer.start_as_current_span(
-            name,
-            context=None if parent is None else self.propagator.extract(parent),
-            kind=self.trace.SpanKind[kind],
-            links=[self.trace.Link(each) for each in contexts[-MAX_LINKS:]],
-            record_exception=False,
-            set_status_on_exception=False,
-        ) as span:
-            try:
-                yield span
-            except asyncio.CancelledError:
-                span.set_attribute("msr.cancelled", True)
-                raise
-            except Exception as error:
-                span.set_status(self.trace.StatusCode.ERROR, type(error).__name__)
-                raise
-
-    def headers(self) -> dict[str, str]:
-        carrier: dict[str, str] = {}
-        self.propagator.inject(carrier)
-        return carrier
-
-    def _context_of(self, traceparent: str) -> Any:
+    def context_of(self, traceparent: str) -> Any:
         context = self.propagator.extract({"traceparent": traceparent})
         return self.trace.get_current_span(context).get_span_context()
 
@@ -148,10 +121,25 @@ def span(
     if _tracing is None:
         yield Span()
         return
-    with _tracing.span(name, kind, parent, linked) as inner:
+    contexts = [_tracing.context_of(each) for each in linked]
+    with _tracing.tracer.start_as_current_span(
+        name,
+        context=None if parent is None else _tracing.propagator.extract(parent),
+        kind=_tracing.trace.SpanKind[kind],
+        links=[_tracing.trace.Link(each) for each in contexts[-MAX_LINKS:]],
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as inner:
         wrapped = Span(inner)
         wrapped.note(**attributes)
-        yield wrapped
+        try:
+            yield wrapped
+        except asyncio.CancelledError:
+            wrapped.note(cancelled=True)
+            raise
+        except Exception as error:
+            wrapped.fail(type(error).__name__)
+            raise
 
 
 def traced(name: str) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]:
@@ -170,7 +158,10 @@ def traced(name: str) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Await
 
 def headers() -> dict[str, str]:
     """W3C headers with which another process continues this trace; none while traces are off."""
-    return {} if _tracing is None else _tracing.headers()
+    carrier: dict[str, str] = {}
+    if _tracing is not None:
+        _tracing.propagator.inject(carrier)
+    return carrier
 
 
 def traceparent() -> str:

@@ -8,7 +8,7 @@ rate limit cost one call to Redis per request.
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from services.api.monitoring.metrics import Metrics
 from services.core.api_keys import ApiKey, Scope, parse
@@ -28,24 +28,17 @@ class AccessRules:
     cache_seconds: float = 3.0
 
 
+@dataclass(eq=False, slots=True)
 class Access:
     """Admits or refuses each request. Every refusal is an AccessError and is counted."""
 
-    def __init__(
-        self,
-        keys: ApiKeys,
-        rules: AccessRules,
-        metrics: Metrics,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """`clock` measures the age of cached keys, in seconds."""
-        self.rules = rules
-        self._keys = keys
-        self._metrics = metrics
-        self._clock = clock
-        # By id. Bounded by the number of keys: a revoked key is removed at its next use.
-        self._read: dict[str, tuple[ApiKey, float]] = {}
+    keys: ApiKeys
+    rules: AccessRules
+    metrics: Metrics
+    # Measures the age of cached keys, in seconds.
+    clock: Callable[[], float] = time.monotonic
+    # By id. Bounded by the number of keys: a revoked key is removed at its next use.
+    read: dict[str, tuple[ApiKey, float]] = field(default_factory=dict, init=False)
 
     async def identify(self, authorization: str | None) -> ApiKey:
         """The key that a header `Authorization: Bearer ...` shows.
@@ -90,7 +83,7 @@ class Access:
         """
         if key is None or key.rate_per_second == 0 or num_tokens == 0:
             return
-        wait_seconds = await self._keys.take_tokens(key, num_tokens, num_taken=num_taken)
+        wait_seconds = await self.keys.take_tokens(key, num_tokens, num_taken=num_taken)
         if wait_seconds > 0:
             raise self._refused(
                 RateLimited(
@@ -101,19 +94,19 @@ class Access:
             )
 
     async def _load(self, key_id: str) -> ApiKey | None:
-        now = self._clock()
-        if key_id in self._read:
-            key, read_at = self._read[key_id]
+        now = self.clock()
+        if key_id in self.read:
+            key, read_at = self.read[key_id]
             if now - read_at < self.rules.cache_seconds:
                 return key
-        found = await self._keys.load(key_id)
+        found = await self.keys.load(key_id)
         if found is None:
-            self._read.pop(key_id, None)
+            self.read.pop(key_id, None)
         else:
             # Its age counts from the moment of the question: the answer may have taken long.
-            self._read[key_id] = (found, now)
+            self.read[key_id] = (found, now)
         return found
 
     def _refused(self, error: AccessError) -> AccessError:
-        self._metrics.access_refusals.labels(type(error).__name__).inc()
+        self.metrics.access_refusals.labels(type(error).__name__).inc()
         return error

@@ -6,6 +6,8 @@ few times a second, so that no request has to read 64 streams. The bound may be 
 arrives between two counts.
 """
 
+from dataclasses import dataclass
+
 import structlog
 
 from services.api.monitoring.metrics import Metrics
@@ -15,46 +17,47 @@ from services.state.work_queue import BacklogSize, load_backlog
 
 log = structlog.get_logger(__name__)
 
+_NOTHING_WAITS = BacklogSize(num_waiting=0, lag_seconds=0.0, num_dead=0)
 
+
+@dataclass(eq=False, slots=True)
 class Backlog:
-    """The backlog as of the last count."""
+    """The backlog as of the last count, `seen`."""
 
-    def __init__(self, store: Store, metrics: Metrics, max_waiting: int) -> None:
-        """`max_waiting` counts updates: one for each user in each request."""
-        self.seen = BacklogSize(num_waiting=0, lag_seconds=0.0, num_dead=0)
-        self._store = store
-        self._metrics = metrics
-        self._max_waiting = max_waiting
-        metrics.backlog_bound.set(max_waiting)
+    store: Store
+    metrics: Metrics
+    # Counts updates: one for each user in each request.
+    max_waiting: int
+    seen: BacklogSize = _NOTHING_WAITS
 
     @property
-    def num_waiting(self) -> int:
-        """Updates that wait or are under way."""
-        return self.seen.num_waiting
+    def is_full(self) -> bool:
+        """Whether more updates wait than allowed."""
+        return self.seen.num_waiting > self.max_waiting
 
     def require_room(self) -> None:
         """BacklogFull if more updates wait than allowed."""
-        if self.num_waiting > self._max_waiting:
+        if self.is_full:
             raise BacklogFull(
-                f"{self.num_waiting} updates wait and {self._max_waiting} may; send the "
+                f"{self.seen.num_waiting} updates wait and {self.max_waiting} may; send the "
                 "interactions again later, and start more workers if it stays so"
             )
 
     async def look(self) -> None:
         """Count once; while Redis cannot be asked, the last count stays."""
-        was_full = self.num_waiting > self._max_waiting
+        was_full = self.is_full
         try:
-            found = await load_backlog(self._store.connection)
+            found = await load_backlog(self.store.connection)
         except StateError as error:  # requests report it themselves
             log.debug("backlog_unknown", error=str(error))
             return
         self.seen = found
-        self._metrics.backlog_updates.set(found.num_waiting)
-        self._metrics.update_lag.set(found.lag_seconds)
-        self._metrics.dead_letters.set(found.num_dead)
-        if (found.num_waiting > self._max_waiting) != was_full:
+        self.metrics.backlog_updates.set(found.num_waiting)
+        self.metrics.update_lag.set(found.lag_seconds)
+        self.metrics.dead_letters.set(found.num_dead)
+        if self.is_full != was_full:
             log.warning(
-                "backlog_is_full" if not was_full else "backlog_has_room",
+                "backlog_is_full" if self.is_full else "backlog_has_room",
                 num_waiting=found.num_waiting,
                 lag_seconds=round(found.lag_seconds, 1),
             )

@@ -4,6 +4,7 @@ Requests notice a failure themselves; these metrics warn operators before one.
 """
 
 import time
+from dataclasses import dataclass
 
 import structlog
 
@@ -15,30 +16,29 @@ from services.state.user_store import Store
 log = structlog.get_logger(__name__)
 
 
+@dataclass(eq=False, slots=True)
 class RedisWatch:
     """Polls the INFO of Redis."""
 
-    def __init__(self, store: Store, metrics: Metrics) -> None:
-        """Nothing is known before the first poll."""
-        self._store = store
-        self._metrics = metrics
-        self._was_up = True
+    store: Store
+    metrics: Metrics
+    was_up: bool = True
 
     async def look(self) -> None:
         """Poll once."""
-        metrics = self._metrics
+        metrics = self.metrics
         started = time.perf_counter()
         try:
-            server = await load_server(self._store.connection)
+            server = await load_server(self.store.connection)
         except StateError as error:
             metrics.redis_up.set(0)
-            if self._was_up:
+            if self.was_up:
                 log.error("redis_unavailable", reason=str(error))  # noqa: TRY400 - no traceback needed
-            self._was_up = False
+            self.was_up = False
             return
-        if not self._was_up:
+        if not self.was_up:
             log.info("redis_recovered")
-        self._was_up = True
+        self.was_up = True
         metrics.redis_up.set(1)
         metrics.redis_answer_seconds.set(time.perf_counter() - started)
         metrics.redis_used_bytes.set(server.used_bytes)

@@ -29,7 +29,7 @@ RETRIEVAL = "retrieval"
 # Fitted on whole histories, including the target items that an evaluation holds out.
 RETRIEVAL_WHOLE = "retrieval-whole"
 RANKER = "ranker"
-_OF_ADAPTER = re.compile(rf"{ADAPTER_RANKER}[0-9a-f]{{16}}")
+_OF_ADAPTER = re.compile(rf"{ADAPTER_RANKER}([0-9a-f]{{16}})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +69,8 @@ class PublishedOrdering:
             retrieval=Artifact(self._data, self._retrieval()).manifest().fingerprint,
             ranker=ranker.manifest().fingerprint if ranker.exists() else "",
             for_adapters=tuple(
-                (
-                    name.removeprefix(ADAPTER_RANKER),
-                    Artifact(self._data, name).manifest().fingerprint,
-                )
-                for name in self._names_beside()
+                (adapter, Artifact(self._data, name).manifest().fingerprint)
+                for adapter, name in self._beside().items()
             ),
             any_adapter=self._any_adapter(),
         )
@@ -86,10 +83,12 @@ class PublishedOrdering:
         try:
             ranker = Ranker.load(self._data) if before.ranker else None
             rankers = CheapRankers.load(self._data, self._retrieval())
-            found = {name: Ranker.load(self._data, name) for name in self._names_beside()}
+            found = {
+                adapter: Ranker.load(self._data, name) for adapter, name in self._beside().items()
+            }
             for_adapters = {
-                name.removeprefix(ADAPTER_RANKER): each
-                for name, each in found.items()
+                adapter: each
+                for adapter, each in found.items()
                 if _weighs_features_of(each, rankers)
             }
             ordering = Ordering.of(
@@ -108,12 +107,10 @@ class PublishedOrdering:
         if self.fingerprints() != before:
             raise ArtifactMissing(f"rankers in {self._data} were replaced while they were read")
 
-    def _names_beside(self) -> list[str]:
-        return [
-            name
-            for name in find_artifacts(self._data, f"{ADAPTER_RANKER}*")
-            if _OF_ADAPTER.fullmatch(name)
-        ]
+    def _beside(self) -> dict[str, str]:
+        """The names of weights for further adapters, by these adapters."""
+        names = find_artifacts(self._data, f"{ADAPTER_RANKER}*")
+        return {found[1]: name for name in names if (found := _OF_ADAPTER.fullmatch(name))}
 
     def _retrieval(self) -> str:
         """The rankers of whole histories, unless they were fitted to older interactions."""

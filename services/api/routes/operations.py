@@ -72,14 +72,9 @@ async def metrics(deps: AppDependencies) -> Response:
 @needs(Scope.READ)
 async def progress(deps: AppDependencies) -> console.ProgressResponse:
     """The state of the offline steps in the data folder, and the waiting updates."""
-    updates = deps.backlog.seen
     return console.ProgressResponse(
         steps=await asyncio.to_thread(read_steps, deps.data) if deps.data is not None else [],
-        updates=console.UpdatesView(
-            num_waiting=updates.num_waiting,
-            lag_seconds=updates.lag_seconds,
-            num_dead=updates.num_dead,
-        ),
+        updates=console.UpdatesView.model_validate(deps.backlog.seen, from_attributes=True),
     )
 
 

@@ -209,12 +209,7 @@ def _preference(user: UserRecord) -> wire.PreferenceResponse:
         num_blocks=user.num_dropped_blocks + len(user.state.blocks),
         tail=list(user.state.tail),
         timeline=[
-            wire.PreferenceBlock(
-                number=entry.number,
-                item_ids=list(entry.item_ids),
-                preference=entry.preference,
-                written_ms=entry.written_ms,
-            )
+            wire.PreferenceBlock.model_validate(entry, from_attributes=True)
             for entry in user.timeline
         ],
     )
