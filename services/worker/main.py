@@ -101,10 +101,8 @@ class Worker:
         while not stop.is_set():
             try:
                 await work_queue.create_groups()
-            except (
-                StateUnavailable,
-                GroupMissing,
-            ) as error:  # GroupMissing: Redis was emptied meanwhile
+            # GroupMissing: Redis was emptied meanwhile.
+            except (StateUnavailable, GroupMissing) as error:
                 num_tries += 1
                 log.warning("state_unavailable", reason=str(error), num_tries=num_tries)
                 await sleep_unless(stop, self.limits.pause_seconds(num_tries))

@@ -31,7 +31,7 @@ class BodyLimit:
         if announced.isdecimal() and int(announced[:20]) > max_bytes:
             answer = problems.problem_response(
                 problems.BODY_TOO_LARGE,
-                instance=problems.instance_of(scope),
+                scope,
                 detail=f"the body has {announced[:20]} bytes; {max_bytes:,} are accepted here",
             )
             await answer(scope, receive, send)

@@ -130,19 +130,19 @@ def kind_of(error: errors.MsrError) -> Kind:
 
 def problem_response(
     kind: Kind,
+    scope: Mapping[str, Any],
     *,
-    instance: str,
     detail: str | None = None,
     field_errors: Sequence[wire.FieldError] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
-    """The document with its status; `detail` is used for kinds without a `public_detail`."""
+    """The answer to the request of this scope; `detail` is for kinds without a `public_detail`."""
     problem = wire.Problem(
         type=kind.type,
         title=kind.title,
         status=kind.status,
         detail=(kind.public_detail or detail or kind.title)[:MAX_DETAIL_CHARS],
-        instance=instance,
+        instance=_instance(scope),
         request_id=current_request_id(),
         errors=list(field_errors) if field_errors is not None else None,
     )
@@ -159,7 +159,7 @@ def problem_response(
     )
 
 
-def instance_of(scope: Mapping[str, Any]) -> str:
+def _instance(scope: Mapping[str, Any]) -> str:
     """The requested path, percent-encoded as it came."""
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
     return raw.split(b"?", 1)[0].decode("ascii", "replace")[:MAX_DETAIL_CHARS]
@@ -184,23 +184,20 @@ async def _answer_own(request: Request, error: Exception) -> JSONResponse:
     headers = {}
     if isinstance(error, errors.RateLimited):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
-    return problem_response(
-        kind, instance=instance_of(request.scope), detail=str(error), headers=headers
-    )
+    return problem_response(kind, request.scope, detail=str(error), headers=headers)
 
 
 async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     found = error.errors()
-    instance = instance_of(request.scope)
     if any(each["type"] == "json_invalid" for each in found):
         return problem_response(
-            MALFORMED_BODY, instance=instance, detail="the body cannot be read as JSON"
+            MALFORMED_BODY, request.scope, detail="the body cannot be read as JSON"
         )
     if not _is_json(request) and any(tuple(each["loc"]) == ("body",) for each in found):
         return problem_response(
             UNSUPPORTED_MEDIA_TYPE,
-            instance=instance,
+            request.scope,
             detail="send the body as JSON, with the header Content-Type: application/json",
         )
     fields = [
@@ -209,13 +206,13 @@ async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
         for each in found[:MAX_FIELD_ERRORS]
     ]
     summary = "; ".join(f"{field.field}: {field.message}" for field in fields[:3])
-    return problem_response(INVALID_REQUEST, instance=instance, detail=summary, field_errors=fields)
+    return problem_response(INVALID_REQUEST, request.scope, detail=summary, field_errors=fields)
 
 
 async def _answer_framework(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     kind = _OF_FRAMEWORK.get(error.status_code, UNEXPECTED)
-    path = instance_of(request.scope)
+    path = _instance(request.scope)
     headers = error.headers
     if kind is METHOD_NOT_ALLOWED:
         headers = {"Allow": ", ".join(_methods_served(request))}
@@ -224,7 +221,7 @@ async def _answer_framework(request: Request, error: Exception) -> JSONResponse:
         METHOD_NOT_ALLOWED: f"{request.method} is not served at {path}",
         MALFORMED_BODY: "the body cannot be read as JSON",
     }
-    return problem_response(kind, instance=path, detail=details.get(kind), headers=headers)
+    return problem_response(kind, request.scope, detail=details.get(kind), headers=headers)
 
 
 def _methods_served(request: Request) -> list[str]:

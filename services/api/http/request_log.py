@@ -58,9 +58,7 @@ class RequestLog:
                 log.exception("request_crashed", route=_template(scope), method=scope["method"])
                 if status:  # a part of the answer is sent; only the server can end the connection
                     raise
-                answer = problems.problem_response(
-                    problems.UNEXPECTED, instance=problems.instance_of(scope)
-                )
+                answer = problems.problem_response(problems.UNEXPECTED, scope)
                 await answer(scope, receive, send_with_id)
             finally:
                 # A stream lasts as long as it is read; count the time until it began.

@@ -147,7 +147,7 @@ class Ordering:
         else:
             keys = ordered.fusion.logits(values)
         best_first = np.argsort(-keys, kind="stable")
-        return Ordered([found[row] for row in best_first], ordered.by, ordered.fusion)
+        return replace(ordered, candidates=[found[row] for row in best_first])
 
     def _ordered(self, found: Sequence[CheapScores], by: Basis) -> Ordered:
         fusion = self._fusion(by)
@@ -171,8 +171,8 @@ class Ordering:
             fusion = self.ranker.with_margin
         final = {each.item_id: margins[each.item_id] for each in scored}
         if fusion is not None and scored:
-            logits = fusion.logits(_with_margins(scored, margins))
-            final = {each.item_id: float(at) for each, at in zip(scored, logits, strict=True)}
+            features = np.column_stack([_matrix(scored), list(final.values())])
+            final = dict(zip(final, fusion.logits(features).tolist(), strict=True))
         by_id = {each.item_id: each for each in ordered.candidates}
         best = [by_id[item_id] for item_id in merge_by_score(list(by_id), final)[:k]]
         return [
@@ -221,12 +221,6 @@ class Ordering:
 
 def _matrix(found: Sequence[CheapScores]) -> NDArray[np.float64]:
     return np.array([each.values for each in found], np.float64)
-
-
-def _with_margins(
-    found: Sequence[CheapScores], margins: Mapping[ItemId, float]
-) -> NDArray[np.float64]:
-    return np.column_stack([_matrix(found), [margins[each.item_id] for each in found]])
 
 
 def _explain(fusion: Fusion, values: Mapping[str, float]) -> dict[str, float]:
