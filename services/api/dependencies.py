@@ -27,7 +27,6 @@ from services.api.recommend.model_scoring import CandidateScorer
 from services.api.recommend.ordering import Ordering
 from services.api.recommend.ordering_reload import LiveOrdering, PublishedOrdering
 from services.api.recommend.shadow_scoring import ShadowScorer
-from services.core.records import Item, ItemId
 from services.engines.contract import Engine, Replicated
 from services.engines.instrumented import unwrapped
 from services.fetch.download import CheckedClient
@@ -85,17 +84,15 @@ class Dependencies:
         """
         limits, rules = limits or Limits(), rules or AccessRules()
         metrics = Metrics(registry or new_registry())
-
-        async def load_items(item_ids: list[ItemId]) -> list[Item]:
-            return [record.item for record in (await store.items.load_items(item_ids)).values()]
-
         metrics.backlog_bound.set(limits.max_backlog)
         metrics.redis_unavailable.set_function(lambda: store.connection.health.is_unavailable)
         behind = unwrapped(engine)
         if isinstance(behind, Replicated):
             metrics.watch_replicas(behind)
         metrics.adapter_sync_failed.set_function(lambda: bool(adapters.problem))
-        items = ItemCache(load_items, limits.item_cache_bytes, metrics.note_item_lookups)
+        items = ItemCache(
+            store.items.load_items, limits.item_cache_bytes, metrics.note_item_lookups
+        )
         metrics.item_cache_bytes.set_function(lambda: items.num_bytes)
         watch = EngineWatch(lambda: adapters.active, limits)
         scorer = CandidateScorer(store, items, watch, metrics, limits.max_in_flight)

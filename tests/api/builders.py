@@ -30,7 +30,7 @@ from services.retrieval.features import FEATURES, MARGIN
 from services.retrieval.fusion import Fusion, Ranker
 from services.state.adapter_selection import AdapterSelections
 from services.state.api_keys import ApiKeys
-from services.state.records import UpdatedPreference
+from services.state.records import ItemRecord, UpdatedPreference
 from services.state.user_store import Store
 
 IDENTITY = EngineIdentity(model="scripted", adapter="scripted-adapter")
@@ -187,6 +187,10 @@ def an_ordering(
     identity: EngineIdentity = IDENTITY,
 ) -> Ordering:
     return Ordering.of(cast(Any, rankers or ScriptedRankers()), ranker, identity)
+
+
+def a_record(item: Item) -> ItemRecord:
+    return ItemRecord(item, item.version, summary="looks good", status="ready")
 
 
 async def put_catalogue(store: Store, item_ids: Sequence[str] = ITEM_IDS) -> None:

@@ -3,28 +3,20 @@
 A version follows from what the model sees, so an entry never becomes stale.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 
 from cachetools import LRUCache
 
-from services.core.records import Item, ItemId
+from services.core.records import ItemId
+from services.state.records import ItemRecord
 
-# Bytes of an item besides image and title: objects, keys, the entry in the mapping.
+# Bytes of an item besides image and texts: objects, keys, the entry in the mapping.
 _OVERHEAD_BYTES = 500
 
-LoadItems = Callable[[list[ItemId]], Awaitable[Iterable[Item]]]
+LoadItems = Callable[[list[ItemId]], Awaitable[Mapping[ItemId, ItemRecord]]]
 # note(hits, misses)
 NoteLookups = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class VersionedItem:
-    """An item and its version, which takes long to compute."""
-
-    version: str
-    item: Item
 
 
 class ItemCache:
@@ -36,33 +28,32 @@ class ItemCache:
         """`load` reads items from the store; those it does not have are left out."""
         self._load = load
         self._note = note
-        self._items: LRUCache[tuple[ItemId, str], VersionedItem] = LRUCache(max_bytes, _size)
+        self._items: LRUCache[tuple[ItemId, str], ItemRecord] = LRUCache(max_bytes, _size)
 
     @property
     def num_bytes(self) -> int:
         """What the items take now."""
         return int(self._items.currsize)
 
-    async def get(self, versions: Mapping[ItemId, str]) -> dict[ItemId, VersionedItem]:
+    async def get(self, versions: Mapping[ItemId, str]) -> dict[ItemId, ItemRecord]:
         """The items in these versions. A changed item comes in its new version; a deleted one is
         left out.
         """
-        found: dict[ItemId, VersionedItem] = {}
-        missing: list[ItemId] = []
-        for item_id, version in versions.items():
-            held = self._items.get((item_id, version))
-            if held is None:
-                missing.append(item_id)
-            else:
-                found[item_id] = held
+        found = {
+            item_id: held
+            for item_id, version in versions.items()
+            if (held := self._items.get((item_id, version))) is not None
+        }
+        missing = [item_id for item_id in versions if item_id not in found]
         self._note(len(found), len(missing))
         if missing:
-            for item in await self._load(missing):
-                loaded = found[item.item_id] = VersionedItem(item.version, item)
+            for item_id, loaded in (await self._load(missing)).items():
+                found[item_id] = loaded
                 with suppress(ValueError):  # larger than the whole cache
-                    self._items[item.item_id, item.version] = loaded
+                    self._items[item_id, loaded.version] = loaded
         return found
 
 
-def _size(held: VersionedItem) -> int:
-    return len(held.item.image or b"") + len(held.item.title) + _OVERHEAD_BYTES
+def _size(held: ItemRecord) -> int:
+    texts = len(held.item.title) + len(held.summary or "")
+    return len(held.item.image or b"") + texts + _OVERHEAD_BYTES

@@ -16,13 +16,14 @@ from cachetools import LRUCache
 from services.api.monitoring.engine_health import EngineWatch
 from services.api.monitoring.metrics import Metrics
 from services.api.recommend.admission import Admission
-from services.api.recommend.item_cache import ItemCache, VersionedItem
+from services.api.recommend.item_cache import ItemCache
 from services.core import errors
 from services.core.records import ItemId, ScoredCandidate, UserId
 from services.core.scoring import score_candidates
 from services.core.wire.recommend import DegradedReason, Priority
 from services.engines.contract import Scorer
 from services.state.keys import score_key
+from services.state.records import ItemRecord
 from services.state.user_store import Store
 
 log = structlog.get_logger(__name__)
@@ -208,7 +209,7 @@ class CandidateScorer:
 
 async def score_one(
     items: ItemCache, by: Scorer, preference: str, item_id: ItemId, version: str
-) -> tuple[VersionedItem, ScoredCandidate] | None:
+) -> tuple[ItemRecord, ScoredCandidate] | None:
     """The item from cache or store, and its score by this scorer; None if it was deleted."""
     found = (await items.get({item_id: version})).get(item_id)
     if found is None:

@@ -7,8 +7,9 @@ from services.api.browse.thumbnails import Covers
 from services.api.recommend.item_cache import ItemCache
 from services.core.images import blank_image
 from services.core.records import Item, ItemId
+from services.state.records import ItemRecord
 from services.state.user_store import Store
-from tests.api.builders import an_app, send
+from tests.api.builders import a_record, an_app, send
 
 ITEM = Item(ItemId("fox"), "A fox", blank_image(336))
 
@@ -59,8 +60,8 @@ async def test_a_width_that_is_not_offered_is_refused(store: Store) -> None:
 async def test_resized_covers_take_no_more_memory_than_they_may() -> None:
     items = [Item(ItemId(f"i{k}"), "A fox", blank_image(336)) for k in range(5)]
 
-    async def load(item_ids: list[ItemId]) -> list[Item]:
-        return [item for item in items if item.item_id in item_ids]
+    async def load(item_ids: list[ItemId]) -> dict[ItemId, ItemRecord]:
+        return {item.item_id: a_record(item) for item in items if item.item_id in item_ids}
 
     covers = Covers(ItemCache(load, 10**9), max_bytes=300, max_at_once=1)
     for item in items:

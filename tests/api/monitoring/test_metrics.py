@@ -100,8 +100,8 @@ async def test_items_that_the_process_holds_are_hits(store: Store) -> None:
 async def test_an_item_is_looked_for_once() -> None:
     lookups: list[tuple[int, int]] = []
 
-    async def load(wanted: list) -> list:
-        return []
+    async def load(wanted: list) -> dict:
+        return {}
 
     cache = ItemCache(load, 1000, lambda *found: lookups.append(found))
     await cache.get(dict.fromkeys(ITEM_IDS[:2], "v1"))

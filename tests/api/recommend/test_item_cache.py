@@ -1,5 +1,7 @@
 from services.api.recommend.item_cache import ItemCache
 from services.core.records import Item, ItemId
+from services.state.records import ItemRecord
+from tests.api.builders import a_record
 
 
 class Shelf:
@@ -9,9 +11,9 @@ class Shelf:
         self.items = {ItemId(i): Item(ItemId(i), "title", image) for i, image in images.items()}
         self.read: list[str] = []
 
-    async def load(self, item_ids: list[ItemId]) -> list[Item]:
+    async def load(self, item_ids: list[ItemId]) -> dict[ItemId, ItemRecord]:
         self.read += item_ids
-        return [self.items[item_id] for item_id in item_ids if item_id in self.items]
+        return {each: a_record(self.items[each]) for each in item_ids if each in self.items}
 
     def version(self, item_id: str) -> str:
         return self.items[ItemId(item_id)].version
