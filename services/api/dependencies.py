@@ -1,10 +1,9 @@
 """What the routes of one application share; the framework passes it, nothing is global.
 
-`Dependencies.of` assembles it from what the caller opened.
+It is assembled here from what the caller opened.
 """
 
 import asyncio
-from dataclasses import dataclass
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
@@ -37,34 +36,11 @@ from services.state.user_store import Store
 from services.telemetry.registry import new_registry
 
 
-@dataclass(frozen=True, slots=True)
 class Dependencies:
     """What the application holds for its routes."""
 
-    store: Store
-    adapters: LiveAdapters
-    shadow: ShadowScorer
-    outcomes: Outcomes
-    live: LiveOrdering
-    limits: Limits
-    metrics: Metrics
-    access: Access
-    cascade: Cascade
-    backlog: Backlog
-    redis_watch: RedisWatch
-    engine_watch: EngineWatch
-    fetch_client: CheckedClient
-    image_slots: asyncio.Semaphore
-    key_scan: KeyScan
-    directory: Directory
-    covers: Covers
-    streams: Streams
-    # The data folder, if there is one.
-    data: str | None
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         *,
         store: Store,
         engine: Engine,
@@ -75,54 +51,47 @@ class Dependencies:
         rules: AccessRules | None = None,
         registry: CollectorRegistry | None = None,
         data: str | None = None,
-    ) -> "Dependencies":
-        """All of it over a store and an engine that the caller opened and will close.
+    ) -> None:
+        """The caller opened store and engine, and will close them.
 
         `adapters` are those of the engine. With a `source` the ordering follows what is published
         there. Without `rules` no route needs an API key. GET /metrics shows all of `registry`, and
         GET /progress the offline steps in the data folder `data`.
         """
-        limits, rules = limits or Limits(), rules or AccessRules()
-        metrics = Metrics(registry or new_registry())
-        metrics.backlog_bound.set(limits.max_backlog)
-        metrics.redis_unavailable.set_function(lambda: store.connection.health.is_unavailable)
-        behind = unwrapped(engine)
-        if isinstance(behind, Replicated):
-            metrics.watch_replicas(behind)
-        metrics.adapter_sync_failed.set_function(lambda: bool(adapters.problem))
+        limits, metrics = limits or Limits(), Metrics(registry or new_registry())
         items = ItemCache(
             store.items.load_items, limits.item_cache_bytes, metrics.note_item_lookups
         )
+        self.store = store
+        self.adapters = adapters
+        self.limits = limits
+        self.metrics = metrics
+        self.data = data
+        self.access = Access(ApiKeys(store.connection), rules or AccessRules(), metrics)
+        self.fetch_client = CheckedClient(limits.fetch)
+        self.image_slots = asyncio.Semaphore(limits.max_images_at_once)
+        self.key_scan = KeyScan(store.connection)
+        self.directory = Directory(self.key_scan)
+        self.covers = Covers(items, limits.cover_cache_bytes, max_at_once=limits.max_images_at_once)
+        self.streams = Streams(store, limits, metrics)
+        self.backlog = Backlog(store, metrics, limits.max_backlog)
+        self.redis_watch = RedisWatch(store, metrics)
+        self.engine_watch = EngineWatch(lambda: adapters.active, limits)
+        scorer = CandidateScorer(store, items, self.engine_watch, metrics, limits.max_in_flight)
+        self.live = LiveOrdering(ordering, metrics, source)
+        self.outcomes = Outcomes(ExposureLog(store.connection), adapters, metrics)
+        self.shadow = ShadowScorer(adapters, items, metrics, lambda: scorer.num_under_way > 0)
+        self.cascade = Cascade(store, self.live, adapters, scorer, self.shadow, limits, metrics)
+
+        metrics.backlog_bound.set(limits.max_backlog)
+        metrics.redis_unavailable.set_function(lambda: store.connection.health.is_unavailable)
+        metrics.adapter_sync_failed.set_function(lambda: bool(adapters.problem))
         metrics.item_cache_bytes.set_function(lambda: items.num_bytes)
-        watch = EngineWatch(lambda: adapters.active, limits)
-        scorer = CandidateScorer(store, items, watch, metrics, limits.max_in_flight)
         metrics.prompts_under_way.set_function(lambda: scorer.num_under_way)
-        live = LiveOrdering(ordering, metrics, source)
-        shadow = ShadowScorer(adapters, items, metrics, is_busy=lambda: scorer.num_under_way > 0)
-        streams = Streams(store, limits, metrics)
-        metrics.streams_open.set_function(lambda: streams.num_open)
-        key_scan = KeyScan(store.connection)
-        return cls(
-            store=store,
-            adapters=adapters,
-            shadow=shadow,
-            outcomes=Outcomes(ExposureLog(store.connection), adapters, metrics),
-            live=live,
-            limits=limits,
-            metrics=metrics,
-            access=Access(ApiKeys(store.connection), rules, metrics),
-            cascade=Cascade(store, live, adapters, scorer, shadow, limits, metrics),
-            backlog=Backlog(store, metrics, limits.max_backlog),
-            redis_watch=RedisWatch(store, metrics),
-            engine_watch=watch,
-            fetch_client=CheckedClient(limits.fetch),
-            image_slots=asyncio.Semaphore(limits.max_images_at_once),
-            key_scan=key_scan,
-            directory=Directory(key_scan),
-            covers=Covers(items, limits.cover_cache_bytes, max_at_once=limits.max_images_at_once),
-            streams=streams,
-            data=data,
-        )
+        metrics.streams_open.set_function(lambda: self.streams.num_open)
+        behind = unwrapped(engine)
+        if isinstance(behind, Replicated):
+            metrics.watch_replicas(behind)
 
 
 def _dependencies(request: Request) -> Dependencies:

@@ -4,7 +4,7 @@ async with open_store(settings) as store:
     source = PublishedOrdering(data, engine.identity)
     adapters = LiveAdapters(engine, AdapterSelections(store.connection), folders)
     app = create_app(
-        Dependencies.of(store=store, engine=engine, ordering=source.load(), adapters=adapters)
+        Dependencies(store=store, engine=engine, ordering=source.load(), adapters=adapters)
     )
     await serve(app, host="127.0.0.1", port=8000, background=worker.run)
 """

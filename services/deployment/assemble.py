@@ -181,7 +181,7 @@ async def serve(
         ordering = source.load()
         counts = await publish_step.run(data, store)
         log.info("artifacts_published", **counts)
-        deps = Dependencies.of(
+        deps = Dependencies(
             store=store,
             engine=engine,
             ordering=ordering,

@@ -247,7 +247,7 @@ def an_app(
     **limits: Any,
 ) -> FastAPI:
     engine = engine or ScriptedEngine()
-    deps = Dependencies.of(
+    deps = Dependencies(
         store=store,
         engine=engine,
         ordering=an_ordering(rankers, ranker, engine.identity),
