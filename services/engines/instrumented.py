@@ -65,7 +65,7 @@ class InstrumentedEngine:
     """Implements `contract.Engine` by another engine, and measures its prompts."""
 
     def __init__(self, engine: Engine, metrics: EngineMetrics) -> None:
-        """Use `observed`."""
+        """Use `instrumented`."""
         self._engine = engine
         self._metrics = metrics
         metrics.shortened.set_function(lambda: engine.num_shortened)

@@ -26,7 +26,7 @@ MAX_NOTING = 256
 
 @dataclass(eq=False, slots=True)
 class Outcomes:
-    """Remembers recommended items, and counts the interactions with them, in an experiment."""
+    """Remembers recommended items and counts interactions with them, while an experiment runs."""
 
     exposures: ExposureLog
     adapters: LiveAdapters

@@ -43,36 +43,29 @@ class Fingerprints:
     any_adapter: bool = field(default=False, compare=False)
 
 
+@dataclass(frozen=True, slots=True)
 class PublishedOrdering:
-    """The artifacts of a data folder that order candidates, for one engine's margins."""
+    """The artifacts of a data folder that order candidates, for one engine's margins.
 
-    def __init__(
-        self,
-        data: str,
-        identity: EngineIdentity,
-        *,
-        any_adapter: Callable[[], bool] = lambda: False,
-    ) -> None:
-        """Reads nothing yet.
+    `any_adapter()`: whether to use weights for other adapters than this engine's too, because the
+    adapter was chosen while the API runs.
+    """
 
-        `any_adapter()`: whether to use weights for other adapters than this engine's too, because
-        the adapter was chosen while the API runs.
-        """
-        self._data = data
-        self._identity = identity
-        self._any_adapter = any_adapter
+    data: str
+    identity: EngineIdentity
+    any_adapter: Callable[[], bool] = lambda: False
 
     def fingerprints(self) -> Fingerprints:
         """What `load` would load now; ArtifactMissing without cheap rankers."""
-        ranker = Artifact(self._data, RANKER)
+        ranker = Artifact(self.data, RANKER)
         return Fingerprints(
-            retrieval=Artifact(self._data, self._retrieval()).manifest().fingerprint,
+            retrieval=Artifact(self.data, self._retrieval()).manifest().fingerprint,
             ranker=ranker.manifest().fingerprint if ranker.exists() else "",
             for_adapters=tuple(
-                (adapter, Artifact(self._data, name).manifest().fingerprint)
+                (adapter, Artifact(self.data, name).manifest().fingerprint)
                 for adapter, name in self._beside().items()
             ),
-            any_adapter=self._any_adapter(),
+            any_adapter=self.any_adapter(),
         )
 
     def load(self) -> Ordering:
@@ -81,10 +74,10 @@ class PublishedOrdering:
         """
         before = self.fingerprints()
         try:
-            ranker = Ranker.load(self._data) if before.ranker else None
-            rankers = CheapRankers.load(self._data, self._retrieval())
+            ranker = Ranker.load(self.data) if before.ranker else None
+            rankers = CheapRankers.load(self.data, self._retrieval())
             found = {
-                adapter: Ranker.load(self._data, name) for adapter, name in self._beside().items()
+                adapter: Ranker.load(self.data, name) for adapter, name in self._beside().items()
             }
             for_adapters = {
                 adapter: each
@@ -92,7 +85,7 @@ class PublishedOrdering:
                 if _weighs_features_of(each, rankers)
             }
             ordering = Ordering.of(
-                rankers, ranker, self._identity, for_adapters, any_adapter=self._any_adapter()
+                rankers, ranker, self.identity, for_adapters, any_adapter=self.any_adapter()
             )
         except ArtifactMismatch:
             self._require_still(before)
@@ -105,16 +98,16 @@ class PublishedOrdering:
 
     def _require_still(self, before: Fingerprints) -> None:
         if self.fingerprints() != before:
-            raise ArtifactMissing(f"rankers in {self._data} were replaced while they were read")
+            raise ArtifactMissing(f"rankers in {self.data} were replaced while they were read")
 
     def _beside(self) -> dict[str, str]:
         """The names of weights for further adapters, by these adapters."""
-        names = find_artifacts(self._data, f"{ADAPTER_RANKER}*")
+        names = find_artifacts(self.data, f"{ADAPTER_RANKER}*")
         return {found[1]: name for name in names if (found := _OF_ADAPTER.fullmatch(name))}
 
     def _retrieval(self) -> str:
         """The rankers of whole histories, unless they were fitted to older interactions."""
-        whole, cut = Artifact(self._data, RETRIEVAL_WHOLE), Artifact(self._data, RETRIEVAL)
+        whole, cut = Artifact(self.data, RETRIEVAL_WHOLE), Artifact(self.data, RETRIEVAL)
         if not whole.exists():
             return RETRIEVAL
         if not cut.exists():

@@ -171,7 +171,7 @@ class OfAnother(PublishedOrdering):
     def load(self):
         rankers = super().load().rankers
         ranker = a_ranker(retrieval=rankers.definition, adapter="others")
-        return Ordering.of(rankers, ranker, IDENTITY, any_adapter=self._any_adapter())
+        return Ordering.of(rankers, ranker, IDENTITY, any_adapter=self.any_adapter())
 
 
 async def test_weights_for_another_adapter_wait_until_one_may_be_chosen(
