@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from model_training.data.inputs import Inputs
 from model_training.data.negative_sampling import Draw
-from model_training.data.protocols.contract import Protocol
+from model_training.data.protocols import Protocol
 from model_training.data.visible_items import VisibleItems
 from services.core.artifacts import Artifact, QuarantinedRow, Recipe
 from services.core.errors import ArtifactMismatch, EmptyDataset, InputError

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from model_training.data.protocols import find_protocol
-from model_training.data.protocols.contract import Protocol
+from model_training.data.protocols import Protocol, find_protocol
 from model_training.evaluation.results import MODELS, NEED_ENGINE
 from model_training.scoring.score_tasks import ABLATIONS, ScoringRequest
 from services.core.artifacts import Artifact

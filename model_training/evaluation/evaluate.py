@@ -1,6 +1,6 @@
 """Step 8, `msr evaluate`: how well each model ranks the held-out target.
 
-Every test user gives one ranking task of a protocol (`data/protocols`): the target and frozen
+Every test user gives one ranking task of a protocol (`data/protocols.py`): the target and frozen
 negatives, or the whole catalogue. The multimodal model scores the candidates through the engine and
 the function that serve, from the preference written before the target. The cheap rankers, their
 fusion and a random order rank the same tasks. An ablation (`score_tasks.py`) takes one input from
@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_training.data.inputs import Inputs, open_inputs
-from model_training.data.protocols import find_protocol
-from model_training.data.protocols.contract import Protocol
+from model_training.data.protocols import Protocol, find_protocol
 from model_training.data.ranking_tasks import (
     NUM_EVALUATION_NEGATIVES,
     RankingTask,

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_training.data.protocols import find_protocol
-from model_training.data.protocols.contract import Protocol
+from model_training.data.protocols import Protocol, find_protocol
 from services.core.records import UserId
 from services.retrieval.rankers import RANKERS
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_training.data.inputs import Inputs
-from model_training.data.protocols.contract import Protocol
+from model_training.data.protocols import Protocol
 from model_training.data.ranking_tasks import RankingTask
 from model_training.data.visible_items import VisibleItems
 from model_training.evaluation.results import Slice

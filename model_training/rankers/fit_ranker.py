@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from model_training.data.inputs import Inputs, open_inputs
-from model_training.data.protocols import find_protocol
-from model_training.data.protocols.contract import SERVED, Protocol
+from model_training.data.protocols import SERVED, Protocol, find_protocol
 from model_training.data.ranking_tasks import FrozenTasks, RankingTask, load_ranking_tasks
 from model_training.rankers import fit_retrieval
 from model_training.rankers.task_features import read_features

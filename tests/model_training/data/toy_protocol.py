@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_training.data.negative_sampling import Draw, draw_weighted
-from model_training.data.protocols.contract import LAST_IS_TARGET, Explanation, Protocol
+from model_training.data.protocols import LAST_IS_TARGET, Explanation, Protocol
 from model_training.data.visible_items import VisibleItems
 
 

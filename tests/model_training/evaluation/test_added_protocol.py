@@ -1,4 +1,4 @@
-"""A protocol is one module and one line: a test adds one and evaluates under it."""
+"""A protocol is one entry of PROTOCOLS: a test adds one and evaluates under it."""
 
 from pathlib import Path
 
