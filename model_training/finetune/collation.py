@@ -1,4 +1,6 @@
-"""Turns rows into tensors: the prompt as the engines render it, with the loss on the answer alone.
+"""Turns rows into tensors: prompts as the engines render them, answered or not.
+
+With an answer, the loss is on the answer alone.
 
 TRL's own collator tokenizes prompt and answer separately. With a tokenizer that marks word starts
 (such as the published LLaVA-NeXT's) the answer after `[/INST]` then has other tokens than in the
@@ -52,21 +54,14 @@ class AnswerCollator:
             for row in rows
         ]
         images = [image for row in rows for image in row["images"]]
-        batch = self._processor(
-            text=answered,
-            images=images or None,
-            padding=True,
-            padding_side="right",
-            add_special_tokens=False,  # the template has written every special token already
-            return_tensors="pt",
-        )
+        batch = _encode(self._processor, answered, images, padding_side="right")
         labels = torch.full_like(batch["input_ids"], IGNORED)
         lengths = batch["attention_mask"].sum(dim=1).tolist()
         for row, num_tokens in enumerate(self._num_answer_tokens(asked, answered)):
             answer = slice(lengths[row] - num_tokens, lengths[row])
             labels[row, answer] = batch["input_ids"][row, answer]
         batch["labels"] = labels
-        return dict(batch)
+        return batch
 
     def _num_answer_tokens(self, asked: list[str], answered: list[str]) -> list[int]:
         counts = []
@@ -83,6 +78,44 @@ class AnswerCollator:
                 )
             counts.append(len(text) - num_prompt)
         return counts
+
+
+class PromptCollator:
+    """Batches unanswered prompts, so that the answer's position is the last of every row."""
+
+    def __init__(self, processor: Any) -> None:
+        """`processor` is the base model's; AnswerTokenMissing if its template has no answers."""
+        self._processor = processor
+        self.answers = answer_tokens(processor)
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """`input_ids` and `attention_mask` (B, T), padded on the left, and the images.
+
+        B counts the `prompts` of all rows, in order. Other columns of a row hold a value for each
+        of its prompts and become tensors (B,).
+        """
+        prompts: list[Messages] = [messages for row in rows for messages in row["prompts"]]
+        asked = [render(self._processor, chat_content(each), answered=False) for each in prompts]
+        images = [image for messages in prompts for image in prompt_images(messages)]
+        batch = _encode(self._processor, asked, images, padding_side="left")
+        for name in rows[0].keys() - {"prompts"}:
+            batch[name] = torch.tensor([value for row in rows for value in row[name]])
+        return batch
+
+
+def _encode(
+    processor: Any, texts: list[str], images: list[Any], *, padding_side: str
+) -> dict[str, torch.Tensor]:
+    return dict(
+        processor(
+            text=texts,
+            images=images or None,
+            padding=True,
+            padding_side=padding_side,
+            add_special_tokens=False,  # the template has written every special token already
+            return_tensors="pt",
+        )
+    )
 
 
 def _tokenize(processor: Any, texts: list[str]) -> list[list[int]]:

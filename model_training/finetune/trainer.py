@@ -8,22 +8,24 @@ covered by `LogsWithEveryCheckpoint`, and the count towards an early end by the 
 import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import structlog
 import torch
+from datasets import Dataset
 from peft import PeftModel
 from safetensors import SafetensorError
-from transformers import AutoModelForImageTextToText, AutoProcessor, Trainer
+from transformers import AutoModelForImageTextToText, AutoProcessor, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
 
 from model_training.finetune import peft_methods
-from model_training.finetune.collation import AnswerCollator, training_row
+from model_training.finetune.collation import PromptCollator
 from model_training.finetune.config import TrainConfig
 from model_training.finetune.distributed import is_main, local_device, num_processes
 from model_training.finetune.hostile_titles import UNCHANGED, HostileTitles
+from model_training.finetune.margins import answer_logits
 from model_training.finetune.published_weights import write_whole_checkpoint
 from model_training.finetune.run_plan import RunPlan, checkpoints
 from model_training.finetune.validation_callback import (
@@ -32,7 +34,7 @@ from model_training.finetune.validation_callback import (
     has_ended,
 )
 from services.core.errors import ModelUnusable
-from services.core.prompts import scoring_messages
+from services.core.prompts import Messages, scoring_messages
 from services.core.records import Item, ItemId
 
 log = structlog.get_logger(__name__)
@@ -41,27 +43,34 @@ _ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _ADAPTER_CONFIG = "adapter_config.json"
 
 
-class RowsWithImages:
-    """Adds prompts and images to the trainer's rows when they are used."""
+class PromptRows:
+    """Adds prompts and images to the trainer's rows when they are used; each stage has its own."""
 
     def __init__(self, items: Mapping[ItemId, Item], titles: HostileTitles = UNCHANGED) -> None:
         """`items` holds every item that a row names."""
-        self._items = items
-        self._titles = titles
+        self.items = items
+        self.titles = titles
+
+    @classmethod
+    def dataset(cls, plan: RunPlan, rows: list[dict[str, Any]]) -> Dataset:
+        """These rows for a trainer, with the titles of the run's prompts."""
+        return Dataset.from_list(rows).with_transform(cls(plan.items, hostile_titles(plan)))
 
     def __call__(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-        """From columns `item_id`, `preference`, `label` to `images`, `prompt`, `completion`."""
-        in_prompt = self._titles.in_prompt
+        """From the columns of some rows to those of the completed rows."""
         rows = [
-            training_row(
-                scoring_messages(preference, in_prompt(self._items[item_id], preference)),
-                label=label,
-            )
-            for item_id, preference, label in zip(
-                columns["item_id"], columns["preference"], columns["label"], strict=True
-            )
+            self.complete(**dict(zip(columns, values, strict=True)))
+            for values in zip(*columns.values(), strict=True)
         ]
-        return {name: [row[name] for row in rows] for name in ("images", "prompt", "completion")}
+        return {name: [row[name] for row in rows] for name in rows[0]}
+
+    def complete(self, *args: Any, **row: Any) -> dict[str, Any]:
+        """What the stage's collator reads of a row."""
+        raise NotImplementedError
+
+    def prompt(self, item_id: ItemId, preference: str) -> Messages:
+        """The scoring prompt, with the title that the item has in training."""
+        return scoring_messages(preference, self.titles.in_prompt(self.items[item_id], preference))
 
 
 def hostile_titles(plan: RunPlan) -> HostileTitles:
@@ -72,7 +81,7 @@ def hostile_titles(plan: RunPlan) -> HostileTitles:
     return HostileTitles(plan.config.hostile_titles, preferences, plan.config.seed)
 
 
-# --- callbacks --------------------------------------------------------------------------
+# --- trainers and callbacks ----------------------------------------------------------------------
 
 
 class NonFiniteLossGuard(Trainer):  # type: ignore[misc]  # transformers is untyped
@@ -84,6 +93,50 @@ class NonFiniteLossGuard(Trainer):  # type: ignore[misc]  # transformers is unty
         if not torch.isfinite(loss).all():
             raise _not_finite("loss", float(loss.mean()), self.state.global_step + 1, self.args)
         return loss
+
+
+class MarginTrainer(NonFiniteLossGuard):
+    """transformers' trainer with a loss over the margins of prompts.
+
+    The rows have `prompts`, and `labels` names their other columns (see `PromptCollator`). `loss`
+    takes the margins (B,) and the labels, by name.
+    """
+
+    def __init__(
+        self,
+        plan: RunPlan,
+        model: Any,
+        processor: Any,
+        scratch: Path,
+        *,
+        rows: Dataset,
+        loss: Callable[..., torch.Tensor],
+        labels: Sequence[str] = (),
+    ) -> None:
+        """Checkpoints and logs go to `scratch`."""
+        arguments = trainer_arguments(plan.config, scratch)
+        super().__init__(
+            model=model,
+            args=TrainingArguments(**arguments, label_names=list(labels)),
+            data_collator=PromptCollator(processor),
+            train_dataset=rows,
+            processing_class=processor,
+        )
+        self._loss = loss
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """The loss of a batch; with its margins (B,) if asked for."""
+        labels = {name: inputs[name] for name in self.label_names}
+        prompts = {name: values for name, values in inputs.items() if name not in labels}
+        yes, no = answer_logits(model, prompts, self.data_collator.answers).unbind(dim=1)
+        loss = self._loss(yes - no, **labels)
+        return (loss, {"margins": yes - no}) if return_outputs else loss
 
 
 class ProgressOnStderr(ProgressCallback):  # type: ignore[misc]
@@ -198,7 +251,7 @@ def add_callbacks(trainer: Any, plan: RunPlan) -> None:
         trainer.remove_callback(callback)
     if plan.config.evaluate_steps:
         # Its own processor, since a trainer may change its one.
-        collate = AnswerCollator(AutoProcessor.from_pretrained(plan.model))
+        collate = PromptCollator(AutoProcessor.from_pretrained(plan.model))
         trainer.add_callback(ValidatesWhileTraining(trainer, collate, plan))
     trainer.add_callback(LogsWithEveryCheckpoint())
     trainer.add_callback(ProgressOnStderr())
@@ -212,14 +265,16 @@ def add_callbacks(trainer: Any, plan: RunPlan) -> None:
 def fit(plan: RunPlan, scratch: Path, trained: Path) -> None:
     """Train the plan's stage with checkpoints in `scratch`, from the last one if there is one.
 
-    The adapter's files (for method `full` the model's) appear in `trained` whole. Raises what the
-    stage's check raises, and ModelUnusable if the model cannot be loaded or a loss is not finite.
+    The adapter's files (for method `full` the model's) appear in `trained` whole: those of the best
+    checkpoint by validation during training, without one of the last. Raises what the stage's check
+    raises, and ModelUnusable if the model cannot be loaded or a loss is not finite.
     """
     plan.stage.check(plan)
     model, processor = load_model(plan)
     trainer = plan.stage.build_trainer(plan, model, processor, scratch)
+    add_callbacks(trainer, plan)
+    found = checkpoints(scratch)
     if is_main():
-        found = checkpoints(scratch)
         log.info(
             "training_started",
             stage=plan.stage.name,
@@ -227,15 +282,6 @@ def fit(plan: RunPlan, scratch: Path, trained: Path) -> None:
             rows_per_step=rows_per_step(plan.config),
             resumed=found[-1].name if found else "",
         )
-    train_and_save(trainer, plan, scratch, trained)
-
-
-def train_and_save(trainer: Any, plan: RunPlan, scratch: Path, trained: Path) -> None:
-    """Train, from the last checkpoint if there is one, and put the best checkpoint in `trained`.
-
-    The best is chosen by validation during training; without one it is the last.
-    """
-    found = checkpoints(scratch)
     if not (found and has_ended(found[-1], plan.config.patience)):
         trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
     if not is_main():

@@ -4,87 +4,29 @@ The metric is AUC for SFT and MRR@5 for the stages after it, whose goal is the o
 user's own candidates. The start adapter is evaluated too, and a stage that does not improve on it
 logs a warning.
 
-The margin of a row is computed as in the engines: log-odds of Yes over No at the first token of the
-answer. Every evaluation is followed by a checkpoint, so that the best one is on disk. Checkpoints
+Every evaluation is followed by a checkpoint, so that the best one is on disk. Checkpoints
 hold the state of this callback, so a resumed run stops where an undisturbed one would.
 """
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import structlog
-import torch
 from transformers import Trainer
 from transformers.trainer_callback import ExportableState, TrainerCallback
 
-from model_training.finetune.collation import IGNORED, AnswerCollator, training_row
-from model_training.finetune.distributed import is_main, num_processes, process_index
+from model_training.finetune.collation import PromptCollator
+from model_training.finetune.distributed import is_main
+from model_training.finetune.margins import row_margins
 from model_training.scoring import metrics
-from services.core.prompts import scoring_messages
-from services.core.records import Item, ItemId
-from services.core.scoring import answer_margin
 
 log = structlog.get_logger(__name__)
 
 METRIC = "validation_auc"
 METRIC_AFTER_SFT = "validation_mrr@5"
-
-
-def row_margins(
-    model: Any,
-    collate: AnswerCollator,
-    rows: Sequence[Mapping[str, Any]],
-    items: Mapping[ItemId, Item],
-    *,
-    batch_size: int,
-) -> list[float]:
-    """The margin of every row (`item_id`, `preference`), in order, by the current weights.
-
-    Processes share the rows, and each gets all margins. Sharded models need the same number of
-    batches in every process, so a process with fewer rows repeats its first one.
-    """
-    own = list(range(process_index(), len(rows), num_processes()))
-    size = math.ceil(len(rows) / num_processes())
-    padded = own + [0] * (size - len(own))
-    found: list[float] = []
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
-        for start in range(0, size, batch_size):
-            batch = [
-                training_row(
-                    scoring_messages(rows[number]["preference"], items[rows[number]["item_id"]]),
-                    label=True,
-                )
-                for number in padded[start : start + batch_size]
-            ]
-            found += _batch_margins(model, collate, collate(batch))
-    model.train(was_training)
-    margins = dict(zip(own, found, strict=False))  # without the repeated rows
-    if num_processes() > 1:
-        shares: list[Any] = [None] * num_processes()
-        torch.distributed.all_gather_object(shares, margins)
-        margins = {number: margin for share in shares for number, margin in share.items()}
-    return [margins[number] for number in range(len(rows))]
-
-
-def _batch_margins(
-    model: Any, collate: AnswerCollator, batch: dict[str, torch.Tensor]
-) -> list[float]:
-    answers = batch.pop("labels") != IGNORED
-    last_prompt = answers.int().argmax(dim=1) - 1  # (B,): the last token of each prompt
-    positions, which = torch.unique(last_prompt, return_inverse=True)
-    device = next(model.parameters()).device
-    on_device = {name: values.to(device) for name, values in batch.items()}
-    needed = positions.to(device)
-    logits = model(**on_device, logits_to_keep=needed, use_cache=False).logits  # (B, positions, V)
-    chosen = logits[torch.arange(len(which)), which.to(device)].float()
-    logprobs = torch.log_softmax(chosen, dim=-1)[:, [collate.answers.yes, collate.answers.no]]
-    return [answer_margin(yes=yes, no=no) for yes, no in logprobs.tolist()]
 
 
 class ValidatesWhileTraining(TrainerCallback, ExportableState):  # type: ignore[misc]
@@ -93,7 +35,7 @@ class ValidatesWhileTraining(TrainerCallback, ExportableState):  # type: ignore[
     The name of this class and its attributes are stored in the trainer's state file.
     """
 
-    def __init__(self, trainer: Any, collate: AnswerCollator, plan: Any) -> None:
+    def __init__(self, trainer: Any, collate: PromptCollator, plan: Any) -> None:
         """`trainer` gets the metric in its logs; `plan` is the run."""
         users = list(dict.fromkeys(plan.validation["user_id"].to_pylist()))
         evaluated = set(users[: plan.config.evaluate_users])

@@ -11,10 +11,10 @@ import pytest
 import torch
 from transformers import AutoProcessor
 
-from model_training.finetune.collation import IGNORED, AnswerCollator
+from model_training.finetune.collation import IGNORED, AnswerCollator, PromptCollator
 from model_training.finetune.stages.dpo import PairsWithImages, PreferenceCollator
-from model_training.finetune.stages.listwise import GroupCollator, GroupsWithImages
-from model_training.finetune.trainer import RowsWithImages
+from model_training.finetune.stages.listwise import GroupsWithImages
+from model_training.finetune.stages.sft import RowsWithImages
 from model_training.scoring.score_users import UserCandidates, score_users
 from services.core.prompts import Messages
 from services.core.records import Item, ItemId, UserId
@@ -105,14 +105,14 @@ async def test_dpo_learns_from_the_tokens_that_evaluation_asks(checkpoint, evalu
 
 
 async def test_rank_learns_from_the_tokens_that_evaluation_asks(checkpoint, evaluated):
-    collate = GroupCollator(AutoProcessor.from_pretrained(checkpoint))
+    collate = PromptCollator(AutoProcessor.from_pretrained(checkpoint))
     group = {"preference": [PREFERENCE], "item_ids": [list(ITEMS)]}
 
     assert prompts_of(collate(as_rows(GroupsWithImages(ITEMS)(group)))) == evaluated
 
 
 async def test_rank_learns_from_the_margins_that_evaluation_measures(checkpoint, engine):
-    collate = GroupCollator(AutoProcessor.from_pretrained(checkpoint))
+    collate = PromptCollator(AutoProcessor.from_pretrained(checkpoint))
     batch = collate(
         as_rows(GroupsWithImages(ITEMS)({"preference": [PREFERENCE], "item_ids": [list(ITEMS)]}))
     )

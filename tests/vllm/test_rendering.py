@@ -3,10 +3,10 @@
 import pytest
 from transformers import AutoProcessor
 
-from model_training.finetune.collation import AnswerCollator
+from model_training.finetune.collation import AnswerCollator, PromptCollator
 from model_training.finetune.stages.dpo import PairsWithImages, PreferenceCollator
-from model_training.finetune.stages.listwise import GroupCollator, GroupsWithImages
-from model_training.finetune.trainer import RowsWithImages
+from model_training.finetune.stages.listwise import GroupsWithImages
+from model_training.finetune.stages.sft import RowsWithImages
 from services.core.prompts import scoring_messages
 from services.core.records import Item, ItemId
 from tests.parity.test_one_example_everywhere import as_rows, prompts_of
@@ -46,7 +46,7 @@ def test_sft_and_dpo_learn_from_the_tokens_that_vllm_is_asked(served: list[list[
 
 def test_rank_learns_from_the_tokens_that_vllm_is_asked(served: list[list[int]]):
     group = {"preference": [PREFERENCE], "item_ids": [list(ITEMS)]}
-    asked = GroupCollator(AutoProcessor.from_pretrained(BASE))(
+    asked = PromptCollator(AutoProcessor.from_pretrained(BASE))(
         as_rows(GroupsWithImages(ITEMS)(group))
     )
 

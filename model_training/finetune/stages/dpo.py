@@ -16,20 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
 from model_training.finetune.collation import AnswerCollator, training_row
-from model_training.finetune.hostile_titles import UNCHANGED, HostileTitles
 from model_training.finetune.run_plan import RunPlan, Stage
-from model_training.finetune.trainer import (
-    NonFiniteLossGuard,
-    add_callbacks,
-    hostile_titles,
-    trainer_arguments,
-)
-from services.core.prompts import scoring_messages
-from services.core.records import Item, ItemId
+from model_training.finetune.trainer import NonFiniteLossGuard, PromptRows, trainer_arguments
+from services.core.records import ItemId
 
 
 class PreferenceTrainer(NonFiniteLossGuard, DPOTrainer):  # type: ignore[misc]  # trl is untyped
@@ -46,8 +38,8 @@ def build_trainer(plan: RunPlan, model: Any, processor: Any, scratch: Path) -> P
 
     `model` has the start adapter, and TRL makes its frozen copy here.
     """
-    columns = {name: plan.rows[name].to_pylist() for name in ("item_id", "preference", "label")}
-    trainer = PreferenceTrainer(
+    rows = plan.rows.select(["item_id", "preference", "label"]).to_pylist()
+    return PreferenceTrainer(
         model=model,
         args=DPOConfig(
             **trainer_arguments(plan.config, scratch),
@@ -55,44 +47,24 @@ def build_trainer(plan: RunPlan, model: Any, processor: Any, scratch: Path) -> P
             max_length=None,  # truncation would silently cut images or the answer
         ),
         data_collator=PreferenceCollator(processor),
-        train_dataset=Dataset.from_dict(columns).with_transform(
-            PairsWithImages(plan.items, hostile_titles(plan))
-        ),
+        train_dataset=PairsWithImages.dataset(plan, rows),
         processing_class=processor,
     )
-    add_callbacks(trainer, plan)
-    return trainer
 
 
-class PairsWithImages:
-    """Adds prompts, images and answers to the trainer's rows when they are used."""
+class PairsWithImages(PromptRows):
+    """Questions with a chosen and a rejected answer, in TRL's form."""
 
-    def __init__(self, items: Mapping[ItemId, Item], titles: HostileTitles = UNCHANGED) -> None:
-        """`items` holds every item that a row names."""
-        self._items = items
-        self._titles = titles
-
-    def __call__(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-        """From columns `item_id`, `preference`, `label` to `images`, `prompt`, `chosen` and
-        `rejected`, TRL's form.
-        """
-        rows = []
-        for item_id, preference, label in zip(
-            columns["item_id"], columns["preference"], columns["label"], strict=True
-        ):
-            item = self._titles.in_prompt(self._items[item_id], preference)
-            messages = scoring_messages(preference, item)
-            chosen = training_row(messages, label=label)
-            rejected = training_row(messages, label=not label)
-            rows.append(
-                {
-                    "images": chosen["images"],
-                    "prompt": chosen["prompt"],
-                    "chosen": chosen["completion"],
-                    "rejected": rejected["completion"],
-                }
-            )
-        return {name: [row[name] for row in rows] for name in rows[0]}
+    def complete(self, item_id: ItemId, preference: str, label: bool) -> dict[str, Any]:
+        """The row's `images`, `prompt`, `chosen` and `rejected`."""
+        messages = self.prompt(item_id, preference)
+        chosen = training_row(messages, label=label)
+        return {
+            "images": chosen["images"],
+            "prompt": chosen["prompt"],
+            "chosen": chosen["completion"],
+            "rejected": training_row(messages, label=not label)["completion"],
+        }
 
 
 class PreferenceCollator:

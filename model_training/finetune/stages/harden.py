@@ -11,34 +11,23 @@ catalogue.) `hostile_titles` is the share of the rows with a second prompt.
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import structlog
 import torch
-from datasets import Dataset
-from transformers import TrainingArguments
 
-from model_training.finetune.collation import AnswerCollator
+from model_training.finetune.collation import PromptCollator
 from model_training.finetune.distributed import is_main
-from model_training.finetune.hostile_titles import HostileTitles
+from model_training.finetune.margins import row_margins
 from model_training.finetune.run_plan import RunPlan, Stage
-from model_training.finetune.stages.listwise import GroupCollator, prompt_margins
-from model_training.finetune.trainer import (
-    NonFiniteLossGuard,
-    add_callbacks,
-    hostile_titles,
-    rows_per_step,
-    trainer_arguments,
-)
-from model_training.finetune.validation_callback import row_margins
+from model_training.finetune.trainer import MarginTrainer, PromptRows, rows_per_step
 from services.core.data_folder.atomic_write import atomic_write
 from services.core.errors import InputError
 from services.core.prompts import scoring_messages
-from services.core.records import Item, ItemId
-from services.core.scoring import AnswerTokens
-from services.engines.rendering import answer_tokens
+from services.core.records import ItemId
 
 log = structlog.get_logger(__name__)
 
@@ -51,25 +40,41 @@ def require_hostile_titles(plan: RunPlan) -> None:
         raise InputError("stage harden needs hostile titles; set hostile_titles, to 0.9 say")
 
 
-def build_trainer(plan: RunPlan, model: Any, processor: Any, scratch: Path) -> "HardeningTrainer":
+def build_trainer(plan: RunPlan, model: Any, processor: Any, scratch: Path) -> MarginTrainer:
     """The trainer over the rows that the run uses, checkpointing and logging into `scratch`."""
     rows = rows_used(plan)
-    margins = _reference_margins(plan, rows, model, processor, scratch)
-    columns = {name: [row[name] for row in rows] for name in ("item_id", "preference")}
-    trainer = HardeningTrainer(
-        model=model,
-        # No labels: the reference margins come with the prompts.
-        args=TrainingArguments(**trainer_arguments(plan.config, scratch), label_names=[]),
-        data_collator=PromptPairCollator(processor),
-        train_dataset=Dataset.from_dict({**columns, "reference": margins}).with_transform(
-            PromptPairs(plan.items, hostile_titles(plan))
+    references = _reference_margins(plan, rows, model, processor, scratch)
+    return MarginTrainer(
+        plan,
+        model,
+        processor,
+        scratch,
+        rows=PromptPairs.dataset(
+            plan,
+            [
+                {"item_id": row["item_id"], "preference": row["preference"], "reference": margin}
+                for row, margin in zip(rows, references, strict=True)
+            ],
         ),
-        processing_class=processor,
-        answers=answer_tokens(processor),
-        hostile_weight=plan.config.hostile_weight,
+        loss=partial(hardening_loss, hostile_weight=plan.config.hostile_weight),
+        labels=("reference", "is_hostile"),
     )
-    add_callbacks(trainer, plan)
-    return trainer
+
+
+def hardening_loss(
+    margins: torch.Tensor,
+    *,
+    reference: torch.Tensor,
+    is_hostile: torch.Tensor,
+    hostile_weight: float,
+) -> torch.Tensor:
+    """The loss of a batch of prompts; all (B,)."""
+    moved = (margins - reference).square()
+    own, hostile = moved[~is_hostile], moved[is_hostile]
+    loss = own.mean()
+    if len(hostile):
+        loss = loss + hostile_weight * hostile.mean()
+    return loss
 
 
 def rows_used(plan: RunPlan) -> list[dict[str, Any]]:
@@ -92,7 +97,7 @@ def _reference_margins(
         return found
     log.info("reference_margins_measuring", rows=len(rows))
     margins = row_margins(
-        model, AnswerCollator(processor), rows, plan.items, batch_size=plan.config.batch_size
+        model, PromptCollator(processor), rows, plan.items, batch_size=plan.config.batch_size
     )
     if is_main():
         scratch.mkdir(parents=True, exist_ok=True)
@@ -100,74 +105,22 @@ def _reference_margins(
     return margins
 
 
-class PromptPairs:
-    """Adds one or two prompts and their images to the trainer's rows when they are used."""
+class PromptPairs(PromptRows):
+    """One or two prompts about an item, with the margin that both should have."""
 
-    def __init__(self, items: Mapping[ItemId, Item], titles: HostileTitles) -> None:
-        """`items` holds every item that a row names."""
-        self._items = items
-        self._titles = titles
-
-    def __call__(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-        """From columns `item_id`, `preference`, `reference` to `prompts` and `reference`.
+    def complete(self, item_id: ItemId, preference: str, reference: float) -> dict[str, Any]:
+        """The row's `prompts`, and for each of them `reference` and `is_hostile`.
 
         The first prompt has the item's own title, the second, if any, the hostile one.
         """
-        prompts = []
-        for item_id, preference in zip(columns["item_id"], columns["preference"], strict=True):
-            item = self._items[item_id]
-            hostile = self._titles.in_prompt(item, preference)
-            versions = (item,) if hostile is item else (item, hostile)
-            prompts.append(tuple(scoring_messages(preference, each) for each in versions))
-        return {"prompts": prompts, "reference": list(columns["reference"])}
-
-
-class PromptPairCollator:
-    """Batches rows of `PromptPairs`."""
-
-    def __init__(self, processor: Any) -> None:
-        """`processor` is the base model's."""
-        self._collate = GroupCollator(processor)
-
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """The batch of `GroupCollator` for N prompts, with `reference` and `is_hostile` (N,)."""
-        each = [
-            (row["reference"], place > 0) for row in rows for place, _ in enumerate(row["prompts"])
-        ]
+        own = self.items[item_id]
+        hostile = self.titles.in_prompt(own, preference)
+        versions = (own,) if hostile is own else (own, hostile)
         return {
-            **self._collate(rows),
-            "reference": torch.tensor([reference for reference, _ in each]),
-            "is_hostile": torch.tensor([is_hostile for _, is_hostile in each]),
+            "prompts": tuple(scoring_messages(preference, item) for item in versions),
+            "reference": [reference] * len(versions),
+            "is_hostile": [item is not own for item in versions],
         }
-
-
-class HardeningTrainer(NonFiniteLossGuard):
-    """transformers' trainer with the loss of this stage."""
-
-    def __init__(self, *, answers: AnswerTokens, hostile_weight: float, **options: Any) -> None:
-        """`options` are the trainer's."""
-        super().__init__(**options)
-        self._answers = answers
-        self._hostile_weight = hostile_weight
-
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, torch.Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> Any:
-        """The loss of a batch; with its margins (N,) if asked for."""
-        prompts = {
-            name: each for name, each in inputs.items() if name not in ("reference", "is_hostile")
-        }
-        margins = prompt_margins(model, prompts, self._answers)
-        moved = (margins - inputs["reference"]).square()
-        own, hostile = moved[~inputs["is_hostile"]], moved[inputs["is_hostile"]]
-        loss = own.mean()
-        if len(hostile):
-            loss = loss + self._hostile_weight * hostile.mean()
-        return (loss, {"margins": margins}) if return_outputs else loss
 
 
 STAGE = Stage("harden", "adapter-hardened", build_trainer, check=require_hostile_titles)

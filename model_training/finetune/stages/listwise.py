@@ -6,34 +6,23 @@ A group is one user's target item and `rank_negatives` negatives of the same use
 then uniform ones. SFT trains each row on its own; this stage trains the order of a user's
 candidates, as ranking needs it. It starts from the SFT adapter.
 
-Margins are computed as in the engines: the logits of the answer tokens at the last position of the
-unanswered prompt, which is padded on the left. Batches and accumulation count groups; a step of
+Batches and accumulation count groups; a step of
 `batch_size` groups runs `batch_size x (1 + rank_negatives)` prompts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import torch
-from datasets import Dataset
 from torch.nn.functional import cross_entropy
-from transformers import TrainingArguments
 
-from model_training.finetune.hostile_titles import UNCHANGED, HostileTitles
 from model_training.finetune.run_plan import RunPlan, Stage
-from model_training.finetune.trainer import (
-    NonFiniteLossGuard,
-    add_callbacks,
-    hostile_titles,
-    trainer_arguments,
-)
+from model_training.finetune.trainer import MarginTrainer, PromptRows
 from services.core.errors import ArtifactMismatch
-from services.core.prompts import Messages, scoring_messages
-from services.core.records import Item, ItemId
-from services.core.scoring import AnswerTokens
-from services.engines.rendering import answer_tokens, chat_content, prompt_images, render
+from services.core.records import ItemId
 
 
 def require_groups(plan: RunPlan) -> None:
@@ -41,24 +30,24 @@ def require_groups(plan: RunPlan) -> None:
     group_rows(plan.rows, plan.config.rank_negatives)
 
 
-def build_trainer(plan: RunPlan, model: Any, processor: Any, scratch: Path) -> "ListwiseTrainer":
+def build_trainer(plan: RunPlan, model: Any, processor: Any, scratch: Path) -> MarginTrainer:
     """The trainer over the groups, checkpointing and logging into `scratch`."""
-    groups = group_rows(plan.rows, plan.config.rank_negatives)
-    trainer = ListwiseTrainer(
-        model=model,
-        # No labels: the target is the first of its group.
-        args=TrainingArguments(**trainer_arguments(plan.config, scratch), label_names=[]),
-        data_collator=GroupCollator(processor),
-        train_dataset=Dataset.from_list(groups).with_transform(
-            GroupsWithImages(plan.items, hostile_titles(plan))
-        ),
-        processing_class=processor,
-        answers=answer_tokens(processor),
-        group_size=1 + plan.config.rank_negatives,
-        temperature=plan.config.rank_temperature,
+    size, temperature = 1 + plan.config.rank_negatives, plan.config.rank_temperature
+    return MarginTrainer(
+        plan,
+        model,
+        processor,
+        scratch,
+        rows=GroupsWithImages.dataset(plan, group_rows(plan.rows, plan.config.rank_negatives)),
+        loss=partial(listwise_loss, group_size=size, temperature=temperature),
     )
-    add_callbacks(trainer, plan)
-    return trainer
+
+
+def listwise_loss(margins: torch.Tensor, *, group_size: int, temperature: float) -> torch.Tensor:
+    """Mean over groups; each `group_size` of the margins (B,) are a group, its target first."""
+    groups = margins.view(-1, group_size)
+    targets = torch.zeros(len(groups), dtype=torch.long, device=groups.device)
+    return cross_entropy(groups / temperature, targets)
 
 
 def group_rows(rows: pa.Table, num_negatives: int) -> list[dict[str, Any]]:
@@ -92,89 +81,12 @@ def group_rows(rows: pa.Table, num_negatives: int) -> list[dict[str, Any]]:
     return groups
 
 
-class GroupsWithImages:
-    """Adds prompts and images to the trainer's groups when they are used."""
+class GroupsWithImages(PromptRows):
+    """The prompts of a group, in its order."""
 
-    def __init__(self, items: Mapping[ItemId, Item], titles: HostileTitles = UNCHANGED) -> None:
-        """`items` holds every item that a group names."""
-        self._items = items
-        self._titles = titles
-
-    def __call__(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-        """From columns `preference`, `item_ids` to `prompts`: a tuple of messages a group."""
-        pairs = zip(columns["preference"], columns["item_ids"], strict=True)
-        in_prompt = self._titles.in_prompt
-        return {
-            "prompts": [
-                tuple(
-                    scoring_messages(preference, in_prompt(self._items[item_id], preference))
-                    for item_id in item_ids
-                )
-                for preference, item_ids in pairs
-            ]
-        }
-
-
-class GroupCollator:
-    """Batches the prompts of groups, one group after the other, each target first."""
-
-    def __init__(self, processor: Any) -> None:
-        """`processor` is the base model's."""
-        self._processor = processor
-
-    def __call__(self, groups: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """`input_ids` and `attention_mask` (B, T) of the unanswered prompts, padded on the left,
-        and the images.
-        """
-        prompts: list[Messages] = [messages for group in groups for messages in group["prompts"]]
-        images = [image for messages in prompts for image in prompt_images(messages)]
-        batch = self._processor(
-            text=[
-                render(self._processor, chat_content(messages), answered=False)
-                for messages in prompts
-            ],
-            images=images or None,
-            padding=True,
-            padding_side="left",  # so that the answer's position is the last of every row
-            add_special_tokens=False,  # the template has written every special token already
-            return_tensors="pt",
-        )
-        return dict(batch)
-
-
-class ListwiseTrainer(NonFiniteLossGuard):
-    """transformers' trainer with the loss of this stage."""
-
-    def __init__(
-        self, *, answers: AnswerTokens, group_size: int, temperature: float, **options: Any
-    ) -> None:
-        """`options` are the trainer's; every `group_size` rows of a batch are one group."""
-        super().__init__(**options)
-        self._answers = answers
-        self._group_size = group_size
-        self._temperature = temperature
-
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, torch.Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> Any:
-        """Mean over the groups of a batch; with its margins (groups, group_size) if asked for."""
-        margins = prompt_margins(model, inputs, self._answers).view(-1, self._group_size)
-        targets = torch.zeros(len(margins), dtype=torch.long, device=margins.device)
-        loss = cross_entropy(margins / self._temperature, targets)
-        return (loss, {"margins": margins}) if return_outputs else loss
-
-
-def prompt_margins(
-    model: Any, inputs: Mapping[str, torch.Tensor], answers: AnswerTokens
-) -> torch.Tensor:
-    """The margin (B,) of every prompt of a batch that is padded on the left, with its gradient."""
-    logits = model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1].float()  # (B, V)
-    margins: torch.Tensor = logits[:, answers.yes] - logits[:, answers.no]
-    return margins
+    def complete(self, preference: str, item_ids: Sequence[ItemId]) -> dict[str, Any]:
+        """The group's `prompts`."""
+        return {"prompts": tuple(self.prompt(item_id, preference) for item_id in item_ids)}
 
 
 STAGE = Stage("rank", "adapter-rank", build_trainer, check=require_groups)

@@ -8,19 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
-from model_training.finetune.collation import AnswerCollator
+from model_training.finetune.collation import AnswerCollator, training_row
 from model_training.finetune.peft_methods import new_adapter
 from model_training.finetune.run_plan import RunPlan, Stage
-from model_training.finetune.trainer import (
-    NonFiniteLossGuard,
-    RowsWithImages,
-    add_callbacks,
-    hostile_titles,
-    trainer_arguments,
-)
+from model_training.finetune.trainer import NonFiniteLossGuard, PromptRows, trainer_arguments
+from services.core.records import ItemId
+
+
+class RowsWithImages(PromptRows):
+    """Questions with their answers, for `AnswerCollator`."""
+
+    def complete(self, item_id: ItemId, preference: str, label: bool) -> dict[str, Any]:
+        """The row's `images`, `prompt` and `completion`."""
+        return training_row(self.prompt(item_id, preference), label=label)
 
 
 class AnswerTrainer(NonFiniteLossGuard, SFTTrainer):  # type: ignore[misc]  # trl is untyped
@@ -68,26 +70,20 @@ def answer_weights(
 
 def build_trainer(plan: RunPlan, model: Any, processor: Any, scratch: Path) -> AnswerTrainer:
     """The trainer over the rows, checkpointing and logging into `scratch`."""
-    columns = {name: plan.rows[name].to_pylist() for name in ("item_id", "preference", "label")}
-    num_positive = sum(columns["label"])
+    rows = plan.rows.select(["item_id", "preference", "label"]).to_pylist()
+    num_positive = sum(row["label"] for row in rows)
     collate = AnswerCollator(processor)
-    trainer = AnswerTrainer(
+    return AnswerTrainer(
         yes=collate.answers.yes,
-        weights=answer_weights(
-            len(columns["label"]) - num_positive, num_positive, plan.config.positive_weight
-        ),
+        weights=answer_weights(len(rows) - num_positive, num_positive, plan.config.positive_weight),
         model=model,
         # Truncation would silently cut images or the answer.
         args=SFTConfig(**trainer_arguments(plan.config, scratch), max_length=None),
         data_collator=collate,
-        train_dataset=Dataset.from_dict(columns).with_transform(
-            RowsWithImages(plan.items, hostile_titles(plan))
-        ),
+        train_dataset=RowsWithImages.dataset(plan, rows),
         processing_class=processor,
         peft_config=new_adapter(plan.config),
     )
-    add_callbacks(trainer, plan)
-    return trainer
 
 
 STAGE = Stage("sft", "adapter", build_trainer, starts_from_adapter=False)

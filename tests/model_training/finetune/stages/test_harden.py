@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from model_training.finetune.collation import AnswerCollator
+from model_training.finetune.collation import PromptCollator
 from model_training.finetune.config import TrainConfig
 from model_training.finetune.hostile_titles import HostileTitles
+from model_training.finetune.margins import row_margins
 from model_training.finetune.run_plan import RunPlan
 from model_training.finetune.stages import harden
-from model_training.finetune.trainer import fit, hostile_titles, load_model
-from model_training.finetune.validation_callback import row_margins
+from model_training.finetune.trainer import MarginTrainer, fit, hostile_titles, load_model
 from services.core.errors import InputError
 from tests.model_training.finetune.stage_builders import (
     require_same_weights_after_a_kill,
@@ -33,7 +33,7 @@ def plan(data: str, config: TrainConfig, tmp_path: Path) -> RunPlan:
     return stage_plan(data, config, "harden", tmp_path / "start")
 
 
-def a_trainer(plan: RunPlan, scratch: Path) -> harden.HardeningTrainer:
+def a_trainer(plan: RunPlan, scratch: Path) -> MarginTrainer:
     return harden.build_trainer(plan, *load_model(plan), scratch)
 
 
@@ -66,13 +66,15 @@ def test_an_items_own_title_comes_first_and_a_hostile_one_beside_it(plan: RunPla
         title = plan.items[row["item_id"]].title
         assert all(title in messages[0].text for messages in prompts)
         assert len({messages[0].text for messages in prompts}) == len(prompts)
-    assert asked["reference"] == [0.5] * len(rows)
+    numbers = [len(prompts) for prompts in asked["prompts"]]
+    assert asked["reference"] == [[0.5] * number for number in numbers]
+    assert asked["is_hostile"] == [[False, True][:number] for number in numbers]
 
 
 def test_the_reference_margins_are_those_of_the_start_adapter(plan: RunPlan, tmp_path: Path):
     model, processor = load_model(plan)
     rows = harden.rows_used(plan)
-    before = row_margins(model, AnswerCollator(processor), rows, plan.items, batch_size=4)
+    before = row_margins(model, PromptCollator(processor), rows, plan.items, batch_size=4)
     a_trainer(plan, tmp_path / "scratch")
 
     reference = json.loads((tmp_path / "scratch" / "kept-margins.json").read_text())

@@ -9,13 +9,14 @@ import pytest
 import torch
 from structlog.testing import capture_logs
 
-from model_training.finetune.collation import AnswerCollator
+from model_training.finetune.collation import PromptCollator
 from model_training.finetune.config import TrainConfig
+from model_training.finetune.margins import row_margins
 from model_training.finetune.run_plan import RunPlan
 from model_training.finetune.stages import listwise
 from model_training.finetune.stages.listwise import group_rows
-from model_training.finetune.trainer import fit, load_model
-from model_training.finetune.validation_callback import METRIC_AFTER_SFT, row_margins
+from model_training.finetune.trainer import add_callbacks, fit, load_model
+from model_training.finetune.validation_callback import METRIC_AFTER_SFT
 from services.core.errors import ArtifactMismatch
 from tests.model_training.finetune.stage_builders import (
     require_same_weights_after_a_kill,
@@ -74,13 +75,14 @@ def test_the_loss_is_the_softmax_of_the_margins_over_each_group(trainer):
     with torch.no_grad():
         loss, outputs = trainer.compute_loss(trainer.model, batch, return_outputs=True)
 
-    shares = outputs["margins"].softmax(dim=1)
-    assert outputs["margins"].shape == (2, 4)
+    assert outputs["margins"].shape == (8,)
+    shares = outputs["margins"].view(2, 4).softmax(dim=1)
     assert float(loss) == pytest.approx(float(-shares[:, 0].log().mean()), rel=1e-5)
 
 
-def test_a_high_temperature_makes_all_candidates_alike(trainer):
-    trainer._temperature = 1e6
+def test_a_high_temperature_makes_all_candidates_alike(plan: RunPlan, tmp_path: Path):
+    plan = replace(plan, config=replace(plan.config, rank_temperature=1e6))
+    trainer = listwise.build_trainer(plan, *load_model(plan), tmp_path / "scratch")
     batch = next(iter(trainer.get_train_dataloader()))
 
     loss = trainer.compute_loss(trainer.model, batch).detach()
@@ -109,12 +111,13 @@ def test_on_its_way_it_is_validated_by_the_order_at_the_top(plan: RunPlan, tmp_p
     plan = replace(plan, config=replace(plan.config, evaluate_steps=1, num_checkpoints=3))
     model, processor = load_model(plan)
     trainer = listwise.build_trainer(plan, model, processor, tmp_path / "scratch")
+    add_callbacks(trainer, plan)
     trainer.train()
 
     logs = trainer.state.log_history
     found = [log[f"eval_{METRIC_AFTER_SFT}"] for log in logs if f"eval_{METRIC_AFTER_SFT}" in log]
     rows = plan.validation.to_pylist()
-    margins = row_margins(model, AnswerCollator(processor), rows, plan.items, batch_size=4)
+    margins = row_margins(model, PromptCollator(processor), rows, plan.items, batch_size=4)
     by_user = np.reshape(margins, (3, 4))  # the target first
     positions = 1 + (by_user > by_user[:, :1]).sum(axis=1)
     assert len(found) == 3  # the start adapter, and after each step
