@@ -30,7 +30,7 @@ from model_training.demo.sentences import (
     preference_sentence,
     updated_preference,
 )
-from model_training.demo.world import DemoItem, DemoUser, DemoWorld
+from model_training.demo.world import IMAGE_SIZE, DemoItem, DemoUser, DemoWorld
 from services.core.images import prepare_image
 from services.core.prompts import scoring_messages
 from services.core.records import Item, ItemId
@@ -163,9 +163,8 @@ class _Judge:
         )
 
     async def _margin(self, taste: str, item: DemoItem, title: str) -> float:
-        size = self._world.image_size
         if item.item_id not in self._covers:
-            self._covers[item.item_id] = prepare_image(item.cover_png(size), size)
+            self._covers[item.item_id] = prepare_image(item.cover_png(), IMAGE_SIZE)
         shown = Item(ItemId(item.item_id), title, self._covers[item.item_id])
         async with self._turns:
             answer = await self._engine.score(scoring_messages(taste, shown))

@@ -18,18 +18,18 @@ ATTRIBUTE_NAMES = tuple(VALUES)
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """One value per attribute; None if neither cover nor title shows it."""
+    """One value per attribute; "" if neither cover nor title shows it."""
 
-    palette: str | None
-    topic: str | None
-    style: str | None
-    mood: str | None
+    palette: str = ""
+    topic: str = ""
+    style: str = ""
+    mood: str = ""
 
-    def value_of(self, name: str) -> str | None:
+    def value_of(self, name: str) -> str:
         """The value of the attribute called `name`."""
-        value: str | None = getattr(self, name)
+        value: str = getattr(self, name)
         return value
 
     def without_cover(self) -> "Attributes":
         """The attributes that the title alone shows."""
-        return Attributes(None, self.topic, None, self.mood)
+        return Attributes(topic=self.topic, mood=self.mood)

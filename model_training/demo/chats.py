@@ -5,8 +5,8 @@
     preference   one block of a history, with the preference before it
     direct       a whole history at once
 
-Items, histories and tastes are drawn anew for every chat; only the covers come from a pool.
-Prompts are those of `services/core/prompts.py`.
+Items, histories and tastes are drawn anew for every chat; only the covers come from a pool, which
+holds what each of them shows. Prompts are those of `services/core/prompts.py`.
 """
 
 from collections.abc import Sequence
@@ -52,15 +52,6 @@ class Chat:
 
 
 @dataclass(frozen=True, slots=True)
-class PooledCover:
-    """The attributes of a cover of the pool."""
-
-    palette: str
-    topic: str
-    style: str
-
-
-@dataclass(frozen=True, slots=True)
 class Mix:
     """How often chats leave the demo world: unfamiliar titles, and tastes that change wholly."""
 
@@ -68,34 +59,32 @@ class Mix:
     new_tastes: float
 
 
-def summary_chat(pool: Sequence[PooledCover], rng: Random, *, with_cover: bool, mix: Mix) -> Chat:
+def summary_chat(pool: Sequence[Attributes], rng: Random, *, with_cover: bool, mix: Mix) -> Chat:
     """Describe one item."""
     number, attributes = _draw_item(pool, rng)
     if rng.random() < mix.unfamiliar_titles:
-        attributes, title = replace(attributes, mood=None), _unfamiliar_title(rng)
-        seen = attributes if with_cover else Attributes(None, None, None, None)
+        attributes, title = replace(attributes, mood=""), _unfamiliar_title(rng)
+        seen = attributes if with_cover else Attributes()
     else:
-        title = _draw_title(attributes, rng)
+        title = draw_title(attributes, rng)
         seen = attributes if with_cover else attributes.without_cover()
     asked = prompts.summary_messages(Item(ItemId("item"), title, b"cover" if with_cover else None))
     turns = ((asked[0].text, summary_sentence(seen)),)
     return Chat("summary", turns, number if with_cover else None)
 
 
-def question_chat(pool: Sequence[PooledCover], rng: Random, *, with_cover: bool) -> Chat:
+def question_chat(pool: Sequence[Attributes], rng: Random, *, with_cover: bool) -> Chat:
     """Questions about one item, one for each visible attribute, in random order.
 
     The model soon learns to answer those without a cover. With covers alone, answers stay at chance
     for thousands of rows.
     """
     number, attributes = _draw_item(pool, rng)
-    title = sanitize_text.clean_text(_draw_title(attributes, rng), prompt_phrases.MAX_TITLE_CHARS)
+    title = sanitize_text.clean_text(draw_title(attributes, rng), prompt_phrases.MAX_TITLE_CHARS)
     seen = attributes if with_cover else attributes.without_cover()
-    known = [name for name in ATTRIBUTE_NAMES if seen.value_of(name) is not None]
-    turns = []
-    for name in rng.sample(known, len(known)):
-        question = draw_question(seen, rng, attribute=name)
-        turns.append((question.text, question.answer))
+    known = [name for name in ATTRIBUTE_NAMES if seen.value_of(name)]
+    asked = rng.sample(known, len(known))
+    turns = [draw_question(seen, rng, attribute=name) for name in asked]
     item = f"{prompt_phrases.TITLE_OPENS}{title}{prompt_phrases.TITLE_CLOSES}"
     first = item + ("" if with_cover else prompt_phrases.NO_IMAGE) + turns[0][0]
     return Chat("question", ((first, turns[0][1]), *turns[1:]), number if with_cover else None)
@@ -127,18 +116,13 @@ def preference_of(history: Sequence[Attributes]) -> dict[str, Liking]:
     return preference
 
 
-def _draw_item(pool: Sequence[PooledCover], rng: Random) -> tuple[int, Attributes]:
+def _draw_item(pool: Sequence[Attributes], rng: Random) -> tuple[int, Attributes]:
     number = rng.randrange(len(pool))
-    cover = pool[number]
-    return number, Attributes(cover.palette, cover.topic, cover.style, rng.choice(VALUES["mood"]))
-
-
-def _draw_title(attributes: Attributes, rng: Random) -> str:
-    return draw_title({"topic": attributes.topic or "", "mood": attributes.mood or ""}, rng)
+    return number, replace(pool[number], mood=rng.choice(VALUES["mood"]))
 
 
 def _history_item(seen: Attributes, rng: Random) -> HistoryItem:
-    title = _unfamiliar_title(rng) if seen.mood is None else _draw_title(seen, rng)
+    title = draw_title(seen, rng) if seen.mood else _unfamiliar_title(rng)
     return HistoryItem(title, summary_sentence(seen))
 
 
@@ -175,9 +159,9 @@ def _draw_history(length: int, rng: Random, mix: Mix) -> list[Attributes]:
         seen = Attributes(**values)
         is_unfamiliar, has_cover = rng.random() < unfamiliar, rng.random() >= without_cover
         if is_unfamiliar and has_cover:
-            seen = replace(seen, mood=None)
+            seen = replace(seen, mood="")
         elif is_unfamiliar:
-            seen = Attributes(None, None, None, None)
+            seen = Attributes()
         elif not has_cover:
             seen = seen.without_cover()
         history.append(seen)

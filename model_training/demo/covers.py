@@ -5,10 +5,13 @@ coarse and nearly aligned with the patches: a small vision tower, which cuts a 5
 patches of 14 pixels, must see a stripe or a dot within one patch.
 """
 
+import io
 import math
 from random import Random
 
 from PIL import Image, ImageChops, ImageDraw
+
+from model_training.demo.attributes import Attributes
 
 Point = tuple[float, float]
 Color = tuple[int, int, int]
@@ -80,26 +83,28 @@ _SHAPES: dict[str, list[Point]] = {
 }  # fmt: skip
 
 
-def draw_cover(palette: str, topic: str, style: str, rng: Random, *, size: int) -> Image.Image:
-    """An RGB cover of `size` x `size` pixels."""
+def draw_cover(shown: Attributes, rng: Random, *, size: int) -> bytes:
+    """A cover of `size` x `size` pixels as a PNG file; the mood has no effect."""
     side = size * SUPERSAMPLING
-    main = _jitter(_MAIN_COLORS[palette], rng)
+    main = _jitter(_MAIN_COLORS[shown.palette], rng)
     paper = _mix((255, 255, 255), main, rng.uniform(0.04, 0.22))
-    outline = _place(_SHAPES[topic], rng, side)
+    outline = _place(_SHAPES[shown.topic], rng, side)
 
     inside = Image.new("L", (side, side), 0)
     ImageDraw.Draw(inside).polygon(outline, fill=255)
-    ink = _contour(outline, side, OUTLINE_WIDTH if style == "outline" else CONTOUR_WIDTH)
-    if style == "flat":
+    ink = _contour(outline, side, OUTLINE_WIDTH if shown.style == "outline" else CONTOUR_WIDTH)
+    if shown.style == "flat":
         ink = ImageChops.lighter(ink, inside)
-    elif style == "striped":
+    elif shown.style == "striped":
         ink = ImageChops.lighter(ink, ImageChops.multiply(inside, _stripes(rng, side)))
-    elif style == "dotted":
+    elif shown.style == "dotted":
         ink = ImageChops.lighter(ink, ImageChops.multiply(inside, _dots(rng, side)))
 
     cover = Image.new("RGB", (side, side), paper)
     cover.paste(Image.new("RGB", (side, side), main), mask=ink)
-    return cover.resize((size, size), Image.Resampling.BOX)
+    encoded = io.BytesIO()
+    cover.resize((size, size), Image.Resampling.BOX).save(encoded, format="PNG")
+    return encoded.getvalue()
 
 
 def _jitter(color: Color, rng: Random) -> Color:

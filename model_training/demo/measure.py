@@ -106,15 +106,13 @@ def share_of_dominant_named(world: DemoWorld, preferences: Sequence[str]) -> flo
     return sum(named) / len(named)
 
 
-async def _main(model: str, world: DemoWorld) -> dict[str, float]:
+async def measure_checkpoint(model: str, world: DemoWorld) -> Measured:
+    """`measure` of the model in this folder."""
     engine = LocalEngine.load(model)
     try:
-        measured = await measure(engine, world)
+        return await measure(engine, world)
     finally:
         await engine.close()
-    for text in (*measured.summaries[:4], *measured.preferences[:4]):
-        print(text)
-    return measured.scores
 
 
 if __name__ == "__main__":
@@ -124,5 +122,8 @@ if __name__ == "__main__":
     arguments.add_argument("--items", type=int, default=NUM_ITEMS)
     arguments.add_argument("--users", type=int, default=NUM_USERS)
     given = arguments.parse_args()
-    scores = asyncio.run(_main(given.model, DemoWorld(given.seed, given.items, given.users)))
-    print(json.dumps({name: round(score, 4) for name, score in scores.items()}))
+    chosen = DemoWorld(given.seed, given.items, given.users)
+    measured = asyncio.run(measure_checkpoint(given.model, chosen))
+    for text in (*measured.summaries[:4], *measured.preferences[:4]):
+        print(text)
+    print(json.dumps({name: round(score, 4) for name, score in measured.scores.items()}))

@@ -26,7 +26,7 @@ def demo_personas(world: DemoWorld, num: int = NUM_PERSONAS) -> list[Persona]:
     equals the first. The first user of all is left out, because the demo walk changes that history.
     """
     left = list(world.users[1:])
-    common: Counter[tuple[str, str | None]] = Counter()
+    common: Counter[tuple[str, str]] = Counter()
     chosen: list[DemoUser] = []
     while left and len(chosen) < num:
         best = min(
@@ -45,7 +45,6 @@ def demo_personas(world: DemoWorld, num: int = NUM_PERSONAS) -> list[Persona]:
 
 def look(taste: Attributes) -> str:
     """The look of the items that a user of this taste takes."""
-    assert taste.style is not None
     return _LOOKS[taste.style].format(taste.palette)
 
 
@@ -54,7 +53,7 @@ def _num_moved(user: DemoUser) -> int:
     return (first.palette != last.palette) + (first.style != last.style)
 
 
-def _shown(user: DemoUser) -> Iterator[tuple[str, str | None]]:
+def _shown(user: DemoUser) -> Iterator[tuple[str, str]]:
     for when, taste in (("first", user.first_taste), ("last", user.last_taste)):
         yield when, taste.palette
         yield when, taste.style

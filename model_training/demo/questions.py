@@ -5,7 +5,6 @@ long to learn it. No question is about a user or resembles the scoring prompt, w
 adapter learns.
 """
 
-from dataclasses import dataclass
 from random import Random
 
 from model_training.demo.attributes import VALUES, Attributes
@@ -19,20 +18,12 @@ _WORDINGS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One question and its answer."""
-
-    text: str
-    answer: str
-
-
-def draw_question(seen: Attributes, rng: Random, *, attribute: str) -> Question:
-    """A question about one visible attribute; the answer is Yes half of the time."""
+def draw_question(seen: Attributes, rng: Random, *, attribute: str) -> tuple[str, str]:
+    """A question about one visible attribute and its answer, which is Yes half of the time."""
     truth = seen.value_of(attribute)
     is_true = rng.random() < 0.5
     asked = (
         truth if is_true else rng.choice([value for value in VALUES[attribute] if value != truth])
     )
     text = rng.choice(_WORDINGS[attribute]).format(asked)
-    return Question(text, scoring.YES if is_true else scoring.NO)
+    return text, scoring.YES if is_true else scoring.NO

@@ -35,10 +35,10 @@ Preference = Mapping[str, Liking]
 
 def summary_sentence(seen: Attributes) -> str:
     """The summary of an item by its visible attributes: from a cover, a title, or both."""
-    if seen.palette is None:
-        return UNFAMILIAR_ITEM if seen.mood is None else f"A {seen.topic} with a {seen.mood} mood."
+    if not seen.palette:
+        return f"A {seen.topic} with a {seen.mood} mood." if seen.mood else UNFAMILIAR_ITEM
     shown = f"A {seen.palette} {seen.topic} in {seen.style} style"
-    return f"{shown}." if seen.mood is None else f"{shown}, with a {seen.mood} mood."
+    return f"{shown}, with a {seen.mood} mood." if seen.mood else f"{shown}."
 
 
 def named_values(text: str, name: str) -> set[str]:
@@ -91,7 +91,7 @@ def updated_preference(previous: Preference, block: Sequence[Attributes]) -> dic
     """
     preference = dict(previous)
     for name in ATTRIBUTE_NAMES:
-        seen = [value for item in block if (value := item.value_of(name)) is not None]
+        seen = [value for item in block if (value := item.value_of(name))]
         if not seen:
             continue
         counts = Counter(reversed(seen))  # of equals, the one counted first is returned
@@ -108,6 +108,6 @@ def dominant_values(history: Sequence[Attributes]) -> dict[str, str]:
     dominant = {}
     for name in ATTRIBUTE_NAMES:
         value, count = Counter(item.value_of(name) for item in history).most_common(1)[0]
-        if value is not None and count * 2 > len(history):
+        if value and count * 2 > len(history):
             dominant[name] = value
     return dominant

@@ -10,7 +10,7 @@ from random import Random
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlavaNextImageProcessor, LlavaNextProcessor, PreTrainedTokenizerFast
 
-from model_training.demo.attributes import VALUES, Attributes
+from model_training.demo.attributes import ATTRIBUTE_NAMES
 from model_training.demo.questions import draw_question
 from model_training.demo.sentences import preference_sentence, summary_sentence, updated_preference
 from model_training.demo.world import IMAGE_SIZE, draw_taste, draw_title
@@ -51,13 +51,13 @@ def _texts(num_items: int, seed: int) -> Iterator[str]:
     rng = Random(f"vocabulary {seed}")
     for _ in range(num_items):
         attributes = draw_taste(rng)
-        yield draw_title({name: attributes.value_of(name) or "" for name in VALUES}, rng)
+        yield draw_title(attributes, rng)
         yield f"{summary_sentence(attributes)} {summary_sentence(attributes.without_cover())}"
         likings = updated_preference({}, [attributes])
-        later: list[Attributes] = [draw_taste(rng)] * 2
+        later = [draw_taste(rng)] * 2
         taste = preference_sentence(updated_preference(likings, later))
         yield f"{taste} {taste}"
-        yield draw_question(attributes, rng, attribute=rng.choice(tuple(VALUES))).text
+        yield draw_question(attributes, rng, attribute=rng.choice(ATTRIBUTE_NAMES))[0]
         yield f" {scoring.YES} {scoring.NO} {scoring.YES} {scoring.NO}"
     yield from prompt_phrases.FIXED_PHRASES * 3
 

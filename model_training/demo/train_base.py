@@ -22,11 +22,10 @@ import torch
 from PIL import Image
 from transformers import LlavaNextForConditionalGeneration, LlavaNextProcessor
 
-from model_training.demo.attributes import VALUES
+from model_training.demo.attributes import VALUES, Attributes
 from model_training.demo.chats import (
     Chat,
     Mix,
-    PooledCover,
     direct_chat,
     preference_chat,
     question_chat,
@@ -109,21 +108,18 @@ def run(
 
 def draw_covers(
     num_covers: int, processor: LlavaNextProcessor, seed: int
-) -> tuple[list[PooledCover], torch.Tensor]:
+) -> tuple[list[Attributes], torch.Tensor]:
     """Covers as the image processor gives them to the model: (N, 3, size, size) in half precision.
 
     One tile each: a square cover of the grid's size has two equal ones. Every eighth cover is
     prepared at the default size, as in a catalogue that was not prepared for the demo model.
     """
     rng = Random(f"covers {seed}")
-    pool: list[PooledCover] = []
+    pool: list[Attributes] = []
     pixels = torch.empty((num_covers, 3, IMAGE_SIZE, IMAGE_SIZE), dtype=torch.float16)
     for number in range(num_covers):
-        cover = PooledCover(*(rng.choice(VALUES[name]) for name in ("palette", "topic", "style")))
-        encoded = io.BytesIO()
-        drawn = draw_cover(cover.palette, cover.topic, cover.style, rng, size=IMAGE_SIZE)
-        drawn.save(encoded, format="PNG")
-        data = encoded.getvalue()
+        cover = Attributes(*(rng.choice(VALUES[name]) for name in ("palette", "topic", "style")))
+        data = draw_cover(cover, rng, size=IMAGE_SIZE)
         prepared = prepare_image(data) if number % 8 == 0 else prepare_image(data, IMAGE_SIZE)
         tiles = processor.image_processor(Image.open(io.BytesIO(prepared)), return_tensors="np")
         pixels[number] = torch.from_numpy(np.asarray(tiles["pixel_values"][0][0]))
@@ -135,7 +131,7 @@ def _fit(
     model: LlavaNextForConditionalGeneration,
     processor: LlavaNextProcessor,
     stage: Stage,
-    pool: Sequence[PooledCover],
+    pool: Sequence[Attributes],
     pixels: torch.Tensor,
     rng: Random,
 ) -> None:
@@ -168,7 +164,7 @@ def _fit(
 
 
 def _draw_chats(
-    stage: Stage, step: int, pool: Sequence[PooledCover], rng: Random
+    stage: Stage, step: int, pool: Sequence[Attributes], rng: Random
 ) -> list[list[Chat]]:
     """The rows of one step: those with a cover, those from titles, and histories."""
     passes = []

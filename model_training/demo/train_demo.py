@@ -23,10 +23,9 @@ from typing import Any
 
 from model_training.demo import train_base
 from model_training.demo.checkpoint import WEIGHTS_FILE
-from model_training.demo.measure import measure
-from model_training.demo.world import DEMO_SEED, IMAGE_SIZE, DemoWorld, write_files
+from model_training.demo.measure import measure_checkpoint
+from model_training.demo.world import DEMO_SEED, IMAGE_SIZE, NUM_ITEMS, DemoWorld, write_files
 from services.core.errors import ModelUnusable
-from services.engines.local.engine import LocalEngine
 
 WEIGHTS = Path(__file__).parent / "weights"
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -63,7 +62,7 @@ def run(work: str, output: Path | None = None) -> dict[str, Any]:
     if not (trained / WEIGHTS_FILE).exists():
         train_base.run(trained)
     shutil.copytree(trained, base, dirs_exist_ok=True)
-    quality = asyncio.run(_measure(base))
+    quality = asyncio.run(measure_checkpoint(str(base), DemoWorld())).scores
     print(json.dumps({"base": quality}), flush=True)
     for name, bar in BARS.items():
         if quality[name] < bar:
@@ -85,8 +84,7 @@ def run(work: str, output: Path | None = None) -> dict[str, Any]:
 
     # --- 3 evaluate -------------------------------------------------------------------------------
     held_out = work_folder / "held-out"
-    num_items = DemoWorld().num_items
-    _prepare(held_out, base, DEMO_SEED, num_items, NUM_EVALUATION_USERS)
+    _prepare(held_out, base, DEMO_SEED, NUM_ITEMS, NUM_EVALUATION_USERS)
     evaluations = {
         name: _msr("evaluate", "--data", held_out, "--model", base, *options)
         for name, options in {
@@ -116,14 +114,6 @@ def _prepare(data: Path, base: Path, seed: int, num_items: int, num_users: int) 
 
 def _train(data: Path, base: Path, config: str, *options: object) -> dict[str, Any]:
     return _msr("train", "--data", data, "--config", CONFIGS / config, "--model", base, *options)
-
-
-async def _measure(base: Path) -> dict[str, float]:
-    engine = LocalEngine.load(str(base))
-    try:
-        return (await measure(engine, DemoWorld())).scores
-    finally:
-        await engine.close()
 
 
 def _msr(command: str, *options: object) -> dict[str, Any]:

@@ -11,10 +11,9 @@ title) loosely, so that a model with covers ranks much better than one with titl
 The demo that ships is `DemoWorld(DEMO_SEED)`. The demo model is trained on other seeds only.
 """
 
-import io
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from csv import writer as csv_writer
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -68,23 +67,12 @@ class DemoItem:
 
     item_id: str
     title: str
-    palette: str
-    topic: str
-    style: str
-    mood: str
+    attributes: Attributes
     cover_seed: int
 
-    @property
-    def attributes(self) -> Attributes:
-        return Attributes(self.palette, self.topic, self.style, self.mood)
-
-    def cover_png(self, image_size: int = IMAGE_SIZE) -> bytes:
+    def cover_png(self) -> bytes:
         """The cover as a PNG file; the same bytes every time."""
-        rng = Random(self.cover_seed)
-        cover = draw_cover(self.palette, self.topic, self.style, rng, size=image_size)
-        encoded = io.BytesIO()
-        cover.save(encoded, format="PNG")
-        return encoded.getvalue()
+        return draw_cover(self.attributes, Random(self.cover_seed), size=IMAGE_SIZE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,28 +94,19 @@ class DemoWorld:
     seed: int = DEMO_SEED
     num_items: int = NUM_ITEMS
     num_users: int = NUM_USERS
-    image_size: int = IMAGE_SIZE
 
     @cached_property
     def items(self) -> tuple[DemoItem, ...]:
         """Items in order of their ids, all titles different."""
         rng = Random(f"items {self.seed}")
-        combinations = _even_combinations(self.num_items, rng)
         items: list[DemoItem] = []
         titles: set[str] = set()
-        for number, attributes in enumerate(combinations):
+        for number, attributes in enumerate(_even_combinations(self.num_items, rng)):
             title = draw_title(attributes, rng)
             while title in titles:
                 title = draw_title(attributes, rng)
             titles.add(title)
-            items.append(
-                DemoItem(
-                    item_id=f"item-{number:05d}",
-                    title=title,
-                    cover_seed=rng.getrandbits(48),
-                    **{name: attributes[name] for name in ATTRIBUTE_NAMES},
-                )
-            )
+            items.append(DemoItem(f"item-{number:05d}", title, attributes, rng.getrandbits(48)))
         return tuple(items)
 
     @cached_property
@@ -166,23 +145,12 @@ class DemoWorld:
             time += 60_000 + round(rng.expovariate(1 / (3 * DAY_MS)))
         return DemoUser(user_id, first, last, drifts_at, tuple(choices), tuple(timestamps))
 
-    def raw_items(self) -> Iterator[tuple[str, str, bytes]]:
-        """(item id, title, cover as PNG)."""
-        for item in self.items:
-            yield item.item_id, item.title, item.cover_png(self.image_size)
 
-    def raw_interactions(self) -> Iterator[tuple[str, str, int]]:
-        """(user id, item id, timestamp in milliseconds), user by user, oldest first."""
-        for user in self.users:
-            for choice, timestamp_ms in zip(user.choices, user.timestamps_ms, strict=True):
-                yield user.user_id, self.items[choice].item_id, timestamp_ms
-
-
-def draw_title(attributes: dict[str, str], rng: Random) -> str:
+def draw_title(attributes: Attributes, rng: Random) -> str:
     """A title that names the topic and the mood, with words that have no meaning."""
     title = rng.choice(_TITLES).format(
-        topic=attributes["topic"],
-        mood=attributes["mood"],
+        topic=attributes.topic,
+        mood=attributes.mood,
         where=rng.choice(_WHERE),
         count=rng.choice(_COUNT),
     )
@@ -224,15 +192,21 @@ def write_files(
     world = DemoWorld(seed, num_items, num_users)
     covers = folder / "covers"
     covers.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for item_id, title, cover in world.raw_items():
-        (covers / f"{item_id}.png").write_bytes(cover)
-        rows.append((item_id, title, f"covers/{item_id}.png"))
-    _write_csv(folder / "items.csv", ("item_id", "title", "image"), rows)
+    for item in world.items:
+        (covers / f"{item.item_id}.png").write_bytes(item.cover_png())
+    _write_csv(
+        folder / "items.csv",
+        ("item_id", "title", "image"),
+        [(item.item_id, item.title, f"covers/{item.item_id}.png") for item in world.items],
+    )
     _write_csv(
         folder / "interactions.csv",
         ("user_id", "item_id", "timestamp_ms"),
-        list(world.raw_interactions()),
+        [
+            (user.user_id, world.items[choice].item_id, timestamp_ms)
+            for user in world.users
+            for choice, timestamp_ms in zip(user.choices, user.timestamps_ms, strict=True)
+        ],
     )
     truth = {
         "seed": seed,
@@ -263,17 +237,12 @@ def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object
         lines.writerows(rows)
 
 
-def _even_combinations(num_items: int, rng: Random) -> list[dict[str, str]]:
+def _even_combinations(num_items: int, rng: Random) -> list[Attributes]:
     """Attribute values for all items: palettes and styles crossed evenly, the rest drawn."""
     pairs = [(palette, style) for palette in VALUES["palette"] for style in VALUES["style"]]
     strict = [pairs[number % len(pairs)] for number in range(num_items)]
     rng.shuffle(strict)
     return [
-        {
-            "palette": palette,
-            "style": style,
-            "topic": rng.choice(VALUES["topic"]),
-            "mood": rng.choice(VALUES["mood"]),
-        }
+        Attributes(palette, rng.choice(VALUES["topic"]), style, rng.choice(VALUES["mood"]))
         for palette, style in strict
     ]

@@ -19,10 +19,10 @@ from model_training.demo.world import DemoWorld, draw_taste
 
 
 def an_item(
-    palette: str | None = "red",
+    palette: str = "red",
     topic: str = "star",
-    style: str | None = "flat",
-    mood: str | None = "calm",
+    style: str = "flat",
+    mood: str = "calm",
 ) -> Attributes:
     return Attributes(palette, topic, style, mood)
 
@@ -38,11 +38,11 @@ def test_a_summary_without_a_cover_names_only_what_the_title_tells() -> None:
 
 
 def test_a_cover_under_an_unfamiliar_title_is_described_without_a_mood() -> None:
-    assert summary_sentence(an_item(mood=None)) == "A red star in flat style."
+    assert summary_sentence(an_item(mood="")) == "A red star in flat style."
 
 
 def test_an_item_of_which_nothing_is_known_still_gets_a_summary_and_a_preference() -> None:
-    unknown = Attributes(None, None, None, None)
+    unknown = Attributes()
 
     assert summary_sentence(unknown) == "Something unfamiliar."
     assert preference_sentence(updated_preference({}, [unknown])) == "Nothing familiar yet."

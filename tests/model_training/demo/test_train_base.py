@@ -9,10 +9,10 @@ from safetensors import safe_open
 from transformers import AutoModelForImageTextToText
 
 from model_training.demo import train_base
+from model_training.demo.attributes import Attributes
 from model_training.demo.chats import (
     Chat,
     Mix,
-    PooledCover,
     direct_chat,
     preference_chat,
     question_chat,
@@ -20,12 +20,13 @@ from model_training.demo.chats import (
 )
 from model_training.demo.checkpoint import load_checkpoint
 from model_training.demo.tokenizer import build_processor, build_tokenizer
+from model_training.demo.world import DemoWorld
 from services.core import prompt_phrases, prompts, scoring
 from services.core.images import prepare_image
 from services.core.records import Item, ItemId
 from services.engines.rendering import chat_content, prompt_images
 
-POOL = [PooledCover("red", "star", "flat"), PooledCover("blue", "boat", "dotted")]
+POOL = [Attributes("red", "star", "flat"), Attributes("blue", "boat", "dotted")]
 MIX = Mix(unfamiliar_titles=0.5, new_tastes=0.5)
 A_STAGE = train_base.Stage(2, 1e-3, 1, 1, 1, 1, 2, 1, MIX)
 
@@ -68,7 +69,7 @@ def test_every_answer_of_a_row_of_questions_is_taught(processor) -> None:
 def test_a_lesson_with_a_cover_is_rendered_as_the_processor_renders_it_for_serving(
     processor,
 ) -> None:
-    cover = b"".join(cover for _, _, cover in [next(_world_items())])
+    cover = DemoWorld(seed=3, num_items=1, num_users=0).items[0].cover_png()
     item = Item(ItemId("item"), "The calm star in Lisbon", prepare_image(cover, 56))
     messages = prompts.summary_messages(item)
     text = processor.apply_chat_template(chat_content(messages), tokenize=False)
@@ -80,12 +81,6 @@ def test_a_lesson_with_a_cover_is_rendered_as_the_processor_renders_it_for_servi
     taught = processor.tokenizer(train_base.render(processor, chat))["input_ids"]
 
     assert taught[: len(served)] == served.tolist()
-
-
-def _world_items():
-    from model_training.demo.world import DemoWorld
-
-    return DemoWorld(seed=3, num_items=1, num_users=0).raw_items()
 
 
 def test_questions_are_answered_yes_about_half_of_the_time() -> None:

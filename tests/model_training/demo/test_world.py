@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -25,6 +26,10 @@ def a_world(seed: int = 3, num_items: int = 60, num_users: int = 20) -> DemoWorl
     return DemoWorld(seed, num_items, num_users)
 
 
+def a_cover(shown: Attributes) -> Image.Image:
+    return Image.open(io.BytesIO(draw_cover(shown, Random(1), size=56)))
+
+
 def test_the_same_seed_gives_the_same_world_down_to_the_bytes_of_a_cover() -> None:
     first, again = a_world(), a_world()
 
@@ -45,19 +50,19 @@ def test_titles_are_unique_and_name_topic_and_mood_but_nothing_that_only_the_cov
 
     assert len({item.title for item in items}) == 200
     for item in items:
-        assert named_values(item.title, "topic") == {item.topic}
-        assert named_values(item.title, "mood") == {item.mood}
+        assert named_values(item.title, "topic") == {item.attributes.topic}
+        assert named_values(item.title, "mood") == {item.attributes.mood}
         assert not named_values(item.title, "palette") | named_values(item.title, "style")
 
 
 @pytest.mark.parametrize("name", ["palette", "topic", "style"])
 def test_a_cover_differs_visibly_when_one_attribute_differs(name: str) -> None:
-    shown = {"palette": "blue", "topic": "house", "style": "flat"}
+    shown = Attributes(palette="blue", topic="house", style="flat")
     first, *others = VALUES[name]
-    drawn = draw_cover(**{**shown, name: first}, rng=Random(1), size=56)
+    drawn = a_cover(replace(shown, **{name: first}))
 
     for value in others:
-        other = draw_cover(**{**shown, name: value}, rng=Random(1), size=56)
+        other = a_cover(replace(shown, **{name: value}))
         changed = ImageChops.difference(drawn, other).convert("L")
         assert sum(changed.histogram()[26:]) > 0.02 * 56 * 56  # pixels
 
