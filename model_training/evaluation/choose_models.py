@@ -4,11 +4,10 @@ from collections.abc import Sequence
 
 from model_training.data.protocols import Protocol, find_protocol
 from model_training.evaluation.results import MODELS, NEED_ENGINE
-from model_training.scoring.score_tasks import ABLATIONS, ScoringRequest
+from model_training.scoring.score_tasks import ABLATIONS
 from services.core.artifacts import Artifact
-from services.core.data_folder.steps import command_for
+from services.core.data_folder.steps import command_for, preferences_name
 from services.core.errors import ArtifactMissing, InputError
-from services.engines.contract import EngineIdentity
 
 
 def choose_models(
@@ -55,9 +54,7 @@ def _why_no_engine_models(
             f"protocol {protocol.name} ranks every item of the catalogue for every user, more than "
             "a multimodal model can score; choose a protocol with frozen negatives for it"
         )
-    preferences = ScoringRequest(
-        data, EngineIdentity("", ""), protocol.name, ablate="direct" if ablate == "direct" else None
-    ).preferences
+    preferences = preferences_name(protocol.cut, direct=ablate == "direct")
     if not Artifact(data, preferences).exists():
         return ArtifactMissing(
             f"there are no preferences that were written before the targets of protocol "

@@ -28,12 +28,11 @@ from model_training.data.ranking_tasks import (
 )
 from model_training.evaluation.choose_models import choose_models
 from model_training.evaluation.measure import (
+    calibrate,
     calibration_of_fusion,
     compare_with_baselines,
-    measure_calibration,
-    result_in_catalogue,
+    result_of_ranking,
     result_of_scores,
-    with_probabilities,
 )
 from model_training.evaluation.results import NEED_ENGINE, Evaluation, ModelResult
 from model_training.evaluation.score_with_rankers import (
@@ -58,7 +57,7 @@ from model_training.scoring.score_tasks import (
 )
 from model_training.scoring.score_users import DEFAULT_CONCURRENCY
 from services.core.artifacts import Artifact, absolute_root
-from services.core.errors import ArtifactMismatch, ArtifactMissing, EmptyDataset
+from services.core.errors import ArtifactMissing, EmptyDataset
 from services.core.scoring import Calibration
 from services.engines.contract import Engine, EngineIdentity
 from services.retrieval.cheap_rankers import CheapRankers
@@ -139,7 +138,8 @@ async def run(
             if ablate is not None:
                 raise
             found.omit(error, *NEED_ENGINE)
-    _require_one_user_a_row(found.tasks)
+    identity = None if engine is None else engine.identity
+    served = {} if identity is None else {"model": identity.model, "adapter": identity.adapter}
     bootstrap = Bootstrap(len(found.tasks))
     results, calibration = _calibrate(found, await _measure(found, bootstrap))
     return Evaluation(
@@ -161,7 +161,7 @@ async def run(
                 "items": inputs.items.counts["items"],
                 "interactions": inputs.interactions.counts["interactions"],
             },
-            "fingerprints": found.fingerprints | inputs.fingerprints | _identify(engine),
+            "fingerprints": found.fingerprints | inputs.fingerprints | served,
             "versions": {name: version(name) for name in _PACKAGES},
             "seconds": round(time.perf_counter() - started, 1),
         },
@@ -186,7 +186,7 @@ async def _measure(found: _Run, bootstrap: Bootstrap) -> dict[str, ModelResult]:
     if found.protocol.whole_catalogue:
         assert rankers is not None
         ranked = rank_in_catalogue(rankers, found.tasks, scorers)
-        return {name: result_in_catalogue(*ranked[name], bootstrap) for name in found.models}
+        return {name: result_of_ranking(*ranked[name], bootstrap) for name in found.models}
     if rankers is not None:
         values = read_features(rankers, found.tasks)
         found.scores |= score_features(values, scorers)
@@ -279,24 +279,5 @@ def _calibrate(
         if name in calibrations:
             # One target among the negatives, unless the adapter was calibrated to another share.
             prior = calibrations[name].prior or 1 / (1 + NUM_EVALUATION_NEGATIVES)
-            enriched[name] = with_probabilities(result, calibrations[name])
-            measured[name] = measure_calibration(enriched[name], calibrations[name], prior)
+            enriched[name], measured[name] = calibrate(result, calibrations[name], prior)
     return enriched, measured
-
-
-def _identify(engine: Engine | RayWorkers | None) -> dict[str, str]:
-    if engine is None:
-        return {}
-    return {"model": engine.identity.model, "adapter": engine.identity.adapter}
-
-
-def _require_one_user_a_row(tasks: Sequence[RankingTask]) -> None:
-    """ArtifactMismatch unless each row of scores is one user's, with distinct candidates."""
-    users = {task.user_id for task in tasks}
-    widths = {len(task.candidates) for task in tasks}
-    distinct = all(len(set(task.candidates)) == len(task.candidates) for task in tasks)
-    if len(users) != len(tasks) or len(widths) != 1 or not distinct:
-        raise ArtifactMismatch(
-            "the frozen negatives give a user two rows, rows of several lengths or a candidate "
-            "twice; delete the folder of the negatives to draw them again"
-        )

@@ -10,7 +10,7 @@ calibration. Each model is evaluated on test users at its own share
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,43 +27,30 @@ COMPARED = "mrr@5"
 ALSO_COMPARED = "auc_user"
 
 
-def result_of_ranking(ranking: Ranking, bootstrap: Bootstrap) -> ModelResult:
-    """All metrics that need only ranks; the pooled AUC needs scores."""
+def result_of_ranking(
+    ranking: Ranking, sample: NDArray[np.float64], bootstrap: Bootstrap
+) -> ModelResult:
+    """All metrics of ranks, with their intervals.
+
+    The pooled AUC, which needs scores, is that of `sample` (U, 1 + S): the scores of each target
+    and of S other candidates.
+    """
     per_user = ranking.per_user()
-    intervals = bootstrap.intervals(per_user)
+    means = {name: float(values.mean()) for name, values in per_user.items()}
+    values = {"auc": metrics.auc(sample, first_column(sample)), **means}
+    intervals = {"auc": bootstrap.auc_interval(sample), **bootstrap.intervals(per_user)}
     found: dict[str, float] = {}
-    for name, values in per_user.items():
-        found |= _with_interval(name, float(values.mean()), intervals[name])
+    for name, value in values.items():
+        low, high = intervals[name]
+        found |= {name: value, f"{name}_low": low, f"{name}_high": high}
     num_candidates = np.broadcast_to(np.asarray(ranking.num_candidates), ranking.ranks.shape)
     return ModelResult(ranking.ranks, num_candidates, found)
 
 
-def result_in_catalogue(
-    ranking: Ranking, sample: NDArray[np.float64], bootstrap: Bootstrap
-) -> ModelResult:
-    """All metrics of ranks in a whole catalogue.
-
-    The pooled AUC is that of `sample` (U, 1 + S), the scores of each target and of S other items.
-    """
-    result = result_of_ranking(ranking, bootstrap)
-    return replace(result, metrics=_pooled_auc(sample, bootstrap) | result.metrics)
-
-
 def result_of_scores(scores: NDArray[np.float64], bootstrap: Bootstrap) -> ModelResult:
     """All metrics of scores (U, C), the target in the first column."""
-    result = result_of_ranking(metrics.rank_targets(scores, first_column(scores)), bootstrap)
-    pooled = _pooled_auc(scores, bootstrap)
-    return replace(result, metrics=pooled | result.metrics, scores=scores)
-
-
-def with_probabilities(result: ModelResult, calibration: Calibration) -> ModelResult:
-    """The result with the probabilities of its log-odds before and after calibration."""
-    assert result.scores is not None
-    return replace(
-        result,
-        raw_probabilities=expit(result.scores),
-        probabilities=expit(calibration.slope * result.scores + calibration.intercept),
-    )
+    ranking = metrics.rank_targets(scores, first_column(scores))
+    return replace(result_of_ranking(ranking, scores, bootstrap), scores=scores)
 
 
 def calibration_of_fusion(num_negatives: int) -> Calibration:
@@ -71,20 +58,20 @@ def calibration_of_fusion(num_negatives: int) -> Calibration:
     return Calibration(intercept=-math.log(num_negatives))
 
 
-def measure_calibration(
+def calibrate(
     result: ModelResult, calibration: Calibration, prior: float
-) -> dict[str, float]:
-    """Expected calibration error before and after, for a share `prior` of targets."""
-    assert result.probabilities is not None
-    assert result.raw_probabilities is not None
-    labels = first_column(result.probabilities)
+) -> tuple[ModelResult, dict[str, float]]:
+    """The result with the probabilities of its log-odds, and how well they are calibrated.
 
-    def error(probabilities: NDArray[np.float64]) -> float:
-        return metrics.expected_calibration_error(probabilities, labels, prior=prior)
-
-    return {
-        "ece_before": error(result.raw_probabilities),
-        "ece_after": error(result.probabilities),
+    The expected calibration errors, before and after, are those for a share `prior` of targets.
+    """
+    assert result.scores is not None
+    labels = first_column(result.scores)
+    raw = expit(result.scores)
+    corrected = expit(calibration.slope * result.scores + calibration.intercept)
+    return replace(result, raw_probabilities=raw, probabilities=corrected), {
+        "ece_before": metrics.expected_calibration_error(raw, labels, prior=prior),
+        "ece_after": metrics.expected_calibration_error(corrected, labels, prior=prior),
         "slope": calibration.slope,
         "intercept": calibration.intercept,
         "prior": prior,
@@ -115,22 +102,7 @@ def compare_with_baselines(
         found[name] = {
             "baseline": baseline,
             "metric": COMPARED,
-            "difference": first.difference,
-            "low": first.low,
-            "high": first.high,
-            "p_value": first.p_value,
-            f"{ALSO_COMPARED}_difference": second.difference,
-            f"{ALSO_COMPARED}_low": second.low,
-            f"{ALSO_COMPARED}_high": second.high,
-            f"{ALSO_COMPARED}_p_value": second.p_value,
+            **asdict(first),
+            **{f"{ALSO_COMPARED}_{part}": value for part, value in asdict(second).items()},
         }
     return found
-
-
-def _pooled_auc(scores: NDArray[np.float64], bootstrap: Bootstrap) -> dict[str, float]:
-    value = metrics.auc(scores, first_column(scores))
-    return _with_interval("auc", value, bootstrap.auc_interval(scores))
-
-
-def _with_interval(name: str, value: float, interval: tuple[float, float]) -> dict[str, float]:
-    return {name: value, f"{name}_low": interval[0], f"{name}_high": interval[1]}

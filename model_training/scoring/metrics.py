@@ -40,44 +40,40 @@ class Ranking:
     ranks: NDArray[np.int64]
     num_candidates: NDArray[np.int64] | int
 
-    def auc_user(self) -> float:
-        """Mean over users of the share of negatives below the target."""
-        return float(np.mean(self.per_user()["auc_user"]))
-
     def hr(self, k: int) -> float:
         """Share of users whose target is among the first k. ValueError if k exceeds C."""
-        return float(np.mean(self._among(k)))
+        return float(self.at(k)[f"hr@{k}"].mean())
 
     def mrr(self, k: int) -> float:
         """Mean of 1 / position of the target, 0 beyond k. ValueError if k exceeds C."""
-        return float(np.mean(self._reciprocal(k)))
+        return float(self.at(k)[f"mrr@{k}"].mean())
 
-    def ndcg(self, k: int) -> float:
-        """Mean of 1 / log2(1 + position) of the target, 0 beyond k. ValueError if k exceeds C."""
-        return float(np.mean(self._gain(k)))
+    def at(self, k: int) -> dict[str, NDArray[np.float64]]:
+        """Hit, 1 / position and 1 / log2(1 + position) of every target (U,), 0 beyond k.
+
+        By the names of their means: HR, MRR and NDCG. ValueError if k exceeds C.
+        """
+        fewest = int(np.min(self.num_candidates))
+        if not 1 <= k <= fewest:
+            raise ValueError(f"k must be in 1..{fewest}, not {k}")
+        among = self.ranks < k
+        return {
+            f"hr@{k}": among.astype(np.float64),
+            f"mrr@{k}": np.where(among, 1 / (self.ranks + 1), 0),
+            f"ndcg@{k}": np.where(among, 1 / np.log2(self.ranks + 2), 0),
+        }
 
     def per_user(self) -> dict[str, NDArray[np.float64]]:
-        """Every metric of every user (U,), by name; their means are the metrics."""
+        """Every metric of every user (U,), by name; their means are the metrics.
+
+        "auc_user" is the share of negatives below the target.
+        """
         below = 1 - self.ranks / (np.asarray(self.num_candidates) - 1)
         values: dict[str, NDArray[np.float64]] = {"auc_user": np.asarray(below, np.float64)}
         for k in CUTOFFS:
             if k <= np.min(self.num_candidates):
-                values[f"hr@{k}"] = self._among(k).astype(np.float64)
-                values[f"mrr@{k}"] = self._reciprocal(k)
-                values[f"ndcg@{k}"] = self._gain(k)
+                values |= self.at(k)
         return values
-
-    def _reciprocal(self, k: int) -> NDArray[np.float64]:
-        return np.where(self._among(k), 1 / (self.ranks + 1), 0)
-
-    def _gain(self, k: int) -> NDArray[np.float64]:
-        return np.where(self._among(k), 1 / np.log2(self.ranks + 2), 0)
-
-    def _among(self, k: int) -> NDArray[np.bool_]:
-        fewest = int(np.min(self.num_candidates))
-        if not 1 <= k <= fewest:
-            raise ValueError(f"k must be in 1..{fewest}, not {k}")
-        return np.asarray(self.ranks < k)
 
 
 def rank_targets(scores: ArrayLike, labels: ArrayLike, *, seed: int = DEFAULT_SEED) -> Ranking:

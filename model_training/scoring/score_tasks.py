@@ -90,13 +90,9 @@ class ScoringPlan(ShardedStep[ScoringRequest]):
         """See `plan_scoring`."""
         return plan_scoring(request, open_inputs(request.data))
 
-    def tasks_of(self, shard: int) -> Sequence[RankingTask]:
-        """The shard's ranking tasks, one a user."""
-        return self.tasks[slice(*self.bounds(shard))]
-
     async def run_shard(self, engine: Engine, shard: int, advance: Advance) -> None:
         """Score the candidates of a shard of users, and write the margins."""
-        tasks = self.tasks_of(shard)
+        tasks = self.tasks[slice(*self.bounds(shard))]
         items = self._read_candidates(tasks)
         users = (
             UserCandidates(
@@ -129,20 +125,10 @@ class ScoringPlan(ShardedStep[ScoringRequest]):
 def plan_scoring(request: ScoringRequest, inputs: Inputs) -> ScoringPlan:
     """Read the tasks of the users that have a preference.
 
-    Raises InputError for a protocol that ranks the whole catalogue, EmptyDataset if no user of the
-    split has a preference, TargetLeak or ArtifactMismatch for preferences that do not fit.
+    The protocol has frozen negatives. Raises EmptyDataset if no user of the split has a preference,
+    TargetLeak or ArtifactMismatch for preferences that do not fit.
     """
     protocol = find_protocol(request.protocol)
-    if protocol.whole_catalogue:
-        raise InputError(
-            f"protocol {protocol.name} ranks every item of the catalogue for every user, and a "
-            "multimodal model scores tens a second: leave `mllm` and `mllm-fusion` out with "
-            "--models, or choose a protocol with frozen negatives"
-        )
-    if request.ablate is not None and request.ablate not in ABLATIONS:
-        raise InputError(
-            f"there is no ablation {request.ablate!r}; choose from {', '.join(ABLATIONS)}"
-        )
     frozen = load_ranking_tasks(inputs, protocol, request.split)
     written = inputs.read_preferences(request.preferences, cut=protocol.cut)
     tasks = tuple(task for task in frozen.tasks if task.user_id in written.by_user)

@@ -32,7 +32,8 @@ def uniform_figures(**fusion: float) -> dict[str, Any]:
 
 
 def result(*ranks: int) -> ModelResult:
-    return result_of_ranking(Ranking(np.array(ranks), 21), Bootstrap(len(ranks)))
+    sample = np.ones((len(ranks), 2))
+    return result_of_ranking(Ranking(np.array(ranks), 21), sample, Bootstrap(len(ranks)))
 
 
 def evaluation(ablate: str | None = None, **results: ModelResult) -> Evaluation:

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 
 from model_training.evaluation.measure import (
+    calibrate,
     calibration_of_fusion,
     compare_with_baselines,
-    measure_calibration,
     result_of_scores,
-    with_probabilities,
 )
 from model_training.scoring.bootstrap import Bootstrap
 from services.core.scoring import Calibration, yes_probability
@@ -51,7 +50,7 @@ def test_the_multimodal_model_is_nobodys_baseline():
 def test_probabilities_are_those_that_serving_gives():
     result = results(mllm=2.0)["mllm"]
     calibration = Calibration(0.7, -1.2)
-    found = with_probabilities(result, calibration)
+    found, _ = calibrate(result, calibration, 1 / 21)
 
     margin = float(result.scores[3, 4])
     assert found.raw_probabilities[3, 4] == pytest.approx(yes_probability(margin))
@@ -65,7 +64,7 @@ def test_a_fusion_of_balanced_classes_is_moved_to_the_share_of_targets():
     scores[:, 0] += 1
     calibration = calibration_of_fusion(20)
     result = result_of_scores(scores, Bootstrap(3000, num_resamples=10))
-    found = measure_calibration(with_probabilities(result, calibration), calibration, 1 / 21)
+    _, found = calibrate(result, calibration, 1 / 21)
 
     assert found["ece_before"] > 0.3
     assert found["ece_after"] < 0.01

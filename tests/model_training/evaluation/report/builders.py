@@ -69,14 +69,11 @@ def a_result(
     labels = np.zeros(scores.shape, int)
     labels[:, 0] = 1
     ranking = rank_targets(scores, labels)
-    values = {"auc": auc(scores, labels), "auc_user": ranking.auc_user()}
-    for k in (3, 5, 10):
-        values |= {f"hr@{k}": ranking.hr(k), f"mrr@{k}": ranking.mrr(k)}
-        values |= {f"ndcg@{k}": ranking.ndcg(k)}
+    means = {name: float(np.mean(values)) for name, values in ranking.per_user().items()}
     return ModelResult(
         ranks=ranking.ranks,
         num_candidates=np.full(num_users, 21),
-        metrics=with_intervals(values),
+        metrics=with_intervals({"auc": auc(scores, labels), **means}),
         scores=scores,
         probabilities=1 / (1 + np.exp(3.5 - 1.2 * scores)) if probable else None,
         raw_probabilities=1 / (1 + np.exp(1 - 2 * scores)) if probable else None,
