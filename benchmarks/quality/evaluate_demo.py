@@ -26,7 +26,6 @@ from benchmarks.support import demo_catalogue
 from benchmarks.support.protocol_tables import Check, checks_table, metrics_table
 from model_training.demo.world import NUM_ITEMS
 from model_training.evaluation import evaluate, report
-from model_training.evaluation.report.collected import name_of
 from model_training.evaluation.results import Evaluation, ModelResult
 from model_training.scoring.bootstrap import Bootstrap
 from model_training.scoring.metrics import Ranking
@@ -116,7 +115,7 @@ def _figures(found: _Found) -> dict[str, Any]:
             f"{name}_high": gain.high,
             f"{name}_p_value": gain.p_value,
         }
-    ablated = {name_of(each): {"mllm": each.models["mllm"].metrics} for each in found.ablated}
+    ablated = {each.name: {"mllm": each.models["mllm"].metrics} for each in found.ablated}
     return {PROTOCOL: figures, **ablated}
 
 

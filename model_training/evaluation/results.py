@@ -76,6 +76,11 @@ class Evaluation:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def name(self) -> str:
+        """The protocol, and what was ablated; also the name of the folder of its report."""
+        return self.protocol + (f"-ablate-{self.ablate}" if self.ablate else "")
+
+    @property
     def rules(self) -> Protocol:
         """What the protocol of that name decides."""
         return find_protocol(self.protocol)

@@ -183,8 +183,8 @@ def evaluate(
     """8. Rank held-out targets by every model, and write a report."""
     from model_training.evaluation import evaluate as step
     from model_training.evaluation.choose_models import choose_models
+    from model_training.evaluation.report import write_report
     from model_training.evaluation.results import NEED_ENGINE
-    from model_training.evaluation.write_report import write_report
 
     names = None if models is None else [name for name in models.split(",") if name]
 

@@ -11,6 +11,6 @@ The same evaluation gives the same bytes: nothing here reads the clock.
 """
 
 from model_training.evaluation.report.collected import write_collected
-from model_training.evaluation.report.writing import write
+from model_training.evaluation.report.writing import write, write_report
 
-__all__ = ["write", "write_collected"]
+__all__ = ["write", "write_collected", "write_report"]

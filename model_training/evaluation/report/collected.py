@@ -3,11 +3,8 @@
 `make evaluate-microlens` and `make evaluate-demo` write it at the end.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-from markupsafe import Markup
 
 from model_training.evaluation.report import findings
 from model_training.evaluation.report.findings import Cell
@@ -21,44 +18,18 @@ from model_training.evaluation.results import MODELS, Evaluation
 METRICS = ("auc", "hr@5", "mrr@5", "hr@10")
 
 
-@dataclass(frozen=True)
-class MetricTable:
-    """One metric: a row per model, a column per evaluation; None without a value."""
-
-    metric: str
-    rows: dict[str, list[Cell | None]]
-
-
 def write_collected(evaluations: Sequence[Evaluation], folder: Path) -> dict[str, str]:
     """Write the page on all of them into `folder` and each one's own report into a folder of it.
 
     report.json (name -> its report.json), report.md, report.html, plots/*.png; name -> path of
     every file. Raises ValueError without evaluations, or for two of the same protocol and ablation.
     """
-    names = [name_of(evaluation) for evaluation in evaluations]
+    names = [evaluation.name for evaluation in evaluations]
     if not names or len(set(names)) != len(names):
         raise ValueError(f"the report needs evaluations that all differ, not {names}")
-    found = metric_tables(evaluations)
-    figures = {
-        each.metric: forest(
-            [
-                (
-                    name_of(evaluation),
-                    [
-                        (model, result)
-                        for model, result in evaluation.models.items()
-                        if each.metric in result.metrics
-                    ],
-                )
-                for evaluation in evaluations
-                if each.metric in findings.metric_names(evaluation)
-            ],
-            each.metric,
-            findings.metric_title(each.metric),
-        )
-        for each in found
-    }
-    drawn: dict[str, Markup] = {
+    tables = metric_tables(evaluations)
+    figures = {metric: forest(evaluations, metric) for metric in tables}
+    drawn = {
         metric: inline_svg(figure, _slug(metric), f"{findings.metric_title(metric)}: as the table")
         for metric, figure in figures.items()
     }
@@ -66,35 +37,31 @@ def write_collected(evaluations: Sequence[Evaluation], folder: Path) -> dict[str
         "collected.html.jinja",
         evaluations=evaluations,
         names=names,
-        metric_tables=found,
+        metric_tables=tables,
         drawn=drawn,
     )
-    values = {name_of(evaluation): json_dict(evaluation) for evaluation in evaluations}
+    values = {evaluation.name: json_dict(evaluation) for evaluation in evaluations}
     files = {
         "report.json": to_json(values).encode(),
-        "report.md": _markdown(evaluations, found).encode(),
+        "report.md": _markdown(evaluations, tables).encode(),
         "report.html": page.encode(),
         **{f"plots/{_slug(metric)}.png": to_png(figure) for metric, figure in figures.items()},
     }
     written = write_files(folder, files)
     for evaluation in evaluations:
-        name = name_of(evaluation)
-        own = write(evaluation, folder / name)
-        written |= {f"{name}/{file}": path for file, path in own.items()}
+        own = write(evaluation, folder / evaluation.name)
+        written |= {f"{evaluation.name}/{file}": path for file, path in own.items()}
     return written
 
 
-def name_of(evaluation: Evaluation) -> str:
-    """The protocol, and what was ablated; also the name of the folder of its own report."""
-    return evaluation.protocol + (f"-ablate-{evaluation.ablate}" if evaluation.ablate else "")
-
-
-def metric_tables(evaluations: Sequence[Evaluation]) -> list[MetricTable]:
-    """The tables, of the metrics that any evaluation has; models in the order of every table."""
+def metric_tables(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, list[Cell | None]]]:
+    """By each metric that any evaluation has: a row per model, in the order of every table, with a
+    cell per evaluation, None without a value.
+    """
     present = {model for evaluation in evaluations for model in evaluation.models}
     models = [model for model in MODELS if model in present]
     models += sorted(present - set(models))
-    found = []
+    found = {}
     for metric in METRICS:
         columns = [
             {row.model: row.cells[metric] for row in findings.rows(evaluation, [metric])}
@@ -103,34 +70,31 @@ def metric_tables(evaluations: Sequence[Evaluation]) -> list[MetricTable]:
             for evaluation in evaluations
         ]
         if any(columns):
-            rows = {model: [column.get(model) for column in columns] for model in models}
-            found.append(MetricTable(metric, rows))
+            found[metric] = {model: [column.get(model) for column in columns] for model in models}
     return found
 
 
-def _markdown(evaluations: Sequence[Evaluation], found: Sequence[MetricTable]) -> str:
-    names = [name_of(evaluation) for evaluation in evaluations]
+def _markdown(
+    evaluations: Sequence[Evaluation], tables: Mapping[str, Mapping[str, Sequence[Cell | None]]]
+) -> str:
+    names = [evaluation.name for evaluation in evaluations]
     parts = [
         "# Evaluation under several protocols",
         "Each column is a protocol with a task of its own, so compare numbers within a column "
         "only. Brackets hold 95 % intervals; the best of a column is bold.",
-        bullets([f"{name_of(one)}: {one.rules.explanation.label}" for one in evaluations]),
+        bullets([f"{one.name}: {one.rules.explanation.label}" for one in evaluations]),
     ]
-    for each in found:
-        lines = [
-            [text(model), *(cell_text(cell) for cell in cells)]
-            for model, cells in each.rows.items()
-        ]
-        parts += [f"## {findings.metric_title(each.metric)}", table(["model", *names], lines)]
-        parts += [f"![the table as a plot](plots/{_slug(each.metric)}.png)"]
+    for metric, rows in tables.items():
+        lines = [[text(model), *map(cell_text, cells)] for model, cells in rows.items()]
+        parts += [f"## {findings.metric_title(metric)}", table(["model", *names], lines)]
+        parts += [f"![the table as a plot](plots/{_slug(metric)}.png)"]
     for evaluation in evaluations:
-        name = name_of(evaluation)
         parts += [
-            f"## {text(name)}",
+            f"## {text(evaluation.name)}",
             text(findings.verdict(evaluation)),
             text(findings.trivial_rankers(evaluation)),
             bullets(findings.warnings(evaluation)),
-            f"[Full report]({name}/report.md)",
+            f"[Full report]({evaluation.name}/report.md)",
         ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from model_training.evaluation.results import MODELS, NEED_ENGINE, Evaluation, ModelResult
+from model_training.evaluation.results import MODELS, Evaluation, ModelResult
 
 MAIN_METRICS = ("auc", "auc_user", "hr@5", "mrr@5", "ndcg@5", "hr@10")
 SIGNIFICANT = 0.05
@@ -53,7 +53,6 @@ class Row:
     """A model in a table; `cells` by metric, None where the protocol has no such metric."""
 
     model: str
-    needs_engine: bool
     best_baseline: bool
     cells: dict[str, Cell | None]
     comparison: str
@@ -104,7 +103,6 @@ def rows(evaluation: Evaluation, metrics: Sequence[str]) -> list[Row]:
     return [
         Row(
             model,
-            model in NEED_ENGINE,
             model == best_baseline(evaluation),
             {name: _cell(result, name, best[name]) for name in metrics},
             comparison(evaluation, model),

@@ -26,11 +26,12 @@ from model_training.evaluation.report.findings import (
     FEW_USERS_OF_A_SLICE,
     SliceRow,
     cutoff,
+    metric_title,
     slice_rows,
     wilson,
 )
 from model_training.evaluation.report.models import SOLID, style_of
-from model_training.evaluation.results import Evaluation, ModelResult
+from model_training.evaluation.results import Evaluation
 from model_training.scoring.metrics import first_column
 
 INK, MUTED, RULE = "#14171a", "#5c646c", "#d5d9dd"
@@ -95,7 +96,7 @@ def plots(evaluation: Evaluation) -> list[Plot]:
         if any(result.scores is not None for result in evaluation.models.values()):
             found.append(_roc(evaluation))
         found += [
-            _reliability(evaluation, model, result.probabilities, result.raw_probabilities)
+            _reliability(evaluation, model)
             for model, result in evaluation.models.items()
             if result.probabilities is not None
         ]
@@ -196,23 +197,19 @@ def roc(scores: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.fl
 # --- P(Yes) --------------------------------------------------------------------------------------
 
 
-def _reliability(
-    evaluation: Evaluation,
-    model: str,
-    probabilities: NDArray[np.float64],
-    raw: NDArray[np.float64] | None,
-) -> Plot:
+def _reliability(evaluation: Evaluation, model: str) -> Plot:
     figure = Figure(figsize=(WIDTH_INCHES, 5.4))
     axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     axes.plot([0, 1], [0, 1], color=RULE, linewidth=1.2)
     color = style_of(model).light
-    errors = evaluation.calibration.get(model, {})
-    drawn = [("after calibration", probabilities, color, "o", SOLID, errors.get("ece_after"))]
-    if raw is not None:
-        before = ("before calibration", raw, MUTED, "s", "--", errors.get("ece_before"))
-        drawn.insert(0, before)
+    result, errors = evaluation.models[model], evaluation.calibration.get(model, {})
     described = []
-    for label, values, shade, marker, dash, error in drawn:
+    for when, values, shade, marker, dash, error in (
+        ("before", result.raw_probabilities, MUTED, "s", "--", errors.get("ece_before")),
+        ("after", result.probabilities, color, "o", SOLID, errors.get("ece_after")),
+    ):
+        assert values is not None
+        label = f"{when} calibration"
         means, shares, lows, highs, sizes = reliability(values)
         axes.vlines(means, lows, highs, color=shade, linewidth=0.9)
         axes.plot(
@@ -310,27 +307,30 @@ def _group_label(row: SliceRow) -> str:
 # --- shared --------------------------------------------------------------------------------------
 
 
-def forest(
-    panels: Sequence[tuple[str, Sequence[tuple[str, ModelResult]]]], metric: str, title: str
-) -> Figure:
-    """One panel per name, with each model's metric as a dot and its interval as a line."""
+def forest(evaluations: Sequence[Evaluation], metric: str) -> Figure:
+    """One panel per evaluation, with each model's metric as a dot and its interval as a line."""
+    panels = {
+        each.name: {name: found for name, found in each.models.items() if metric in found.metrics}
+        for each in evaluations
+    }
+    panels = {name: models for name, models in panels.items() if models}
     with drawing():
-        heights = [0.45 + 0.16 * len(found) for _, found in panels]
+        heights = [0.45 + 0.16 * len(models) for models in panels.values()]
         figure = Figure(figsize=(4.4, 0.6 + sum(heights)))
         grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)
-        for axes, (name, found) in zip(grid[:, 0], panels, strict=True):
-            for place, (model, result) in enumerate(found):
+        for axes, (name, models) in zip(grid[:, 0], panels.items(), strict=True):
+            for place, (model, result) in enumerate(models.items()):
                 value = result.metrics[metric]
                 low = result.metrics.get(f"{metric}_low", value)
                 high = result.metrics.get(f"{metric}_high", value)
                 color = style_of(model).light
                 axes.plot([low, high], [place, place], color=color, linewidth=2.2)
                 axes.plot([value], [place], color=color, marker="o", markersize=5)
-            axes.set_yticks(range(len(found)), [model for model, _ in found])
+            axes.set_yticks(range(len(models)), list(models))
             axes.tick_params(axis="y", labelsize=8.5)
-            axes.set_ylim(len(found) - 0.4, -0.6)
+            axes.set_ylim(len(models) - 0.4, -0.6)
             axes.set_title(name, loc="left", fontsize=10, fontweight="bold")
-        grid[-1, 0].set_xlabel(title)
+        grid[-1, 0].set_xlabel(metric_title(metric))
     return figure
 
 

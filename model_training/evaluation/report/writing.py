@@ -1,9 +1,12 @@
 """The files of a report. The same evaluation always gives the same bytes."""
 
 import json
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import fsspec
 
 from model_training.evaluation.report import findings
 from model_training.evaluation.report.markdown import report_markdown
@@ -26,6 +29,20 @@ def write(evaluation: Evaluation, folder: Path) -> dict[str, str]:
         **{f"plots/{plot.name}.png": to_png(plot.figure) for plot in drawn},
     }
     return write_files(folder, files)
+
+
+def write_report(data: str, evaluation: Evaluation) -> str:
+    """Write the report to `reports/PROTOCOL[-ablate-X]` of the data folder; its page's path.
+
+    The data folder may be in an object store.
+    """
+    filesystem, base = fsspec.core.url_to_fs(data)
+    folder = f"{base.rstrip('/')}/reports/{evaluation.name}"
+    with tempfile.TemporaryDirectory() as scratch:
+        for file, path in write(evaluation, Path(scratch)).items():
+            filesystem.makedirs(f"{folder}/{file}".rpartition("/")[0], exist_ok=True)
+            filesystem.put_file(path, f"{folder}/{file}")
+    return f"{folder}/report.html"
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> dict[str, str]:

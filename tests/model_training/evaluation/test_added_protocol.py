@@ -6,7 +6,7 @@ import pytest
 
 from model_training.data.protocols import PROTOCOLS
 from model_training.evaluation import evaluate
-from model_training.evaluation.write_report import write_report
+from model_training.evaluation.report import write_report
 from tests.model_training.builders import frozen_tasks
 from tests.model_training.data import toy_protocol
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from model_training.evaluation import evaluate
-from model_training.evaluation.write_report import write_report
+from model_training.evaluation.report import write_report
 
 
 @pytest.mark.parametrize(("scheme", "protocol"), [("", "chrono-uniform"), ("file://", "full")])
