@@ -66,14 +66,10 @@ class InstrumentedEngine:
 
     def __init__(self, engine: Engine, metrics: EngineMetrics) -> None:
         """Use `instrumented`."""
+        self.identity = engine.identity
         self._engine = engine
         self._metrics = metrics
         metrics.shortened.set_function(lambda: engine.num_shortened)
-
-    @property
-    def identity(self) -> EngineIdentity:
-        """See `contract.Engine.identity`."""
-        return self._engine.identity
 
     @property
     def num_shortened(self) -> int:
