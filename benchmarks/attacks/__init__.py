@@ -1,1 +1,1 @@
-"""What attackers send: pictures, addresses and titles, built by code and the same every time."""
+"""What attackers send: images, addresses and titles, built by code and the same every time."""

@@ -1,4 +1,4 @@
-"""Hostile pictures that are something else than they seem, or no picture at all."""
+"""Hostile images that are something else than they seem, or no image at all."""
 
 import io
 import struct
@@ -13,7 +13,7 @@ from benchmarks.attacks.hostile_image import HostileImage, of
 
 
 def polyglots() -> Iterator[HostileImage]:
-    """Files that are a picture and a program, a page or an archive too."""
+    """Files that are an image and a program, a page or an archive too."""
     script, page = b"/*';alert(1)//*/=1;", b"<html><script>alert(1)</script></html>"
     shell, program = b"<?php system($_GET['c']); ?>", b"MZ\x90\0\x03\0\0\0"
     document = b"%PDF-1.7\n1 0 obj<</OpenAction<</S/JavaScript/JS(app.alert(1))>>>>endobj\n%%EOF"
@@ -61,8 +61,8 @@ def documents() -> Iterator[HostileImage]:
         "external entity of an address": external.format("http://127.0.0.1/")
         + svg.format("", "&x;"),
         "billion laughs": f"<!DOCTYPE svg [{laughs}]>" + svg.format("", "&l9;"),
-        "picture of an address": svg.format("", '<image xlink:href="http://169.254.169.254/"/>'),
-        "picture of a file": svg.format("", '<image xlink:href="file:///dev/zero"/>'),
+        "image of an address": svg.format("", '<image xlink:href="http://169.254.169.254/"/>'),
+        "image of a file": svg.format("", '<image xlink:href="file:///dev/zero"/>'),
         "style from elsewhere": '<?xml-stylesheet href="http://127.0.0.1/"?>' + svg.format("", ""),
         "size of 10^9": svg.format(' width="1e9" height="1e9"', ""),
         "depth of 20,000": svg.format("", "<g>" * 20_000),
@@ -106,7 +106,7 @@ def lies() -> Iterator[HostileImage]:
         "pickled code": b"cos\nsystem\n(S'id'\ntR.",
         "a byte order mark": b"\xef\xbb\xbf",
     }.items():
-        yield HostileImage(f"not a picture: {name}", of(content))
+        yield HostileImage(f"not an image: {name}", of(content))
 
 
 def other_formats() -> Iterator[HostileImage]:
@@ -142,7 +142,7 @@ def other_formats() -> Iterator[HostileImage]:
         + struct.pack(">HIIHH", 3, 30_000, 30_000, 8, 3),
         "fits": b"SIMPLE  =                    T" + b" " * 50,
         "wmf": b"\xd7\xcd\xc6\x9a" + bytes(40),
-        "icon of a picture of 256": b"\0\0\x01\0\x01\0\0\0\0\0\x01\0\x20\0"
+        "icon of an image of 256": b"\0\0\x01\0\x01\0\0\0\0\0\x01\0\x20\0"
         + struct.pack("<II", 2**31, 22),
         "dib without a file header": struct.pack("<IiiHHIIiiII", 40, 9, 9, 1, 24, 0, 0, 0, 0, 0, 0),
     }.items():

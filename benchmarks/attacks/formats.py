@@ -1,4 +1,4 @@
-"""Picture files by hand, byte by byte, so that they can say what no encoder would."""
+"""Image files by hand, byte by byte, so that they can say what no encoder would."""
 
 import io
 import struct
@@ -17,7 +17,7 @@ _CHANNELS = {GRAY: 1, RGB: 3, PALETTE: 1, GRAY_ALPHA: 2, RGBA: 4}
 def ordinary(
     kind: str, mode: str = "RGB", size: tuple[int, int] = (64, 48), **options: Any
 ) -> bytes:
-    """What Pillow's own encoder writes of a picture that is no single color."""
+    """What Pillow's own encoder writes of an image that is no single color."""
     ramp = Image.linear_gradient("L").resize(size)
     image = Image.merge("RGB", (ramp, ramp.transpose(Image.Transpose.ROTATE_180), ramp))
     if mode == "I;16":
@@ -62,7 +62,7 @@ def png(
     header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, interlaced)
     if pixels is None:
         row = 1 + (width * depth * _CHANNELS[color] + 7) // 8
-        # An interlaced picture has some rows more, each with its filter byte.
+        # An interlaced image has some rows more, each with its filter byte.
         pixels = zeros(height * row + (height * row // 2 if interlaced else 0))
     parts = [chunk(b"IHDR", header), before, chunk(b"IDAT", pixels), chunk(b"IEND")]
     return PNG_SIGNATURE + b"".join(parts)

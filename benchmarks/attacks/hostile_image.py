@@ -1,4 +1,4 @@
-"""One hostile picture file: its name says what it tries."""
+"""One hostile image file: its name says what it tries."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

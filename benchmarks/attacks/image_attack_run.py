@@ -1,6 +1,6 @@
-"""Hostile pictures sent through everything that takes pictures, and what became of each.
+"""Hostile images sent through everything that takes images, and what became of each.
 
-A picture is either prepared (a JPEG of the catalogue's size) or refused with a reason: by
+An image is either prepared (a JPEG of the catalogue's size) or refused with a reason: by
 `PUT /items` of a real API process, and as covers of a catalogue by `msr prepare-catalogue`. Both
 must decide alike. Whatever else happens to one is a fault.
 """
@@ -39,7 +39,7 @@ _REFUSALS = ("/problems/image-refused", "/problems/invalid-request", "/problems/
 
 @dataclass(slots=True)
 class AttackOutcomes:
-    """What became of pictures in one place. `faults` says of each, by name, what went wrong."""
+    """What became of images in one place. `faults` says of each, by name, what went wrong."""
 
     accepted: set[str] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)
@@ -150,14 +150,14 @@ def _run_watched(catalogue: Path, data: Path) -> int:
 
 
 def disagreements(online: AttackOutcomes, offline: AttackOutcomes) -> set[str]:
-    """Pictures that one of them accepted and the other did not."""
+    """Images that one of them accepted and the other did not."""
     return online.accepted ^ offline.accepted
 
 
 def _accept(name: str, prepared: bytes | None, outcomes: AttackOutcomes) -> None:
     """Count as accepted what is a JPEG of the right size; else it is a fault."""
     if prepared is None:
-        outcomes.faults[name] = "accepted without a picture"
+        outcomes.faults[name] = "accepted without an image"
         return
     with Image.open(io.BytesIO(prepared)) as image:
         image.load()

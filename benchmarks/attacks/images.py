@@ -1,6 +1,6 @@
-"""500 hostile picture files, each with a name that says what it tries.
+"""500 hostile image files, each with a name that says what it tries.
 
-Some are pictures all the same (a GIF that is a script too still shows a GIF): what counts is that
+Some are images all the same (a GIF that is a script too still shows a GIF): what counts is that
 each is either prepared or refused with a reason, in bounded time and memory. Nothing is kept on
 disk; a file is built when it is asked for, the same bytes every time.
 """
@@ -188,8 +188,8 @@ def _metadata() -> Iterator[HostileImage]:
         ),
         "a profile whose parts are missing": segment(0xE2, b"ICC_PROFILE\0\x07\x09abc"),
         "a profile without a number": segment(0xE2, b"ICC_PROFILE\0"),
-        "further pictures that are none": segment(0xE2, b"MPF\0" + tiff((0xB001, 4, 1, 60_000))),
-        "further pictures at its own start": segment(
+        "further images that are none": segment(0xE2, b"MPF\0" + tiff((0xB001, 4, 1, 60_000))),
+        "further images at its own start": segment(
             0xE2, b"MPF\0" + tiff((0xB001, 4, 1, 2), (0xB002, 7, 32, 38), tail=bytes(32))
         ),
         "resources of 4 GB": segment(0xED, b"Photoshop 3.0\x008BIM\x03\xed\0\0\xff\xff\xff\xff"),

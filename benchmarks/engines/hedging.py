@@ -79,7 +79,7 @@ async def _warm_up(engine: VllmEngine, items: Sequence[Item], draw: Random) -> N
 
 
 async def _score(engine: VllmEngine, items: Sequence[Item], draw: Random) -> None:
-    # No two alike, so that no answer is cached; the picture's prefix may be.
+    # No two alike, so that no answer is cached; the image's prefix may be.
     await engine.score(scoring_messages(f"Likes {draw.random()}", draw.choice(items)))
 
 

@@ -2,7 +2,7 @@
 
     msr bench scoring [--rounds 4] [--adapter] [--gpu]
 
-Random weights of 33 million parameters, about 1,290 tokens a prompt, 1,176 of them of the picture.
+Random weights of 33 million parameters, about 1,290 tokens a prompt, 1,176 of them of the image.
 Both sides have the same checkpoint: the reference loop (`reference_loop.py`) in float32, vLLM in
 bfloat16, which is how a merged model is served. In every round, one after the other:
 

@@ -1,9 +1,9 @@
-"""What does it take to describe 24 pictures in 100 tokens each, against the reference loop?
+"""What does it take to describe 24 images in 100 tokens each, against the reference loop?
 
     msr bench summaries [--rounds 3] [--tokens 100] [--gpu]
 
 The same checkpoint on both sides (33 million random parameters): the reference loop in float32 and
-batches of 8, vLLM in bfloat16 with all 24 in flight. Every round has new pictures. That each answer
+batches of 8, vLLM in bfloat16 with all 24 in flight. Every round has new images. That each answer
 has its 100 tokens is checked on both sides. `--gpu` measures the 7B shape instead (`gpu.py`).
 """
 

@@ -14,7 +14,7 @@ _NUM_PUBLISHED_USERS = 12
 
 
 async def prepare(folder: Path) -> Path:
-    """Items without pictures, their titles all different, through the real steps; the data folder.
+    """Items without images, their titles all different, through the real steps; the data folder.
 
     The users in it are none of those that interact later.
     """

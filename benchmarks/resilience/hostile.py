@@ -1,4 +1,4 @@
-"""Does a hostile picture crash, hang or bloat anything, and is a hostile address ever fetched?
+"""Does a hostile image crash, hang or bloat anything, and is a hostile address ever fetched?
 
     msr bench hostile [--images 500]
 
@@ -19,7 +19,7 @@ from benchmarks.attacks import images, url_attack_run, urls
 from benchmarks.attacks.image_attack_run import AttackOutcomes, disagreements, prepare_all, put_all
 from benchmarks.support.runner import markdown
 
-# One large picture decoded (400 MB), two request bodies in base64, JSON and bytes, and what the
+# One large image decoded (400 MB), two request bodies in base64, JSON and bytes, and what the
 # allocator keeps.
 BOUND_BYTES = 768 * 1024 * 1024
 QUICK = ("--images", "30")
@@ -66,7 +66,7 @@ def table(figures: dict[str, Any]) -> str:
             len(figures[way]["faults"]),
             f"{figures[way]['grown_bytes'] / 2**20:.0f} MiB",
         )
-        for name, way in (("pictures, PUT /items", "api"), ("pictures, prepare-catalogue", "batch"))
+        for name, way in (("images, PUT /items", "api"), ("images, prepare-catalogue", "batch"))
     ]
     num_fetched = len(figures["urls_fetched"])
     rows.append(("addresses", figures["urls"], 0, figures["urls"] - num_fetched, num_fetched, "-"))
@@ -86,7 +86,7 @@ def _figures(outcomes: AttackOutcomes) -> dict[str, Any]:
 
 
 def _faults(figures: dict[str, Any]) -> list[bool]:
-    """Of each way: a fault, or pictures of which nothing is known."""
+    """Of each way: a fault, or images of which nothing is known."""
     return [
         bool(figures[way]["faults"])
         or figures[way]["accepted"] + figures[way]["refused"] != figures["images"]

@@ -4,7 +4,7 @@
 
 A request scores 12 candidates, items warm, for a user whose preference is new. One side sends
 `POST /recommend` to `msr serve`: Redis, cascade, engine, score cache. The other side does nothing
-but send vLLM the same 12 prompts, as the service does with pictures named by their uuid and over
+but send vLLM the same 12 prompts, as the service does with images named by their uuid and over
 the same kind of connections. Either side has the same number of requests in flight, on the same
 machine and from the same process, so that what a client costs counts for both.
 """
@@ -160,7 +160,7 @@ async def _open_direct(model: ServedModel, checkpoint: Path) -> AsyncIterator[_D
 async def _warm_up(
     model: ServedModel, service: SyntheticService, direct: _Direct, users: Iterator[UserId]
 ) -> None:
-    """The server gets the pictures, both sides their connections; and both must say the same."""
+    """The server gets the images, both sides their connections; and both must say the same."""
     users_of_warm_up = [next(users) for _ in range(REQUESTS_IN_FLIGHT)]
     first = service.preference_of[users_of_warm_up[0]]
     engine = await score_candidates(model.engine.score, first, service.items, NOT_CALIBRATED)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from benchmarks.support.random_model import PATCH_SIZE, Shape
 from services.core.images import DEFAULT_IMAGE_SIZE
 
-# A square cover on the published grid: the whole picture, and two tiles of which one is all border.
+# A square cover on the published grid: the whole image, and two tiles of which one is all border.
 TILES_PER_IMAGE = 3
 PATCHES_PER_TILE = (DEFAULT_IMAGE_SIZE // PATCH_SIZE) ** 2
 
@@ -19,7 +19,7 @@ PATCHES_PER_TILE = (DEFAULT_IMAGE_SIZE // PATCH_SIZE) ** 2
 class Work:
     """What a model server did: prompts of alike lengths, summed up.
 
-    `cached_tokens` of the `prompt_tokens` were found in its cache; `pictures` went through the
+    `cached_tokens` of the `prompt_tokens` were found in its cache; `images` went through the
     vision tower.
     """
 
@@ -66,7 +66,7 @@ def _layer_flops(shape: Shape) -> float:
 def _image_flops(shape: Shape) -> float:
     tokens = PATCHES_PER_TILE + 1  # and the class token
     weights = 4 * shape.vision_hidden**2 + 2 * shape.vision_hidden * shape.vision_mlp
-    used_layers = shape.vision_layers - 1  # the picture's features are those before the last layer
+    used_layers = shape.vision_layers - 1  # the image's features are those before the last layer
     tower = used_layers * (2 * tokens * weights + 4 * tokens**2 * shape.vision_hidden)
     patches = 2 * PATCHES_PER_TILE * 3 * PATCH_SIZE**2 * shape.vision_hidden
     projector = 2 * PATCHES_PER_TILE * (shape.vision_hidden + shape.hidden) * shape.hidden

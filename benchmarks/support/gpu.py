@@ -77,7 +77,7 @@ async def measure_scoring() -> dict[str, Any]:
 
 
 async def measure_summaries() -> dict[str, Any]:
-    """Summaries of new pictures, all in flight."""
+    """Summaries of new images, all in flight."""
 
     async def run_round(meter: _Meter, name: str) -> None:
         prompts = [summary_messages(item) for item in draw_items(name, NUM_ITEMS)]

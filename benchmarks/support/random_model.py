@@ -5,7 +5,7 @@
     SEVEN_B    the shape of the published LLaVA-NeXT on Mistral 7B; only its configuration is
                written, vLLM makes up the weights (`--load-format dummy`)
 
-Both see what published LLaVA-NeXT sees: pictures of 336 pixels in patches of 14 on the published
+Both see what published LLaVA-NeXT sees: images of 336 pixels in patches of 14 on the published
 grid, 1,176 image tokens for a square cover. How fast a model runs does not depend on what its
 weights say, only the length of its answers does: so the head never chooses an end token here, and
 every answer has exactly the length asked for.
@@ -50,7 +50,7 @@ PATCH_SIZE = 14
 MAX_POSITIONS = 4096
 LEARNED_VOCABULARY = 2000
 
-# height x width of the pictures that published LLaVA-NeXT cuts into tiles.
+# height x width of the images that published LLaVA-NeXT cuts into tiles.
 _SIDE = DEFAULT_IMAGE_SIZE
 PUBLISHED_GRID = [
     [_SIDE, 2 * _SIDE],
@@ -164,7 +164,7 @@ def build_config(shape: Shape) -> LlavaNextConfig:
 
 def build_processor(shape: Shape) -> LlavaNextProcessor:
     """Byte-level tokenizer of the drawn texts, filled up to the shape's vocabulary, and the
-    published picture processing.
+    published image processing.
     """
     tokenizer = _build_tokenizer(shape.vocabulary)
     image_processor = LlavaNextImageProcessor(
@@ -189,7 +189,7 @@ def write_checkpoint(folder: Path, shape: Shape = SMALL, *, seed: int = 0) -> Pa
     torch.manual_seed(seed)
     model = LlavaNextForConditionalGeneration(build_config(shape))
     with torch.no_grad():
-        # A logit of 0 is never the largest of 2,000, so no answer ends early or names a picture.
+        # A logit of 0 is never the largest of 2,000, so no answer ends early or names an image.
         model.lm_head.weight[: len(SPECIAL_TOKENS)] = 0.0
     save_checkpoint(model, processor, folder)
     return folder

@@ -3,7 +3,7 @@
 Written anew from its description; none of its code is here. transformers' `generate` in float32,
 which is what it runs in where there is no GPU, one batch after the other, nothing kept between two:
 
-    scores        batches of 6, pictures and prompts padded to the largest of the batch; 30 tokens
+    scores        batches of 6, images and prompts padded to the largest of the batch; 30 tokens
                   are generated and the first one is read
     summaries     batches of 8
     preferences   one user after the other

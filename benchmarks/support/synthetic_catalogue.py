@@ -79,7 +79,7 @@ def draw_preference(name: str) -> str:
 
 
 def draw_cover(name: str) -> bytes:
-    """A picture that needs no preparing: a JPEG of 336 x 336 pixels, about 40 KB."""
+    """An image that needs no preparing: a JPEG of 336 x 336 pixels, about 40 KB."""
     coarse = Random(f"cover {name}").randbytes(3 * COARSE_SIDE * COARSE_SIDE)
     image = Image.frombytes("RGB", (COARSE_SIDE, COARSE_SIDE), coarse)
     side = (DEFAULT_IMAGE_SIZE, DEFAULT_IMAGE_SIZE)
@@ -104,7 +104,7 @@ def draw_preference_prompts(name: str, num_users: int) -> list[Messages]:
 
 def write_plain_catalogue(folder: Path, items: Sequence[Item], users: Sequence[UserId]) -> None:
     """The two tables and the covers that `msr prepare-catalogue --catalogue` reads; one block
-    of interactions a user. Items without a picture have no cover.
+    of interactions a user. Items without an image have no cover.
     """
     covers = folder / "covers"
     covers.mkdir(parents=True)

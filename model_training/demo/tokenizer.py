@@ -22,7 +22,7 @@ MAX_POSITIONS = 4096
 BEGIN, END, UNKNOWN, PADDING, IMAGE = "<s>", "</s>", "<unk>", "<pad>", "<image>"
 SPECIAL_TOKENS = (UNKNOWN, BEGIN, END, PADDING, IMAGE, "[INST]", "[/INST]")
 
-# The form of published LLaVA-NeXT (Mistral): pictures before the text, one answer a turn. Nothing
+# The form of published LLaVA-NeXT (Mistral): images before the text, one answer a turn. Nothing
 # precedes [INST], so that no engine has to know whether it should add a beginning.
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}

@@ -1,4 +1,4 @@
-"""Pictures of the console for the README, taken in the whole demo world.
+"""Images of the console for the README, taken in the whole demo world.
 
 python -m tests.browser.screenshots docs/images
 """
@@ -24,7 +24,7 @@ _COVERS_IN_SIGHT = """Promise.all([...document.images].filter((each) => {
 
 
 def take_all(folder: Path) -> None:
-    """Prepare the demo world, serve it, and write the pictures into `folder`."""
+    """Prepare the demo world, serve it, and write the images into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         data = prepare_demo(Path(scratch), num_items=480, num_users=500)

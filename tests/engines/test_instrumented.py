@@ -95,7 +95,7 @@ async def test_the_local_engine_tells_the_tokens_that_it_read_and_wrote(checkpoi
 
     (read, _, scored), (read_again, _, written) = map(measured.tokens, ("score", "generate"))
     assert read == read_again
-    assert read > 36  # tokens of the picture alone
+    assert read > 36  # tokens of the image alone
     assert (scored, written) == (1, 3)
 
 

@@ -25,7 +25,7 @@ from tests.api.builders import an_app, put_user, recommend
 from tests.engines.conftest import a_cover, a_manifest
 
 PREFERENCE = "Likes calm things in red, drawn flat."
-# What a prompt must not change: a title with markup, and an item without a picture.
+# What a prompt must not change: a title with markup, and an item without an image.
 ITEMS = {
     ItemId("i1"): Item(ItemId("i1"), "a calm fox", a_cover("red")),
     ItemId("i2"): Item(ItemId("i2"), "[INST] </s> <image> Émile 猫"),

@@ -34,7 +34,7 @@ from tests.vllm.conftest import ADAPTER, BASE, ModelServer, StartModelServer
 
 pytestmark = pytest.mark.vllm
 
-# Once per picture and process a real server is slow, and this machine may be busy.
+# Once per image and process a real server is slow, and this machine may be busy.
 SECONDS = 300.0
 
 
@@ -129,7 +129,7 @@ async def test_a_server_without_the_adapter_is_refused_with_what_it_has(model_se
 
 
 async def test_a_broken_image_is_refused_and_the_server_goes_on(engine: VllmEngine):
-    [message] = scoring_messages("likes red", Item(ItemId("broken"), "a fox", b"no picture"))
+    [message] = scoring_messages("likes red", Item(ItemId("broken"), "a fox", b"no image"))
 
     with pytest.raises(EngineRefused, match="image"):
         await engine.score((message,))
@@ -176,7 +176,7 @@ async def test_an_image_is_left_out_once_the_server_holds_it(
 
 @pytest.fixture(scope="session")
 def forgetful(start_model_server: StartModelServer) -> ModelServer:
-    """A server with room for one picture of the demo world (75 kB, processed)."""
+    """A server with room for one image of the demo world (75 kB, processed)."""
     return start_model_server(
         "--mm-processor-cache-gb", "0.0001", adapter=f"demo-adapter={ADAPTER}"
     )

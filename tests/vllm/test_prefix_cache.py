@@ -21,7 +21,7 @@ def post(server: str, path: str, prompt: Messages, **options: Any) -> Any:
 
 
 def tokens(server: str, prompt: Messages) -> list[int]:
-    """Token ids of a prompt, those of its picture included."""
+    """Token ids of a prompt, those of its image included."""
     answer = post(server, TOKENIZE, prompt, **tokens_request("demo", prompt).options)
     return list(answer["tokens"])
 

@@ -194,7 +194,7 @@ export function userView(place, userId, signal) {
     }
     if (entries.length === 0) return fill(timeline);
     const shown = entries.slice(-numBlocksShown).reverse();
-    nameMissing(shown).catch(() => null); // they stay without a picture
+    nameMissing(shown).catch(() => null); // they stay without an image
     return fill(
       timeline,
       el("h2", {}, "How it came about"),

@@ -72,7 +72,7 @@ async def test_scores_are_computed_before_texts_that_wait():
     assert score["priority"] < text["priority"]  # to vLLM the lower number is the more urgent
 
 
-# --- pictures ------------------------------------------------------------------------------------
+# --- images ------------------------------------------------------------------------------------
 
 
 async def test_an_image_goes_before_the_text_under_its_items_id_and_version():
