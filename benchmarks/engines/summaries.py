@@ -1,10 +1,10 @@
 """What does it take to describe 24 images in 100 tokens each, against the reference loop?
 
-    msr bench summaries [--rounds 3] [--tokens 100] [--gpu]
+    msr bench summaries [--rounds 3] [--images 24] [--tokens 100] [--gpu]
 
 The same checkpoint on both sides (33 million random parameters): the reference loop in float32 and
-batches of 8, vLLM in bfloat16 with all 24 in flight. Every round has new images. That each answer
-has its 100 tokens is checked on both sides. `--gpu` measures the 7B shape instead (`gpu.py`).
+batches of 8, vLLM in bfloat16 with all in flight. Every round has new images. That each answer
+has its tokens is checked on both sides. `--gpu` measures the 7B shape instead (`gpu.py`).
 """
 
 import argparse
@@ -26,7 +26,7 @@ NUM_IMAGES = 24
 NUM_TOKENS = 100
 BAR = 2.2
 
-QUICK = (*paired_rounds.QUICK, "--tokens", "10")
+QUICK = (*paired_rounds.QUICK, "--images", "4", "--tokens", "10")
 
 
 async def run(arguments: Sequence[str]) -> dict[str, Any]:
@@ -44,10 +44,11 @@ async def run(arguments: Sequence[str]) -> dict[str, Any]:
                 model, _draw_prompts("warm up too", 1), GenerationLimits(options.tokens)
             )
             for number in range(options.rounds):
-                await _run_round(rounds, reference, model, number, options.tokens)
+                await _run_round(rounds, reference, model, number, options)
     measured = {"summaries": rounds.judge(Claim("summaries", "reference", BAR))}
     return {
         "summaries": measured["summaries"]["ratio"],
+        "images": options.images,
         "tokens": options.tokens,
         "measured": measured,
     }
@@ -57,22 +58,27 @@ def table(figures: dict[str, Any]) -> str:
     """One row."""
     if "gpu" in figures:
         return gpu.table(figures)
-    name = f"{NUM_IMAGES} summaries of {figures['tokens']} tokens"
+    name = f"{figures['images']} summaries of {figures['tokens']} tokens"
     return comparison_table(figures["measured"], {"summaries": name})
 
 
 async def _run_round(
-    rounds: Rounds, reference: ReferenceLoop, model: ServedModel, number: int, num_tokens: int
+    rounds: Rounds,
+    reference: ReferenceLoop,
+    model: ServedModel,
+    number: int,
+    options: argparse.Namespace,
 ) -> None:
-    items = draw_items(f"loop {number}", NUM_IMAGES)
+    items = draw_items(f"loop {number}", options.images)
+    num_tokens = options.images * options.tokens
     written = await rounds.time(
-        "reference", lambda: asyncio.to_thread(reference.summarize, items, num_tokens)
+        "reference", lambda: asyncio.to_thread(reference.summarize, items, options.tokens)
     )
-    if written != NUM_IMAGES * num_tokens:
+    if written != num_tokens:
         raise RuntimeError(f"the reference loop wrote {written} tokens")
-    prompts = _draw_prompts(f"engine {number}", NUM_IMAGES)
-    async with model.writing(NUM_IMAGES * num_tokens):
-        limits = GenerationLimits(num_tokens)
+    prompts = _draw_prompts(f"engine {number}", options.images)
+    async with model.writing(num_tokens):
+        limits = GenerationLimits(options.tokens)
         await rounds.time("summaries", lambda: generate_all(model, prompts, limits))
 
 
@@ -83,6 +89,7 @@ def _draw_prompts(name: str, num_items: int) -> list[Messages]:
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="msr bench summaries")
     add_options(parser, rounds=3)
+    parser.add_argument("--images", type=int, default=NUM_IMAGES, help="described in a round")
     parser.add_argument("--tokens", type=int, default=NUM_TOKENS, help="of each answer")
     parser.add_argument("--gpu", action="store_true", help="measure the 7B shape on this GPU")
     return parser.parse_args(arguments)
