@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO_DATA ?= data/demo
 PORT ?= 8000
 
-.PHONY: demo lock test test-docs test-slow test-browser screenshots test-node test-docker typescript-client test-upgrade chaos fuzz audit vllm-cpu test-vllm test-benchmarks evaluate-microlens evaluate-demo api-reference lint format clean
+.PHONY: demo lock test test-docs test-slow test-browser screenshots test-node test-docker typescript-client test-upgrade chaos fuzz audit vllm-cpu test-vllm test-benchmarks evaluate-microlens evaluate-demo tables api-reference lint format clean
 
 # A module is compiled at its first import. Compiling all installed modules takes minutes.
 export PIP_NO_COMPILE := 1
@@ -45,6 +45,16 @@ evaluate-microlens: $(VENV)/train.stamp
 # The same for the demo world and the shipped adapters; reports in data/demo-evaluation/reports.
 evaluate-demo: $(VENV)/train.stamp
 	$(BIN)/msr bench evaluate-demo --data data/demo-evaluation --json
+
+# Every kept table of benchmarks/results/ measured anew, one after another: three hours on two cores that do
+# nothing else. TABLES names fewer. MICROLENS is the folder of the MicroLens files; without it, its two
+# tables stay as they are. The tables of a GPU: `msr bench scoring|summaries|preferences --gpu --save`.
+TABLES ?= chaos client degrade demo-scores engine-client evaluate-demo fuzz hedging hostile ingest injection \
+	preferences recurrence scale scoring service-overhead soak summaries walk \
+	$(if $(MICROLENS),evaluate-microlens microlens)
+tables: $(VENV)/train.stamp $(VENV)/vllm.stamp
+	for name in $(TABLES); do $(BIN)/msr bench $$name \
+		$$(case $$name in *microlens) echo $(MICROLENS);; esac) --save || exit 1; done
 
 # Two processes with one thread each: on two cores, more threads would wait for one another. The tests
 # of a file share what was trained or started for them, so they stay in one process.
