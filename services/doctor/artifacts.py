@@ -110,8 +110,8 @@ def _check_artifact(data: str, name: str, done: list[str]) -> Iterator[Finding]:
     artifact = Artifact(data, name)
     command = f"msr {STEPS[name].command}"
     if not artifact.exists():
-        filesystem, folder = fsspec.core.url_to_fs(artifact.location)
-        if filesystem.isdir(folder):
+        filesystem, folder = fsspec.core.url_to_fs(data)
+        if filesystem.isdir(f"{folder}/{name}"):
             yield note(
                 f"{name} is not finished.", f"Run `{command}` again: it resumes where it stopped."
             )

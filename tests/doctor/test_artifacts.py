@@ -6,6 +6,7 @@ from pathlib import Path
 from shutil import copytree
 from typing import Any
 
+import fsspec
 import pytest
 
 from services.batch import build_preferences, summarize_images
@@ -152,3 +153,11 @@ def test_a_missing_part_a_damaged_manifest_and_a_step_cut_short_are_distinguishe
     assert ("problem", "parts of interactions that its manifest names are missing.") in found
     assert any(status == "problem" and "is not a manifest" in text for status, text in found)
     assert ("note", "examples is not finished.") in found
+
+
+def test_a_step_cut_short_is_found_in_an_object_store_too():
+    fsspec.filesystem("memory").makedirs("/a-step-cut-short/items")
+
+    found = rows(list(check_data("memory://a-step-cut-short")))
+
+    assert ("note", "items is not finished.") in found
