@@ -15,7 +15,6 @@ An adapter that is loaded while the server runs gets the same labels (`adapter_m
 """
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 from services.core.drift import ScoreHistogram
 from services.core.fingerprint import fingerprint
@@ -45,11 +44,6 @@ def labels(identity: EngineIdentity, adapters: Mapping[str, EngineIdentity]) -> 
 def adapter_labels(name: str, adapted: EngineIdentity) -> list[str]:
     """The labels of the adapter that is served under this name."""
     return [f"{_ADAPTER}{name}:{adapted.adapter}", *_score_labels(name, adapted)]
-
-
-def runtime_name(folder: str, digest: str) -> str:
-    """The name under which a running server loads an adapter; no other weights ever get it."""
-    return f"{Path(folder).name}@{digest}"
 
 
 def definition_fingerprint() -> str:

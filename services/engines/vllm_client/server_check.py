@@ -5,6 +5,7 @@ A server that was down passes them again: it may have been restarted with other 
 
 import asyncio
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from services.core.errors import (
     AdapterRefused,
@@ -19,7 +20,6 @@ from services.engines.rendering import PROBES
 from services.engines.vllm_client.chat_requests import score_request, tokens_request
 from services.engines.vllm_client.model_list import ModelList, Weights
 from services.engines.vllm_client.server_http import AttemptFailed, ServerHttp
-from services.engines.weight_labels import runtime_name
 
 # vLLM has these routes only if it may load adapters; else its web framework answers.
 LOAD_ADAPTER, UNLOAD_ADAPTER = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
@@ -67,8 +67,8 @@ class RuntimeAdapter:
 
     @property
     def name(self) -> str:
-        """The name under which servers load it."""
-        return runtime_name(self.folder, self.identity.adapter)
+        """The name under which servers load it; no other weights ever get it."""
+        return f"{Path(self.folder).name}@{self.identity.adapter}"
 
 
 async def verify_server(

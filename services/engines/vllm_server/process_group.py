@@ -69,7 +69,11 @@ class ProcessGroup:
             raise
         finally:
             os.close(writing)
-        return cls(guard, leader, await _open(reading))
+        output = asyncio.StreamReader()
+        await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(output), os.fdopen(reading, "rb")
+        )
+        return cls(guard, leader, output)
 
     async def wait(self) -> int:
         """The program's exit status, as a shell has it: 128 + n if signal n ended it."""
@@ -110,11 +114,3 @@ class ProcessGroup:
                 sys.stderr.flush()
             *lines, unfinished = (unfinished + read).split(b"\n")
             self._lines.extend(line.decode(errors="replace") for line in lines if line.strip())
-
-
-async def _open(pipe: int) -> asyncio.StreamReader:
-    reader = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(pipe, "rb")
-    )
-    return reader
