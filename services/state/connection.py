@@ -41,6 +41,8 @@ _UNAVAILABLE = (
 T = TypeVar("T")
 Argument = str | bytes | int | float
 Command = tuple[Argument, ...]
+# The keys and the arguments of one call of a script.
+Call = tuple[Sequence[str], Sequence[Argument]]
 
 
 class GroupMissing(StateError):
@@ -111,9 +113,7 @@ class Connection:
         """The reply of one script: `scripts/SCRIPT.lua`."""
         return (await self.run_all(script, [(keys, arguments)]))[0]
 
-    async def run_all(
-        self, script: str, calls: Sequence[tuple[Sequence[str], Sequence[Argument]]]
-    ) -> list[Any]:
+    async def run_all(self, script: str, calls: Sequence[Call]) -> list[Any]:
         """The replies of one script called several times, all sent at once."""
         source, digest = read_script(script)
         commands: list[Command] = [

@@ -9,7 +9,7 @@ from services.core.prompts import HistoryItem
 from services.core.records import Item, ItemId
 from services.core.wire.items import ItemStatus
 from services.state import keys
-from services.state.connection import Argument, Command, Connection
+from services.state.connection import Call, Command, Connection
 from services.state.encoding import ITEM_FIELDS, decode_item, decode_status
 from services.state.records import ItemRecord
 
@@ -34,25 +34,22 @@ class ItemStore:
         self, records: Sequence[ItemRecord], *, origin: str = ""
     ) -> list[ItemStatus]:
         """Store items with the given status, all sent at once; returns their statuses in order."""
-        calls: list[tuple[Sequence[str], Sequence[Argument]]] = []
+        calls: list[Call] = []
         for record in records:
             item = record.item
             text = record.summary if record.status == "ready" else record.reason
-            calls.append(
-                (
-                    (keys.item(item.item_id), keys.item_queue(keys.partition_of(item.item_id))),
-                    (
-                        item.item_id,
-                        record.version,
-                        item.title,
-                        int(item.image is not None),
-                        item.image or b"",
-                        record.status,
-                        text or "",
-                        origin,
-                    ),
-                )
+            names = (keys.item(item.item_id), keys.item_queue(keys.partition_of(item.item_id)))
+            arguments = (
+                item.item_id,
+                record.version,
+                item.title,
+                int(item.image is not None),
+                item.image or b"",
+                record.status,
+                text or "",
+                origin,
             )
+            calls.append((names, arguments))
         replies = await self._connection.run_all("put_item", calls)
         return [decode_status(reply) for reply in replies]
 

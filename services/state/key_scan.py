@@ -56,12 +56,12 @@ class KeyScan:
 
     async def user_ids(self) -> ScanResult[UserId]:
         """The id of every user with a history."""
-        found = await self._walk(keys.user_pattern())
+        found = await self._walk(keys.USER_PATTERN)
         return ScanResult([UserId(each) for each in found.entries], found.complete)
 
     async def items(self) -> ScanResult[ListedItem]:
         """Every item of the catalogue."""
-        found = await self._walk(keys.item_pattern())
+        found = await self._walk(keys.ITEM_PATTERN)
         listed: list[ListedItem] = []
         for start in range(0, len(found.entries), self._keys_a_step):
             ids = [ItemId(each) for each in found.entries[start : start + self._keys_a_step]]

@@ -52,6 +52,10 @@ PUBLISHED = "msr:published"
 ADAPTERS = "msr:adapters"
 API_KEYS = "msr:api-keys"
 
+# For SCAN: the counters of every user, and every item.
+USER_PATTERN = "msr:{p??}:user:*"
+ITEM_PATTERN = "msr:{i??}:item:*"
+
 
 def partition_of(any_id: str) -> int:
     """The partition, 0 to NUM_PARTITIONS - 1, of a user or item: stable across processes."""
@@ -117,16 +121,6 @@ def score_key(preference_text: str, item_version: str, adapter: str) -> str:
     """Key of a cached margin, a digest of all its inputs: 24 hex digits."""
     facts = "\x00".join((SCORING_FINGERPRINT, adapter, item_version, preference_text))
     return hashlib.sha256(facts.encode()).hexdigest()[:24]
-
-
-def user_pattern() -> str:
-    """Matches the counters of every user, for SCAN."""
-    return "msr:{p??}:user:*"
-
-
-def item_pattern() -> str:
-    """Matches every item, for SCAN."""
-    return "msr:{i??}:item:*"
 
 
 def id_in(key: bytes) -> str:

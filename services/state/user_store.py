@@ -15,7 +15,7 @@ from services.core.errors import StateConflict
 from services.core.records import Interaction, UserId
 from services.core.recurrence import BLOCK_SIZE, PreferenceState, count_equal_leading
 from services.state import keys
-from services.state.connection import Argument, Connection
+from services.state.connection import Argument, Call, Connection
 from services.state.encoding import (
     decode_user,
     encode_preference,
@@ -222,30 +222,31 @@ class Store:
         for k, interaction in enumerate(interactions):
             if k not in refusals:
                 by_user.setdefault(interaction.user_id, []).append(k)
-        calls: list[tuple[Sequence[str], Sequence[Argument]]] = []
+        calls: list[Call] = []
         for user_id, places in by_user.items():
             facts: list[Argument] = []
             for k in places:
                 one = interactions[k]
                 facts += (one.event_id, one.timestamp_ms, one.item_id)
-            user_keys = (keys.user(user_id), keys.history(user_id), keys.preference(user_id))
+            names = (
+                keys.user(user_id),
+                keys.history(user_id),
+                keys.preference(user_id),
+                keys.events(keys.partition_of(user_id)),
+            )
             # The first revision is random: a save that was loaded before a `forget_user` must not
             # match the user created after it.
             first_revision = secrets.randbelow(2**48) + 1
-            calls.append(
-                (
-                    (*user_keys, keys.events(keys.partition_of(user_id))),
-                    (
-                        user_id,
-                        keys.USER_TTL_SECONDS,
-                        first_revision,
-                        limit,
-                        int(queue_updates),
-                        origin,
-                        *facts,
-                    ),
-                )
+            arguments = (
+                user_id,
+                keys.USER_TTL_SECONDS,
+                first_revision,
+                limit,
+                int(queue_updates),
+                origin,
+                *facts,
             )
+            calls.append((names, arguments))
         replies = await self.connection.run_all("ingest", calls)
         outcomes = {k: Ingested("rejected", 0, reason) for k, reason in refusals.items()}
         for places, (version, *codes) in zip(by_user.values(), replies, strict=True):
@@ -285,7 +286,7 @@ def _merged(update: UpdatedPreference, now_ms: int) -> UserRecord:
 
 def _save_call(
     record: UserRecord, *, text_changed: bool, dropped: Sequence[Interaction] = ()
-) -> tuple[Sequence[str], Sequence[Argument]]:
+) -> Call:
     user_id = record.user_id
     names = (
         keys.user(user_id),

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from services.core.records import ItemId, UserId
 from services.state import keys
-from services.state.connection import Command, Connection, GroupMissing
+from services.state.connection import Call, Command, Connection, GroupMissing
 from services.state.user_store import Store
 
 __all__ = ["DeadLetter", "Delivery", "GroupMissing", "Queue", "WorkQueue"]
@@ -144,18 +144,15 @@ class WorkQueue:
     async def dead_letter(self, deliveries: Sequence[Delivery], reason: str) -> None:
         """Move one user's deliveries to the dead letters, with the reason."""
         newest = max(deliveries, key=lambda delivery: int(delivery.version))
-        partition = keys.partition_of(newest.subject)
+        user_id = UserId(newest.subject)
+        partition = keys.partition_of(user_id)
         await self._connection.run(
             "dead_letter",
-            [
-                keys.events(partition),
-                keys.dead_letters(partition),
-                keys.user(UserId(newest.subject)),
-            ],
+            [keys.events(partition), keys.dead_letters(partition), keys.user(user_id)],
             [
                 keys.GROUP,
                 keys.DEAD_LETTER_CAP,
-                newest.subject,
+                user_id,
                 newest.version,
                 reason[:MAX_REASON_CHARS],
                 time.time_ns() // 1_000_000,
@@ -175,17 +172,11 @@ class WorkQueue:
 
         A user who was forgotten meanwhile is not queued.
         """
-        calls = [
-            (
-                (
-                    keys.dead_letters(keys.partition_of(each.user_id)),
-                    keys.events(keys.partition_of(each.user_id)),
-                    keys.user(each.user_id),
-                ),
-                (each.entry_id, each.user_id),
-            )
-            for each in letters
-        ]
+        calls: list[Call] = []
+        for each in letters:
+            partition = keys.partition_of(each.user_id)
+            names = (keys.dead_letters(partition), keys.events(partition), keys.user(each.user_id))
+            calls.append((names, (each.entry_id, each.user_id)))
         return sum(map(int, await self._connection.run_all("retry_dead_letter", calls)))
 
     async def drop_dead_letters(self, letters: Sequence[DeadLetter]) -> int:

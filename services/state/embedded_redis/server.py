@@ -50,13 +50,8 @@ class EmbeddedRedis:
         self._users: IO[bytes] | None = None
         self._socket = ""
 
-    @property
-    def url(self) -> str:
-        """The URL for `Store.open`; valid after `start`."""
-        return f"unix://{quote(self._socket)}?db=0"
-
     def start(self) -> str:
-        """Start the server, or join the running one; returns its URL.
+        """Start the server, or join the running one; returns its URL for `Store.open`.
 
         Raises FolderNotWritable, or StateUnavailable with the last lines of the server's log.
         """
@@ -66,7 +61,7 @@ class EmbeddedRedis:
         except BaseException:
             self._leave_users()
             raise
-        return self.url
+        return f"unix://{quote(self._socket)}?db=0"
 
     def stop(self) -> None:
         """Stop using the server; the last program waits until all data is on disk."""
