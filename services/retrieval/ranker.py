@@ -3,6 +3,10 @@
 To add a ranker, write one module with a class of this Protocol and add the class to the list in
 `rankers.py`. It is then fitted by `msr fit-retrieval`, stored and loaded with the others, proposes
 candidates, is weighed by fusion, and is a model of `msr evaluate`.
+
+Popularity, trending, item-kNN, titles and SASRec have their own places in `cheap_rankers.py`
+instead. The cold start is defined by them together, and what they compute for a user once serves
+both the search for candidates and the features.
 """
 
 from collections.abc import Sequence
