@@ -137,7 +137,8 @@ async def test_a_long_update_stays_with_its_worker(store: Store):
     await store.ingest([an_interaction("i1")])
     engine = DigestEngine(gate=asyncio.Event())
 
-    async with working(store, engine, claim_after_seconds=60):
+    # A lease of 0.2 s expired before it was renewed where the machine stalled.
+    async with working(store, engine, claim_after_seconds=60, lease_seconds=1.0):
         await engine.asked.wait()
         for age in (idle_ms, lease_age_ms):  # both are renewed, again and again
             for _ in range(2):
