@@ -30,7 +30,9 @@ def test_scoring_shows_a_row_for_each_ratio_and_the_hit_rate():
 @pytest.mark.parametrize("module", [summaries, preferences])
 def test_writing_shows_one_row(module):
     name = module.__name__.split(".")[-1]
-    assert "20.00" in module.table({"tokens": 100, "measured": {name: judged(module.BAR)}})
+    assert "20.00" in module.table(
+        {"images": 24, "tokens": 100, "measured": {name: judged(module.BAR)}}
+    )
 
 
 def test_service_overhead_shows_both_rates():

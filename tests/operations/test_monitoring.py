@@ -19,6 +19,8 @@ from tests.operations.monitoring import (
 )
 from tests.processes import program
 
+pytestmark = pytest.mark.slow
+
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 QUERIES = [*dashboard_queries(), *alert_queries()]
 OURS = [query for query in QUERIES if "vllm:" not in query.expression]

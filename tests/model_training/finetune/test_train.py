@@ -89,6 +89,7 @@ def test_tensorboard_logs_are_written_and_checkpoints_are_cleared(data_with_exam
     assert not list(scratch.rglob("checkpoint-*"))
 
 
+@pytest.mark.slow
 def test_half_precision_checkpointing_accumulation_and_workers_go_together(
     data_with_examples, config
 ):

@@ -164,6 +164,7 @@ def test_a_killed_fit_ends_with_the_bytes_of_an_undisturbed_one(tmp_path: Path):
     assert files(killed) == files(whole)
 
 
+@pytest.mark.slow
 def test_fits_started_at_once_take_turns_and_the_first_works_for_all(tmp_path: Path):
     together, alone = (written(tmp_path / name, some_histories()) for name in ("together", "alone"))
     options = {"epochs": 20}
