@@ -11,21 +11,22 @@ and the calibration of all adapters come from the same kind of rows.
 A row names its item; the image is joined when a row is used.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from dataclasses import replace
 from typing import Any, Literal
 
 import pyarrow as pa
 from tqdm import tqdm
 
-from model_training.data.hard_negatives import HardNegatives
 from model_training.data.inputs import open_inputs
-from model_training.data.negative_sampling import Draw, draw_uniform
+from model_training.data.negative_sampling import Draw, draw_hard, draw_uniform
 from services.core.artifacts import Artifact, QuarantinedRow, Recipe
 from services.core.errors import EmptyDataset, RowRefused
 from services.core.prompts import SCORING_FINGERPRINT
-from services.core.records import ItemId, UserId
-from services.core.splits import SPLIT_SEED, Split, leave_last_out
+from services.core.records import ItemId
+from services.core.splits import SPLIT_SEED, leave_last_out
 from services.retrieval.cheap_rankers import ARTIFACT as RETRIEVAL
+from services.retrieval.cheap_rankers import CheapRankers
 
 ARTIFACT = "examples"
 # As in evaluation. Training takes the first few of them, validation and calibration take all.
@@ -65,7 +66,10 @@ def run(
     """
     inputs = open_inputs(data)
     written = inputs.read_preferences(preferences)
-    rankers = HardNegatives(inputs, seed=seed) if num_hard_negatives else None
+    rankers = None
+    if num_hard_negatives:
+        inputs.require_same_inputs(Artifact(data, RETRIEVAL).manifest())
+        rankers = CheapRankers.load(data)
     recipe = Recipe(
         step="build-examples",
         definition={
@@ -94,20 +98,22 @@ def run(
             f"none of the {len(written.by_user)} users with a preference is a training user; build "
             "preferences for more users"
         )
-    num_shards = 0
     names = ("users", "train", "validation", "positive", "uniform", "hard", "quarantined")
-    counts = dict.fromkeys(names, 0)
-    for num_shards, chunk in enumerate(_chunks(users), start=1):
+    counts = Counter(dict.fromkeys(names, 0))
+    starts = range(0, len(users), USERS_PER_SHARD)
+    for shard, start in enumerate(starts):
         rows: list[dict[str, Any]] = []
         refused: list[QuarantinedRow] = []
-        for user_id in tqdm(chunk, desc=f"shard {num_shards}", unit="user", disable=None):
+        chunk = users[start : start + USERS_PER_SHARD]
+        for user_id in tqdm(chunk, desc=f"shard {shard + 1}", unit="user", disable=None):
             interactions = inputs.histories[user_id]
             draw = Draw(user_id, inputs.indices(interactions), num_negatives, "examples", seed)
             try:
                 drawn = draw_uniform(draw, len(inputs.item_ids))
                 hard: list[ItemId] = []
                 if rankers is not None and split[user_id] == "train":
-                    hard = rankers.draw(user_id, interactions, num_hard_negatives)
+                    hard_draw = replace(draw, num_negatives=num_hard_negatives, purpose="hard")
+                    hard = draw_hard(hard_draw, rankers, interactions)
             except RowRefused as error:
                 refused.append(QuarantinedRow(user_id, str(error)))
                 continue
@@ -117,32 +123,19 @@ def run(
                 *(("uniform", inputs.item_ids[index]) for index in drawn),
                 *(("hard", item_id) for item_id in hard),
             ]
-            rows += _rows(user_id, written.by_user[user_id], split[user_id], labeled)
-            counts[split[user_id]] += len(labeled)
-            for kind, _ in labeled:
-                counts[kind] += 1
-        counts["users"] += len(chunk) - len(refused)
-        counts["quarantined"] += len(refused)
-        writer.write_shard(num_shards - 1, pa.Table.from_pylist(rows, SCHEMA), refused)
-    return writer.finish(num_shards, counts).counts
-
-
-def _chunks(users: Sequence[UserId]) -> Iterator[Sequence[UserId]]:
-    for start in range(0, len(users), USERS_PER_SHARD):
-        yield users[start : start + USERS_PER_SHARD]
-
-
-def _rows(
-    user_id: UserId, preference: str, split: Split, items: Sequence[tuple[Kind, ItemId]]
-) -> list[dict[str, Any]]:
-    return [
-        {
-            "user_id": user_id,
-            "item_id": item_id,
-            "preference": preference,
-            "label": kind == "positive",
-            "split": split,
-            "kind": kind,
-        }
-        for kind, item_id in items
-    ]
+            rows += [
+                {
+                    "user_id": user_id,
+                    "item_id": item_id,
+                    "preference": written.by_user[user_id],
+                    "label": kind == "positive",
+                    "split": split[user_id],
+                    "kind": kind,
+                }
+                for kind, item_id in labeled
+            ]
+        for row in rows:
+            counts.update((row["split"], row["kind"]))
+        counts.update(users=len(chunk) - len(refused), quarantined=len(refused))
+        writer.write_shard(shard, pa.Table.from_pylist(rows, SCHEMA), refused)
+    return writer.finish(len(starts), dict(counts)).counts

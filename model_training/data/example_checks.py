@@ -17,10 +17,13 @@ from services.core.splits import leave_last_out, split_users
 def require_sound_examples(
     examples: pa.Table, histories: Mapping[UserId, Sequence[ItemId]]
 ) -> None:
-    """ArtifactMismatch if a user, a positive or a negative is not what the interactions say."""
+    """ArtifactMismatch if a user, a positive or a negative is not what the interactions say, or if
+    validation users have different numbers of rows.
+    """
     split = split_users(list(histories))
     split_of: dict[UserId, str] = {}
     taken: dict[UserId, set[ItemId]] = {}
+    rows, positives = Counter[UserId](), Counter[UserId]()  # of validation users
     names = ("user_id", "item_id", "label", "split")
     for user_id, item_id, label, found in zip(
         *(examples[name].to_pylist() for name in names), strict=True
@@ -39,19 +42,10 @@ def require_sound_examples(
             raise _unsound(f"the positive {item_id!r} of user {user_id!r} is not the target item")
         if not label and item_id in history:
             raise _unsound(f"the negative {item_id!r} of user {user_id!r} is an item they took")
-    _require_even_validation(examples)
-
-
-def _require_even_validation(examples: pa.Table) -> None:
-    """Metrics per user need the same number of rows for each validation user, one of them
-    positive.
-    """
-    columns = (examples[name].to_pylist() for name in ("user_id", "label", "split"))
-    rows, positives = Counter[UserId](), Counter[UserId]()
-    for user_id, label, split in zip(*columns, strict=True):
-        if split == "validation":
+        if found == "validation":
             rows[user_id] += 1
             positives[user_id] += bool(label)
+    # Metrics per user need the same number of rows for each, one of them positive.
     width = max(rows.values(), default=0)
     for user_id, number in rows.items():
         if number != width or positives[user_id] != 1:

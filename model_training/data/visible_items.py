@@ -6,6 +6,7 @@ rankers: on MicroLens-50k the era alone would have an AUC per user of 0.41, belo
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 
 import numpy as np
@@ -35,10 +36,8 @@ def visible_histories(
         if split[user_id] == "train":
             visible[user_id] = interactions
             continue
-        try:
+        with suppress(HistoryTooShort):
             visible[user_id] = cut_history(interactions, cut, popularity)
-        except HistoryTooShort:
-            continue
     return visible
 
 

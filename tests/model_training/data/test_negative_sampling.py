@@ -5,11 +5,21 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from model_training.data.negative_sampling import Draw, draw_near_era, draw_uniform, draw_weighted
+from model_training.data.negative_sampling import (
+    Draw,
+    draw_hard,
+    draw_near_era,
+    draw_uniform,
+    draw_weighted,
+)
+from model_training.rankers import fit_retrieval
 from services.core.errors import RowRefused
+from services.retrieval.cheap_rankers import CheapRankers
+from tests.model_training.builders import some_histories
 
 FROZEN_UNIFORM = [35, 38, 16, 9, 37]
 FROZEN_WEIGHTED = [19, 48, 45, 47, 36]
+HISTORY = some_histories()["u3"]
 
 
 def draw(user: str, taken=(), *, num_items=50, num_negatives=5, purpose="test", seed=1):
@@ -111,3 +121,40 @@ def test_of_equally_near_items_all_are_drawn():
     drawn = {index for user in range(200) for index in near(f"u{user}", eras, 0.5, [])}
 
     assert drawn == set(range(400))
+
+
+# --- hard negatives ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rankers(data: str) -> CheapRankers:
+    fit_retrieval.run(data, epochs=1)
+    return CheapRankers.load(data)
+
+
+def hard(rankers: CheapRankers, user: str, number: int, *, seed: int = 1, top: int = 100):
+    return draw_hard(Draw(user, (), number, "hard", seed), rankers, HISTORY, top=top)
+
+
+def test_hard_ones_are_the_top_of_what_the_history_before_the_target_points_at(rankers):
+    drawn = hard(rankers, "u3", 5, top=5)
+
+    top = rankers.retrieve(HISTORY[:-1], limit=5, exclude=HISTORY)
+    assert sorted(drawn) == sorted(each.item_id for each in top)
+
+
+def test_a_hard_draw_depends_on_the_seed_and_the_user_alone(rankers):
+    drawn = hard(rankers, "u3", 6)
+
+    assert hard(rankers, "u3", 6) == drawn
+    assert hard(rankers, "u3", 6, seed=2) != drawn
+    assert hard(rankers, "u99", 6) != drawn
+
+
+def test_fewer_hard_ones_are_the_first_of_more(rankers):
+    assert hard(rankers, "u3", 2) == hard(rankers, "u3", 6)[:2]
+
+
+def test_a_user_for_whom_too_few_are_found_is_refused_with_the_number(rankers):
+    with pytest.raises(RowRefused, match="find 5 items that user 'u3' did not take, fewer than 6"):
+        hard(rankers, "u3", 6, top=5)
