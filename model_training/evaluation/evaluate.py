@@ -176,9 +176,11 @@ async def _measure(found: _Run, bootstrap: Bootstrap) -> dict[str, ModelResult]:
     scorers: dict[str, ScoreFeatures] = {
         name: scorer_of(name) for name in found.models if name in FEATURE_OF
     }
-    needs_rankers = scorers or found.wants(*FUSIONS) or found.protocol.whole_catalogue
-    rankers = _load_rankers(found) if needs_rankers else None
-    ranker = None
+    rankers = ranker = None
+    if scorers or found.wants(*FUSIONS) or found.protocol.whole_catalogue:
+        fit_retrieval.ensure(found.inputs.data, found.protocol.cut)
+        rankers = CheapRankers.load(found.inputs.data, found.protocol.retrieval)
+        found.fingerprints["retrieval"] = rankers.fingerprint
     if rankers is not None and found.wants(*FUSIONS):
         ranker = await _load_ranker(found, rankers)
         if found.wants(CHEAP):
@@ -215,14 +217,6 @@ def _leave_out_unfitted(found: _Run) -> None:
             f"({reason}); run `msr build-preferences` for validation users too"
         )
         found.omit(missing, WITH_MARGIN)
-
-
-def _load_rankers(found: _Run) -> CheapRankers:
-    data, protocol = found.inputs.data, found.protocol
-    fit_retrieval.ensure(data, protocol.cut)
-    rankers = CheapRankers.load(data, protocol.retrieval)
-    found.fingerprints["retrieval"] = rankers.fingerprint
-    return rankers
 
 
 async def _load_ranker(found: _Run, rankers: CheapRankers) -> Ranker:

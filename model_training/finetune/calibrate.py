@@ -24,8 +24,7 @@ def fit(margins: ArrayLike, labels: ArrayLike) -> Calibration:
     Raises EmptyDataset unless both classes appear, ModelUnusable if the slope is not above 0. Then
     the adapter ranks targets below negatives, and no correction that keeps the order can help.
     """
-    values, positive = _checked(margins, labels)
-    slope, intercept = _platt(values, positive)
+    slope, intercept = _platt(margins, labels)
     if not slope > 0:
         raise ModelUnusable(
             f"on validation users the adapter's margins are lower for targets (slope {slope:.3g}):"
@@ -45,7 +44,7 @@ def measure(
     two users, and as `fit`.
     """
     calibration = fit(margins, labels)
-    values, positive = _checked(margins, labels)
+    values, positive = np.asarray(margins, float), np.asarray(labels, float)
     numbers = {user_id: number for number, user_id in enumerate(dict.fromkeys(user_ids))}
     if len(numbers) < 2:
         raise EmptyDataset(
@@ -54,8 +53,7 @@ def measure(
     odd = np.array([numbers[user_id] % 2 == 1 for user_id in user_ids])
     corrected = np.empty_like(values)
     for fitted_on, applied_to in ((odd, ~odd), (~odd, odd)):
-        half = _checked(values[fitted_on], positive[fitted_on])
-        slope, intercept = _platt(*half)
+        slope, intercept = _platt(values[fitted_on], positive[fitted_on])
         corrected[applied_to] = expit(slope * values[applied_to] + intercept)
     return {
         "slope": calibration.slope,
@@ -66,9 +64,7 @@ def measure(
     }
 
 
-def _checked(
-    margins: ArrayLike, labels: ArrayLike
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _platt(margins: ArrayLike, labels: ArrayLike) -> tuple[float, float]:
     values, positive = np.asarray(margins, float), np.asarray(labels, float)
     if values.ndim != 1 or values.shape != positive.shape:
         raise ValueError(f"margins {values.shape} and labels {positive.shape} must both be (N,)")
@@ -79,10 +75,6 @@ def _checked(
             "calibration needs targets and negatives among the validation rows; build preferences "
             "for more users"
         )
-    return values, positive
-
-
-def _platt(values: NDArray[np.float64], positive: NDArray[np.float64]) -> tuple[float, float]:
     # Labels moved inwards from 0 and 1 (Platt, 1999), so that separable rows do not give an
     # infinite slope.
     num_positive = positive.sum()

@@ -57,27 +57,19 @@ class AnswerCollator:
         batch = _encode(self._processor, answered, images, padding_side="right")
         labels = torch.full_like(batch["input_ids"], IGNORED)
         lengths = batch["attention_mask"].sum(dim=1).tolist()
-        for row, num_tokens in enumerate(self._num_answer_tokens(asked, answered)):
-            answer = slice(lengths[row] - num_tokens, lengths[row])
-            labels[row, answer] = batch["input_ids"][row, answer]
-        batch["labels"] = labels
-        return batch
-
-    def _num_answer_tokens(self, asked: list[str], answered: list[str]) -> list[int]:
-        counts = []
         prompts, texts = _tokenize(self._processor, asked), _tokenize(self._processor, answered)
-        for prompt, text in zip(prompts, texts, strict=True):
+        first_tokens = (self.answers.yes, self.answers.no)
+        for row, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
             num_prompt = len(prompt)
-            if text[:num_prompt] != prompt or text[num_prompt] not in (
-                self.answers.yes,
-                self.answers.no,
-            ):
+            if text[:num_prompt] != prompt or text[num_prompt] not in first_tokens:
                 raise AnswerTokenMissing(
                     "an answered prompt does not continue the unanswered one with Yes or No; the "
                     "tokenizer merges the end of the prompt with the answer"
                 )
-            counts.append(len(text) - num_prompt)
-        return counts
+            answer = slice(lengths[row] - (len(text) - num_prompt), lengths[row])
+            labels[row, answer] = batch["input_ids"][row, answer]
+        batch["labels"] = labels
+        return batch
 
 
 class PromptCollator:

@@ -20,41 +20,35 @@ Upload = Callable[[Path, str], str]
 
 
 def reporting(
-    config: TrainConfig, trackers: Collection[str] | None, push_to_hub: str | None
+    config: TrainConfig,
+    trackers: Collection[str] | None,
+    push_to_hub: str | None,
+    *,
+    is_installed: Callable[[str], object] = find_spec,
 ) -> TrainConfig:
     """The configuration with these trackers and this hub name, if they are given.
 
-    Raises what `require_trackers` raises.
+    InputError for a tracker that is unknown or not installed, with how to install it;
+    `is_installed` takes a package name.
     """
-    chosen = tuple(config.trackers if trackers is None else trackers)
-    require_trackers(chosen)
-    known = tuple(tracker for tracker in get_args(Tracker) if tracker in chosen)
-    hub = config.push_to_hub if push_to_hub is None else push_to_hub
-    return replace(config, trackers=known, push_to_hub=hub)
-
-
-def require_trackers(
-    trackers: Collection[str], *, is_installed: Callable[[str], bool] | None = None
-) -> None:
-    """InputError for a tracker that is unknown or not installed, with how to install it.
-
-    `is_installed` takes a package name; the default looks in this environment.
-    """
-    is_installed = is_installed or (lambda package: find_spec(package) is not None)
+    chosen = config.trackers if trackers is None else trackers
     known = get_args(Tracker)
-    for tracker in trackers:
+    for tracker in chosen:
         if tracker not in known:
             raise InputError(f"there is no tracker {tracker!r}; known are {', '.join(known)}")
         if not is_installed(tracker):
             raise InputError(f"tracker {tracker} is not installed; run `pip install {tracker}`")
+    ordered = tuple(tracker for tracker in known if tracker in chosen)
+    hub = config.push_to_hub if push_to_hub is None else push_to_hub
+    return replace(config, trackers=ordered, push_to_hub=hub)
 
 
-def require_token(token: str | None = None) -> None:
+def require_token() -> None:
     """InputError without a token for the upload; checked before a long training.
 
-    `token` overrides the environment's (HF_TOKEN, or what `hf auth login` left).
+    The token is the environment's HF_TOKEN, or what `hf auth login` left.
     """
-    if not (token or get_token()):
+    if not get_token():
         raise InputError(
             "push_to_hub needs a token for the hub; set HF_TOKEN, or run `hf auth login`"
         )

@@ -230,7 +230,7 @@ def warnings(evaluation: Evaluation) -> list[str]:
     if label := evaluation.rules.explanation.warning:
         found.append(label)
     if evaluation.ablate is not None:
-        found.append(f"An ablation: {ablation(evaluation.ablate)}. This is not what is served.")
+        found.append(f"An ablation: {_ABLATIONS[evaluation.ablate]}. This is not what is served.")
     if len(evaluation.users) < FEW_TEST_USERS:
         found.append(
             f"Only {len(evaluation.users):,} test users (fewer than {FEW_TEST_USERS}): the "
@@ -256,11 +256,6 @@ def warnings(evaluation: Evaluation) -> list[str]:
             "for multiple tests."
         )
     return found
-
-
-def ablation(name: str) -> str:
-    """What an ablation took away, in words; its name if it is not known here."""
-    return _ABLATIONS.get(name, name)
 
 
 # --- facts ---------------------------------------------------------------------------------------

@@ -35,7 +35,8 @@ def report_markdown(evaluation: Evaluation, plots: Sequence[Plot]) -> str:
         ),
     ]
     for plot in plots:
-        parts += [f"## {text(plot.title)}", _image(plot), text(plot.caption)]
+        image = f"![{text(plot.alt)}](plots/{plot.name}.png)"
+        parts += [f"## {text(plot.title)}", image, text(plot.caption)]
     for name in evaluation.slices:
         parts += [f"## HR@{findings.cutoff(evaluation)} by {text(name)}"]
         parts += [_slice_table(evaluation, name)]
@@ -88,10 +89,6 @@ def _calibration_table(evaluation: Evaluation) -> str:
             for model, found in evaluation.calibration.items()
         ],
     )
-
-
-def _image(plot: Plot) -> str:
-    return f"![{text(plot.alt)}](plots/{plot.name}.png)"
 
 
 def cell_text(cell: Cell | None) -> str:

@@ -24,7 +24,6 @@ from sklearn.metrics import roc_curve
 
 from model_training.evaluation.report.findings import (
     FEW_USERS_OF_A_SLICE,
-    SliceRow,
     cutoff,
     metric_title,
     slice_rows,
@@ -279,7 +278,10 @@ def _slices(evaluation: Evaluation, number: int, name: str) -> Plot:
             bar.set_alpha(0.4 if row.few else 1)
     if (chance := cutoff(evaluation) / evaluation.num_candidates) < 1:
         axes.axvline(chance, color=MUTED, linestyle=":", linewidth=1.2)
-    axes.set_yticks(np.arange(len(groups)), [_group_label(row) for row in groups])
+    labels = [
+        f"{row.group}\n{row.num_users:,} user{'s' if row.num_users != 1 else ''}" for row in groups
+    ]
+    axes.set_yticks(np.arange(len(groups)), labels)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
     axes.set(xlabel=f"HR@{cutoff(evaluation)}")
@@ -298,10 +300,6 @@ def _slices(evaluation: Evaluation, number: int, name: str) -> Plot:
         ),
         figure,
     )
-
-
-def _group_label(row: SliceRow) -> str:
-    return f"{row.group}\n{row.num_users:,} user{'s' if row.num_users != 1 else ''}"
 
 
 # --- shared --------------------------------------------------------------------------------------

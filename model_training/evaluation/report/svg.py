@@ -42,16 +42,15 @@ def inline_svg(figure: Figure, name: str, alt: str) -> Markup:
     text = text.replace("url(#", f"url(#{name}-")
     for light, (variable, _) in _VARIABLES.items():
         text = text.replace(light, f"var({variable})")
-    text = re.sub(r"<svg [^>]*?viewBox=\"([^\"]+)\"[^>]*>", _opening(alt), text, count=1)
-    return Markup(text)  # noqa: S704  # nosec B704  matplotlib escapes text, and `alt` is escaped
-
-
-def _opening(alt: str) -> str:
-    label = str(escape(alt)).replace("\\", r"\\")
-    return (
-        rf'<svg viewBox="\1" role="img" aria-label="{label}" '
-        'stroke-linejoin="round" stroke-linecap="butt">'
+    opening = re.search(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', text)
+    assert opening is not None
+    text = text.replace(
+        opening[0],
+        f'<svg viewBox="{opening[1]}" role="img" aria-label="{escape(alt)}" '
+        'stroke-linejoin="round" stroke-linecap="butt">',
+        1,
     )
+    return Markup(text)  # noqa: S704  # nosec B704  matplotlib escapes text, and `alt` is escaped
 
 
 def swatch(model: str) -> str:

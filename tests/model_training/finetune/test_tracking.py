@@ -5,20 +5,24 @@ from pathlib import Path
 import pytest
 
 from model_training.finetune import tracking, train
+from model_training.finetune.config import TrainConfig
 from services.core.errors import InputError
 from tests.model_training.finetune.training_builders import a_config
+
+CONFIG = TrainConfig(base_model="base")
 
 
 @pytest.mark.parametrize("tracker", ["wandb", "mlflow"])
 def test_a_tracker_that_is_not_installed_is_refused_with_the_command(tracker: str):
     with pytest.raises(InputError, match=f"pip install {tracker}"):
-        tracking.require_trackers([tracker], is_installed=lambda package: package != tracker)
-    tracking.require_trackers([tracker], is_installed=lambda package: True)
+        tracking.reporting(CONFIG, [tracker], None, is_installed=lambda name: name != tracker)
+    found = tracking.reporting(CONFIG, [tracker], None, is_installed=lambda name: True)
+    assert found.trackers == (tracker,)
 
 
 def test_an_unknown_tracker_is_refused():
     with pytest.raises(InputError, match="no tracker 'notebook'; known are tensorboard, wandb"):
-        tracking.require_trackers(["notebook"])
+        tracking.reporting(CONFIG, ["notebook"], None)
 
 
 def test_pushing_without_a_token_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
