@@ -22,7 +22,6 @@ def require_sound_examples(
     """
     split = split_users(list(histories))
     split_of: dict[UserId, str] = {}
-    taken: dict[UserId, set[ItemId]] = {}
     rows, positives = Counter[UserId](), Counter[UserId]()  # of validation users
     names = ("user_id", "item_id", "label", "split")
     for user_id, item_id, label, found in zip(
@@ -37,10 +36,9 @@ def require_sound_examples(
                 f"user {user_id!r} is a {found} user in the examples, and a {split[user_id]} user "
                 "by the split of all users"
             )
-        history = taken.setdefault(user_id, set(histories[user_id]))
         if label and item_id != leave_last_out(histories[user_id])[1]:
             raise _unsound(f"the positive {item_id!r} of user {user_id!r} is not the target item")
-        if not label and item_id in history:
+        if not label and item_id in histories[user_id]:
             raise _unsound(f"the negative {item_id!r} of user {user_id!r} is an item they took")
         if found == "validation":
             rows[user_id] += 1

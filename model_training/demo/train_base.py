@@ -193,13 +193,8 @@ def render(processor: LlavaNextProcessor, chat: Chat) -> str:
         messages.append({"role": "user", "content": [*parts, {"type": "text", "text": asked}]})
         messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
     text: str = processor.apply_chat_template(messages, tokenize=False)
-    return text.replace(processor.image_token, processor.image_token * num_image_tokens(processor))
-
-
-def num_image_tokens(processor: LlavaNextProcessor) -> int:
-    """How many tokens one prepared demo cover takes."""
     sizes = processor._get_num_multimodal_tokens(image_sizes=[(IMAGE_SIZE, IMAGE_SIZE)])
-    return int(sizes["num_image_tokens"][0])
+    return text.replace(processor.image_token, processor.image_token * sizes["num_image_tokens"][0])
 
 
 def answer_mask(input_ids: torch.Tensor, *, opens: int, closes: int) -> torch.Tensor:

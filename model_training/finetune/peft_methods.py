@@ -12,14 +12,9 @@ import torch
 from peft import LoraConfig
 from transformers import BitsAndBytesConfig
 
-from model_training.finetune.config import Precision, TrainConfig
+from model_training.finetune.config import TrainConfig
 from services.core.errors import InputError
 
-_DTYPES: dict[Precision, torch.dtype] = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
 # Not in 4 bits: the vision tower is small and needs precision, the head decides on Yes and No.
 _KEPT_WHOLE = ["vision_tower", "multi_modal_projector", "lm_head"]
 
@@ -51,7 +46,8 @@ def weights_dtype(config: TrainConfig) -> torch.dtype:
     Frozen weights have the precision they are multiplied in. Trained weights stay in float32: in
     bfloat16 most of a step of `full` would be lost to rounding.
     """
-    return torch.float32 if config.method == "full" else _DTYPES[config.precision]
+    precision: torch.dtype = getattr(torch, config.precision)
+    return torch.float32 if config.method == "full" else precision
 
 
 def loading(config: TrainConfig, *, device: int) -> dict[str, Any]:
@@ -69,7 +65,7 @@ def quantization(config: TrainConfig) -> BitsAndBytesConfig:
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=_DTYPES[config.precision],
+        bnb_4bit_compute_dtype=weights_dtype(config),
         llm_int8_skip_modules=_KEPT_WHOLE,  # despite its name also for 4 bits
     )
 

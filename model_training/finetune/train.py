@@ -14,6 +14,7 @@ import asyncio
 import gc
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -134,12 +135,10 @@ def _require_replaceable(folder: Path) -> None:
 
 def _finished(folder: Path) -> AdapterManifest | None:
     """The manifest that an earlier training of this version wrote, if there is one."""
-    if not (folder / MANIFEST).exists():
-        return None
-    try:
-        return read_adapter_manifest(folder)
-    except ModelUnusable:  # an older version, which is replaced
-        return None
+    if (folder / MANIFEST).exists():
+        with suppress(ModelUnusable):  # an older version, which is replaced
+            return read_adapter_manifest(folder)
+    return None
 
 
 def _reported(manifest: AdapterManifest) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from transformers.trainer_callback import ExportableState, TrainerCallback
 from model_training.finetune.collation import PromptCollator
 from model_training.finetune.distributed import is_main
 from model_training.finetune.margins import row_margins
+from model_training.finetune.run_plan import RunPlan, first_users
 from model_training.scoring import metrics
 
 log = structlog.get_logger(__name__)
@@ -35,11 +36,9 @@ class ValidatesWhileTraining(TrainerCallback, ExportableState):  # type: ignore[
     The name of this class and its attributes are stored in the trainer's state file.
     """
 
-    def __init__(self, trainer: Any, collate: PromptCollator, plan: Any) -> None:
+    def __init__(self, trainer: Any, collate: PromptCollator, plan: RunPlan) -> None:
         """`trainer` gets the metric in its logs; `plan` is the run."""
-        users = list(dict.fromkeys(plan.validation["user_id"].to_pylist()))
-        evaluated = set(users[: plan.config.evaluate_users])
-        self._rows = [row for row in plan.validation.to_pylist() if row["user_id"] in evaluated]
+        self._rows = first_users(plan.validation, plan.config.evaluate_users).to_pylist()
         self._trainer, self._collate, self._plan = trainer, collate, plan
         self._metric = METRIC_AFTER_SFT if plan.stage.starts_from_adapter else METRIC
         self.evaluations_without_gain = 0

@@ -123,8 +123,9 @@ def _hit_rates(evaluation: Evaluation) -> Plot:
     last = min(100 if catalogue else 20, evaluation.num_candidates)
     ks = np.arange(1, last + 1)
     figure, axes = _figure(3.9)
-    for model, result in evaluation.models.items():
-        axes.plot(ks, hit_rates(result.ranks, last), **_line(model))
+    rates = {model: hit_rates(result.ranks, last) for model, result in evaluation.models.items()}
+    for model, values in rates.items():
+        axes.plot(ks, values, **_line(model))
     axes.set(xlabel="k", ylabel="HR@k: target among the first k", xlim=(1, max(last, 2)))
     if catalogue:
         axes.set_xscale("log")
@@ -135,10 +136,7 @@ def _hit_rates(evaluation: Evaluation) -> Plot:
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     _legend(figure, list(evaluation.models))
     k = min(cutoff(evaluation), last)
-    reached = ", ".join(
-        f"{model} {hit_rates(result.ranks, last)[k - 1]:.3f}"
-        for model, result in evaluation.models.items()
-    )
+    reached = ", ".join(f"{model} {values[k - 1]:.3f}" for model, values in rates.items())
     return Plot(
         "hit-rates",
         "HR@k: how often the target is near the top",
