@@ -30,6 +30,11 @@ class Attributes:
         value: str = getattr(self, name)
         return value
 
-    def without_cover(self) -> "Attributes":
-        """The attributes that the title alone shows."""
-        return Attributes(topic=self.topic, mood=self.mood)
+    def seen(self, *, cover: bool = True, title: bool = True) -> "Attributes":
+        """What shows of them in the cover, in a title of the demo world, or in both."""
+        return Attributes(
+            palette=self.palette if cover else "",
+            topic=self.topic if cover or title else "",
+            style=self.style if cover else "",
+            mood=self.mood if title else "",
+        )

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from model_training.demo.attributes import ATTRIBUTE_NAMES, VALUES, Attributes
-from model_training.demo.questions import draw_question
 from model_training.demo.sentences import (
     Liking,
+    draw_question,
     preference_sentence,
     summary_sentence,
     updated_preference,
@@ -62,12 +62,9 @@ class Mix:
 def summary_chat(pool: Sequence[Attributes], rng: Random, *, with_cover: bool, mix: Mix) -> Chat:
     """Describe one item."""
     number, attributes = _draw_item(pool, rng)
-    if rng.random() < mix.unfamiliar_titles:
-        attributes, title = replace(attributes, mood=""), _unfamiliar_title(rng)
-        seen = attributes if with_cover else Attributes()
-    else:
-        title = draw_title(attributes, rng)
-        seen = attributes if with_cover else attributes.without_cover()
+    is_unfamiliar = rng.random() < mix.unfamiliar_titles
+    title = _unfamiliar_title(rng) if is_unfamiliar else draw_title(attributes, rng)
+    seen = attributes.seen(cover=with_cover, title=not is_unfamiliar)
     asked = prompts.summary_messages(Item(ItemId("item"), title, b"cover" if with_cover else None))
     turns = ((asked[0].text, summary_sentence(seen)),)
     return Chat("summary", turns, number if with_cover else None)
@@ -81,7 +78,7 @@ def question_chat(pool: Sequence[Attributes], rng: Random, *, with_cover: bool) 
     """
     number, attributes = _draw_item(pool, rng)
     title = sanitize_text.clean_text(draw_title(attributes, rng), prompt_phrases.MAX_TITLE_CHARS)
-    seen = attributes if with_cover else attributes.without_cover()
+    seen = attributes.seen(cover=with_cover)
     known = [name for name in ATTRIBUTE_NAMES if seen.value_of(name)]
     asked = rng.sample(known, len(known))
     turns = [draw_question(seen, rng, attribute=name) for name in asked]
@@ -156,13 +153,6 @@ def _draw_history(length: int, rng: Random, mix: Mix) -> list[Attributes]:
             name: taste.value_of(name) if rng.random() < keep_rates[name] else rng.choice(choices)
             for name, choices in VALUES.items()
         }
-        seen = Attributes(**values)
         is_unfamiliar, has_cover = rng.random() < unfamiliar, rng.random() >= without_cover
-        if is_unfamiliar and has_cover:
-            seen = replace(seen, mood="")
-        elif is_unfamiliar:
-            seen = Attributes()
-        elif not has_cover:
-            seen = seen.without_cover()
-        history.append(seen)
+        history.append(Attributes(**values).seen(cover=has_cover, title=not is_unfamiliar))
     return history

@@ -11,8 +11,12 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import LlavaNextImageProcessor, LlavaNextProcessor, PreTrainedTokenizerFast
 
 from model_training.demo.attributes import ATTRIBUTE_NAMES
-from model_training.demo.questions import draw_question
-from model_training.demo.sentences import preference_sentence, summary_sentence, updated_preference
+from model_training.demo.sentences import (
+    draw_question,
+    preference_sentence,
+    summary_sentence,
+    updated_preference,
+)
 from model_training.demo.world import IMAGE_SIZE, draw_taste, draw_title
 from services.core import prompt_phrases, scoring
 
@@ -52,7 +56,7 @@ def _texts(num_items: int, seed: int) -> Iterator[str]:
     for _ in range(num_items):
         attributes = draw_taste(rng)
         yield draw_title(attributes, rng)
-        yield f"{summary_sentence(attributes)} {summary_sentence(attributes.without_cover())}"
+        yield f"{summary_sentence(attributes)} {summary_sentence(attributes.seen(cover=False))}"
         likings = updated_preference({}, [attributes])
         later = [draw_taste(rng)] * 2
         taste = preference_sentence(updated_preference(likings, later))

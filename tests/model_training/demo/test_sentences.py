@@ -34,7 +34,7 @@ def test_a_summary_names_all_four_attributes() -> None:
 
 
 def test_a_summary_without_a_cover_names_only_what_the_title_tells() -> None:
-    assert summary_sentence(an_item().without_cover()) == "A star with a calm mood."
+    assert summary_sentence(an_item().seen(cover=False)) == "A star with a calm mood."
 
 
 def test_a_cover_under_an_unfamiliar_title_is_described_without_a_mood() -> None:
@@ -95,7 +95,7 @@ def test_the_text_of_a_preference_is_the_whole_state() -> None:
     rng = Random(4)
     for length in range(1, 40):
         items = [draw_taste(rng) for _ in range(length)]
-        shown = [item if rng.random() < 0.7 else item.without_cover() for item in items]
+        shown = [item if rng.random() < 0.7 else item.seen(cover=False) for item in items]
         preference = preference_of(shown)
 
         assert parse_preference(preference_sentence(preference)) == preference
