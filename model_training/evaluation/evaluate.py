@@ -51,8 +51,8 @@ from model_training.scoring.bootstrap import Bootstrap
 from model_training.scoring.score_tasks import (
     USERS_PER_SHARD,
     Ablation,
+    ScoringPlan,
     ScoringRequest,
-    plan_scoring,
     score_tasks,
 )
 from model_training.scoring.score_users import DEFAULT_CONCURRENCY
@@ -131,7 +131,7 @@ async def run(
             concurrency=concurrency,
         )
         try:
-            plan = plan_scoring(request, inputs)
+            plan = ScoringPlan.plan(request, inputs)
             found.tasks = plan.tasks
             found.scores[MLLM], found.num_shortened = await score_tasks(plan, engine)
         except EmptyDataset as error:  # no test user has a preference

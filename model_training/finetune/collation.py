@@ -57,7 +57,10 @@ class AnswerCollator:
         batch = _encode(self._processor, answered, images, padding_side="right")
         labels = torch.full_like(batch["input_ids"], IGNORED)
         lengths = batch["attention_mask"].sum(dim=1).tolist()
-        prompts, texts = _tokenize(self._processor, asked), _tokenize(self._processor, answered)
+        prompts, texts = (
+            self._processor.tokenizer(each, add_special_tokens=False)["input_ids"]
+            for each in (asked, answered)
+        )
         first_tokens = (self.answers.yes, self.answers.no)
         for row, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
             num_prompt = len(prompt)
@@ -108,8 +111,3 @@ def _encode(
             return_tensors="pt",
         )
     )
-
-
-def _tokenize(processor: Any, texts: list[str]) -> list[list[int]]:
-    ids: list[list[int]] = processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
-    return ids

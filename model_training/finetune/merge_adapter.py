@@ -51,7 +51,6 @@ def run(model: str, adapter: str, out: str, *, dtype: DtypeName = "bfloat16") ->
     require_servable(manifest, model=identify_model(model))
     folder = Path(out)
     if not _is_done(folder, manifest, dtype):
-        _require_empty(folder)
         unfinished = _start(folder)
         (unfinished / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         merged = _merge(model, adapter, dtype)
@@ -78,16 +77,13 @@ def _is_done(folder: Path, manifest: AdapterManifest, dtype: DtypeName) -> bool:
     return read_adapter_manifest(folder) == manifest and config["dtype"] == dtype
 
 
-def _require_empty(folder: Path) -> None:
+def _start(folder: Path) -> Path:
+    """An empty folder beside the final one; the rest of a killed merge is removed."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(
             f"{folder} is there already and is not this adapter merged; remove it, or give --out "
             "another folder"
         )
-
-
-def _start(folder: Path) -> Path:
-    """An empty folder beside the final one; the rest of a killed merge is removed."""
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     try:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -75,8 +75,6 @@ class PromptRows:
 
 def hostile_titles(plan: RunPlan) -> HostileTitles:
     """The titles of the run's prompts."""
-    if not plan.config.hostile_titles:
-        return UNCHANGED
     preferences = sorted(set(plan.rows["preference"].to_pylist()))
     return HostileTitles(plan.config.hostile_titles, preferences, plan.config.seed)
 

@@ -27,12 +27,7 @@ from model_training.data.ranking_tasks import FrozenTasks, RankingTask, load_ran
 from model_training.rankers import fit_retrieval
 from model_training.rankers.task_features import read_features
 from model_training.scoring import metrics
-from model_training.scoring.score_tasks import (
-    ScoringPlan,
-    ScoringRequest,
-    plan_scoring,
-    score_tasks,
-)
+from model_training.scoring.score_tasks import ScoringPlan, ScoringRequest, score_tasks
 from services.core.artifacts import Artifact, Recipe, absolute_root
 from services.core.errors import ArtifactMismatch, EmptyDataset
 from services.engines.contract import Engine, EngineIdentity
@@ -216,7 +211,7 @@ def _plan_margins(
     missing = why_no_margin(inputs.data, protocol, tasks)
     if missing is not None:
         return None, missing
-    return plan_scoring(_request(inputs.data, protocol, engine.identity), inputs), WEIGHED
+    return ScoringPlan.plan(_request(inputs.data, protocol, engine.identity), inputs), WEIGHED
 
 
 def _request(data: str, protocol: Protocol, identity: EngineIdentity) -> ScoringRequest:

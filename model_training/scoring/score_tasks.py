@@ -86,9 +86,55 @@ class ScoringPlan(ShardedStep[ScoringRequest]):
     blank: bytes | None = field(repr=False)
 
     @classmethod
-    def plan(cls, request: ScoringRequest) -> "ScoringPlan":
-        """See `plan_scoring`."""
-        return plan_scoring(request, open_inputs(request.data))
+    def plan(cls, request: ScoringRequest, inputs: Inputs | None = None) -> "ScoringPlan":
+        """Read the tasks of the users that have a preference; `inputs` are of the request's data.
+
+        The protocol has frozen negatives. Raises EmptyDataset if no user of the split has a
+        preference, TargetLeak or ArtifactMismatch for preferences that do not fit.
+        """
+        inputs = inputs or open_inputs(request.data)
+        protocol = find_protocol(request.protocol)
+        frozen = load_ranking_tasks(inputs, protocol, request.split)
+        written = inputs.read_preferences(request.preferences, cut=protocol.cut)
+        tasks = tuple(task for task in frozen.tasks if task.user_id in written.by_user)
+        if not tasks:
+            raise EmptyDataset(
+                f"none of the {len(written.by_user)} users with a preference is a {request.split} "
+                "user; build preferences for more users"
+            )
+        recipe = Recipe(
+            step="evaluate",
+            definition={
+                "prompt": SCORING_FINGERPRINT,
+                "adapter": request.identity.adapter,
+                "ablate": request.ablate,
+                "seed": SEED,
+                "users_per_shard": request.users_per_shard,
+                "num_users": len(tasks),
+            },
+            model=request.identity.model,
+            inputs={
+                "items": inputs.items.fingerprint,
+                "negatives": frozen.fingerprint,
+                request.preferences: written.manifest.fingerprint,
+            },
+        )
+        image_size = inputs.items.definition["image_size"]
+        texts = written.by_user
+        if request.ablate == "user":
+            texts = _derange([task.user_id for task in tasks], texts)
+        elif request.ablate == "preference":
+            texts = dict.fromkeys(texts, "")
+        return cls(
+            request=request,
+            num_rows=len(tasks),
+            shard_size=request.users_per_shard,
+            inputs=inputs,
+            writer=Artifact(inputs.data, request.artifact_name).write(recipe),
+            tasks=tasks,
+            texts=texts,
+            blank=blank_image(image_size) if request.ablate == "cover" else None,
+        )
 
     async def run_shard(self, engine: Engine, shard: int, advance: Advance) -> None:
         """Score the candidates of a shard of users, and write the margins."""
@@ -120,56 +166,6 @@ class ScoringPlan(ShardedStep[ScoringRequest]):
             item_id: item if item.image is None else replace(item, image=self.blank)
             for item_id, item in items.items()
         }
-
-
-def plan_scoring(request: ScoringRequest, inputs: Inputs) -> ScoringPlan:
-    """Read the tasks of the users that have a preference.
-
-    The protocol has frozen negatives. Raises EmptyDataset if no user of the split has a preference,
-    TargetLeak or ArtifactMismatch for preferences that do not fit.
-    """
-    protocol = find_protocol(request.protocol)
-    frozen = load_ranking_tasks(inputs, protocol, request.split)
-    written = inputs.read_preferences(request.preferences, cut=protocol.cut)
-    tasks = tuple(task for task in frozen.tasks if task.user_id in written.by_user)
-    if not tasks:
-        raise EmptyDataset(
-            f"none of the {len(written.by_user)} users with a preference is a {request.split} "
-            "user; build preferences for more users"
-        )
-    recipe = Recipe(
-        step="evaluate",
-        definition={
-            "prompt": SCORING_FINGERPRINT,
-            "adapter": request.identity.adapter,
-            "ablate": request.ablate,
-            "seed": SEED,
-            "users_per_shard": request.users_per_shard,
-            "num_users": len(tasks),
-        },
-        model=request.identity.model,
-        inputs={
-            "items": inputs.items.fingerprint,
-            "negatives": frozen.fingerprint,
-            request.preferences: written.manifest.fingerprint,
-        },
-    )
-    image_size = inputs.items.definition["image_size"]
-    texts = written.by_user
-    if request.ablate == "user":
-        texts = _derange([task.user_id for task in tasks], texts)
-    elif request.ablate == "preference":
-        texts = dict.fromkeys(texts, "")
-    return ScoringPlan(
-        request=request,
-        num_rows=len(tasks),
-        shard_size=request.users_per_shard,
-        inputs=inputs,
-        writer=Artifact(inputs.data, request.artifact_name).write(recipe),
-        tasks=tasks,
-        texts=texts,
-        blank=blank_image(image_size) if request.ablate == "cover" else None,
-    )
 
 
 async def score_tasks(

@@ -267,11 +267,10 @@ def _slices(evaluation: Evaluation, number: int, name: str) -> Plot:
     thickness = 0.82 / len(models)
     for place, model in enumerate(models):
         cells = [row.hit_rates[model] for row in groups]
-        values = np.array([cell.value for cell in cells])
-        ends = np.array([[cell.low, cell.high] for cell in cells], float)
+        values, lows, highs = np.array([(each.value, each.low, each.high) for each in cells]).T
         heights = np.arange(len(groups)) + (place - (len(models) - 1) / 2) * thickness
         bars = axes.barh(heights, values, thickness * 0.9, color=style_of(model).light)
-        axes.hlines(heights, ends[:, 0], ends[:, 1], color=MUTED, linewidth=0.8)
+        axes.hlines(heights, lows, highs, color=MUTED, linewidth=0.8)
         for bar, row in zip(bars, groups, strict=True):
             bar.set_alpha(0.4 if row.few else 1)
     if (chance := cutoff(evaluation) / evaluation.num_candidates) < 1:
