@@ -70,11 +70,6 @@ def quantization(config: TrainConfig) -> BitsAndBytesConfig:
     )
 
 
-def adapted_layers(config: TrainConfig) -> str:
-    """The regular expression, over full names, of the layers that get an adapter."""
-    return rf".*\blanguage_model\..*\.({'|'.join(config.lora_layers)})"
-
-
 def require_layers(model: Any, config: TrainConfig) -> None:
     """InputError if the model lacks a layer to adapt; PEFT would adapt the others silently."""
     names = [name for name, _ in model.named_modules() if "language_model." in f".{name}"]
@@ -94,7 +89,8 @@ def new_adapter(config: TrainConfig) -> LoraConfig | None:
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
-        target_modules=adapted_layers(config),
+        # A regular expression over full names.
+        target_modules=rf".*\blanguage_model\..*\.({'|'.join(config.lora_layers)})",
         bias="none",
     )
 

@@ -15,8 +15,9 @@ import gc
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -187,24 +188,15 @@ def _pushed(folder: Path, config: TrainConfig, upload: tracking.Upload) -> dict[
 # --- validation and calibration ------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Validation:
-    """Margins, labels and user ids of the validation rows; all (N,)."""
-
-    margins: list[float]
-    labels: list[bool]
-    user_ids: list[UserId]
-
-
 def _manifest(plan: RunPlan, trained: Path) -> AdapterManifest:
     if plan.config.method == "full":
         engine = LocalEngine.load(str(trained))
     else:
         engine = LocalEngine.load(plan.model, str(trained))
-    validation = asyncio.run(_validate(engine, plan))
-    calibration = _calibration(validation)
+    margins = asyncio.run(_validate(engine, plan))
+    labels, user_ids = (plan.validation[name].to_pylist() for name in ("label", "user_id"))
+    calibration = _calibration(margins, labels, user_ids)
     answers = answer_tokens(AutoProcessor.from_pretrained(plan.model))
-    labels = plan.rows["label"].to_pylist()
     return AdapterManifest(
         fingerprint=plan.fingerprint,
         weights=fingerprint_checkpoint(trained),
@@ -219,28 +211,24 @@ def _manifest(plan: RunPlan, trained: Path) -> AdapterManifest:
         inputs=dict(plan.inputs),
         config=plan.recorded_config,
         counts={
-            "training_rows": len(labels),
-            "training_positives": sum(labels),
+            "training_rows": plan.rows.num_rows,
+            "training_positives": sum(plan.rows["label"].to_pylist()),
             "validation_rows": plan.validation.num_rows,
         },
-        validation=_metrics(validation),
+        validation=_metrics(margins, labels),
         calibration=calibration,
         versions={name: version(name) for name in _VERSIONS},
-        validation_scores=_score_histogram(validation, calibration),
+        validation_scores=_score_histogram(margins, calibration),
     )
 
 
-async def _validate(engine: Engine, plan: RunPlan) -> _Validation:
-    """Score the validation users by the engine and the function that serve."""
-    by_user: dict[UserId, list[dict[str, Any]]] = {}
-    for row in plan.validation.to_pylist():
-        by_user.setdefault(row["user_id"], []).append(row)
-    users = [
-        UserCandidates(
-            user_id, rows[0]["preference"], tuple(plan.items[r["item_id"]] for r in rows)
-        )
-        for user_id, rows in by_user.items()
-    ]
+async def _validate(engine: Engine, plan: RunPlan) -> list[float]:
+    """The margins of the validation rows, by the engine and the function that serve."""
+    users = []
+    for user_id, group in groupby(plan.validation.to_pylist(), key=itemgetter("user_id")):
+        rows = list(group)
+        candidates = tuple(plan.items[row["item_id"]] for row in rows)
+        users.append(UserCandidates(user_id, rows[0]["preference"], candidates))
     margins: list[float] = []
     try:
         bar = tqdm(total=len(users), desc="validating", unit="user")
@@ -250,35 +238,33 @@ async def _validate(engine: Engine, plan: RunPlan) -> _Validation:
         bar.close()
     finally:
         await engine.close()
-    rows = [row for own in by_user.values() for row in own]
-    return _Validation(margins, [row["label"] for row in rows], [row["user_id"] for row in rows])
+    return margins
 
 
-def _metrics(validation: _Validation) -> dict[str, float]:
+def _metrics(margins: list[float], labels: list[bool]) -> dict[str, float]:
     """Pooled AUC, and means over users of AUC, HR, MRR and NDCG at the cutoffs that fit."""
-    num_users = len(set(validation.user_ids))
-    shape = (num_users, -1)  # `build-examples` gives every user as many rows
-    ranking = metrics.rank_targets(
-        np.reshape(validation.margins, shape), np.reshape(validation.labels, shape)
-    )
+    shape = (sum(labels), -1)  # every user has one target, and as many rows
+    ranking = metrics.rank_targets(np.reshape(margins, shape), np.reshape(labels, shape))
     means = {name: float(np.mean(values)) for name, values in ranking.per_user().items()}
-    found = {"auc": metrics.auc(validation.margins, validation.labels), **means}
+    found = {"auc": metrics.auc(margins, labels), **means}
     return {name: round(value, 6) for name, value in found.items()}
 
 
-def _score_histogram(validation: _Validation, calibration: Mapping[str, float]) -> dict[str, Any]:
+def _score_histogram(margins: list[float], calibration: Mapping[str, float]) -> dict[str, Any]:
     """The histogram of P(Yes) over validation users; serving compares its scores with it."""
     corrected = Calibration(calibration["slope"], calibration["intercept"])
-    found = ScoreHistogram.of([corrected.probability(each) for each in validation.margins])
+    found = ScoreHistogram.of([corrected.probability(each) for each in margins])
     return {"edges": list(found.edges), "counts": list(found.counts)}
 
 
-def _calibration(validation: _Validation) -> dict[str, float]:
+def _calibration(
+    margins: list[float], labels: list[bool], user_ids: list[UserId]
+) -> dict[str, float]:
     """Platt's correction; none, with a warning, for an adapter that is no better than chance."""
     try:
-        return calibrate.measure(validation.margins, validation.labels, validation.user_ids)
+        return calibrate.measure(margins, labels, user_ids)
     except ModelUnusable as error:
         log.warning("adapter_not_calibrated", reason=str(error))
-    gap = metrics.expected_calibration_error(expit(validation.margins), validation.labels)
-    prior = float(np.mean(validation.labels))
+    gap = metrics.expected_calibration_error(expit(margins), labels)
+    prior = float(np.mean(labels))
     return {"slope": 1.0, "intercept": 0.0, "prior": prior, "ece_before": gap, "ece_after": gap}
