@@ -1,6 +1,6 @@
 """What does the service cost on top of vLLM when both are saturated?
 
-    msr bench service-overhead [--rounds 4] [--requests 64]
+    msr bench service-overhead [--rounds 4] [--requests 64] [--in-flight 16]
 
 A request scores 12 candidates, items warm, for a user whose preference is new. One side sends
 `POST /recommend` to `msr serve`: Redis, cascade, engine, score cache. The other side does nothing
@@ -12,7 +12,7 @@ machine and from the same process, so that what a client costs counts for both.
 import argparse
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,7 @@ NUM_CANDIDATES = 12
 REQUESTS_IN_FLIGHT = 16
 REQUESTS_A_ROUND = 64
 BAR = 0.9
-QUICK = (*paired_rounds.QUICK, "--requests", "16")
+QUICK = (*paired_rounds.QUICK, "--requests", "16", "--in-flight", "4")
 
 
 async def run(arguments: Sequence[str]) -> dict[str, Any]:
@@ -44,7 +44,7 @@ async def run(arguments: Sequence[str]) -> dict[str, Any]:
     options = _options(arguments)
     num_rounds = options.rounds
     rounds = Rounds("service-overhead", settle_seconds=options.settle_seconds)
-    num_users = REQUESTS_IN_FLIGHT + 2 * num_rounds * options.requests
+    num_users = options.in_flight + 2 * num_rounds * options.requests
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = write_checkpoint(Path(folder) / "checkpoint", SHAPES[options.model])
         async with (
@@ -53,18 +53,22 @@ async def run(arguments: Sequence[str]) -> dict[str, Any]:
             _open_direct(model, checkpoint) as direct,
         ):
             users = iter(service.preference_of)
-            await _warm_up(model, service, direct, users)
+            await _warm_up(model, service, direct, [next(users) for _ in range(options.in_flight)])
             for number in range(num_rounds):
                 sides = {"direct": _ask_vllm(direct, service), "service": _ask_service(service)}
                 # Who comes first changes, so that neither always follows a warmer machine.
                 for side in sorted(sides, reverse=bool(number % 2)):
                     taken = [next(users) for _ in range(options.requests)]
-                    await rounds.time(side, lambda: _saturate(sides[side], taken))  # noqa: B023
+                    await rounds.time(
+                        side,
+                        lambda: _saturate(sides[side], taken, options.in_flight),  # noqa: B023
+                    )
     measured = rounds.judge(Claim("service", "direct", BAR))
     return {
         "service_overhead": measured["ratio"],
         "requests_per_second": round(options.requests / measured["seconds"], 3),
         "direct_requests_per_second": round(options.requests / measured["against_seconds"], 3),
+        "in_flight": options.in_flight,
         "measured": measured,
     }
 
@@ -75,7 +79,7 @@ def table(figures: dict[str, Any]) -> str:
     low, high = measured["spread"]
     header = ("work", "vLLM, requests/s", "POST /recommend, requests/s", "ratio", "spread")
     row = (
-        f"{NUM_CANDIDATES} candidates a request, {REQUESTS_IN_FLIGHT} requests in flight",
+        f"{NUM_CANDIDATES} candidates a request, {figures['in_flight']} requests in flight",
         f"{figures['direct_requests_per_second']:.2f}",
         f"{figures['requests_per_second']:.2f}",
         f"{measured['ratio']:.3f}",
@@ -158,22 +162,21 @@ async def _open_direct(model: ServedModel, checkpoint: Path) -> AsyncIterator[_D
 
 
 async def _warm_up(
-    model: ServedModel, service: SyntheticService, direct: _Direct, users: Iterator[UserId]
+    model: ServedModel, service: SyntheticService, direct: _Direct, users: Sequence[UserId]
 ) -> None:
     """The server gets the images, both sides their connections; and both must say the same."""
-    users_of_warm_up = [next(users) for _ in range(REQUESTS_IN_FLIGHT)]
-    first = service.preference_of[users_of_warm_up[0]]
+    first = service.preference_of[users[0]]
     engine = await score_candidates(model.engine.score, first, service.items, NOT_CALIBRATED)
     margins = await direct.score(first, service.items)
     # bfloat16: what the batch does to a sum's order moves a margin a little.
     if any(abs(mine.margin - theirs) > 0.1 for mine, theirs in zip(engine, margins, strict=True)):
         raise RuntimeError("the direct calls do not ask what the service asks")
-    await _saturate(_ask_vllm(direct, service), users_of_warm_up)
-    await _saturate(_ask_service(service), users_of_warm_up)
+    await _saturate(_ask_vllm(direct, service), users, len(users))
+    await _saturate(_ask_service(service), users, len(users))
 
 
-async def _saturate(ask: Ask, users: Sequence[UserId]) -> None:
-    """Ask for every user, with REQUESTS_IN_FLIGHT requests under way after a short start.
+async def _saturate(ask: Ask, users: Sequence[UserId], num_in_flight: int) -> None:
+    """Ask for every user, with `num_in_flight` requests under way after a short start.
 
     It starts with one request, and each first answer adds one more: all at once, the service would
     shed some of them, since it had not seen yet how fast the engine answers.
@@ -184,7 +187,7 @@ async def _saturate(ask: Ask, users: Sequence[UserId]) -> None:
         nonlocal num_started
         for user_id in waiting:
             await ask(user_id)
-            if num_started < REQUESTS_IN_FLIGHT:
+            if num_started < num_in_flight:
                 num_started += 1
                 group.create_task(ask_in_turn())
 
@@ -197,5 +200,11 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     add_options(parser, rounds=4)
     parser.add_argument(
         "--requests", type=int, default=REQUESTS_A_ROUND, help="of a side, in a round"
+    )
+    parser.add_argument(
+        "--in-flight",
+        type=int,
+        default=REQUESTS_IN_FLIGHT,
+        help="requests at once; lower it where vLLM is so slow that the service sheds some",
     )
     return parser.parse_args(arguments)

@@ -40,6 +40,7 @@ def test_service_overhead_shows_both_rates():
         "measured": judged(0.9),
         "requests_per_second": 1.5,
         "direct_requests_per_second": 1.6,
+        "in_flight": 16,
     }
     table = service_overhead.table(figures)
     assert "1.50" in table
