@@ -1,12 +1,15 @@
 """Fine-tuning: what is adapted, that it learns, resumes, and says how it was made."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText
 
+from model_training.data import build_examples
 from model_training.finetune import run_plan, train
 from model_training.finetune.collation import IGNORED
 from model_training.finetune.config import TrainConfig
@@ -15,12 +18,30 @@ from model_training.finetune.trainer import load_model
 from services.core.prompts import SCORING_FINGERPRINT
 from services.engines.adapter_manifest import read_adapter_manifest, require_servable
 from services.engines.checkpoints import fingerprint_checkpoint
+from tests.model_training.builders import write_world
 from tests.model_training.finetune.training_builders import a_config
 
 
 @pytest.fixture
 def config(checkpoint: Path) -> TrainConfig:
     return a_config(checkpoint)
+
+
+@pytest.fixture(scope="module")
+def training(
+    checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Mapping[str, object]]:
+    """A data folder with a finished training, and its result."""
+    data = tmp_path_factory.mktemp("trained") / "data"
+    write_world(str(data))
+    build_examples.run(str(data), num_negatives=2)
+    return data, train.run(str(data), a_config(checkpoint))
+
+
+@pytest.fixture
+def trained(training: tuple[Path, Mapping[str, object]], tmp_path: Path) -> str:
+    """A copy of the data folder with a finished training."""
+    return str(copytree(training[0], tmp_path / "trained"))
 
 
 @pytest.fixture
@@ -54,10 +75,10 @@ def test_the_loss_falls(trainer):
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_an_adapter_is_saved_with_all_that_it_depends_on(data_with_examples, config, checkpoint):
-    result = train.run(data_with_examples, config)
+def test_an_adapter_is_saved_with_all_that_it_depends_on(training, checkpoint):
+    data, result = training
 
-    folder = Path(data_with_examples) / "adapter"
+    folder = data / "adapter"
     manifest = read_adapter_manifest(folder)
     require_servable(manifest, model=fingerprint_checkpoint(checkpoint))
     assert manifest.definition["scoring"] == SCORING_FINGERPRINT
@@ -71,20 +92,16 @@ def test_an_adapter_is_saved_with_all_that_it_depends_on(data_with_examples, con
     assert result == {**manifest.counts, **validation}
 
 
-def test_a_saved_adapter_loads_on_its_base_and_names_no_folder(data_with_examples, config):
-    train.run(data_with_examples, config)
-
-    folder = Path(data_with_examples) / "adapter"
+def test_a_saved_adapter_loads_on_its_base_and_names_no_folder(training, config):
+    folder = training[0] / "adapter"
     base = AutoModelForImageTextToText.from_pretrained(config.base_model)
     assert PeftModel.from_pretrained(base, folder).active_adapter == "default"
     for file in folder.glob("*.json"):
         assert str(Path(config.base_model).parent) not in file.read_text()
 
 
-def test_tensorboard_logs_are_written_and_checkpoints_are_cleared(data_with_examples, config):
-    train.run(data_with_examples, config)
-
-    scratch = Path(data_with_examples) / "training"
+def test_tensorboard_logs_are_written_and_checkpoints_are_cleared(training):
+    scratch = training[0] / "training"
     assert list(scratch.rglob("events.out.tfevents.*"))
     assert not list(scratch.rglob("checkpoint-*"))
 
@@ -104,41 +121,37 @@ def test_half_precision_checkpointing_accumulation_and_workers_go_together(
     assert train.run(data_with_examples, config)["training_rows"] == 48
 
 
-def test_a_finished_training_is_not_repeated(data_with_examples, config):
-    first = train.run(data_with_examples, config)
-    weights = Path(data_with_examples) / "adapter" / "adapter_model.safetensors"
+def test_a_finished_training_is_not_repeated(training, trained, config):
+    weights = Path(trained) / "adapter" / "adapter_model.safetensors"
     written = weights.stat().st_mtime_ns
 
-    assert train.run(data_with_examples, config) == first
+    assert train.run(trained, config) == training[1]
     assert weights.stat().st_mtime_ns == written
 
 
-def test_another_configuration_replaces_the_adapter(data_with_examples, config):
-    train.run(data_with_examples, config)
-    train.run(data_with_examples, replace(config, learning_rate=1e-3))
+def test_another_configuration_replaces_the_adapter(trained, config):
+    train.run(trained, replace(config, learning_rate=1e-3))
 
-    manifest = read_adapter_manifest(Path(data_with_examples) / "adapter")
+    manifest = read_adapter_manifest(Path(trained) / "adapter")
     assert manifest.config["learning_rate"] == 1e-3
 
 
 @pytest.mark.parametrize("left", ["adapter.unfinished", "adapter.replaced"])
 @pytest.mark.slow
-def test_what_a_kill_left_while_publishing_is_cleared(data_with_examples, config, left: str):
-    train.run(data_with_examples, config)
-    (Path(data_with_examples) / left).mkdir()
-    (Path(data_with_examples) / left / "adapter_config.json").write_text("{}")
-    train.run(data_with_examples, replace(config, learning_rate=1e-3))
+def test_what_a_kill_left_while_publishing_is_cleared(trained, config, left: str):
+    (Path(trained) / left).mkdir()
+    (Path(trained) / left / "adapter_config.json").write_text("{}")
+    train.run(trained, replace(config, learning_rate=1e-3))
 
-    assert [folder.name for folder in Path(data_with_examples).glob("adapter*")] == ["adapter"]
-    assert len(list((Path(data_with_examples) / "adapter").iterdir())) == 3
+    assert [folder.name for folder in Path(trained).glob("adapter*")] == ["adapter"]
+    assert len(list((Path(trained) / "adapter").iterdir())) == 3
 
 
 @pytest.mark.parametrize("moved_last", ["adapter", "adapter.unfinished"])
 @pytest.mark.slow
 def test_a_kill_while_an_adapter_takes_the_place_of_an_earlier_one_is_made_good(
-    data_with_examples, config, monkeypatch, moved_last: str
+    trained, config, monkeypatch, moved_last: str
 ):
-    train.run(data_with_examples, config)
     rename = Path.rename
 
     def die(self: Path, target: Path) -> Path:
@@ -148,21 +161,20 @@ def test_a_kill_while_an_adapter_takes_the_place_of_an_earlier_one_is_made_good(
 
     monkeypatch.setattr(Path, "rename", die)
     with pytest.raises(KeyboardInterrupt):
-        train.run(data_with_examples, replace(config, learning_rate=1e-3))
+        train.run(trained, replace(config, learning_rate=1e-3))
     monkeypatch.undo()
-    train.run(data_with_examples, replace(config, learning_rate=1e-3))
+    train.run(trained, replace(config, learning_rate=1e-3))
 
-    folder = Path(data_with_examples) / "adapter"
+    folder = Path(trained) / "adapter"
     assert read_adapter_manifest(folder).config["learning_rate"] == 1e-3
     assert [each.name for each in folder.parent.glob("adapter*")] == ["adapter"]
 
 
-def test_half_a_removed_training_does_not_count_as_trained(data_with_examples, config):
-    train.run(data_with_examples, config)
-    [scratch] = (Path(data_with_examples) / "training").iterdir()
+def test_half_a_removed_training_does_not_count_as_trained(trained, config):
+    [scratch] = (Path(trained) / "training").iterdir()
     (scratch / "removing").mkdir()
     (scratch / "checkpoint-2").mkdir()
-    train.run(data_with_examples, config)
+    train.run(trained, config)
 
     assert not {"removing", "trained", "checkpoint-2"} & {each.name for each in scratch.iterdir()}
 
