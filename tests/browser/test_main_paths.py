@@ -157,6 +157,7 @@ def test_all_can_be_done_by_keyboard(watched: Watched) -> None:
     tab_until(page, ".take")
     page.keyboard.press("Enter")
     expect(page.locator(".preference .text")).to_have_attribute("data-version", str(version + 1))
+    expect(page.locator(".ranking:not([aria-busy]) .place")).to_have_count(20)
     tab_until(page, ".place summary")
     page.keyboard.press("Enter")
     expect(page.locator(".place details[open]")).to_have_count(1)

@@ -91,6 +91,7 @@ export function rankingPanel(userId, signal, onTake) {
     if (mine.aborted) return;
     const before = new Map([...cards].map(([id, card]) => [id, card.getBoundingClientRect().top]));
     const focused = document.activeElement?.closest("[data-item]")?.dataset.item;
+    const control = document.activeElement?.matches("summary") ? "summary" : "button";
     const wasRanked = ranks;
     if (!pending) ranks = new Map(answer.items.map((place) => [place.item_id, place.rank]));
     const scale = scaleOf(answer.items);
@@ -103,7 +104,7 @@ export function rankingPanel(userId, signal, onTake) {
     cards.clear();
     answer.items.forEach((place, index) => cards.set(place.item_id, shown[index]));
     fill(list, shown.length > 0 ? shown : el("li", { class: "none" }, "Nothing is left to take."));
-    if (focused) cards.get(focused)?.querySelector("button")?.focus({ preventScroll: true });
+    if (focused) cards.get(focused)?.querySelector(control)?.focus({ preventScroll: true });
     if (!still.matches) glide(before);
   }
 
