@@ -52,9 +52,9 @@ async def local() -> AsyncIterator[LocalEngine]:
     await engine.close()
 
 
-async def connect(*urls: str, **options: Any) -> VllmEngine:
+async def connect(*urls: str, send: Any = None, **options: Any) -> VllmEngine:
     given = {"model": "demo", "adapter": "demo-adapter", "timeout_seconds": SECONDS} | options
-    return await VllmEngine.connect(EngineOptions(urls=urls, **given))
+    return await VllmEngine.connect(EngineOptions(urls=urls, **given), send=send)
 
 
 async def margins(engine: Engine, prompts: list[Messages]) -> list[float]:
