@@ -12,11 +12,13 @@ Several adapters share the base model. A batch is scored by one of them.
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from services.core.errors import EngineRefused, EngineUnavailable, ModelUnusable
@@ -203,11 +205,13 @@ class LocalModel:
         return EncodedPrompt(encoded["input_ids"][0], pixels, sizes, was_shortened)
 
     def _collate(self, batch: Sequence[EncodedPrompt]) -> dict[str, torch.Tensor]:
+        # The tokenizer's own `pad` goes through lists: 6 ms for 8 prompts of 1,200 tokens, not 0.2.
+        pad = partial(pad_sequence, batch_first=True, padding_side="left")
         ids = [encoded.ids for encoded in batch]
-        # With the attention mask.
-        inputs: dict[str, torch.Tensor] = self._processor.tokenizer.pad(
-            {"input_ids": ids}, padding_side="left", return_tensors="pt"
-        ).data
+        inputs = {
+            "input_ids": pad(ids, padding_value=self._pad_id),
+            "attention_mask": pad([torch.ones_like(each) for each in ids]),
+        }
         pixels = [encoded.pixels for encoded in batch if encoded.pixels is not None]
         sizes = [encoded.sizes for encoded in batch if encoded.sizes is not None]
         if pixels:
