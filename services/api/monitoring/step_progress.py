@@ -19,8 +19,11 @@ def _read_step(artifact: Artifact) -> wire.StepView:
     manifest, num_parts = None, 0
     state: wire.StepState = "unreadable"
     with suppress(ArtifactError):  # written by another version
-        num_parts = artifact.num_unfinished_parts()
-        manifest = artifact.manifest() if artifact.exists() else None
+        # Both or neither: of an unreadable step nothing is told.
+        manifest, num_parts = (
+            artifact.manifest() if artifact.exists() else None,
+            artifact.num_unfinished_parts(),
+        )
         state = "done" if manifest else "under-way" if num_parts else "missing"
     quarantined = manifest.quarantined[:MAX_QUARANTINED] if manifest else []
     return wire.StepView(

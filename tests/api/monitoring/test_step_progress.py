@@ -43,7 +43,9 @@ async def test_a_step_that_runs_or_was_stopped_tells_how_many_parts_it_has(
 async def test_a_manifest_of_another_version_spoils_no_other_step(
     store: Store, tmp_path: Path
 ) -> None:
-    (tmp_path / "items").mkdir()
+    writer = Artifact(str(tmp_path), "items").write(Recipe("prepare-catalogue", {}))
+    writer.write_shard(0, ROWS)
     (tmp_path / "items" / "manifest.json").write_text("{}")
     found = await steps(store, tmp_path)
     assert (found["items"]["state"], found["summaries"]["state"]) == ("unreadable", "missing")
+    assert found["items"]["num_parts"] == 0
