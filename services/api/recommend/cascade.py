@@ -272,9 +272,9 @@ class Cascade:
             degraded = str(scores.reason is not None).lower()
             self.metrics.adapter_recommendations.labels(*who, degraded).inc()
             calibration = assigned.scorer.identity.calibration
+            probabilities = self.metrics.adapter_probability.labels(*who)
             for margin in scores.margins.values():
-                probability = calibration.probability(margin)
-                self.metrics.adapter_probability.labels(*who).observe(probability)
+                probabilities.observe(calibration.probability(margin))
         self.metrics.recommendations.labels(mode, scores.reason or "").inc()
         stages = self.metrics.stage_seconds
         stages.labels("state").observe(timings.state_seconds)

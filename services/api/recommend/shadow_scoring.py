@@ -115,9 +115,10 @@ class ShadowScorer:
             ours.append(margin)
             theirs.append(answer[1].margin)
         who = (shadow.name, answered.by)
+        differences = self.metrics.shadow_difference.labels(*who)
         for our, their in zip(ours, theirs, strict=True):
             difference = calibration.probability(their) - answered.calibration.probability(our)
-            self.metrics.shadow_difference.labels(*who).observe(difference)
+            differences.observe(difference)
         agreement = pair_agreement(ours, theirs)
         if agreement is not None:
             self.metrics.shadow_agreement.labels(*who).observe(agreement)
