@@ -55,7 +55,8 @@ class QuietServer(uvicorn.Server):
 
     async def answer(self) -> None:
         """Answer requests until `should_exit` is set and the running ones have ended."""
-        await self.serve(sockets=[self._listener])
+        with self._listener:  # uvicorn closes it only if it came to answer
+            await self.serve(sockets=[self._listener])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Called by uvicorn."""

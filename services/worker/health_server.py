@@ -33,14 +33,14 @@ async def listening(
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     app = Starlette(routes=[Route("/health/live", live), Route("/metrics", metrics)])
-    listening_at: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     listener = listen(host, port, remedy="MSR_WORKER_HOST and MSR_WORKER_PORT")
-    server = QuietServer(app, listener, on_listening=listening_at.set_result)
+    started = asyncio.Event()
+    server = QuietServer(app, listener, on_listening=lambda _: started.set())
     serving = asyncio.create_task(server.answer())
     try:
-        url = await listening_at
-        log.info("worker_listening", url=url)
-        on_listening(url)
+        await started.wait()
+        log.info("worker_listening", url=server.url)
+        on_listening(server.url)
         yield
     finally:
         server.should_exit = True
