@@ -8,6 +8,7 @@ covered by `LogsWithEveryCheckpoint`, and the count towards an early end by the 
 import json
 import math
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ _ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _ADAPTER_CONFIG = "adapter_config.json"
 
 
-class PromptRows:
+class PromptRows(ABC):
     """Adds prompts and images to the trainer's rows when they are used; each stage has its own."""
 
     def __init__(self, items: Mapping[ItemId, Item], titles: HostileTitles = UNCHANGED) -> None:
@@ -64,9 +65,9 @@ class PromptRows:
         ]
         return {name: [row[name] for row in rows] for name in rows[0]}
 
+    @abstractmethod
     def complete(self, *args: Any, **row: Any) -> dict[str, Any]:
         """What the stage's collator reads of a row."""
-        raise NotImplementedError
 
     def prompt(self, item_id: ItemId, preference: str) -> Messages:
         """The scoring prompt, with the title that the item has in training."""
