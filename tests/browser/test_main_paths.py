@@ -88,6 +88,25 @@ def test_interactions_from_elsewhere_are_seen_too(watched: Watched, demo: str) -
     expect(page.locator(".preference")).to_contain_text(f"Covers all {known + 1} interactions")
 
 
+def test_a_new_ranking_leaves_the_focus_on_the_control_that_had_it(
+    watched: Watched, demo: str
+) -> None:
+    page = watched.page
+    open_user(page, "user-00007")
+    expect(page.locator(".ranking:not([aria-busy]) .place")).to_have_count(20)
+    # The same ranking comes again, so that the item is still there.
+    asked = {"user_id": "user-00007", "k": 20}
+    ranking = page.request.post(f"{demo}/recommend", data=asked).json()
+    page.route("**/recommend", lambda route: route.fulfill(json=ranking))
+    summary = page.locator(f"[data-item={ranking['items'][3]['item_id']}] summary")
+    summary.focus()
+    page.locator(".place").first.evaluate("place => place.dataset.before = ''")
+    body = {"user_id": "user-00007", "item_id": "item-00001"}
+    assert page.request.post(f"{demo}/interactions", data=body).status == 202
+    expect(page.locator("[data-before]")).to_have_count(0)
+    expect(summary).to_be_focused()
+
+
 def test_the_catalogue_is_searched_and_shows_what_the_model_sees(watched: Watched) -> None:
     page = watched.page
     page.goto("/#/catalogue")
