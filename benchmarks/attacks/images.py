@@ -7,8 +7,8 @@ disk; a file is built when it is asked for, the same bytes every time.
 
 import struct
 import zlib
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from random import Random
 
 from benchmarks.attacks import disguises, formats
@@ -21,7 +21,8 @@ _LARGEST = 65_535
 _NEARLY_ALL_BYTES = MAX_IMAGE_BYTES - 100_000
 
 
-def corpus() -> list[HostileImage]:
+@cache
+def corpus() -> tuple[HostileImage, ...]:
     """All of them, in one order."""
     found = [
         *_bombs(),
@@ -36,7 +37,7 @@ def corpus() -> list[HostileImage]:
         *disguises.other_formats(),
         *_truncated(),
     ]
-    return found + list(_flipped(NUM_IMAGES - len(found)))
+    return (*found, *_flipped(NUM_IMAGES - len(found)))
 
 
 # --- more than it seems --------------------------------------------------------------------------
@@ -60,7 +61,7 @@ def _bombs() -> Iterator[HostileImage]:
         "gif bomb: a frame outside of its screen", of(gif(9, 9, frame=(9, 9, 65_000, 65_000)))
     )
     yield HostileImage("bmp bomb: a height of -2^31", of(bmp(4, -(2**31))))
-    dear = {
+    dear: dict[str, Callable[[], bytes]] = {
         "rgba": partial(png, 5000, 5000, formats.RGBA),
         "rgba of 16 bits": partial(png, 5000, 5000, formats.RGBA, 16),
         "rgba interlaced": partial(png, 5000, 5000, formats.RGBA, interlaced=1),
@@ -83,7 +84,7 @@ def _bombs() -> Iterator[HostileImage]:
         "jpeg of 49 million pixels": partial(
             formats.plain, "JPEG", "CMYK", 7000, progressive=True, subsampling=0
         ),
-        "pixels that go on after the last row": partial(png, 40, 40, pixels=formats.zeros(2**30)),
+        "pixels that go on after the last row": lambda: png(40, 40, pixels=formats.zeros(2**30)),
         "jpeg of 5,000 scans": partial(formats.many_scans, 6000, 6000, 5_000),
         "jpeg of 40 scans": partial(formats.many_scans, 7000, 7000, 34),
     }

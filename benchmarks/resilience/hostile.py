@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.attacks import images, url_attack_run, urls
+from benchmarks.attacks.hostile_image import HostileImage
 from benchmarks.attacks.image_attack_run import AttackOutcomes, disagreements, prepare_all, put_all
 from benchmarks.support.runner import markdown
 
@@ -27,7 +28,7 @@ QUICK = ("--images", "30")
 
 async def run(arguments: Sequence[str]) -> dict[str, Any]:
     """How many were accepted, refused and at fault; how far memory grew; how many were reached."""
-    corpus = images.corpus()
+    corpus: Sequence[HostileImage] = images.corpus()
     num_taken = _options(arguments).images
     # Evenly from the whole corpus; with all of it, also those that take seconds each.
     if num_taken < len(corpus):

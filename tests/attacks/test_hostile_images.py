@@ -21,6 +21,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 CORPUS = images.corpus()
+KINDS = sorted({(image.name.split()[0], image.heavy) for image in CORPUS})
 
 
 def resident_and_peak() -> tuple[int, int]:
@@ -52,10 +53,13 @@ def test_the_corpus_has_500_images_of_different_names():
     assert len({image.name for image in CORPUS}) == len(CORPUS) == 500
 
 
-@pytest.mark.parametrize("kind", sorted({image.name.split()[0] for image in CORPUS}))
-def test_every_hostile_image_is_prepared_or_refused_with_a_reason(kind: str):
+@pytest.mark.parametrize(
+    ("kind", "heavy"),
+    [pytest.param(*each, marks=[pytest.mark.slow] if each[1] else []) for each in KINDS],
+)
+def test_every_hostile_image_is_prepared_or_refused_with_a_reason(kind: str, heavy: bool):
     for image in CORPUS:
-        if image.name.split()[0] != kind:
+        if (image.name.split()[0], image.heavy) != (kind, heavy):
             continue
         prepared, reason = prepared_or_refused(image.build())
         accepted = (prepared.format, prepared.size) == ("JPEG", (56, 56))

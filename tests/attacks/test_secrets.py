@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import httpx
+import pytest
 
 from benchmarks.faults.supervised_process import api, ended_after, free_port, redis_server
 from benchmarks.faults.world import prepare
@@ -21,6 +22,7 @@ URLS = (
 )
 
 
+@pytest.mark.slow
 async def test_no_secret_stands_in_a_log_an_answer_or_a_metric(tmp_path: Path):
     data, port = await prepare(tmp_path), free_port()
     redis = redis_server(tmp_path, port)

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks.faults import chaos_run
 from benchmarks.faults.consistency_check import Inconsistencies
 
@@ -10,6 +12,7 @@ PLAN = chaos_run.Plan(
 )
 
 
+@pytest.mark.slow
 async def test_nothing_is_lost_or_applied_twice_while_everything_fails(tmp_path: Path):
     outcome = await chaos_run.run(PLAN, tmp_path)
 

@@ -3,7 +3,11 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.operations.conftest import REQUEST_ID, Service
+
+pytestmark = pytest.mark.slow
 
 
 def lines(log: Path) -> list[dict]:

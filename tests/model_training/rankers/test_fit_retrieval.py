@@ -146,6 +146,7 @@ def test_the_same_data_give_the_same_bytes_without_a_warning(tmp_path: Path):
     assert files(str(tmp_path / "one")) == files(str(tmp_path / "two"))
 
 
+@pytest.mark.slow
 def test_a_killed_fit_ends_with_the_bytes_of_an_undisturbed_one(tmp_path: Path):
     killed, whole = (written(tmp_path / name, some_histories()) for name in ("killed", "whole"))
     options = {"cut": "none", "epochs": 20}
@@ -233,6 +234,7 @@ def test_impossible_arguments_are_refused(data: str, options: dict[str, int]):
         fit_retrieval.run(data, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not MICROLENS.is_dir(), reason="the MicroLens files are not here")
 def test_baselines_on_microlens_are_where_they_were_measured(tmp_path: Path):
     prepare_catalogue.run(MicroLens(MICROLENS), data=str(tmp_path))
