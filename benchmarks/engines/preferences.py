@@ -3,10 +3,10 @@
     msr bench preferences [--rounds 4] [--tokens 100] [--gpu]
 
 The same checkpoint on both sides (33 million random parameters): the reference loop in float32, one
-user after the other, vLLM in bfloat16 with a wave of 48 in flight. A prompt holds the previous
-preference and a block of 3 items with their summaries; the answer has 100 tokens, which is checked
-on both sides. The loop works on 8 users a round, and its seconds count six times: it keeps nothing
-between users. `--gpu` measures the 7B shape instead (`gpu.py`).
+user after the other, vLLM (bfloat16 where the processor has it) with a wave of 48 in flight. A
+prompt holds the previous preference and a block of 3 items with their summaries; the answer has 100
+tokens, which is checked on both sides. The loop works on 8 users a round, and its seconds count six
+times: it keeps nothing between users. `--gpu` measures the 7B shape instead (`gpu.py`).
 """
 
 import argparse

@@ -3,8 +3,9 @@
     msr bench summaries [--rounds 3] [--images 24] [--tokens 100] [--gpu]
 
 The same checkpoint on both sides (33 million random parameters): the reference loop in float32 and
-batches of 8, vLLM in bfloat16 with all in flight. Every round has new images. That each answer
-has its tokens is checked on both sides. `--gpu` measures the 7B shape instead (`gpu.py`).
+batches of 8, vLLM (bfloat16 where the processor has it) with all in flight. Every round has new
+images. That each answer has its tokens is checked on both sides. `--gpu` measures the 7B shape
+instead (`gpu.py`).
 """
 
 import argparse

@@ -3,10 +3,11 @@
     msr bench scale [--candidates 5,10,20,50,100,200] [--items ...] [--users ...] [--history 50]
 
 Candidates: `POST /recommend` in mode mllm through `msr serve` and vLLM (33 million random
-parameters, bfloat16), one request at a time, items warm, every request for a user whose preference
-is new. Items: the retrieval stage alone, over synthetic rankers (`retrieval_scale.py`), for
-histories of 30. Users: their states in a real Redis, each with a history of `--history` (50)
-interactions (`users_scale.py`). What is given no size (`--candidates ""`) is left out.
+parameters, bfloat16 where the processor has it), one request at a time, items warm, every request
+for a user whose preference is new. Items: the retrieval stage alone, over synthetic rankers
+(`retrieval_scale.py`), for histories of 30. Users: their states in a real Redis, each with a
+history of `--history` (50) interactions (`users_scale.py`). What is given no size (`--candidates
+""`) is left out.
 """
 
 import argparse

@@ -99,6 +99,17 @@ def holds(name: str, figures: dict[str, Any]) -> bool:
     return bool(module.holds(figures)) if hasattr(module, "holds") else True
 
 
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 itself.
+
+    On an EPYC with AVX2 alone torch multiplies 0.5 GFLOP/s in bfloat16, 39 in float32.
+    """
+    import torch  # seconds to import
+
+    known = torch.cpu.get_capabilities()
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+
+
 def machine() -> str:
     """The machine's processor, cores, memory, system and Python."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -110,8 +121,8 @@ def machine() -> str:
         ]
         processor = models[0].split(":")[1].strip() if models else processor
     return (
-        f"{processor}, {os.cpu_count()} cores, {memory:.0f} GiB, "
-        f"{platform.system()}, Python {platform.python_version()}"
+        f"{processor}, {os.cpu_count()} cores, {'with' if has_bfloat16() else 'without'} bfloat16, "
+        f"{memory:.0f} GiB, {platform.system()}, Python {platform.python_version()}"
     )
 
 

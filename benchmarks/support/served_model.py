@@ -10,6 +10,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.support.msr_process import serving_model
+from benchmarks.support.runner import has_bfloat16
 from services.core.prompts import GenerationLimits, Messages
 from services.engines.contract import EngineOptions
 from services.engines.vllm_client.engine import VllmEngine
@@ -67,9 +68,14 @@ class ServedModel:
 
 @contextlib.asynccontextmanager
 async def serve(
-    model: Path, *, adapter: Path | None = None, dtype: str = "bfloat16"
+    model: Path, *, adapter: Path | None = None, dtype: str | None = None
 ) -> AsyncIterator[ServedModel]:
-    """Serve a checkpoint, as the merged model that scores by itself or below an adapter."""
+    """Serve a checkpoint, as the merged model that scores by itself or below an adapter.
+
+    Without a `dtype` in bfloat16, or in float32 where the processor has no bfloat16.
+    """
+    if dtype is None:
+        dtype = "bfloat16" if has_bfloat16() else "float32"
     arguments = ["--name", MODEL_NAME, "--dtype", dtype, "--kv-cache-gb", str(KV_CACHE_GB)]
     if adapter is not None:
         arguments += ["--adapter", f"{ADAPTER_NAME}={adapter}"]
