@@ -38,6 +38,9 @@ _UNAVAILABLE = (
     exceptions.TryAgainError,
 )
 
+# uvloop raises a RuntimeError where asyncio raises a ConnectionError, and redis-py lets it pass.
+_CLOSED_IN_UVLOOP = "the handler is closed"
+
 T = TypeVar("T")
 Argument = str | bytes | int | float
 Command = tuple[Argument, ...]
@@ -157,6 +160,10 @@ class Connection:
             raise
         except (exceptions.RedisError, OSError) as error:
             self._translate(error)
+        except RuntimeError as error:
+            if _CLOSED_IN_UVLOOP not in str(error):
+                raise
+            self._translate(exceptions.ConnectionError(str(error)))
 
     def _without_error(self, replies: list[Any]) -> list[Any]:
         for reply in replies:
@@ -189,7 +196,7 @@ def _client(url: str, max_connections: int, timeout_seconds: float) -> Redis:
             socket_connect_timeout=timeout_seconds,
             # One immediate retry replaces a connection from before a restart of Redis, and
             # reports a Redis that is down without a pause.
-            retry=Retry(NoBackoff(), 1),
+            retry=Retry(NoBackoff(), 1, (*_NO_CONNECTION, RuntimeError)),  # type: ignore[arg-type]
             protocol=2,
         )
     except ValueError as error:

@@ -2,8 +2,10 @@
 
 import asyncio
 import socket
+import struct
 
 import pytest
+import uvloop
 
 from services.core.errors import InputError, StateError, StateUnavailable
 from services.state.connection import Connection, GroupMissing, without_password
@@ -24,6 +26,25 @@ async def test_a_redis_that_is_not_there_is_unavailable_and_the_password_stays_s
         await Store.open(url)
 
     assert "secret" not in str(failure.value)
+
+
+def test_a_redis_that_hangs_up_is_unavailable_on_the_loop_that_ships():
+    # uvloop has an error of its own for writing to a connection that the other side has closed.
+    async def errors_of_many_calls() -> set[type[BaseException]]:
+        def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            at_once = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+            writer.transport.abort()
+
+        async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            connection = Connection(f"redis://127.0.0.1:{port}/0", timeout_seconds=5)
+            calls = [connection.call("PING") for _ in range(200)]
+            failed = await asyncio.gather(*calls, return_exceptions=True)
+            await connection.close()
+        return {type(each) for each in failed if isinstance(each, BaseException)}
+
+    assert uvloop.run(errors_of_many_calls()) == {StateUnavailable}
 
 
 async def test_an_address_that_is_no_redis_url_is_refused():
