@@ -50,12 +50,13 @@ def test_service_overhead_shows_both_rates():
 def test_scale_shows_a_row_for_each_size():
     row = {"size": 1000, "median_ms": 2.0, "p95_ms": 3.0, "bytes": 5_000_000, "bytes_each": 5000}
     figures = {
-        "candidates": [row | {"per_second": 9.0}],
+        "candidates": [row | {"per_second": 9.0, "scored_share": 0.97}],
         "items": [row | {"recall": 0.97}],
         "users": [row | {"num_interactions": 50}],
     }
     lines = scale.table(figures).splitlines()
     assert len(lines) == 2 + 3
+    assert "97.0% scored in time" in lines[2]
     assert "5.0 MB, 5,000 bytes each" in lines[-1]
 
 
