@@ -196,7 +196,8 @@ def _client(url: str, max_connections: int, timeout_seconds: float) -> Redis:
             socket_connect_timeout=timeout_seconds,
             # One immediate retry replaces a connection from before a restart of Redis, and
             # reports a Redis that is down without a pause.
-            retry=Retry(NoBackoff(), 1, (*_NO_CONNECTION, RuntimeError)),  # type: ignore[arg-type]
+            retry=Retry(NoBackoff(), 1),
+            retry_on_error=[RuntimeError],  # _CLOSED_IN_UVLOOP
             protocol=2,
         )
     except ValueError as error:
