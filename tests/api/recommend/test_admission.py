@@ -87,58 +87,6 @@ def test_while_nothing_is_answered_no_more_is_asked(admission: Admission, clock:
         assert admission.num_admitted(5, 0.5, "interactive") == 0
 
 
-def answer_in_bursts(admission: Admission, clock: Clock, *, bursts: int, size: int) -> None:
-    """Ask two bursts at once, and let all of a burst be answered after each second."""
-    for _ in range(bursts):
-        with admission.asking(2 * size) as asked:
-            for _ in range(2):
-                clock.now += 1.0
-                for _ in range(size):
-                    clock.now += 0.0005
-                    asked.note_answer()
-
-
-@pytest.mark.parametrize("size", [8, 64])
-def test_an_engine_that_answers_in_bursts_is_asked_what_it_can_do(
-    admission: Admission, clock: Clock, size: int
-):
-    answer_in_bursts(admission, clock, bursts=5, size=size)
-
-    def fits(seconds_left: float) -> bool:
-        return admission.num_admitted(size, seconds_left, "interactive") == size
-
-    with admission.asking(2 * size) as asked:
-        for _ in range(2):
-            clock.now += 0.9  # shortly before a burst
-            assert fits(8.0)
-            clock.now += 0.1
-            for _ in range(size // 2):
-                asked.note_answer()
-            assert fits(8.0)  # in the middle of it
-            assert not fits(1.0)
-            for _ in range(size // 2):
-                asked.note_answer()
-
-
-def test_a_silence_longer_than_between_bursts_is_a_stall(admission: Admission, clock: Clock):
-    answer_in_bursts(admission, clock, bursts=5, size=8)
-
-    with admission.asking(8):
-        clock.now += 2.5
-        assert admission.num_admitted(8, 30.0, "interactive") == 0
-
-
-def test_a_burst_after_a_stall_ends(admission: Admission, clock: Clock):
-    answer(admission, clock, 20, pace=0.02)
-    with admission.asking(200) as asked:
-        clock.now += 5.0
-        for _ in range(200):
-            clock.now += 0.02
-            asked.note_answer()
-
-    assert admission.pace_seconds() == pytest.approx(0.02, rel=0.5)
-
-
 def test_an_engine_that_answers_again_is_measured_anew(admission: Admission, clock: Clock):
     for _ in range(20):
         answer_nothing(admission, clock, seconds=0.5)
@@ -150,12 +98,12 @@ def test_an_engine_that_answers_again_is_measured_anew(admission: Admission, clo
 
 def test_a_failure_says_nothing_about_the_pace(admission: Admission, clock: Clock):
     answer(admission, clock, 20, pace=0.02)
-    pace = admission.pace_seconds()
+    pace = admission.pace_seconds
     with admission.asking(20) as asked:
         for _ in range(20):
             asked.note_failure()
 
-    assert admission.pace_seconds() == pytest.approx(pace)
+    assert admission.pace_seconds == pytest.approx(pace)
     assert admission.num_under_way == 0
 
 
@@ -164,4 +112,4 @@ def test_what_was_seen_long_ago_counts_little(admission: Admission, clock: Clock
     clock.now += 20
     answer(admission, clock, 1, pace=0.01)
 
-    assert admission.pace_seconds() == pytest.approx(0.01, rel=0.1)
+    assert admission.pace_seconds == pytest.approx(0.01, rel=0.1)
