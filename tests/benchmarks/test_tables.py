@@ -41,10 +41,12 @@ def test_service_overhead_shows_both_rates():
         "requests_per_second": 1.5,
         "direct_requests_per_second": 1.6,
         "in_flight": 16,
+        "shed_share": 0.125,
     }
     table = service_overhead.table(figures)
     assert "1.50" in table
     assert "1.60" in table
+    assert "12.5% of the requests were shed" in table
 
 
 def test_scale_shows_a_row_for_each_size():
