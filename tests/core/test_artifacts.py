@@ -1,5 +1,7 @@
 """Artifacts: a part that exists is whole, and a rerun ends with the same bytes."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -179,3 +181,32 @@ def test_an_artifact_is_whole_while_none_of_its_parts_is_gone(tmp_path: Path):
 
     assert not artifact.is_whole()
     assert not Artifact(str(tmp_path), "items").is_whole()
+
+
+# A thread of pyarrow that still holds the file aborts a process that ends.
+READ_AND_COUNT_THREADS = """
+import os, sys
+import pyarrow as pa
+from services.core.artifacts import Artifact
+
+pa.array(["starts the allocator's own thread"])
+before = len(os.listdir("/proc/self/task"))
+table = Artifact(sys.argv[1], "summaries").read()
+print(table.num_columns, len(os.listdir("/proc/self/task")) - before)
+"""
+
+
+def test_reading_leaves_no_thread_behind(tmp_path: Path):
+    columns = {name: ["a", "b"] for name in "vwxyz"}
+    writer = Artifact(str(tmp_path), "summaries").write(RECIPE)
+    writer.write_shard(0, pa.table(columns))
+    writer.finish(1, {"items": 2})
+
+    ended = subprocess.run(
+        [sys.executable, "-c", READ_AND_COUNT_THREADS, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert ended.stdout.split() == ["5", "0"]
