@@ -100,7 +100,7 @@ screenshots: $(VENV)/browser.stamp
 test-vllm: $(VENV)/vllm.stamp
 	$(BIN)/pytest -m vllm tests/vllm
 
-# Every benchmark in its quick form, two at a time; the slowest take a minute each.
+# Every benchmark in its quick form, two at a time; the slowest take minutes each.
 test-benchmarks: $(VENV)/vllm.stamp
 	$(BIN)/pytest -m bench -n 2 tests/benchmarks
 

@@ -56,13 +56,10 @@ async def run(arguments: Sequence[str]) -> dict[str, Any]:
             _open_direct(model, checkpoint) as direct,
         ):
             users = iter(service.preference_of)
-            shed: list[UserId] = []
             await _warm_up(model, service, direct, [next(users) for _ in range(options.in_flight)])
+            shed: set[UserId] = set()
+            sides = {"direct": _ask_vllm(direct, service), "service": _ask_service(service, shed)}
             for number in range(num_rounds):
-                sides = {
-                    "direct": _ask_vllm(direct, service),
-                    "service": _ask_service(service, shed),
-                }
                 # Who comes first changes, so that neither always follows a warmer machine.
                 for side in sorted(sides, reverse=bool(number % 2)):
                     taken = [next(users) for _ in range(options.requests)]
@@ -106,8 +103,8 @@ def table(figures: dict[str, Any]) -> str:
 Ask = Callable[[UserId], Awaitable[object]]
 
 
-def _ask_service(service: SyntheticService, shed: list[UserId]) -> Ask:
-    """A request that the service sheds is asked again; its user is added to `shed` each time."""
+def _ask_service(service: SyntheticService, shed: set[UserId]) -> Ask:
+    """A request that the service sheds is asked again; its user is added to `shed`."""
 
     async def ask(user_id: UserId) -> None:
         while True:
@@ -116,7 +113,7 @@ def _ask_service(service: SyntheticService, shed: list[UserId]) -> Ask:
                 return
             if answer.reason != "shed":
                 raise RuntimeError(f"{answer.num_scored} candidates were scored: {answer.reason}")
-            shed.append(user_id)
+            shed.add(user_id)
             await asyncio.sleep(ASK_AGAIN_SECONDS)
 
     return ask
@@ -194,7 +191,7 @@ async def _warm_up(
     if any(abs(mine.margin - theirs) > 0.1 for mine, theirs in zip(engine, margins, strict=True)):
         raise RuntimeError("the direct calls do not ask what the service asks")
     await _saturate(_ask_vllm(direct, service), users, len(users))
-    await _saturate(_ask_service(service, []), users, len(users))
+    await _saturate(_ask_service(service, set()), users, len(users))
 
 
 async def _saturate(ask: Ask, users: Sequence[UserId], num_in_flight: int) -> None:

@@ -61,6 +61,6 @@ async def test_no_secret_stands_in_a_log_an_answer_or_a_metric(tmp_path: Path):
 
     assert [answer.status_code for answer in answers] == [403, 403, 422, 403, 403, 403, 404, 503]
     assert "request_failed" in log
-    _, _, secret = token.split("_", 2)  # it may itself have this letter
+    _, _, secret = token.split("_", 2)  # which may hold underscores too
     for said in (log, metrics.text, *(answer.text + str(answer.headers) for answer in answers)):
         assert not [each for each in (PASSWORD, QUERY, secret) if each in said]

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.support import runner
 
 ROOT = Path(__file__).parents[2]
-# On a busy machine; on a quiet one the slowest takes a minute.
+# On a slow and busy machine the slowest takes minutes.
 TIMEOUT_SECONDS = 540
 
 
