@@ -3,15 +3,15 @@
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from services.process.announce import LISTENING
+from services.process.http_server import reserved
 from services.state.embedded_redis.server import server_binary
 
 # The code under test is the one beside this file, whatever else is installed.
@@ -20,6 +20,7 @@ PATIENCE_SECONDS = 120.0
 _POLL_SECONDS = 0.02
 _PAUSE_SECONDS = 0.2
 _LAST_LINES = 30
+_RESERVED = ExitStack()
 
 
 class SupervisedProcess:
@@ -188,7 +189,7 @@ def worker(number: int, redis_url: str, folder: Path) -> SupervisedProcess:
 
 
 def free_port() -> int:
-    """A loopback port that nothing listens on now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """A loopback port for programs that this process starts; nobody else gets it as long as this
+    process lives.
+    """
+    return _RESERVED.enter_context(reserved("127.0.0.1", 0, remedy="another machine"))

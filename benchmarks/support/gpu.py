@@ -11,7 +11,6 @@ it would take most of an hour.
 
 import contextlib
 import multiprocessing
-import socket
 import subprocess
 import sys
 import tempfile
@@ -43,6 +42,7 @@ from services.core.records import Item
 from services.core.scoring import NOT_CALIBRATED, score_candidates
 from services.engines.contract import EngineIdentity
 from services.engines.weight_labels import labels
+from services.process.http_server import reserved
 
 NUM_ROUNDS = 3
 NUM_ITEMS = 256
@@ -203,15 +203,15 @@ def measure_matrix_rate() -> float:
 @contextlib.contextmanager
 def _dummy_server(folder: str) -> Iterator[str]:
     """A vLLM on a configuration without weights, which `msr serve-model` rightly refuses."""
-    port = _free_port()
-    url = f"http://127.0.0.1:{port}"
-    process = subprocess.Popen(dummy_command(folder, port), stdout=sys.stderr)
-    try:
-        _wait_until_healthy(url, process)
-        yield url
-    finally:
-        process.terminate()
-        process.wait()
+    with reserved("127.0.0.1", 0, remedy="another machine") as port:
+        url = f"http://127.0.0.1:{port}"
+        process = subprocess.Popen(dummy_command(folder, port), stdout=sys.stderr)
+        try:
+            _wait_until_healthy(url, process)
+            yield url
+        finally:
+            process.terminate()
+            process.wait()
 
 
 def dummy_command(folder: str, port: int) -> list[str]:
@@ -237,9 +237,3 @@ def _wait_until_healthy(url: str, process: "subprocess.Popen[bytes]") -> None:
                 return
         time.sleep(1.0)
     raise RuntimeError(f"vLLM did not answer within {START_SECONDS:.0f} s")
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

@@ -6,6 +6,7 @@ The programs run on uvloop, and uvicorn parses with httptools, both from the ext
 import asyncio
 import contextlib
 import socket
+import sys
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
@@ -72,18 +73,37 @@ class QuietServer(uvicorn.Server):
 
 def listen(host: str, port: int, *, remedy: str) -> socket.socket:
     """A listening socket; port 0 takes a free one. InputError if the port is not available."""
+    return _bind(host, port, remedy, listens=True)
+
+
+@contextlib.contextmanager
+def reserved(host: str, port: int, *, remedy: str) -> Iterator[int]:
+    """Keep a port for a program that listens on it later; port 0 takes a free one.
+
+    In the block the system gives it to nobody who asks for any free port, and whoever names it can
+    listen (on Linux; elsewhere it is only found to be free). InputError if it is not available.
+    """
+    with _bind(host, port, remedy, listens=False) as held:
+        found: int = held.getsockname()[1]
+        if sys.platform != "linux":
+            held.close()
+        yield found
+
+
+def _bind(host: str, port: int, remedy: str, *, listens: bool) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # Name the protocol: asyncio turns Nagle's algorithm off only for IPPROTO_TCP. With Nagle every
     # answer waits for the client's delayed acknowledgement (48 ms instead of 3).
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((host, port))
-        listener.listen(2048)
+        bound.bind((host, port))
+        if listens:
+            bound.listen(2048)
     except OSError as error:
-        listener.close()
+        bound.close()
         raise InputError(
             f"cannot listen on {host} port {port} ({error.strerror or error}); choose another with "
             f"{remedy}"
         ) from error
-    return listener
+    return bound

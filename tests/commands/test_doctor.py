@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from benchmarks.faults.supervised_process import free_port
 from services.cli import app
-from tests.state.test_connection import a_free_port
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def test_every_note_and_problem_says_what_to_do(tmp_path: Path):
 def test_a_problem_makes_the_exit_status_1_and_no_secret_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setenv("REDIS_URL", f"redis://:hunter2@127.0.0.1:{a_free_port()}")
+    monkeypatch.setenv("REDIS_URL", f"redis://:hunter2@127.0.0.1:{free_port()}")
 
     finished = doctor(tmp_path / "data", "--json")
 

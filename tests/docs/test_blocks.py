@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.faults.supervised_process import free_port
 from clients.python.packaging.build_backend import write_project
 from services.process.announce import wait_until_listening
 from tests.docs.documents import DOCUMENTS, ROOT, RUNNABLE, Block, read_blocks
-from tests.state.test_connection import a_free_port
 
 _INSTALLED = "installed"
 FOLLOWED = [
@@ -35,7 +35,7 @@ def test_a_document_can_be_followed_from_its_first_block_to_its_last(
     for folder in ("model_training", "benchmarks", "docker"):
         (tmp_path / folder).symlink_to(ROOT / folder)
     write_project(tmp_path / _INSTALLED)
-    port = str(a_free_port())
+    port = str(free_port())
     with ExitStack() as servers:
         for block in read_blocks(document):
             if block.language not in RUNNABLE or block.how == "not":

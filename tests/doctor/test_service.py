@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from benchmarks.faults.supervised_process import free_port
 from services.core.errors import InputError
 from services.deployment.assemble import DEMO_WEIGHTS, EngineChoice, choose_engine
 from services.deployment.settings import Settings
@@ -27,7 +28,6 @@ from services.engines.weight_labels import labels
 from services.state.embedded_redis.server import EmbeddedRedis
 from services.state.server_info import Server
 from tests.doctor.json_server import json_server
-from tests.state.test_connection import a_free_port
 
 HEALTHY = Server(
     version="7.2.4",
@@ -92,7 +92,7 @@ def test_a_redis_that_answers_is_judged_with_its_clock(redis_url: str, tmp_path:
 
 
 def test_a_redis_that_is_away_is_a_problem_that_keeps_the_password_secret(tmp_path: Path):
-    url = SecretStr(f"redis://user:hunter2@127.0.0.1:{a_free_port()}/0")
+    url = SecretStr(f"redis://user:hunter2@127.0.0.1:{free_port()}/0")
     look = partial(check_redis, str(tmp_path), Settings(redis_url=url))
 
     (found,) = run_checks({"redis": look}, timeout_seconds=60)
@@ -183,7 +183,7 @@ def test_a_server_that_serves_our_model_and_adapter_is_fine():
 
 
 def test_a_server_that_is_away_is_a_problem_beside_one_that_answers():
-    away = f"http://me:hunter2@127.0.0.1:{a_free_port()}"
+    away = f"http://me:hunter2@127.0.0.1:{free_port()}"
     with json_server({"/v1/models": a_listing()}) as url:
         found = look(away, url)
 

@@ -1,11 +1,18 @@
 """What serves HTTP is what the extra `serve` ships: uvloop and httptools."""
 
 import asyncio
+import socket
+import struct
+import sys
 
+import pytest
 import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from services.process.http_server import QuietServer, listen, run_program
+from services.core.errors import InputError
+from services.process.http_server import QuietServer, listen, reserved, run_program
+
+IP_LOCAL_PORT_RANGE = 51  # of Linux since 6.3; Python has no name for it
 
 
 def test_programs_run_on_uvloop():
@@ -22,3 +29,38 @@ def test_requests_are_parsed_by_httptools():
     config.load()
 
     assert config.http_protocol_class is HttpToolsProtocol
+
+
+def any_free_port(among: int) -> int:
+    """What the system gives to who asks for any free port, if it has this one alone to give."""
+    with socket.socket() as asking:
+        asking.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        asking.setsockopt(
+            socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, struct.pack("I", among | among << 16)
+        )
+        asking.bind(("127.0.0.1", 0))
+        found: int = asking.getsockname()[1]
+        return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="on other systems a port is not kept")
+def test_a_reserved_port_is_given_to_nobody_but_who_names_it():
+    with reserved("127.0.0.1", 0, remedy="another machine") as port:
+        with pytest.raises(OSError, match="Address already in use"):
+            any_free_port(port)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port))
+
+        with listen("127.0.0.1", port, remedy="another machine"):
+            socket.create_connection(("127.0.0.1", port)).close()
+    assert any_free_port(port) == port
+
+
+def test_a_port_on_which_somebody_listens_cannot_be_reserved():
+    with listen("127.0.0.1", 0, remedy="another machine") as listener:
+        port = listener.getsockname()[1]
+        with (
+            pytest.raises(InputError, match=f"cannot listen on 127.0.0.1 port {port}.*another"),
+            reserved("127.0.0.1", port, remedy="another machine"),
+        ):
+            pass

@@ -7,20 +7,15 @@ import struct
 import pytest
 import uvloop
 
+from benchmarks.faults.supervised_process import free_port
 from services.core.errors import InputError, StateError, StateUnavailable
 from services.state.connection import Connection, GroupMissing, without_password
 from services.state.user_store import Store
 from tests.builders import an_interaction, put_items
 
 
-def a_free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 async def test_a_redis_that_is_not_there_is_unavailable_and_the_password_stays_secret():
-    url = f"redis://user:secret@127.0.0.1:{a_free_port()}/0"
+    url = f"redis://user:secret@127.0.0.1:{free_port()}/0"
 
     with pytest.raises(StateUnavailable, match="REDIS_URL") as failure:
         await Store.open(url)

@@ -37,7 +37,7 @@ from services.engines.vllm_server.command import (
 )
 from services.engines.vllm_server.process_group import ProcessGroup
 from services.process.announce import announce, is_loopback
-from services.process.http_server import listen
+from services.process.http_server import reserved
 
 log = structlog.get_logger(__name__)
 
@@ -56,23 +56,27 @@ def run(options: ServeOptions, device: Device | None = None) -> int:
     ArtifactMismatch before anything is started, and EngineUnavailable if vLLM is not installed or
     does not come up.
     """
-    if options.port == 0 or not options.print_only:
-        # vLLM would notice a port that is taken too, but says it in a traceback.
-        with listen(options.host, options.port, remedy="--host and --port") as free:
-            options = replace(options, port=free.getsockname()[1])
-    command = build_command(options, device or device_of_this_machine())
-    if options.print_only:
-        print(command)
-        return 0
-    print(command, file=sys.stderr, flush=True)
-    if options.load_adapters_from is not None and not is_loopback(options.host):
-        log.warning(
-            "adapters_loaded_for_everybody",
-            host=options.host,
-            remedy="every host that reaches the port may load adapters from the folder: let only "
-            "the API reach it",
-        )
-    return asyncio.run(_serve(options, command))
+    # Kept while vLLM loads. It would notice a port that is taken too, but says it in a traceback.
+    kept = reserved(options.host, options.port, remedy="--host and --port")
+    with (
+        contextlib.nullcontext(options.port)
+        if options.print_only and options.port
+        else kept as port
+    ):
+        options = replace(options, port=port)
+        command = build_command(options, device or device_of_this_machine())
+        if options.print_only:
+            print(command)
+            return 0
+        print(command, file=sys.stderr, flush=True)
+        if options.load_adapters_from is not None and not is_loopback(options.host):
+            log.warning(
+                "adapters_loaded_for_everybody",
+                host=options.host,
+                remedy="every host that reaches the port may load adapters from the folder: let "
+                "only the API reach it",
+            )
+        return asyncio.run(_serve(options, command))
 
 
 async def _serve(options: ServeOptions, command: VllmCommand) -> int:
