@@ -1,4 +1,4 @@
-"""Serves an ASGI application on a socket: the API, and a worker's metrics.
+"""Serves an ASGI application on a socket: the API, and a worker's metrics. Keeps ports for others.
 
 The programs run on uvloop, and uvicorn parses with httptools, both from the extra `serve`.
 """

@@ -56,14 +56,13 @@ def run(options: ServeOptions, device: Device | None = None) -> int:
     ArtifactMismatch before anything is started, and EngineUnavailable if vLLM is not installed or
     does not come up.
     """
-    # Kept while vLLM loads. It would notice a port that is taken too, but says it in a traceback.
-    kept = reserved(options.host, options.port, remedy="--host and --port")
-    with (
-        contextlib.nullcontext(options.port)
-        if options.print_only and options.port
-        else kept as port
-    ):
-        options = replace(options, port=port)
+    # The port is kept while vLLM loads, which would say in a traceback that it is taken.
+    with contextlib.ExitStack() as kept:
+        if options.port == 0 or not options.print_only:
+            port = kept.enter_context(
+                reserved(options.host, options.port, remedy="--host and --port")
+            )
+            options = replace(options, port=port)
         command = build_command(options, device or device_of_this_machine())
         if options.print_only:
             print(command)
