@@ -112,7 +112,9 @@ def _body() -> bytes:
     """The request for a score of an item whose image the server holds."""
     item = Item(ItemId("item-00001"), "a calm fox at the lake", b"held by the server")
     preference = "Likes pictures in red colors with stripes, of a calm mood; prefers animals."
-    request = score_request("recommender", scoring_messages(preference, item), ANSWERS)
+    request = score_request(
+        "recommender", scoring_messages(preference, item), ANSWERS, adds_special_tokens=False
+    )
     return request.body(request.image_ids)
 
 

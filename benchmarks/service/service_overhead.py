@@ -30,7 +30,7 @@ from benchmarks.support.synthetic_service import SyntheticService, serve_catalog
 from services.core.prompts import scoring_messages
 from services.core.records import Item, UserId
 from services.core.scoring import NOT_CALIBRATED, AnswerTokens, answer_margin, score_candidates
-from services.engines.rendering import answer_tokens
+from services.engines.prompt_encoding import PromptEncoder
 from services.engines.vllm_client.server_http import open_session
 
 NUM_CANDIDATES = 12
@@ -175,7 +175,7 @@ class _Direct:
 async def _open_direct(model: ServedModel, checkpoint: Path) -> AsyncIterator[_Direct]:
     from transformers import LlavaNextProcessor
 
-    answers = answer_tokens(LlavaNextProcessor.from_pretrained(checkpoint))
+    answers = PromptEncoder(LlavaNextProcessor.from_pretrained(checkpoint)).answers
     async with open_session() as http:
         yield _Direct(http, model.url, answers)
 

@@ -44,7 +44,7 @@ from services.core import prompt_phrases, scoring
 from services.core.images import DEFAULT_IMAGE_SIZE
 from services.engines.adapter_manifest import MANIFEST, AdapterManifest, current_definition
 from services.engines.checkpoints import fingerprint_checkpoint
-from services.engines.rendering import answer_tokens
+from services.engines.prompt_encoding import PromptEncoder
 
 PATCH_SIZE = 14
 MAX_POSITIONS = 4096
@@ -215,7 +215,7 @@ def write_adapter(folder: Path, base: Path, *, seed: int = 1) -> Path:
         init_lora_weights=False,  # else it begins as an adapter that changes nothing
     )
     get_peft_model(model, lora).save_pretrained(folder, save_embedding_layers=False)
-    answers = answer_tokens(processor)
+    answers = PromptEncoder(processor).answers
     manifest = AdapterManifest(
         fingerprint=f"random-{seed}",
         weights=fingerprint_checkpoint(folder),

@@ -23,7 +23,7 @@ from transformers import LlavaNextForConditionalGeneration, LlavaNextProcessor
 from services.core.prompts import Messages, scoring_messages, summary_messages
 from services.core.records import Item
 from services.core.scoring import answer_margin
-from services.engines.rendering import answer_tokens, chat_content, prompt_images, render
+from services.engines.prompt_encoding import PromptEncoder
 
 SCORE_BATCH = 6
 SCORE_TOKENS = 30
@@ -36,11 +36,10 @@ class ReferenceLoop:
 
     def __init__(self, folder: Path) -> None:
         """Loads the weights; they may be stored in bfloat16."""
-        self._processor = LlavaNextProcessor.from_pretrained(folder)
-        self._processor.tokenizer.padding_side = "left"
+        self._encoder = PromptEncoder(LlavaNextProcessor.from_pretrained(folder))
         model: Any = LlavaNextForConditionalGeneration.from_pretrained(folder, dtype=DTYPE)
         self._model = model.eval()
-        self._answers = answer_tokens(self._processor)
+        self._answers = self._encoder.answers
 
     def score(
         self, preference: str, items: Sequence[Item], *, num_tokens: int = SCORE_TOKENS
@@ -73,15 +72,8 @@ class ReferenceLoop:
         return len(batch) * len(answer.scores)
 
     def _generate(self, batch: Sequence[Messages], num_tokens: int, **options: Any) -> Any:
-        texts = [render(self._processor, chat_content(prompt), answered=False) for prompt in batch]
-        images = [image for prompt in batch for image in prompt_images(prompt)]
-        inputs = self._processor(
-            text=texts,
-            images=images or None,
-            padding=True,
-            add_special_tokens=False,  # the template has written every special token already
-            return_tensors="pt",
-        )
+        encoded = [self._encoder.encode(prompt) for prompt in batch]
+        inputs = self._encoder.collate(encoded, padding_side="left")
         with torch.inference_mode():
             return self._model.generate(
                 **inputs,
@@ -89,7 +81,7 @@ class ReferenceLoop:
                 do_sample=False,
                 return_dict_in_generate=True,
                 output_scores=True,
-                pad_token_id=self._processor.tokenizer.pad_token_id,
+                pad_token_id=self._encoder.pad_id,
                 **options,
             )
 

@@ -1,11 +1,12 @@
-"""Turns rows into tensors: prompts as the engines render them, answered or not.
+"""Turns rows into tensors: prompts as the engines encode them, answered or not.
 
-With an answer, the loss is on the answer alone.
+With an answer, the loss is on the answer alone: on the token that the engines read, and on the
+special token that ends the model's turn, if its template writes one. What else a template writes
+around an answer (spaces, newlines, an end spelled in plain characters) is never learned.
 
 TRL's own collator tokenizes prompt and answer separately. With a tokenizer that marks word starts
 (such as the published LLaVA-NeXT's) the answer after `[/INST]` then has other tokens than in the
-whole text, and the adapter would learn an answer that no engine reads. So the whole text is
-tokenized here, and the answer is what follows the prompt in it.
+whole text, and the adapter would learn an answer that no engine reads.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,10 +14,10 @@ from typing import Any
 
 import torch
 
-from services.core.errors import AnswerTokenMissing
 from services.core.prompts import Message, Messages
 from services.core.scoring import NO, YES
-from services.engines.rendering import answer_tokens, chat_content, prompt_images, render
+from services.engines.prompt_encoding import PromptEncoder
+from services.engines.rendering import chat_content, prompt_images
 
 IGNORED = -100  # torch's cross entropy skips this label
 
@@ -39,40 +40,27 @@ class AnswerCollator:
 
     def __init__(self, processor: Any) -> None:
         """`processor` is the base model's; AnswerTokenMissing if its template has no answers."""
-        self._processor = processor
-        self.answers = answer_tokens(processor)
+        self._encoder = PromptEncoder(processor)
+        self.answers = self._encoder.answers
+        ends = [] if self._encoder.end is None else [self._encoder.end]
+        self._answer_ids = {YES: [self.answers.yes, *ends], NO: [self.answers.no, *ends]}
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """`input_ids`, `attention_mask` and `labels` (B, T), padded on the right, and the images.
 
-        Labels are IGNORED except on the answer and the end of its turn. AnswerTokenMissing if a
-        row's answer does not begin with an answer token.
+        Labels are IGNORED except on the answer and the end of its turn.
         """
-        asked = [render(self._processor, row["prompt"], answered=False) for row in rows]
-        answered = [
-            render(self._processor, [*row["prompt"], *row["completion"]], answered=True)
-            for row in rows
-        ]
-        images = [image for row in rows for image in row["images"]]
-        batch = _encode(self._processor, answered, images, padding_side="right")
-        labels = torch.full_like(batch["input_ids"], IGNORED)
-        lengths = batch["attention_mask"].sum(dim=1).tolist()
-        prompts, texts = (
-            self._processor.tokenizer(each, add_special_tokens=False)["input_ids"]
-            for each in (asked, answered)
+        answers = [self._answer_ids[row["completion"][0]["content"][0]["text"]] for row in rows]
+        prompts = [self._encoder.encode_content(row["prompt"], row["images"]) for row in rows]
+        batch = self._encoder.collate(
+            [prompt.followed_by(answer) for prompt, answer in zip(prompts, answers, strict=True)],
+            padding_side="right",
         )
-        first_tokens = (self.answers.yes, self.answers.no)
-        for row, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
-            num_prompt = len(prompt)
-            if text[:num_prompt] != prompt or text[num_prompt] not in first_tokens:
-                raise AnswerTokenMissing(
-                    "an answered prompt does not continue the unanswered one with Yes or No; the "
-                    "tokenizer merges the end of the prompt with the answer"
-                )
-            answer = slice(lengths[row] - (len(text) - num_prompt), lengths[row])
-            labels[row, answer] = batch["input_ids"][row, answer]
-        batch["labels"] = labels
-        return batch
+        labels = torch.full_like(batch["input_ids"], IGNORED)
+        for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+            end = prompt.num_tokens + len(answer)
+            labels[number, prompt.num_tokens : end] = torch.tensor(answer)
+        return {**batch, "labels": labels}
 
 
 class PromptCollator:
@@ -80,8 +68,8 @@ class PromptCollator:
 
     def __init__(self, processor: Any) -> None:
         """`processor` is the base model's; AnswerTokenMissing if its template has no answers."""
-        self._processor = processor
-        self.answers = answer_tokens(processor)
+        self._encoder = PromptEncoder(processor)
+        self.answers = self._encoder.answers
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """`input_ids` and `attention_mask` (B, T), padded on the left, and the images.
@@ -90,24 +78,9 @@ class PromptCollator:
         of its prompts and become tensors (B,).
         """
         prompts: list[Messages] = [messages for row in rows for messages in row["prompts"]]
-        asked = [render(self._processor, chat_content(each), answered=False) for each in prompts]
-        images = [image for messages in prompts for image in prompt_images(messages)]
-        batch = _encode(self._processor, asked, images, padding_side="left")
+        batch = self._encoder.collate(
+            [self._encoder.encode(messages) for messages in prompts], padding_side="left"
+        )
         for name in rows[0].keys() - {"prompts"}:
             batch[name] = torch.tensor([value for row in rows for value in row[name]])
         return batch
-
-
-def _encode(
-    processor: Any, texts: list[str], images: list[Any], *, padding_side: str
-) -> dict[str, torch.Tensor]:
-    return dict(
-        processor(
-            text=texts,
-            images=images or None,
-            padding=True,
-            padding_side=padding_side,
-            add_special_tokens=False,  # the template has written every special token already
-            return_tensors="pt",
-        )
-    )

@@ -26,7 +26,6 @@ import structlog
 import torch
 from scipy.special import expit
 from tqdm import tqdm
-from transformers import AutoProcessor
 
 from model_training.finetune import calibrate, estimate, tracking
 from model_training.finetune.config import TrainConfig
@@ -49,7 +48,8 @@ from services.engines.adapter_manifest import (
 from services.engines.checkpoints import fingerprint_checkpoint
 from services.engines.contract import Engine
 from services.engines.local.engine import LocalEngine
-from services.engines.rendering import answer_tokens
+from services.engines.model_files import load_processor
+from services.engines.prompt_encoding import PromptEncoder
 from services.telemetry.build import DISTRIBUTION
 
 log = structlog.get_logger(__name__)
@@ -196,7 +196,8 @@ def _manifest(plan: RunPlan, trained: Path) -> AdapterManifest:
     margins = asyncio.run(_validate(engine, plan))
     labels, user_ids = (plan.validation[name].to_pylist() for name in ("label", "user_id"))
     calibration = _calibration(margins, labels, user_ids)
-    answers = answer_tokens(AutoProcessor.from_pretrained(plan.model))
+    encoder = PromptEncoder(load_processor(plan.model))
+    answers = encoder.answers
     return AdapterManifest(
         fingerprint=plan.fingerprint,
         weights=fingerprint_checkpoint(trained),
@@ -219,6 +220,7 @@ def _manifest(plan: RunPlan, trained: Path) -> AdapterManifest:
         calibration=calibration,
         versions={name: version(name) for name in _VERSIONS},
         validation_scores=_score_histogram(margins, calibration),
+        encoding=encoder.fingerprint,
     )
 
 

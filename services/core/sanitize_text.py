@@ -9,10 +9,13 @@ import unicodedata
 from services.core.prompt_phrases import FIXED_PHRASES
 
 # Role, image and end markers of chat templates in any spelling: those of LLaVA-NeXT's Mistral and
-# Vicuna, of Llama, ChatML, Gemma and others, and tags of any kind, which a title does not need.
+# Vicuna, of Llama, ChatML, Gemma, Mistral's later models and others, and tags of any kind, which a
+# title does not need.
 # "USER:" and "ASSISTANT:" are Vicuna's; inside a word only their upper-case form is a marker.
 _MARKUP = re.compile(
     r"(?i:\[\s*\\?/?\s*I\s*N\s*S\s*T\s*\])"
+    r"|\[/?(?:IMG(?:_BREAK|_END)?|SYSTEM_PROMPT|TOOL_(?:CALLS|RESULTS|CONTENT)|AVAILABLE_TOOLS"
+    r"|PREFIX|MIDDLE|SUFFIX|ARGS|CALL_ID|THINK|AUDIO|BEGIN_AUDIO)\]"
     r"|<<\s*/?\s*SYS\s*>>"
     r"|<\|[^<>|]{0,40}\|>(?:\s*(?:assistant|user|system|model)\b)?"
     r"|<(?:start|end)_of_turn>(?:\s*(?:user|model)\b)?"

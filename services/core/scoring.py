@@ -86,21 +86,19 @@ def find_answer_tokens(render: Callable[[str | None], Sequence[int]]) -> AnswerT
     """The answer tokens of a model, found through its chat template.
 
     `render(None)` gives the token ids of a prompt that awaits an answer, `render(word)` those of
-    the same prompt answered with the word. Raises AnswerTokenMissing if the template makes these
-    two disagree before the answer, or if Yes and No begin with the same token.
+    the same prompt answered with the word. Some templates write other white space before an answer
+    than at the end of the prompt, so the prompt's last token may differ. Raises AnswerTokenMissing
+    if the renderings differ before that, or if Yes and No begin with the same token.
     """
-    awaiting = list(render(None))
-
-    def first_token(word: str) -> int:
-        answered = list(render(word))
-        if answered[: len(awaiting)] != awaiting or len(answered) == len(awaiting):
-            raise AnswerTokenMissing(
-                f"the chat template renders an answered prompt that does not begin with the "
-                f"unanswered one (answer {word!r}); use a template with a generation prompt"
-            )
-        return answered[len(awaiting)]
-
-    tokens = AnswerTokens(yes=first_token(YES), no=first_token(NO))
+    awaiting, yes, no = list(render(None)), list(render(YES)), list(render(NO))
+    start = len(awaiting)
+    continues = awaiting[:-1] == yes[: start - 1] and yes[:start] == no[:start]
+    if not continues or len(yes) <= start or len(no) <= start:
+        raise AnswerTokenMissing(
+            f"the chat template renders a prompt answered with {YES!r} or {NO!r} that does not "
+            "continue the unanswered one; use a template with a generation prompt"
+        )
+    tokens = AnswerTokens(yes=yes[start], no=no[start])
     if tokens.yes == tokens.no:
         raise AnswerTokenMissing(
             f"{YES!r} and {NO!r} both begin with token {tokens.yes}; this tokenizer cannot tell "

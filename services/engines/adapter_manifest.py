@@ -56,7 +56,9 @@ class AdapterManifest:
     without them (`ece_before`) and, fitted on other validation users, with them (`ece_after`).
 
     `validation_scores` is how P(Yes) was spread over validation users (`edges` and `counts` of a
-    `ScoreHistogram`); None in manifests of versions that did not keep it.
+    `ScoreHistogram`); None in manifests of versions that did not keep it. `encoding` is the
+    fingerprint of the template that its prompts were encoded by (`PromptEncoder`); "" in manifests
+    of versions that did not keep it.
     """
 
     fingerprint: str
@@ -76,6 +78,7 @@ class AdapterManifest:
     calibration: dict[str, float]
     versions: dict[str, str]
     validation_scores: dict[str, list[float]] | None = None
+    encoding: str = ""
 
     def __post_init__(self) -> None:
         """ValueError or TypeError for values that serving cannot use."""

@@ -9,9 +9,10 @@ preferences are the base model's.
 """
 
 import hashlib
+from functools import cache
 from pathlib import Path
 
-from services.core.errors import ModelUnusable
+from services.core.errors import ArtifactMismatch, ModelUnusable
 from services.engines.adapter_manifest import (
     MANIFEST,
     AdapterManifest,
@@ -19,12 +20,14 @@ from services.engines.adapter_manifest import (
     require_servable,
 )
 from services.engines.contract import EngineIdentity
+from services.engines.model_files import is_folder, load_processor, read_config
 
 # Weight files up to this size are hashed whole; of larger ones (a 7B checkpoint has files of 5 GB)
 # the first and last MiB and the length are, which holds every tensor's name, type, shape and place.
 MAX_WHOLE_BYTES = 256 * 1024 * 1024
 _EDGE_BYTES = 1024 * 1024
 _COUNTED_SUFFIXES = (".json", ".safetensors", ".jinja", ".model")
+_ADDS_SPECIAL_TOKENS = "+special-tokens"
 # Written by training about the weights, not part of them.
 _NOT_WEIGHTS = ("manifest.json", "trainer_state.json", "training_args.json")
 
@@ -53,20 +56,36 @@ def fingerprint_checkpoint(folder: str | Path) -> str:
 
 
 def identify_model(model: str) -> str:
-    """Which base model this is: a folder's fingerprint, or a hub name with its revision.
+    """Which base model this is: a folder's fingerprint, or a hub name with its revision; and how
+    its prompts are encoded.
 
     Raises ModelUnusable if it is neither a checkpoint folder nor a hub name within reach.
     """
-    if Path(model).is_dir():
-        return fingerprint_checkpoint(model)
-    from transformers import AutoConfig  # seconds to import, and a folder does not need it
+    if not is_folder(model):
+        name = f"{model}@{read_config(model)._commit_hash}"
+    else:
+        name = fingerprint_checkpoint(model)
+        if not any(Path(model).glob("tokenizer*")):
+            return name  # nothing encodes prompts here
+    return encoded(name, adds_special_tokens=_adds_special_tokens(model, name))
 
-    try:
-        return f"{model}@{AutoConfig.from_pretrained(model)._commit_hash}"
-    except (OSError, ValueError) as error:
-        raise ModelUnusable(
-            f"{model!r} is no checkpoint folder, nor a hub name that this machine can reach"
-        ) from error
+
+@cache
+def _adds_special_tokens(model: str, name: str) -> bool:
+    """Of the model that `name` identifies; found once a process: loading takes a second."""
+    from services.engines.prompt_encoding import tokenizer_adds_special_tokens  # loads torch
+
+    return tokenizer_adds_special_tokens(load_processor(model))
+
+
+def encoded(model: str, *, adds_special_tokens: bool) -> str:
+    """The identity of a base model whose tokenizer does or does not add special tokens.
+
+    What was written, scored or trained under one way is not mixed with the other. Where nothing is
+    added the weights alone identify the model, as before this was part of its identity.
+    """
+    weights = model.removesuffix(_ADDS_SPECIAL_TOKENS)
+    return f"{weights}{_ADDS_SPECIAL_TOKENS}" if adds_special_tokens else weights
 
 
 def is_merged(model: str | Path) -> bool:
@@ -124,8 +143,18 @@ def identify(model: str, adapter: str | None = None) -> EngineIdentity:
 def require_matching(model: str, adapter: str | None) -> None:
     """ArtifactMismatch unless this adapter, or the merged one, may be served on this base."""
     manifest = manifest_in_use(model, adapter)
-    if manifest is not None:
-        require_servable(manifest, model=identify(model, adapter).model)
+    if manifest is None:
+        return
+    require_servable(manifest, model=identify(model, adapter).model)
+    if not manifest.encoding:
+        return
+    from services.engines.prompt_encoding import PromptEncoder  # loads torch
+
+    if PromptEncoder(load_processor(model)).fingerprint != manifest.encoding:
+        raise ArtifactMismatch(
+            f"the chat template or tokenizer in {model} is not the one that the adapter "
+            f"{manifest.fingerprint} was trained with; put the files of its base model there"
+        )
 
 
 def identify_servable(adapter: str, *, model: str) -> EngineIdentity:

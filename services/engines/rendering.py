@@ -1,15 +1,17 @@
 """Chat messages in the form of transformers' chat templates, for training and serving alike.
 
-It writes no markup: the model's own template turns the messages into text.
+It writes no markup: the model's own template turns the messages into text
+(`prompt_encoding.PromptEncoder`).
 """
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 from PIL import Image
 
 from services.core.prompts import Message, Messages
-from services.core.scoring import NO, YES, AnswerTokens, find_answer_tokens
+from services.core.scoring import NO, YES
 
 _QUESTION: Messages = (Message("user", "Yes or No?"),)
 # A question without an answer (None), and answered with each answer word.
@@ -37,27 +39,15 @@ def prompt_images(messages: Messages) -> list[Image.Image]:
     ]
 
 
-def render(processor: Any, content: list[dict[str, Any]], *, answered: bool) -> str:
-    """`chat_content` as the text that the processor's chat template makes of it.
+def adds_special_tokens(with_them: Sequence[int], without: Sequence[int]) -> bool:
+    """Whether a model reads the special tokens that its tokenizer adds to a rendered prompt.
 
-    Unless it is `answered`, it ends where the model's answer begins.
+    From the prompt's token ids with and without them. They are added unless the template has
+    written the beginning itself: transformers' rule in `ProcessorMixin.apply_chat_template`.
     """
-    text: str = processor.apply_chat_template(
-        content, tokenize=False, add_generation_prompt=not answered
-    )
-    return text
-
-
-def answer_tokens(processor: Any) -> AnswerTokens:
-    """The answer tokens under this processor's chat template; AnswerTokenMissing if unusable."""
-
-    def tokenize(answer: str | None) -> list[int]:
-        text = render(processor, chat_content(PROBES[answer]), answered=answer is not None)
-        # The template has written every special token already.
-        ids: list[int] = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
-
-    return find_answer_tokens(tokenize)
+    num_added = len(with_them) - len(without)
+    comes_first = list(with_them[num_added:]) == list(without)
+    return num_added > 0 and not (comes_first and with_them[0] == without[0])
 
 
 def _parts(message: Message) -> list[dict[str, Any]]:

@@ -49,14 +49,24 @@ def test_answer_tokens_are_those_the_template_writes_after_the_prompt():
     assert (tokens.yes, tokens.no) == (70, 71)
 
 
+def test_white_space_before_an_answer_may_merge_with_the_end_of_the_prompt():
+    # As Llama 3 writes it: two newlines before the model's turn, three before an answer.
+    rendered = {None: [1, 5, 22], "Yes": [1, 5, 222, 70, 2], "No": [1, 5, 222, 71, 2]}
+
+    tokens = find_answer_tokens(lambda word: rendered[word])
+
+    assert (tokens.yes, tokens.no) == (70, 71)
+
+
 @pytest.mark.parametrize(
     "rendered",
     [
-        {None: [1, 5], "Yes": [1, 9, 70], "No": [1, 9, 71]},
+        {None: [1, 5, 6], "Yes": [1, 9, 6, 70], "No": [1, 9, 6, 71]},
         {None: [1, 5], "Yes": [1, 5, 70], "No": [1, 5, 70]},
+        {None: [1, 5], "Yes": [1, 5, 70, 8], "No": [1, 5, 70, 9]},
         {None: [1, 5], "Yes": [1, 5], "No": [1, 5]},
     ],
-    ids=["prompt differs", "same token", "nothing added"],
+    ids=["prompt differs", "same token", "same beginning", "nothing added"],
 )
 def test_a_template_that_cannot_tell_the_answers_apart_is_refused(rendered):
     with pytest.raises(AnswerTokenMissing):

@@ -40,7 +40,7 @@ class ListeningEngine(LocalEngine):
     heard: list[list[int]]
 
     async def score(self, messages: Messages) -> AnswerLogprobs:
-        self.heard.append(self._model.encode(messages).ids.tolist())
+        self.heard.append(self._model.encode_to_fit(messages, 1).tokens["input_ids"].tolist())
         return await super().score(messages)
 
 

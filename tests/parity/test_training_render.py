@@ -11,7 +11,7 @@ from model_training.demo.tokenizer import build_processor
 from model_training.finetune.collation import IGNORED, AnswerCollator, training_row
 from services.core.prompts import Messages
 from services.engines.local.engine import LocalEngine
-from services.engines.rendering import answer_tokens
+from services.engines.prompt_encoding import EncodedPrompt, PromptEncoder
 from tests.engines.conftest import a_prompt
 
 PROMPTS = [
@@ -37,6 +37,10 @@ def collate(checkpoint: Path) -> AnswerCollator:
     return AnswerCollator(AutoProcessor.from_pretrained(checkpoint))
 
 
+def served(engine: LocalEngine, messages: Messages) -> EncodedPrompt:
+    return engine._model.encode_to_fit(messages, 1)
+
+
 def asked_tokens(batch: dict[str, torch.Tensor], row: int) -> torch.Tensor:
     """The tokens of a row before its answer."""
     return batch["input_ids"][row, : int((batch["labels"][row] != IGNORED).nonzero()[0, 0])]
@@ -46,15 +50,18 @@ def test_training_and_serving_render_the_same_prompt_tokens(engine, collate):
     batch = collate([training_row(messages, label=True) for messages in PROMPTS])
 
     for row, messages in enumerate(PROMPTS):
-        assert asked_tokens(batch, row).tolist() == engine._model.encode(messages).ids.tolist()
+        assert (
+            asked_tokens(batch, row).tolist()
+            == served(engine, messages).tokens["input_ids"].tolist()
+        )
 
 
 def test_training_and_serving_see_the_same_pixels(engine, collate):
     shown = [messages for messages in PROMPTS if messages[0].image is not None]
     batch = collate([training_row(messages, label=True) for messages in PROMPTS])
 
-    served = torch.cat([engine._model.encode(messages).pixels for messages in shown])
-    assert torch.equal(batch["pixel_values"], served)
+    pixels = torch.cat([served(engine, messages).images["pixel_values"] for messages in shown])
+    assert torch.equal(batch["pixel_values"], pixels)
     assert batch["image_sizes"].tolist() == [[56, 56]] * len(shown)
 
 
@@ -82,7 +89,7 @@ def test_a_tokenizer_that_marks_word_starts_is_taught_what_it_is_asked():
 
     labels = AnswerCollator(processor)([training_row(a_prompt(color=None), label=True)])["labels"]
 
-    assert answer_tokens(processor).yes == yes
+    assert PromptEncoder(processor).answers.yes == yes
     assert labels[labels != IGNORED].tolist() == [yes, processor.tokenizer.eos_token_id]
 
 

@@ -22,7 +22,8 @@ def post(server: str, path: str, prompt: Messages, **options: Any) -> Any:
 
 def tokens(server: str, prompt: Messages) -> list[int]:
     """Token ids of a prompt, those of its image included."""
-    answer = post(server, TOKENIZE, prompt, **tokens_request("demo", prompt).options)
+    request = tokens_request("demo", prompt, adds_special_tokens=False)
+    answer = post(server, TOKENIZE, prompt, **request.options)
     return list(answer["tokens"])
 
 

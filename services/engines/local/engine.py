@@ -37,7 +37,8 @@ from services.engines.checkpoints import (
     require_matching,
 )
 from services.engines.contract import EngineIdentity, EngineOptions, Scorer
-from services.engines.local.model import EncodedPrompt, LocalModel
+from services.engines.local.model import LocalModel
+from services.engines.prompt_encoding import EncodedPrompt
 
 log = structlog.get_logger(__name__)
 
@@ -73,7 +74,7 @@ class _Job:
     def kind(self) -> tuple[object, ...]:
         """Jobs of one kind can run as one batch."""
         assert self.encoded is not None
-        return self.limits, self.adapter, self.encoded.pixel_shape
+        return self.limits, self.adapter, self.encoded.image_shapes
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,45 +11,24 @@ Several adapters share the base model. A batch is scored by one of them.
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError
-from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText
 
 from services.core.errors import EngineRefused, EngineUnavailable, ModelUnusable
 from services.core.prompts import GenerationLimits, Messages
 from services.core.scoring import AnswerLogprobs
 from services.engines.checkpoints import identify
 from services.engines.contract import EngineIdentity
+from services.engines.model_files import context_length, load_processor
+from services.engines.prompt_encoding import EncodedPrompt, PromptEncoder
 from services.engines.prompt_fitting import shorten_to_fit
-from services.engines.rendering import answer_tokens, chat_content, prompt_images, render
 
 _CANNOT_LOAD = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedPrompt:
-    """One prompt as the model takes it: ids (T,); pixels (1, P, 3, H, W) and sizes (1, 2)."""
-
-    ids: torch.Tensor
-    pixels: torch.Tensor | None
-    sizes: torch.Tensor | None
-    was_shortened: bool = False
-
-    @property
-    def num_tokens(self) -> int:
-        """Its length, image tokens included."""
-        return int(self.ids.shape[0])
-
-    @property
-    def pixel_shape(self) -> tuple[int, ...]:
-        """Prompts of one batch have the same; () without an image."""
-        return () if self.pixels is None else tuple(self.pixels.shape)
 
 
 class LocalModel:
@@ -66,9 +45,9 @@ class LocalModel:
         # PEFT's names of the adapters, by fingerprint; None is the base model alone.
         own_name = model.active_adapter if isinstance(model, PeftModel) else None
         self._peft_names: dict[str, str | None] = {identity.adapter: own_name}
-        self.answers = answer_tokens(processor)
-        self._pad_id = int(processor.tokenizer.pad_token_id)
-        self._max_tokens = int(model.config.get_text_config().max_position_embeddings)
+        self._encoder = PromptEncoder(processor)
+        self.answers = self._encoder.answers
+        self._max_tokens = context_length(model.config)
 
     @classmethod
     def load(
@@ -79,8 +58,8 @@ class LocalModel:
         float32 on a CPU, bfloat16 on a GPU. Raises ModelUnusable with what is wrong and where.
         """
         dtype = torch.bfloat16 if device == "cuda" else torch.float32
+        processor = load_processor(model)
         try:
-            processor = AutoProcessor.from_pretrained(model)
             loaded = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype)
         except (OSError, ValueError, KeyError) as error:
             raise ModelUnusable(
@@ -114,11 +93,11 @@ class LocalModel:
                 **inputs,
                 max_new_tokens=limits.max_new_tokens,
                 do_sample=False,
-                pad_token_id=self._pad_id,
+                pad_token_id=self._encoder.pad_id,
             )
         written = output[:, inputs["input_ids"].shape[1] :]  # (B, T), padded on the right
         texts = self._processor.tokenizer.batch_decode(written, skip_special_tokens=True)
-        counts = (written != self._pad_id).sum(dim=1).tolist()
+        counts = (written != self._encoder.pad_id).sum(dim=1).tolist()
         return [(text.strip(), count) for text, count in zip(texts, counts, strict=True)]
 
     # --- adapters --------------------------------------------------------------------------------
@@ -182,42 +161,26 @@ class LocalModel:
     def encode_to_fit(self, messages: Messages, max_new_tokens: int) -> EncodedPrompt:
         """The prompt, shortened until it leaves room for its answer; EngineRefused if it cannot."""
         room = self._max_tokens - max_new_tokens
-        encoded = self.encode(messages)
+        encode = self._encoder.encode
+        encoded = encode(messages)
         if encoded.num_tokens <= room:
             return encoded
-        shorter = shorten_to_fit(messages, lambda form: self.encode(form).num_tokens <= room)
+        shorter = shorten_to_fit(messages, lambda form: encode(form).num_tokens <= room)
         if shorter is None:
             raise EngineRefused(
                 f"the prompt has {encoded.num_tokens} tokens, the model takes {room}, and nothing "
                 "of it can be cut; use a smaller image"
             )
-        return self.encode(shorter, was_shortened=True)
-
-    def encode(self, messages: Messages, *, was_shortened: bool = False) -> EncodedPrompt:
-        """The prompt's tokens and pixels."""
-        encoded = self._processor(
-            text=render(self._processor, chat_content(messages), answered=False),
-            images=prompt_images(messages) or None,
-            add_special_tokens=False,  # the template has written every special token already
-            return_tensors="pt",
-        )
-        pixels, sizes = encoded.get("pixel_values"), encoded.get("image_sizes")
-        return EncodedPrompt(encoded["input_ids"][0], pixels, sizes, was_shortened)
+        return replace(encode(shorter), was_shortened=True)
 
     def _collate(self, batch: Sequence[EncodedPrompt]) -> dict[str, torch.Tensor]:
-        # The tokenizer's own `pad` goes through lists: 6 ms for 8 prompts of 1,200 tokens, not 0.2.
-        pad = partial(pad_sequence, batch_first=True, padding_side="left")
-        ids = [encoded.ids for encoded in batch]
-        inputs = {
-            "input_ids": pad(ids, padding_value=self._pad_id),
-            "attention_mask": pad([torch.ones_like(each) for each in ids]),
+        inputs = self._encoder.collate(batch, padding_side="left")
+        return {
+            name: tensor.to(
+                self._model.device, self._model.dtype if tensor.is_floating_point() else None
+            )
+            for name, tensor in inputs.items()
         }
-        pixels = [encoded.pixels for encoded in batch if encoded.pixels is not None]
-        sizes = [encoded.sizes for encoded in batch if encoded.sizes is not None]
-        if pixels:
-            inputs["pixel_values"] = torch.cat(pixels).to(self._model.dtype)
-            inputs["image_sizes"] = torch.cat(sizes)
-        return {name: tensor.to(self._model.device) for name, tensor in inputs.items()}
 
 
 def _unusable(adapter: str, error: Exception) -> ModelUnusable:

@@ -64,10 +64,13 @@ def turns(messages: Messages, held: Container[str] = ()) -> list[dict[str, Any]]
     return [{"role": message.role, "content": _parts(message, held)} for message in messages]
 
 
-def text_request(model: str, messages: Messages, limits: GenerationLimits) -> ChatRequest[str]:
+def text_request(
+    model: str, messages: Messages, limits: GenerationLimits, *, adds_special_tokens: bool
+) -> ChatRequest[str]:
     """A request for the greedy text."""
     options = {
         "model": model,
+        "add_special_tokens": adds_special_tokens,
         "temperature": 0,
         "max_tokens": limits.max_new_tokens,
         "priority": TEXT_PRIORITY,
@@ -76,7 +79,7 @@ def text_request(model: str, messages: Messages, limits: GenerationLimits) -> Ch
 
 
 def score_request(
-    model: str, messages: Messages, answers: AnswerTokens
+    model: str, messages: Messages, answers: AnswerTokens, *, adds_special_tokens: bool
 ) -> ChatRequest[AnswerLogprobs]:
     """A request for one token, with the log-probabilities of the two answer tokens only.
 
@@ -86,6 +89,7 @@ def score_request(
     """
     options = {
         "model": model,
+        "add_special_tokens": adds_special_tokens,
         "temperature": 0,
         "max_tokens": 1,
         "priority": SCORE_PRIORITY,
@@ -102,7 +106,9 @@ def score_request(
     return ChatRequest(COMPLETIONS, messages, options, read, max_new_tokens=1, may_be_hedged=True)
 
 
-def tokens_request(model: str, messages: Messages) -> ChatRequest[list[int]]:
+def tokens_request(
+    model: str, messages: Messages, *, adds_special_tokens: bool
+) -> ChatRequest[list[int]]:
     """A request for the prompt's token ids, those of its images included.
 
     An answered prompt ends with its answer; any other ends where the model's answer would begin.
@@ -110,7 +116,7 @@ def tokens_request(model: str, messages: Messages) -> ChatRequest[list[int]]:
     options = {
         "model": model,
         "add_generation_prompt": messages[-1].role == "user",
-        "add_special_tokens": False,  # the template has written every special token already
+        "add_special_tokens": adds_special_tokens,
     }
     return ChatRequest(TOKENIZE, messages, options, _read_tokens)
 

@@ -144,10 +144,16 @@ class VllmEngine:
             raise ModelUnusable(
                 "no server writes texts: give the address of one that serves the base model"
             )
-        weights = self._writers.verified.weights
-        if weights.is_merged:
-            raise only_scores(weights.model)
-        return await self._ask(self._writers, text_request(weights.model, messages, limits))
+        verified = self._writers.verified
+        if verified.weights.is_merged:
+            raise only_scores(verified.weights.model)
+        request = text_request(
+            verified.weights.model,
+            messages,
+            limits,
+            adds_special_tokens=verified.adds_special_tokens,
+        )
+        return await self._ask(self._writers, request)
 
     async def score(self, messages: Messages) -> AnswerLogprobs:
         """See `contract.Engine.score`."""
@@ -195,7 +201,12 @@ class VllmEngine:
 
     async def _score_by(self, pool: ServerPool, messages: Messages) -> AnswerLogprobs:
         verified = pool.verified
-        request = score_request(verified.weights.scorer, messages, verified.answers)
+        request = score_request(
+            verified.weights.scorer,
+            messages,
+            verified.answers,
+            adds_special_tokens=verified.adds_special_tokens,
+        )
         return await self._ask(pool, request)
 
     async def _ask(self, pool: ServerPool, request: ChatRequest[T]) -> T:
@@ -216,11 +227,13 @@ class VllmEngine:
         return answer
 
     async def _shorten(self, pool: ServerPool, request: ChatRequest[T]) -> Messages | None:
-        room = pool.verified.weights.max_tokens - request.max_new_tokens
-        model = request.options["model"]
+        verified, model = pool.verified, request.options["model"]
+        room = verified.weights.max_tokens - request.max_new_tokens
 
         async def fits(messages: Messages) -> bool:
-            tokens = await pool.ask(tokens_request(model, messages))
+            tokens = await pool.ask(
+                tokens_request(model, messages, adds_special_tokens=verified.adds_special_tokens)
+            )
             return len(tokens) <= room
 
         return await shorten_to_fit_remotely(request.messages, fits)

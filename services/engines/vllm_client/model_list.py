@@ -8,7 +8,7 @@ identify them, and P(Yes) is not calibrated.
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from services.engines.adapter_manifest import (
     require_servable,
 )
 from services.engines.checkpoints import (
+    encoded,
     fingerprint_checkpoint,
     identify,
     is_merged,
@@ -45,6 +46,11 @@ class Weights:
     def scorer(self) -> str:
         """The name to request scores from."""
         return self.adapter or self.model
+
+    def encoded(self, *, adds_special_tokens: bool) -> "Weights":
+        """The same, identified also by how their prompts are encoded."""
+        model = encoded(self.identity.model, adds_special_tokens=adds_special_tokens)
+        return replace(self, identity=replace(self.identity, model=model))
 
     @property
     def is_merged(self) -> bool:

@@ -16,7 +16,7 @@ from services.core.errors import (
 )
 from services.core.scoring import AnswerTokens, find_answer_tokens
 from services.engines.contract import EngineIdentity
-from services.engines.rendering import PROBES
+from services.engines.rendering import PROBES, adds_special_tokens
 from services.engines.vllm_client.chat_requests import score_request, tokens_request
 from services.engines.vllm_client.model_list import ModelList, Weights
 from services.engines.vllm_client.server_http import AttemptFailed, ServerHttp
@@ -32,6 +32,7 @@ class VerifiedServer:
 
     weights: Weights
     answers: AnswerTokens
+    adds_special_tokens: bool
     description: str = field(compare=False)
 
     def difference(self, other: "VerifiedServer") -> str:
@@ -52,6 +53,7 @@ class VerifiedServer:
             ("the calibration", weights.identity.calibration),
             ("a --max-model-len of", weights.max_tokens),
             ("the answer tokens", (self.answers.yes, self.answers.no)),
+            ("special tokens added by the tokenizer:", self.adds_special_tokens),
         ]
 
 
@@ -88,12 +90,24 @@ async def verify_server(
                 served, adapter = await _load_adapter(http, served, adapter)
             # Off the loop: without labels it reads checkpoint folders.
             weights = await asyncio.to_thread(served.choose, model, adapter)
+            bare, full = [
+                await http.ask(
+                    tokens_request(weights.scorer, PROBES[None], adds_special_tokens=adds)
+                )
+                for adds in (False, True)
+            ]
+            adds = adds_special_tokens(full, bare)
             tokens = {
-                word: await http.ask(tokens_request(weights.scorer, prompt))
+                word: await http.ask(
+                    tokens_request(weights.scorer, prompt, adds_special_tokens=adds)
+                )
                 for word, prompt in PROBES.items()
             }
             answers = find_answer_tokens(tokens.__getitem__)
-            await http.ask(score_request(weights.scorer, PROBES[None], answers))
+            await http.ask(
+                score_request(weights.scorer, PROBES[None], answers, adds_special_tokens=adds)
+            )
+            weights = weights.encoded(adds_special_tokens=adds)
     except AttemptFailed as failure:
         raise failure.error from failure
     except EngineRefused as error:
@@ -108,7 +122,7 @@ async def verify_server(
             f"{http.url} serves {weights.identity} as {adapter!r}, here lies {wanted}; let "
             "both see the same folder, and never write other weights into one that is in use"
         )
-    return VerifiedServer(weights, answers, served.describe(weights))
+    return VerifiedServer(weights, answers, adds, served.describe(weights))
 
 
 async def read_models(http: ServerHttp) -> ModelList:

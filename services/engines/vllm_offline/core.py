@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import AutoProcessor
-
 from services.core.errors import AnswerTokenMissing, EngineError, EngineRefused, ModelUnusable
 from services.core.prompts import GenerationLimits, Messages
 from services.core.scoring import AnswerLogprobs
+from services.engines.families import supported
+from services.engines.model_files import load_processor
+from services.engines.prompt_encoding import PromptEncoder
 from services.engines.prompt_fitting import shorten_to_fit
-from services.engines.rendering import answer_tokens
 from services.engines.vllm_client.chat_requests import TOO_LONG_PARAMETERS, turns
 from services.engines.vllm_server.command import ServeOptions, build_command, device_of_this_machine
 
@@ -58,14 +58,16 @@ class VllmCore:
         try:
             with _environment({**command.environment, **_IN_PROCESS}):
                 self._vllm = _load(command.arguments)
-            self._answers = answer_tokens(AutoProcessor.from_pretrained(model))
+            encoder = PromptEncoder(load_processor(model))
         except EngineError:
             raise
         except Exception as error:  # vLLM raises many kinds; all mean that it cannot start
             raise ModelUnusable(
-                f"vLLM cannot load {model!r} ({type(error).__name__}: {error}); give --model a "
-                "LLaVA-NeXT checkpoint, and the machine the memory that it needs"
+                f"vLLM cannot load {model!r} ({type(error).__name__}: {error}); supported are "
+                f"{supported()}, on a machine with the memory that the model needs"
             ) from error
+        self._answers = encoder.answers
+        self._adds_special_tokens = encoder.adds_special_tokens
         self._adapter = adapter
         self._max_tokens = int(self._vllm.model_config.max_model_len)
         max_running = int(self._vllm.vllm_config.scheduler_config.max_num_seqs)
@@ -128,8 +130,9 @@ class VllmCore:
         template = ChatParams(
             chat_template_kwargs={"add_generation_prompt": True, "tokenize": False}
         )
-        # The template has written every special token already.
-        tokenizing = renderer.default_chat_tok_params.with_kwargs(add_special_tokens=False)
+        tokenizing = renderer.default_chat_tok_params.with_kwargs(
+            add_special_tokens=self._adds_special_tokens
+        )
         try:
             _, (rendered,) = renderer.render_chat([turns(messages)], template, tokenizing)
         except Exception as error:  # as in `add`

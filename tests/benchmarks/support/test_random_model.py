@@ -15,7 +15,7 @@ from benchmarks.support.random_model import (
 )
 from benchmarks.support.synthetic_catalogue import draw_items, draw_preference
 from services.core.prompts import scoring_messages
-from services.engines.rendering import answer_tokens, chat_content, prompt_images, render
+from services.engines.prompt_encoding import PromptEncoder
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +35,10 @@ def test_a_square_cover_is_1176_tokens_as_in_published_checkpoints(processor):
     [item] = draw_items("any", 1)
     messages = scoring_messages(draw_preference("any"), item)
 
-    encoded = processor(
-        text=render(processor, chat_content(messages), answered=False),
-        images=prompt_images(messages),
-    )
+    ids = PromptEncoder(processor).encode(messages).tokens["input_ids"]
 
-    assert encoded["input_ids"][0].count(processor.image_token_id) == 1176
-    assert len(encoded["input_ids"][0]) < MAX_POSITIONS
+    assert int((ids == processor.image_token_id).sum()) == 1176
+    assert len(ids) < MAX_POSITIONS
 
 
 def test_preferences_have_a_realistic_length(processor):
@@ -52,7 +49,7 @@ def test_preferences_have_a_realistic_length(processor):
 
 
 def test_yes_and_no_are_single_tokens_of_a_vocabulary_that_the_model_has(processor):
-    answers = answer_tokens(processor)
+    answers = PromptEncoder(processor).answers
     written = [processor.tokenizer.decode([token]) for token in (answers.yes, answers.no)]
     assert [word.strip() for word in written] == ["Yes", "No"]
     assert len(processor.tokenizer) == SMALL.vocabulary

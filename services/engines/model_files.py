@@ -1,0 +1,93 @@
+"""What a checkpoint's own files say of a model: its configuration, its processor, its length.
+
+A model is named by its folder or by its name on a model hub.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from services.core.errors import ModelUnusable
+from services.engines.families import supported
+
+# A prompt is one image (2,928 tokens at most) and some hundred words. vLLM wants room in the KV
+# cache for one prompt of the greatest length: for the 32,768 tokens of a Mistral 7B 4 GiB, for
+# these 1.
+MAX_CONTEXT = 8192
+
+
+def is_folder(model: str) -> bool:
+    """Whether a model is named by its folder; else it is a name on the model hub.
+
+    Raises ModelUnusable for what can only be a folder and is not there, without asking a hub.
+    """
+    path = Path(model)
+    if path.is_dir():
+        return True
+    is_hub_name = len(path.parts) == 2 and not model.startswith(("/", ".", "~"))
+    if not is_hub_name or path.parent.exists():
+        raise ModelUnusable(
+            f"there is no folder {model}; name a checkpoint folder, or a hub name with its owner"
+        )
+    return False
+
+
+def read_config(model: str) -> Any:
+    """The configuration of a checkpoint (folder or hub name).
+
+    Raises ModelUnusable if it cannot be read.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig  # seconds to import
+
+    where = "in this folder" if is_folder(model) else "under this name on a hub within reach"
+    try:
+        return AutoConfig.from_pretrained(model)
+    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
+        raise ModelUnusable(
+            f"{model!r}: no model that this version knows is {where} ({error}); give --model a "
+            "checkpoint folder or a hub name"
+        ) from error
+
+
+def context_length(config: Any) -> int:
+    """How many tokens a prompt and its answer may have, in every engine: as many as the language
+    model of this configuration has positions for, at most MAX_CONTEXT.
+    """
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return min(positions or MAX_CONTEXT, MAX_CONTEXT)
+
+
+def load_processor(model: str) -> Any:
+    """The processor of a checkpoint (folder or hub name).
+
+    Raises ModelUnusable if it cannot be loaded, takes no images, or knows tokens that the model
+    does not have.
+    """
+    from transformers import AutoProcessor
+
+    config = read_config(model)
+    named = f"{model!r} (model_type {config.model_type})"
+    try:
+        processor = AutoProcessor.from_pretrained(model)
+    except ImportError as error:
+        raise ModelUnusable(
+            f"the processor of {named} needs packages that only some models need; run "
+            f"`pip install 'mllm-msr[families]'` ({error})"
+        ) from error
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelUnusable(
+            f"cannot load the processor of {named} ({error}); name a checkpoint folder with its "
+            "tokenizer and image processor, or a hub name that this machine can reach"
+        ) from error
+    if getattr(processor, "image_processor", None) is None:
+        raise ModelUnusable(f"{named} takes no images; supported are {supported()}")
+    num_embedded = config.get_text_config().vocab_size
+    last_token = max(processor.tokenizer.get_vocab().values())
+    if last_token >= num_embedded:
+        raise ModelUnusable(
+            f"the tokenizer of {named} has tokens up to {last_token}, the model embeds "
+            f"{num_embedded}; put the tokenizer there that belongs to these weights"
+        )
+    if getattr(processor, "chat_template", None) is None:  # vLLM takes the tokenizer's as well
+        processor.chat_template = processor.tokenizer.chat_template
+    return processor
