@@ -256,6 +256,7 @@ async def estimate(
 def _finish(plan: _Plan) -> dict[str, int]:
     """Publish the shards; what is counted is what they hold, whichever run wrote them."""
     tables = [plan.writer.read_shard(k, ["block_digests"]) for k in range(plan.num_shards)]
+    plan.require_success(sum(table.num_rows for table in tables))
     counts = {
         "users": sum(table.num_rows for table in tables),
         "blocks": sum(len(blocks) for table in tables for blocks in table[0].to_pylist()),

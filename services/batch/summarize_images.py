@@ -123,6 +123,7 @@ async def run(
         return {**plan.writer.artifact.manifest().counts, "shortened": 0}
     num_shortened = await plan.run_left(engine, desc="summarize-images", unit="item")
     num_summaries = sum(plan.writer.read_shard(k).num_rows for k in range(plan.num_shards))
+    plan.require_success(num_summaries)
     counts = {
         "items": plan.num_rows,
         "summaries": num_summaries,

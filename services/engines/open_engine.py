@@ -13,21 +13,25 @@ from typing import Any
 
 from services.core.errors import InputError
 from services.engines.contract import Engine, EngineOptions
+from services.engines.probe import probe
 
 
 @dataclass(frozen=True, slots=True)
 class EngineModule:
-    """Where an engine is; `on_servers` if the weights are on servers and not in this process."""
+    """Where an engine is; `on_servers` if the weights are on servers and not in this process,
+    `from_checkpoint` if its model can only be a checkpoint folder or a hub name.
+    """
 
     name: str
     on_servers: bool = False
+    from_checkpoint: bool = False
 
 
 # By the engine's kind, which `msr` takes as --engine.
 ENGINES = {
-    "local": EngineModule("services.engines.local.engine"),
+    "local": EngineModule("services.engines.local.engine", from_checkpoint=True),
     "vllm": EngineModule("services.engines.vllm_client.engine", on_servers=True),
-    "vllm-in-process": EngineModule("services.engines.vllm_offline.engine"),
+    "vllm-in-process": EngineModule("services.engines.vllm_offline.engine", from_checkpoint=True),
 }
 
 
@@ -46,4 +50,9 @@ async def open_engine(kind: str, **options: Any) -> Engine:
     """
     module = import_module(find_engine(kind).name)
     engine: Engine = await module.open_engine(EngineOptions(**options))
+    try:
+        await probe(engine, str(options["model"]))
+    except BaseException:
+        await engine.close()
+        raise
     return engine

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from services.engines.contract import Engine
+from services.engines.refusals import StopsIfAllRefused
 
 # Two shards in flight keep the engine's batches full while the last prompts of a shard finish.
 SHARDS_IN_FLIGHT = 2
@@ -17,7 +18,15 @@ Advance = Callable[[int], None]
 
 
 class ShardJob(Protocol):
-    """What a step does to its shards; for Ray it must be picklable, and small."""
+    """What a step does to its shards; for Ray it must be picklable, and small.
+
+    With `retry` it does again what was refused.
+    """
+
+    @property
+    def retry(self) -> bool:
+        """Whether this run retries what earlier ones were refused."""
+        ...
 
     async def run_shard(self, engine: Engine, shard: int, advance: Advance) -> None:
         """Do one shard and write it; `advance(n)` reports progress in the step's own unit."""
@@ -31,14 +40,16 @@ class ShardJob(Protocol):
 async def run_here(engine: Engine, job: ShardJob, shards: Sequence[int], advance: Advance) -> int:
     """Do the shards in this process; how many prompts were shortened for being too long.
 
-    The first error of the engine is raised; shards that are written stay.
+    The first error of the engine is raised; shards that are written stay. ModelUnusable if the
+    engine refuses its first prompts one and all, unless they were refused before.
     """
     before = engine.num_shortened
+    asked = engine if job.retry else StopsIfAllRefused(engine)
     waiting = iter(shards)
 
     async def work() -> None:
         for shard in waiting:
-            await job.run_shard(engine, shard, advance)
+            await job.run_shard(asked, shard, advance)
 
     try:
         async with asyncio.TaskGroup() as tasks:

@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 from tqdm import tqdm
 
 from services.core.artifacts import ArtifactWriter
+from services.core.errors import ModelUnusable
 from services.engines.contract import Engine
 from services.sharding.ray_workers import RayWorkers
 from services.sharding.sharded_job import Advance, run_here
@@ -77,6 +78,17 @@ class ShardedStep(ABC, Generic[Request]):
             for shard in range(self.num_shards)
             if not self.has_shard(shard) or (self.retry and self.writer.read_quarantine(shard))
         ]
+
+    def require_success(self, num_done: int) -> None:
+        """ModelUnusable, with the first reason, if none of the step's rows was done."""
+        if num_done or not self.num_rows:
+            return
+        shards = range(self.num_shards)
+        first = next(row for shard in shards for row in self.writer.read_quarantine(shard))
+        raise ModelUnusable(
+            f"none of {self.num_rows:,} rows was done; {first.row}: {first.reason}; use a model "
+            "that answers these prompts, and run the step with --retry-quarantined"
+        )
 
     async def run_left(self, engine: Engine | RayWorkers, *, desc: str, unit: str) -> int:
         """Do the shards that are left, under a progress bar; how many prompts were shortened."""

@@ -6,7 +6,7 @@ import pytest
 
 from services.batch import summarize_images
 from services.core.artifacts import Artifact
-from services.core.errors import EngineUnavailable
+from services.core.errors import EngineUnavailable, ModelUnusable
 from tests.artifact_builders import EchoEngine, write_items
 
 TITLES = {"i1": "fox", "i2": "boat", "i3": "tree"}
@@ -42,6 +42,26 @@ async def test_a_refused_item_is_quarantined_with_its_reason_and_can_be_retried_
     assert counts["quarantined"] == 0
     assert len(healthy.prompts) == 1
     assert summaries(data)["i2"] == "boat"
+
+
+async def test_a_step_without_a_single_success_is_not_finished(data: str):
+    write_items(data, {"i1": "boat"})
+
+    with pytest.raises(ModelUnusable, match="none of 1 rows was done; i1: will not take boat"):
+        await summarize_images.run(data, EchoEngine(refuse="boat"))
+    assert not Artifact(data, "summaries").exists()
+
+    await summarize_images.run(data, EchoEngine(), retry_quarantined=True)
+    assert summaries(data) == {"i1": "boat"}
+
+
+async def test_a_model_that_refuses_everything_stops_early(data: str):
+    write_items(data, {f"i{number}": "boat" for number in range(60)})
+    engine = EchoEngine(refuse="boat")
+
+    with pytest.raises(ModelUnusable, match="refused the first 20 prompts"):
+        await summarize_images.run(data, engine, shard_size=10)
+    assert len(engine.prompts) <= 40
 
 
 async def test_when_the_engine_goes_away_the_next_run_redoes_no_whole_shard(data: str):
