@@ -6,6 +6,7 @@ It is a small LLaVA-NeXT with weights in bfloat16.
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from transformers import (
     CLIPVisionConfig,
     LlavaNextConfig,
@@ -16,13 +17,21 @@ from transformers import (
 
 from model_training.demo.tokenizer import MAX_POSITIONS, PATCH_SIZE
 from model_training.demo.world import IMAGE_SIZE
-from model_training.finetune.published_weights import write_weights
+from services.core.data_folder.atomic_write import unfinished_file
 
 # About 1 / sqrt(hidden size). With the 0.02 of large models, the attention of such a small model
 # learns nothing for hundreds of steps.
 INITIAL_SPREAD = 0.06
 
 WEIGHTS_FILE = "model.safetensors"
+
+_PUBLISHED_PREFIXES = (
+    ("model.vision_tower.", "vision_tower.vision_model."),
+    ("model.multi_modal_projector.", "multi_modal_projector."),
+    ("model.image_newline", "image_newline"),
+    ("model.language_model.", "language_model.model."),
+    ("lm_head.", "language_model.lm_head."),
+)
 
 
 def build_config(processor: LlavaNextProcessor) -> LlavaNextConfig:
@@ -79,8 +88,25 @@ def save_checkpoint(
     model.config.dtype = "bfloat16"
     model.config.save_pretrained(folder)
     model.generation_config.save_pretrained(folder)
+    weights = {
+        published_name(name): parameter.detach().to(torch.bfloat16).contiguous().clone()
+        for name, parameter in model.state_dict().items()
+        if not name.endswith("position_ids")
+    }
     # Last, so that a folder with weights is complete.
-    write_weights(model.state_dict(), folder, dtype=torch.bfloat16)
+    with unfinished_file(folder / WEIGHTS_FILE) as unfinished:
+        save_file(weights, unfinished, metadata={"format": "pt"})
+        Path(unfinished).chmod(0o644)  # safetensors leaves it to its owner alone
+
+
+def published_name(name: str) -> str:
+    """The name that published LLaVA-NeXT checkpoints have for a parameter, which transformers 5
+    calls `name`. vLLM reads only these.
+    """
+    for own, published in _PUBLISHED_PREFIXES:
+        if name.startswith(own):
+            return published + name.removeprefix(own).removeprefix("vision_model.")
+    raise ValueError(f"no published name is known for the parameter {name!r}")
 
 
 def load_checkpoint(folder: Path) -> tuple[LlavaNextForConditionalGeneration, LlavaNextProcessor]:

@@ -2,11 +2,11 @@
 
     msr merge-adapter --model DIR --adapter DIR --out DIR [--dtype bfloat16|float32]
 
-The checkpoint has the published weight names, so vLLM loads it. Tokenizer, processor and template
-are the base's files, and the adapter's manifest is copied to it. A server of a merged checkpoint
+The checkpoint has the base's weight names and files, so vLLM loads it. Tokenizer, processor and
+template are the base's, and the adapter's manifest is copied to it. A server of a merged checkpoint
 scores faster (five times faster than LoRA on a CPU), but cannot change its adapter.
 
-A 7B model needs 15 GB of memory in bfloat16, 29 GB in float32, and 5 GB for the file being written.
+One file of the base is in memory at a time, and the one that is written from it.
 """
 
 import json
@@ -16,11 +16,11 @@ from typing import Any, Literal
 
 import structlog
 import torch
-from peft import PeftModel
+from peft import PeftConfig
 from safetensors import SafetensorError
-from transformers import AutoModelForImageTextToText
+from safetensors.torch import load_file
 
-from model_training.finetune.published_weights import write_whole_checkpoint
+from model_training.finetune.checkpoint_weights import write_changed_checkpoint
 from services.core.errors import FolderNotWritable, InputError, ModelUnusable
 from services.engines.adapter_manifest import (
     MANIFEST,
@@ -53,10 +53,7 @@ def run(model: str, adapter: str, out: str, *, dtype: DtypeName = "bfloat16") ->
     if not _is_done(folder, manifest, dtype):
         unfinished = _start(folder)
         (unfinished / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-        merged = _merge(model, adapter, dtype)
-        write_whole_checkpoint(
-            merged.state_dict(), base=model, folder=unfinished, dtype=getattr(torch, dtype)
-        )
+        _merge(model, adapter, unfinished, dtype=getattr(torch, dtype))
         # A rename, so that the folder never holds half a checkpoint under its own name.
         unfinished.replace(folder)
         log.info("adapter_merged", adapter=manifest.fingerprint, out=out, dtype=dtype)
@@ -95,11 +92,45 @@ def _start(folder: Path) -> Path:
     return unfinished
 
 
-def _merge(model: str, adapter: str, dtype: DtypeName) -> Any:
+class _Merging:
+    """Adds an adapter's products of two matrices to the weights that they belong to."""
+
+    def __init__(self, adapter: Path) -> None:
+        config = PeftConfig.from_pretrained(str(adapter))
+        tensors = load_file(adapter / "adapter_model.safetensors")
+        prefix, ends = "base_model.model.", (".lora_A.weight", ".lora_B.weight")
+        modules = {name.removeprefix(prefix).removesuffix(ends[0]) for name in tensors}
+        modules = {name for name in modules if not name.endswith(ends[1])}
+        self._pairs = {
+            f"{module}.weight": tuple(tensors[f"{prefix}{module}{end}"] for end in ends)
+            for module in modules
+        }
+        self._alpha = config.lora_alpha
+        self._left = set(self._pairs)
+
+    def __call__(self, name: str, weight: torch.Tensor) -> torch.Tensor:
+        if name not in self._pairs:
+            return weight
+        first, second = (each.float() for each in self._pairs[name])
+        # In float32, so that a bfloat16 weight is rounded once, after the sum.
+        scale = self._alpha / len(first)
+        merged = weight.to(torch.float32, copy=True).addmm_(second, first, alpha=scale)
+        if not merged.isfinite().all():
+            raise ValueError(f"{name} is not finite once merged")
+        self._left.discard(name)
+        return merged
+
+    def require_done(self) -> None:
+        """ValueError if the model lacked a weight that the adapter changes."""
+        if self._left:
+            raise ValueError(f"the model has no {min(self._left)}")
+
+
+def _merge(model: str, adapter: str, folder: Path, *, dtype: torch.dtype) -> None:
     try:
-        base = AutoModelForImageTextToText.from_pretrained(model, dtype=getattr(torch, dtype))
-        # PEFT keeps the adapter in float32, so a bfloat16 weight is rounded once, after the sum.
-        return PeftModel.from_pretrained(base, adapter).merge_and_unload(safe_merge=True)
+        merging = _Merging(Path(adapter))
+        write_changed_checkpoint(model, folder, dtype=dtype, change=merging)
+        merging.require_done()
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelUnusable(
             f"cannot merge the adapter {adapter!r} into {model!r} ({error}); give --model the "

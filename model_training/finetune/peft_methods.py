@@ -5,18 +5,16 @@ Each method trains only the language model. The vision tower and the projector s
 base model, so that images are encoded as they were when the summaries were written.
 """
 
+import re
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 from peft import LoraConfig
-from transformers import BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForImageTextToText, BitsAndBytesConfig
 
 from model_training.finetune.config import TrainConfig
 from services.core.errors import InputError
-
-# Not in 4 bits: the vision tower is small and needs precision, the head decides on Yes and No.
-_KEPT_WHOLE = ["vision_tower", "multi_modal_projector", "lm_head"]
 
 
 def require_hardware(
@@ -50,29 +48,52 @@ def weights_dtype(config: TrainConfig) -> torch.dtype:
     return torch.float32 if config.method == "full" else precision
 
 
-def loading(config: TrainConfig, *, device: int) -> dict[str, Any]:
-    """Arguments of `from_pretrained` for this method; `device` is this process's GPU."""
+def loading(config: TrainConfig, model: str, *, device: int) -> dict[str, Any]:
+    """Arguments of `from_pretrained` for this method and the checkpoint `model` (a folder or hub
+    name); `device` is this process's GPU.
+    """
     arguments: dict[str, Any] = {"dtype": weights_dtype(config)}
     if config.method == "qlora":
-        arguments["quantization_config"] = quantization(config)
+        arguments["quantization_config"] = quantization(config, without_weights(model))
         arguments["device_map"] = {"": device}
     return arguments
 
 
-def quantization(config: TrainConfig) -> BitsAndBytesConfig:
-    """4-bit NormalFloat with double quantization (QLoRA, section 3), multiplied in `precision`."""
+def quantization(config: TrainConfig, model: Any) -> BitsAndBytesConfig:
+    """4-bit NormalFloat with double quantization (QLoRA, section 3), multiplied in `precision`.
+
+    Of `model` only the language model's layers are quantized: the vision tower is small and needs
+    precision, the head decides on Yes and No.
+    """
+    decoder = model.get_decoder()
+    kept_whole = [name for name, part in model.model.named_children() if part is not decoder]
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=weights_dtype(config),
-        llm_int8_skip_modules=_KEPT_WHOLE,  # despite its name also for 4 bits
+        llm_int8_skip_modules=[*kept_whole, "lm_head"],  # despite its name also for 4 bits
     )
+
+
+def without_weights(model: str) -> Any:
+    """The model of a checkpoint (folder or hub name) whose parameters have shapes alone."""
+    with torch.device("meta"):
+        return AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(model))
+
+
+def name_shardable_layers(model: Any) -> None:
+    """Leave only layers that the model has among those that FSDP wraps.
+
+    transformers also names layers of towers that this model lacks, and accelerate refuses those.
+    """
+    present = {type(part).__name__ for part in model.modules()}
+    model._no_split_modules = [name for name in model._no_split_modules if name in present]
 
 
 def require_layers(model: Any, config: TrainConfig) -> None:
     """InputError if the model lacks a layer to adapt; PEFT would adapt the others silently."""
-    names = [name for name, _ in model.named_modules() if "language_model." in f".{name}"]
+    names = [name for name, _ in model.get_decoder().named_modules()]
     for layer in config.lora_layers:
         if not any(name.endswith(f".{layer}") for name in names):
             raise InputError(
@@ -81,21 +102,30 @@ def require_layers(model: Any, config: TrainConfig) -> None:
             )
 
 
-def new_adapter(config: TrainConfig) -> LoraConfig | None:
+def new_adapter(config: TrainConfig, model: Any) -> LoraConfig | None:
     """LoRA on the language model alone; None for `full`, which has no adapter."""
     if config.method == "full":
         return None
+    decoder = re.escape(_decoder_name(model))
     return LoraConfig(
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
         # A regular expression over full names.
-        target_modules=rf".*\blanguage_model\..*\.({'|'.join(config.lora_layers)})",
+        target_modules=rf"{decoder}\..*\.({'|'.join(config.lora_layers)})",
         bias="none",
     )
 
 
 def freeze_all_but_language_model(model: Any) -> None:
     """For `full`: train only the language model and its head."""
+    trained = (f"{_decoder_name(model)}.", "lm_head.")
     for name, weight in model.named_parameters():
-        weight.requires_grad_("language_model." in name or name.startswith("lm_head."))
+        weight.requires_grad_(name.startswith(trained))
+
+
+def _decoder_name(model: Any) -> str:
+    """What the language model is called inside the model; families differ."""
+    decoder = model.get_decoder()
+    name: str = next(name for name, part in model.named_modules() if part is decoder)
+    return name

@@ -18,16 +18,19 @@ import torch
 from datasets import Dataset
 from peft import PeftModel
 from safetensors import SafetensorError
-from transformers import AutoModelForImageTextToText, AutoProcessor, Trainer, TrainingArguments
+from transformers import AutoModelForImageTextToText, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
 
 from model_training.finetune import peft_methods
+from model_training.finetune.checkpoint_weights import (
+    CheckpointWeights,
+    write_changed_checkpoint,
+)
 from model_training.finetune.collation import PromptCollator
 from model_training.finetune.config import TrainConfig
 from model_training.finetune.distributed import is_main, local_device, num_processes
 from model_training.finetune.hostile_titles import UNCHANGED, HostileTitles
 from model_training.finetune.margins import answer_logits
-from model_training.finetune.published_weights import write_whole_checkpoint
 from model_training.finetune.run_plan import RunPlan, checkpoints
 from model_training.finetune.validation_callback import (
     ValidatesWhileTraining,
@@ -37,6 +40,7 @@ from model_training.finetune.validation_callback import (
 from services.core.errors import ModelUnusable
 from services.core.prompts import Messages, scoring_messages
 from services.core.records import Item, ItemId
+from services.engines.model_files import load_processor
 
 log = structlog.get_logger(__name__)
 
@@ -184,16 +188,17 @@ def load_model(plan: RunPlan) -> tuple[Any, Any]:
     cannot be loaded.
     """
     config = plan.config
+    processor = load_processor(plan.model)
     try:
-        processor = AutoProcessor.from_pretrained(plan.model)
         model = AutoModelForImageTextToText.from_pretrained(
-            plan.model, **peft_methods.loading(config, device=local_device())
+            plan.model, **peft_methods.loading(config, plan.model, device=local_device())
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelUnusable(
             f"cannot load the base model {plan.model!r} ({error}); name a checkpoint folder or a "
             "hub name that this machine can reach with --model or base_model"
         ) from error
+    peft_methods.name_shardable_layers(model)
     if config.method == "full":
         peft_methods.freeze_all_but_language_model(model)
     elif plan.start_adapter is None:
@@ -250,7 +255,7 @@ def add_callbacks(trainer: Any, plan: RunPlan) -> None:
         trainer.remove_callback(callback)
     if plan.config.evaluate_steps:
         # Its own processor, since a trainer may change its one.
-        collate = PromptCollator(AutoProcessor.from_pretrained(plan.model))
+        collate = PromptCollator(load_processor(plan.model))
         trainer.add_callback(ValidatesWhileTraining(trainer, collate, plan))
     trainer.add_callback(LogsWithEveryCheckpoint())
     trainer.add_callback(ProgressOnStderr())
@@ -311,7 +316,7 @@ def _save_adapter(plan: RunPlan, checkpoint: Path, folder: Path) -> None:
 
 
 def _save_model(plan: RunPlan, checkpoint: Path, folder: Path) -> None:
-    """A checkpoint as `msr merge-adapter` writes it, under the published names."""
+    """A checkpoint as `msr merge-adapter` writes it, under the base's names."""
     dtype = torch.float32 if plan.config.precision == "float32" else torch.bfloat16
-    model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
-    write_whole_checkpoint(model.state_dict(), base=plan.model, folder=folder, dtype=dtype)
+    trained = CheckpointWeights(checkpoint)
+    write_changed_checkpoint(plan.model, folder, dtype=dtype, change=lambda name, _: trained[name])

@@ -82,7 +82,7 @@ def build_trainer(plan: RunPlan, model: Any, processor: Any, scratch: Path) -> A
         data_collator=collate,
         train_dataset=RowsWithImages.dataset(plan, rows),
         processing_class=processor,
-        peft_config=new_adapter(plan.config),
+        peft_config=new_adapter(plan.config, model),
     )
 
 

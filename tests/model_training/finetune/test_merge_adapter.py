@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
-from model_training.demo.checkpoint import load_checkpoint
 from model_training.demo.world import IMAGE_SIZE, DemoWorld
 from model_training.finetune import merge_adapter
-from model_training.finetune.published_weights import INDEX_FILE, published_name, write_weights
+from model_training.finetune.checkpoint_weights import INDEX_FILE
 from services.core.errors import ArtifactMismatch, InputError, ModelUnusable
 from services.core.images import prepare_image
 from services.core.prompts import Messages, scoring_messages
@@ -20,8 +20,10 @@ from services.core.records import Item, ItemId
 from services.core.scoring import answer_margin
 from services.deployment.assemble import DEMO_WEIGHTS
 from services.engines.adapter_manifest import read_adapter_manifest
-from services.engines.checkpoints import fingerprint_checkpoint
+from services.engines.checkpoints import fingerprint_checkpoint, require_matching
 from services.engines.local.engine import LocalEngine
+from services.engines.model_files import load_processor
+from services.engines.prompt_encoding import PromptEncoder
 
 BASE = str(DEMO_WEIGHTS / "base")
 ADAPTER = str(DEMO_WEIGHTS / "adapter")
@@ -93,19 +95,52 @@ def test_it_keeps_the_bases_own_files_and_the_adapters_manifest(merged: str):
 
 
 def test_a_base_in_shards_is_merged_alike(a_copy: Callable[..., Path], tmp_path: Path, merged: str):
-    model, _ = load_checkpoint(Path(BASE))
     sharded, adapter = a_copy(BASE), a_copy(ADAPTER)
+    with safe_open(sharded / "model.safetensors", "pt") as whole:
+        names = sorted(whole.keys())
+        halves = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+        for file, held in halves.items():
+            save_file({name: whole.get_tensor(name) for name in held}, sharded / file)
     (sharded / "model.safetensors").unlink()
-    write_weights(model.state_dict(), sharded, dtype=torch.bfloat16, max_shard_bytes=1_000_000)
+    index = {"weight_map": {name: file for file, held in halves.items() for name in held}}
+    (sharded / INDEX_FILE).write_text(json.dumps(index))
     manifest = replace(read_adapter_manifest(ADAPTER), model=fingerprint_checkpoint(sharded))
     (adapter / "manifest.json").write_text(manifest.to_json())
 
     merge_adapter.run(str(sharded), str(adapter), str(tmp_path / "out"), dtype="float32")
 
-    assert (sharded / INDEX_FILE).exists()
-    assert not (tmp_path / "out" / INDEX_FILE).exists()
-    ours = (tmp_path / "out" / "model.safetensors").read_bytes()
-    assert ours == (Path(merged) / "model.safetensors").read_bytes()
+    written = json.loads((tmp_path / "out" / INDEX_FILE).read_text())
+    assert written["weight_map"] == index["weight_map"]
+    with safe_open(Path(merged) / "model.safetensors", "pt") as whole:
+        for file, held in halves.items():
+            with safe_open(tmp_path / "out" / file, "pt") as half:
+                assert sorted(half.keys()) == sorted(held)
+                assert all(
+                    torch.equal(half.get_tensor(name), whole.get_tensor(name)) for name in held
+                )
+
+
+@pytest.mark.parametrize(
+    ("part", "other"), [("[/INST]", "(end)"), (r"<image>\n", "<image>"), ("</s>", ".</s>")]
+)
+def test_a_merged_checkpoint_of_another_template_is_refused(
+    a_copy: Callable[..., Path], tmp_path: Path, part: str, other: str
+):
+    adapter, merged = a_copy(ADAPTER), tmp_path / "merged"
+    encoding = PromptEncoder(load_processor(BASE)).fingerprint
+    manifest = replace(read_adapter_manifest(ADAPTER), encoding=encoding)
+    (adapter / "manifest.json").write_text(manifest.to_json())
+    merge_adapter.run(BASE, str(adapter), str(merged))
+    require_matching(str(merged), None)
+
+    template = merged / "chat_template.jinja"
+    assert part in template.read_text()
+    template.write_text(template.read_text().replace(part, other))
+
+    with pytest.raises(
+        ArtifactMismatch, match=f"the chat template or tokenizer in {merged} is not"
+    ):
+        require_matching(str(merged), None)
 
 
 def test_a_merge_that_is_done_is_not_done_again(merged: str):
@@ -169,23 +204,3 @@ def test_a_broken_adapter_is_named_and_leaves_nothing_that_looks_whole(
     with pytest.raises(ModelUnusable, match=f"cannot merge the adapter '{adapter}'"):
         merge_adapter.run(BASE, str(adapter), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("own", "published"),
-    [
-        ("model.vision_tower.encoder.w", "vision_tower.vision_model.encoder.w"),
-        ("model.vision_tower.vision_model.encoder.w", "vision_tower.vision_model.encoder.w"),
-        ("model.multi_modal_projector.linear_1.w", "multi_modal_projector.linear_1.w"),
-        ("model.image_newline", "image_newline"),
-        ("model.language_model.layers.0.w", "language_model.model.layers.0.w"),
-        ("lm_head.weight", "language_model.lm_head.weight"),
-    ],
-)
-def test_a_parameter_is_written_under_its_published_name(own: str, published: str):
-    assert published_name(own) == published
-
-
-def test_a_parameter_without_a_published_name_is_refused():
-    with pytest.raises(ValueError, match=r"model\.extra\.weight"):
-        published_name("model.extra.weight")

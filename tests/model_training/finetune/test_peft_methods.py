@@ -20,8 +20,8 @@ from tests.model_training.finetune.training_builders import a_config
 QLORA = TrainConfig(base_model="m", method="qlora", precision="bfloat16")
 
 
-def test_qlora_loads_nf4_with_double_quantization_onto_the_processs_own_gpu():
-    loading = peft_methods.loading(QLORA, device=3)
+def test_qlora_loads_nf4_with_double_quantization_onto_the_processs_own_gpu(checkpoint: Path):
+    loading = peft_methods.loading(QLORA, str(checkpoint), device=3)
 
     quantization = loading["quantization_config"]
     assert (quantization.load_in_4bit, quantization.bnb_4bit_quant_type) == (True, "nf4")
@@ -30,8 +30,10 @@ def test_qlora_loads_nf4_with_double_quantization_onto_the_processs_own_gpu():
     assert loading["device_map"] == {"": 3}
 
 
-def test_qlora_keeps_the_vision_tower_the_projector_and_the_head_whole():
-    kept = peft_methods.quantization(QLORA).llm_int8_skip_modules
+def test_qlora_keeps_the_vision_tower_the_projector_and_the_head_whole(checkpoint: Path):
+    model = peft_methods.without_weights(str(checkpoint))
+
+    kept = peft_methods.quantization(QLORA, model).llm_int8_skip_modules
 
     assert kept == ["vision_tower", "multi_modal_projector", "lm_head"]
 
@@ -47,7 +49,7 @@ def test_weights_that_learn_whole_are_held_in_float32():
 
     assert peft_methods.weights_dtype(full) == torch.float32
     assert peft_methods.weights_dtype(QLORA) == torch.bfloat16
-    assert peft_methods.new_adapter(full) is None
+    assert peft_methods.new_adapter(full, model=None) is None
 
 
 @pytest.fixture
