@@ -13,13 +13,23 @@ from typing import Annotated, Any
 import typer
 
 from services.core.errors import InputError
-from services.engines.open_engine import ENGINES
+from services.engines.model_files import is_folder
+from services.engines.open_engine import ENGINES, find_engine
 
 
 def _engine_kind(value: str) -> str:
     if value not in ENGINES:
         raise typer.BadParameter(f"{value!r} is not one of {', '.join(ENGINES)}")
     return value
+
+
+def a_checkpoint(model: str | None) -> str | None:
+    """For `callback` of an option: ModelUnusable for a folder that is not there, before a step is
+    imported, which takes seconds.
+    """
+    if model is not None:
+        is_folder(model)
+    return model
 
 
 Data = Annotated[str, typer.Option(help="Folder (or fsspec URL) of artifacts.", envvar="MSR_DATA")]
@@ -101,6 +111,8 @@ class EngineArguments:
 
     def choose(self, data: str, given: Any) -> Any:
         """The `deployment.EngineChoice` that these options and the settings make."""
+        if find_engine(self.engine).from_checkpoint:
+            a_checkpoint(self.model)
         from services.deployment.assemble import choose_engine
 
         if self.url:

@@ -4,13 +4,22 @@ from typing import Annotated, Literal
 
 import typer
 
-from services.commands.options import AsJson, Data, EngineArguments, settings, with_groups
+from services.commands.options import (
+    AsJson,
+    Data,
+    EngineArguments,
+    a_checkpoint,
+    settings,
+    with_groups,
+)
 from services.commands.reporting import report
 from services.process.logs import without_progress_bars
 
 
 def merge_adapter(
-    model: Annotated[str, typer.Option(help="Base checkpoint: a folder or hub name.")],
+    model: Annotated[
+        str, typer.Option(callback=a_checkpoint, help="Base checkpoint: a folder or hub name.")
+    ],
     adapter: Annotated[str, typer.Option(help="Adapter folder that `msr train` wrote.")],
     out: Annotated[str, typer.Option(help="Folder of the merged checkpoint.")],
     dtype: Literal["bfloat16", "float32"] = "bfloat16",
@@ -24,7 +33,12 @@ def merge_adapter(
 
 def serve_model(
     context: typer.Context,
-    model: Annotated[str, typer.Option(help="Checkpoint, merged or not: a folder or hub name.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            callback=a_checkpoint, help="Checkpoint, merged or not: a folder or hub name."
+        ),
+    ],
     adapter: Annotated[
         list[str] | None, typer.Option(metavar="NAME=DIR", help="Serve an adapter; repeatable.")
     ] = None,
@@ -42,6 +56,13 @@ def serve_model(
     ] = None,
     kv_cache_gb: Annotated[
         float | None, typer.Option(min=0, help="Memory for keys and values, in GiB.")
+    ] = None,
+    kv_offload_gb: Annotated[
+        float | None,
+        typer.Option(min=0, help="Host memory for keys and values that the GPU drops, in GiB."),
+    ] = None,
+    kv_cache_dtype: Annotated[
+        str | None, typer.Option(help="Type of keys and values, such as fp8; as the weights' else.")
     ] = None,
     image_cache_gb: Annotated[
         float, typer.Option(min=0, help="Memory for prepared images, in GiB.")
@@ -75,6 +96,8 @@ def serve_model(
         dtype=dtype,
         max_model_len=max_model_len,
         kv_cache_gb=kv_cache_gb,
+        kv_offload_gb=kv_offload_gb,
+        kv_cache_dtype=kv_cache_dtype,
         image_cache_gb=image_cache_gb,
         gpu_memory_share=gpu_memory_share,
         num_gpus=num_gpus,

@@ -7,7 +7,13 @@ from typing import Annotated, Any, Literal
 import typer
 
 from model_training.finetune.stages import STAGES
-from services.commands.options import AsJson, BatchEngineArguments, Data, with_groups
+from services.commands.options import (
+    AsJson,
+    BatchEngineArguments,
+    Data,
+    a_checkpoint,
+    with_groups,
+)
 from services.commands.reporting import report
 from services.core.splits import Cut
 
@@ -114,7 +120,8 @@ def train(
         str | None, typer.Option(help="Folder of the result; else one in the data folder.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Base model instead of the configuration's.")
+        str | None,
+        typer.Option(callback=a_checkpoint, help="Base model instead of the configuration's."),
     ] = None,
     tracker: Annotated[
         list[str] | None,
