@@ -18,18 +18,23 @@ from typing import Any, Literal
 
 from services.core.errors import EngineUnavailable, InputError, ModelUnusable
 from services.engines.checkpoints import identify, is_merged, require_matching
+from services.engines.families import FAMILIES, UNKNOWN
+from services.engines.model_files import context_length, read_config
 from services.engines.vllm_server import adapter_middleware
 from services.engines.weight_labels import labels
 
 Device = Literal["cpu", "gpu"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
-# A prompt is one image (2,928 tokens at most) and some hundred words. vLLM wants room in the KV
-# cache for one prompt of the greatest length: for the 32,768 tokens of a Mistral 7B 4 GiB, for
-# these 1.
-MAX_MODEL_LEN = 8192
 # On a GPU vLLM takes what is left of the card instead.
 CPU_KV_CACHE_GB = 4.0
+# What is trained, and what adapters belong to. vLLM by itself prefers the other format in which
+# Mistral publishes its models too: other names of weights, another tokenizer.
+_TRANSFORMERS_FORMAT = (
+    *("--config-format", "hf"),
+    *("--load-format", "hf"),
+    *("--tokenizer-mode", "hf"),
+)
 # Requests in hand get this long to be answered after SIGTERM.
 DRAIN_SECONDS = 10
 # In use at once where adapters come and go: the active one, the one before, and two in a trial.
@@ -62,6 +67,8 @@ class ServeOptions:
     dtype: Dtype = "auto"
     max_model_len: int | None = None
     kv_cache_gb: float | None = None
+    kv_offload_gb: float | None = None
+    kv_cache_dtype: str | None = None
     image_cache_gb: float = 4.0
     gpu_memory_share: float = 0.9
     num_gpus: int = 1
@@ -140,6 +147,7 @@ def build_command(options: ServeOptions, device: Device) -> VllmCommand:
     names = [options.served_name, *(name for name, _ in options.adapters)]
     if len(set(names)) < len(names):
         raise InputError(f"two of {names} have one name; give --name, or name adapters otherwise")
+    _require_known_to_vllm(options, device)
     # fmt: off
     arguments = [
         sys.executable, "-m", "vllm.entrypoints.openai.api_server",
@@ -147,6 +155,7 @@ def build_command(options: ServeOptions, device: Device) -> VllmCommand:
         "--served-model-name", options.served_name, *_labels(options),
         "--host", options.host, "--port", str(options.port),
         "--dtype", _dtype(options.dtype, device),
+        *_TRANSFORMERS_FORMAT,
         "--enable-prefix-caching",
         "--scheduling-policy", "priority",  # scores before texts
         "--enable-prompt-tokens-details",
@@ -188,12 +197,25 @@ def _dtype(asked: Dtype, device: Device) -> Dtype:
     return "float32" if device == "cpu" else "bfloat16"
 
 
+def _require_known_to_vllm(options: ServeOptions, device: Device) -> None:
+    family = FAMILIES.get(read_config(options.model).model_type, UNKNOWN)
+    if device == "cpu" and not family.vllm_on_cpu:
+        raise ModelUnusable(
+            f"vLLM on a CPU computes other answers than {family.name} gives; serve {options.model} "
+            "on a GPU, or score by the local engine"
+        )
+    if not family.lora_on_vllm and (options.adapters or options.load_adapters_from is not None):
+        raise ModelUnusable(
+            f"vLLM serves no adapters on {options.model} ({family.name}); write a checkpoint that "
+            "contains the adapter with `msr merge-adapter`, and serve that one"
+        )
+
+
 def _length_arguments(options: ServeOptions) -> list[str]:
-    length = options.max_model_len
-    if length is None:
-        own = read_json(Path(options.model) / "config.json").get("text_config", {})
-        length = min(own.get("max_position_embeddings", MAX_MODEL_LEN), MAX_MODEL_LEN)
-    return ["--max-model-len", str(length)]
+    return [
+        "--max-model-len",
+        str(options.max_model_len or context_length(read_config(options.model))),
+    ]
 
 
 def _lora_arguments(options: ServeOptions) -> list[str]:
@@ -245,8 +267,17 @@ def _device_arguments(options: ServeOptions, device: Device) -> list[str]:
         memory = ["--gpu-memory-utilization", f"{options.gpu_memory_share:g}"]
     else:
         memory = ["--kv-cache-memory-bytes", str(math.floor(gigabytes * 1024**3))]
+    if options.kv_cache_dtype is not None:
+        memory += ["--kv-cache-dtype", options.kv_cache_dtype]
     if device == "gpu":
+        if options.kv_offload_gb is not None:
+            memory += ["--kv-offloading-size", f"{options.kv_offload_gb:g}"]
         return [*memory, "--tensor-parallel-size", str(options.num_gpus)]
+    if options.kv_offload_gb is not None:
+        raise InputError(
+            "--kv-offload-gb keeps what a GPU drops in the host's memory, and this machine's vLLM "
+            "runs on the CPU; give --kv-cache-gb more instead"
+        )
     # Not compiled: that takes longer than it saves here, and LoRA runs without.
     return ["--enforce-eager", "--block-size", str(CPU_BLOCK_SIZE), *memory]
 

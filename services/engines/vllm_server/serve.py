@@ -20,7 +20,7 @@ import structlog
 from PIL import Image
 
 from services.core.errors import EngineUnavailable
-from services.core.images import prepare_image
+from services.core.images import DEFAULT_IMAGE_SIZE, prepare_image
 from services.core.prompts import GenerationLimits, scoring_messages
 from services.core.records import Item, ItemId
 from services.engines.checkpoints import is_merged
@@ -46,7 +46,6 @@ _ASK_AGAIN_SECONDS = 0.25
 _WARM_UP_SECONDS = 600.0
 # After the time that requests in hand have, for the processes to end.
 _END_SECONDS = 20.0
-_SIDE_WITHOUT_CONFIG = 336
 
 
 def run(options: ServeOptions, device: Device | None = None) -> int:
@@ -157,9 +156,13 @@ async def _warm_up(url: str, options: ServeOptions, adapter: str | None) -> None
 
 
 def _image_side(model: str) -> int:
-    """The side in pixels of images that the processor does not resize."""
+    """The side in pixels of images that the processor does not enlarge; families have one number
+    in their configuration, two, or none.
+    """
     vision = read_json(Path(model) / "config.json").get("vision_config", {})
-    return int(vision.get("image_size", _SIDE_WITHOUT_CONFIG))
+    size = vision.get("image_size", DEFAULT_IMAGE_SIZE)
+    own: int = min(size) if isinstance(size, list) else size
+    return min(own, DEFAULT_IMAGE_SIZE)
 
 
 def _url(host: str, port: int) -> str:

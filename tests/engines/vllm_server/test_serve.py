@@ -13,6 +13,7 @@ from services.core.errors import ArtifactMismatch, EngineUnavailable, InputError
 from services.deployment.assemble import DEMO_WEIGHTS
 from services.engines.adapter_manifest import read_adapter_manifest
 from services.engines.checkpoints import fingerprint_checkpoint
+from services.engines.families import FAMILIES, Family
 from services.engines.vllm_server import serve as serve_model
 from services.engines.vllm_server.command import (
     ServeOptions,
@@ -205,11 +206,41 @@ def test_a_gpu_gives_a_share_of_its_memory_and_others_join_it():
 def test_the_longest_prompt_is_the_models_own_within_what_prompts_need(
     a_merged_checkpoint: str, positions: int, asked: int | None, length: str
 ):
-    config = {"text_config": {"max_position_embeddings": positions}}
+    text = {"model_type": "mistral", "max_position_embeddings": positions}
+    config = {"model_type": "llava_next", "text_config": text}
     (Path(a_merged_checkpoint) / "config.json").write_text(json.dumps(config))
     options = ServeOptions(a_merged_checkpoint, max_model_len=asked)
 
     assert values(build_command(options, "gpu").arguments, "--max-model-len") == [length]
+
+
+def test_an_adapter_that_vllm_cannot_serve_is_to_be_merged(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(FAMILIES, "llava_next", Family("LLaVA-NeXT", lora_on_vllm=False))
+
+    with pytest.raises(ModelUnusable, match=r"no adapters on .* \(LLaVA-NeXT\).*msr merge-adapter"):
+        build_command(DEMO, "gpu")
+    assert "--enable-lora" not in build_command(replace(DEMO, adapters=()), "gpu").arguments
+
+
+def test_a_family_that_vllm_computes_otherwise_on_a_cpu_needs_a_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setitem(FAMILIES, "llava_next", Family("LLaVA-NeXT", vllm_on_cpu=False))
+
+    with pytest.raises(ModelUnusable, match=r"other answers than LLaVA-NeXT gives; serve .* a GPU"):
+        build_command(DEMO, "cpu")
+    build_command(DEMO, "gpu")
+
+
+def test_keys_and_values_may_have_another_type_and_go_to_the_hosts_memory():
+    options = replace(DEMO, kv_cache_dtype="fp8", kv_offload_gb=16.5)
+
+    arguments = build_command(options, "gpu").arguments
+
+    assert values(arguments, "--kv-cache-dtype") == ["fp8"]
+    assert values(arguments, "--kv-offloading-size") == ["16.5"]
+    with pytest.raises(InputError, match="--kv-cache-gb more instead"):
+        build_command(options, "cpu")
 
 
 def test_vllms_own_arguments_come_last_so_that_they_win():
