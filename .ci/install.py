@@ -28,11 +28,11 @@ def select(lock: str, names: set[str]) -> str:
     return "".join(text for needed_by, text in blocks if names & set(needed_by.split()))
 
 
-def torch() -> str:
-    """The requirement of torch in pyproject.toml."""
+def requirement(name: str, *, extra: str) -> str:
+    """What an extra in pyproject.toml asks of a package."""
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    serve: list[str] = declared["project"]["optional-dependencies"]["serve"]
-    return next(each for each in serve if re.match(r"torch\W", each))
+    asked: list[str] = declared["project"]["optional-dependencies"][extra]
+    return next(each for each in asked if re.match(rf"{name}\W", each))
 
 
 def pip(*arguments: str) -> None:
@@ -49,7 +49,7 @@ def main() -> None:
         chosen.write(select(lock, ALWAYS | set(sys.argv[1:])))
         chosen.flush()
         pip("--no-deps", "--require-hashes", "--requirement", chosen.name)
-    pip(torch())
+    pip(requirement("torch", extra="serve"))
 
 
 if __name__ == "__main__":

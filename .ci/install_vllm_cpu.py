@@ -12,9 +12,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from install import pip
-
-TORCHVISION = "torchvision==0.28.0"
+from install import pip, requirement
 
 # torchvision's wheel for CUDA does not register its operators on a CPU torch and then cannot be
 # imported. vLLM needs only the image code beside them, so declared schemas are enough. A .pth file
@@ -50,7 +48,7 @@ def torchvision_imports() -> bool:
 
 def main() -> None:
     """Install, then make sure that what was installed can be imported."""
-    pip("--no-deps", TORCHVISION)
+    pip("--no-deps", requirement("torchvision", extra="families"))
     if not torchvision_imports():
         folder = Path(sysconfig.get_path("purelib"))
         (folder / "_torchvision_schemas.py").write_text(SCHEMAS)
