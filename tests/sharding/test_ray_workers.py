@@ -23,6 +23,8 @@ from tests.ray_engines import start_workers as start_workers
 class CopyJob:
     """Writes what the engine answers to each shard's number into a file of its own."""
 
+    retry = False
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
