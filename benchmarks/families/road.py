@@ -156,8 +156,10 @@ async def travel(name: str, data: str, folder: Path) -> Outcome:
                 on_vllm["sft"] = await _margins_of_merged(servers, merged)
     num_image_tokens = _num_image_tokens(encoder)
     layers, heads, numbers = FAMILIES[name].published
+    processor = AutoProcessor.from_pretrained(str(base))
+    its_own = [ids_by_processor(processor, messages) for messages in encoded_prompts()]
     return Outcome(
-        ids_equal=vllm_ids == ids == _ids_by_processor(str(base)),
+        ids_equal=vllm_ids == ids == its_own,
         local=_are_different(local[BASE]),
         vllm=bool(on_vllm) and _are_different(on_vllm[BASE]),
         margin_difference=max(
@@ -226,19 +228,18 @@ async def _score(scorer: Scorer) -> list[float]:
     return [answer_margin(yes=answer.yes, no=answer.no) for answer in answers]
 
 
-def _ids_by_processor(base: str) -> list[list[int]]:
-    """As a user of transformers gets them."""
-    processor = AutoProcessor.from_pretrained(base)
-    found = []
-    for messages in encoded_prompts():
-        content = chat_content(messages)
-        for image, part in zip(prompt_images(messages), content[0]["content"], strict=False):
-            part["image"] = image
-        ids = processor.apply_chat_template(
-            content, tokenize=True, add_generation_prompt=True, return_dict=True
-        )["input_ids"]
-        found.append(list(ids[0]))
-    return found
+def ids_by_processor(processor: Any, messages: Messages) -> list[int]:
+    """The token ids of a prompt, as a user of transformers gets them.
+
+    The processor is one of transformers; its chat template opens the answer.
+    """
+    content = chat_content(messages)
+    for image, part in zip(prompt_images(messages), content[0]["content"], strict=False):
+        part["image"] = image
+    encoded = processor.apply_chat_template(
+        content, tokenize=True, add_generation_prompt=True, return_dict=True
+    )
+    return list(encoded["input_ids"][0])
 
 
 def _ids_by_vllm(url: str, messages: Messages, encoder: PromptEncoder) -> list[int]:

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from benchmarks.families.checkpoints import FAMILIES, build_processor
-from benchmarks.families.road import encoded_prompts
+from benchmarks.families.road import encoded_prompts, ids_by_processor
 from model_training.finetune.collation import IGNORED, AnswerCollator, training_row
 from model_training.finetune.stages.dpo import PreferenceCollator
-from services.core.prompts import Message, Messages
+from services.core.prompts import Message
 from services.engines.prompt_encoding import PromptEncoder
-from services.engines.rendering import chat_content, prompt_images
+from services.engines.rendering import chat_content
 from tests.engines.conftest import a_prompt
 
 # They need what vLLM brings: torchvision, and the tokenizer that `mistral-common` ships.
@@ -48,17 +48,6 @@ def processor(name: str) -> Any:
     return build_processor(name)
 
 
-def ids_by_processor(name: str, messages: Messages) -> list[int]:
-    """As a user of transformers gets them."""
-    content = chat_content(messages)
-    for image, part in zip(prompt_images(messages), content[0]["content"], strict=False):
-        part["image"] = image
-    encoded = processor(name).apply_chat_template(
-        content, tokenize=True, add_generation_prompt=True, return_dict=True
-    )
-    return list(encoded["input_ids"][0])
-
-
 @pytest.mark.parametrize("name", RENDERED)
 def test_the_templates_render_what_the_published_ones_do(name: str):
     asked = (Message("user", P, a_prompt()[0].image),)
@@ -80,7 +69,7 @@ def test_prompts_have_the_processors_own_token_ids(name: str):
 
     for messages in encoded_prompts():
         ids = encoder.encode(messages).tokens["input_ids"].tolist()
-        assert ids == ids_by_processor(name, messages)
+        assert ids == ids_by_processor(processor(name), messages)
 
 
 @pytest.mark.parametrize(
