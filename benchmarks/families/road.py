@@ -30,11 +30,11 @@ from services.batch.readers.plain import Plain
 from services.core.prompts import Messages, scoring_messages, summary_messages
 from services.core.records import Item, ItemId, UserId
 from services.core.scoring import answer_margin
-from services.engines import families
 from services.engines.checkpoints import identify_model
 from services.engines.contract import EngineIdentity, EngineOptions, Scorer
 from services.engines.local.engine import LocalEngine
-from services.engines.model_files import load_processor, read_config
+from services.engines.models import families
+from services.engines.models.model_files import load_processor, read_config
 from services.engines.prompt_encoding import EncodedPrompt, PromptEncoder
 from services.engines.rendering import chat_content, prompt_images
 from services.engines.vllm_client.chat_requests import tokens_request

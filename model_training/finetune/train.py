@@ -48,7 +48,7 @@ from services.engines.adapter_manifest import (
 from services.engines.checkpoints import fingerprint_checkpoint
 from services.engines.contract import Engine
 from services.engines.local.engine import LocalEngine
-from services.engines.model_files import load_processor
+from services.engines.models.model_files import load_processor
 from services.engines.prompt_encoding import PromptEncoder
 from services.telemetry.build import DISTRIBUTION
 

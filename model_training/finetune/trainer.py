@@ -40,7 +40,7 @@ from model_training.finetune.validation_callback import (
 from services.core.errors import ModelUnusable
 from services.core.prompts import Messages, scoring_messages
 from services.core.records import Item, ItemId
-from services.engines.model_files import load_processor
+from services.engines.models.model_files import load_processor
 
 log = structlog.get_logger(__name__)
 

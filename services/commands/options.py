@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from services.core.errors import InputError
-from services.engines.model_files import is_folder
+from services.engines.models.model_files import is_folder
 from services.engines.open_engine import ENGINES, find_engine
 
 

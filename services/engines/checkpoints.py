@@ -20,7 +20,7 @@ from services.engines.adapter_manifest import (
     require_servable,
 )
 from services.engines.contract import EngineIdentity
-from services.engines.model_files import is_folder, load_processor, read_config
+from services.engines.models.model_files import is_folder, load_processor, read_config
 
 # Weight files up to this size are hashed whole; of larger ones (a 7B checkpoint has files of 5 GB)
 # the first and last MiB and the length are, which holds every tensor's name, type, shape and place.

@@ -13,8 +13,8 @@ from services.core.prompts import scoring_messages
 from services.core.records import Item, ItemId
 from services.core.scoring import answer_margin
 from services.engines.contract import Engine
-from services.engines.families import supported
-from services.engines.model_files import read_config
+from services.engines.models.families import supported
+from services.engines.models.model_files import read_config
 
 _TASTE = "Likes calm things."
 _PROBES = {

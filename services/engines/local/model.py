@@ -24,7 +24,7 @@ from services.core.prompts import GenerationLimits, Messages
 from services.core.scoring import AnswerLogprobs
 from services.engines.checkpoints import identify
 from services.engines.contract import EngineIdentity
-from services.engines.model_files import context_length, load_processor
+from services.engines.models.model_files import context_length, load_processor
 from services.engines.prompt_encoding import EncodedPrompt, PromptEncoder
 from services.engines.prompt_fitting import shorten_to_fit
 

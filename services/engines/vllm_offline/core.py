@@ -14,8 +14,8 @@ from typing import Any
 from services.core.errors import AnswerTokenMissing, EngineError, EngineRefused, ModelUnusable
 from services.core.prompts import GenerationLimits, Messages
 from services.core.scoring import AnswerLogprobs
-from services.engines.families import supported
-from services.engines.model_files import load_processor
+from services.engines.models.families import supported
+from services.engines.models.model_files import load_processor
 from services.engines.prompt_encoding import PromptEncoder
 from services.engines.prompt_fitting import shorten_to_fit
 from services.engines.vllm_client.chat_requests import TOO_LONG_PARAMETERS, turns

@@ -18,8 +18,8 @@ from typing import Any, Literal
 
 from services.core.errors import EngineUnavailable, InputError, ModelUnusable
 from services.engines.checkpoints import identify, is_merged, require_matching
-from services.engines.families import FAMILIES, UNKNOWN
-from services.engines.model_files import context_length, read_config
+from services.engines.models.families import FAMILIES, UNKNOWN
+from services.engines.models.model_files import context_length, read_config
 from services.engines.vllm_server import adapter_middleware
 from services.engines.weight_labels import labels
 

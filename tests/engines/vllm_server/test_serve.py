@@ -13,7 +13,7 @@ from services.core.errors import ArtifactMismatch, EngineUnavailable, InputError
 from services.deployment.assemble import DEMO_WEIGHTS
 from services.engines.adapter_manifest import read_adapter_manifest
 from services.engines.checkpoints import fingerprint_checkpoint
-from services.engines.families import FAMILIES, Family
+from services.engines.models.families import FAMILIES, Family
 from services.engines.vllm_server import serve as serve_model
 from services.engines.vllm_server.command import (
     ServeOptions,

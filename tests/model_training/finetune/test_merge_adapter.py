@@ -22,7 +22,7 @@ from services.deployment.assemble import DEMO_WEIGHTS
 from services.engines.adapter_manifest import read_adapter_manifest
 from services.engines.checkpoints import fingerprint_checkpoint, require_matching
 from services.engines.local.engine import LocalEngine
-from services.engines.model_files import load_processor
+from services.engines.models.model_files import load_processor
 from services.engines.prompt_encoding import PromptEncoder
 
 BASE = str(DEMO_WEIGHTS / "base")

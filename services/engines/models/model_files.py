@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from services.core.errors import ModelUnusable
-from services.engines.families import supported
+from services.engines.models.families import supported
 
 # A prompt is one image (2,928 tokens at most) and some hundred words. vLLM wants room in the KV
 # cache for one prompt of the greatest length: for the 32,768 tokens of a Mistral 7B 4 GiB, for

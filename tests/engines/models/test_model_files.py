@@ -10,7 +10,12 @@ import pytest
 from transformers import LlamaConfig
 
 from services.core.errors import AnswerTokenMissing, ModelUnusable
-from services.engines.model_files import MAX_CONTEXT, context_length, is_folder, load_processor
+from services.engines.models.model_files import (
+    MAX_CONTEXT,
+    context_length,
+    is_folder,
+    load_processor,
+)
 from services.engines.prompt_encoding import PromptEncoder
 
 
