@@ -20,6 +20,7 @@ from services.api.monitoring.backlog import Backlog
 from services.api.monitoring.engine_health import EngineWatch
 from services.api.monitoring.metrics import Metrics
 from services.api.monitoring.redis_health import RedisWatch
+from services.api.monitoring.texts_watch import TextsWatch
 from services.api.recommend.cascade import Cascade
 from services.api.recommend.item_cache import ItemCache
 from services.api.recommend.model_scoring import CandidateScorer
@@ -32,6 +33,7 @@ from services.fetch.download import CheckedClient
 from services.state.api_keys import ApiKeys
 from services.state.exposures import ExposureLog
 from services.state.key_scan import KeyScan
+from services.state.texts.published_texts import PublishedTexts
 from services.state.user_store import Store
 from services.telemetry.registry import new_registry
 
@@ -76,6 +78,7 @@ class Dependencies:
         self.streams = Streams(store, limits, metrics)
         self.backlog = Backlog(store, metrics, limits.max_backlog)
         self.redis_watch = RedisWatch(store, metrics)
+        self.texts_watch = TextsWatch(PublishedTexts(store.connection), metrics, data)
         self.engine_watch = EngineWatch(lambda: adapters.active, limits)
         scorer = CandidateScorer(store, items, self.engine_watch, metrics, limits.max_in_flight)
         self.live = LiveOrdering(ordering, metrics, source)

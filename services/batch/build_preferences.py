@@ -1,7 +1,8 @@
 """Step 3, `msr build-preferences`: writes every user's preference, block after block.
 
 Reads `items`, `interactions` and `summaries`; writes `preferences`: for each user the items
-covered, the preference after each full block, and the current one. A shard of users goes through
+covered, the preference after each full block, the current one, and whether the token limit ended
+each of these texts (null if an older version wrote it). A shard of users goes through
 the engine in waves: block k of all of them, then block k + 1. So the engine always has many prompts
 to batch. Each wave is kept until its shard is written, and a killed run goes on behind the
 last whole one.
@@ -16,10 +17,11 @@ Which part of a history a preference has seen is the cut, and the manifest recor
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 import pyarrow as pa
 
+from services.batch.text_report import reported
 from services.batch.user_progress import UserProgress, history_items, read_progress, take_over
 from services.core.artifacts import (
     Artifact,
@@ -29,6 +31,7 @@ from services.core.artifacts import (
     absolute_root,
 )
 from services.core.data_folder.steps import preferences_name
+from services.core.data_folder.text_statistics import TextStatistics
 from services.core.errors import EmptyDataset, EngineRefused
 from services.core.prompts import (
     PREFERENCE_FINGERPRINT,
@@ -38,14 +41,16 @@ from services.core.prompts import (
 )
 from services.core.recurrence import BLOCK_SIZE
 from services.core.splits import Cut
-from services.engines.contract import Engine
+from services.engines.contract import Engine, hit_limit
 from services.sharding.ray_workers import RayWorkers
 from services.sharding.sharded_job import Advance
 from services.sharding.sharded_step import PROBE_SIZE, ShardedStep, estimate_cost
 
 SHARD_SIZE = 256
 
-WAVE_SCHEMA = pa.schema([("user_id", pa.string()), ("preference", pa.string())])
+WAVE_SCHEMA = pa.schema(
+    [("user_id", pa.string()), ("preference", pa.string()), ("hit_limit", pa.bool_())]
+)
 SCHEMA = pa.schema(
     [
         ("user_id", pa.string()),
@@ -53,6 +58,7 @@ SCHEMA = pa.schema(
         ("block_preferences", pa.list_(pa.string())),
         ("block_digests", pa.list_(pa.string())),
         ("preference", pa.string()),
+        ("hit_limits", pa.list_(pa.bool_())),
     ]
 )
 
@@ -68,6 +74,14 @@ class _Request:
     num_users: int | None
     shard_size: int = SHARD_SIZE
     retry: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A text of one wave; `hit_limit` is None if an older version wrote it."""
+
+    text: str
+    hit_limit: bool | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +174,7 @@ class _Plan(ShardedStep[_Request]):
         missing = [user for user in waiting if user.user_id not in known | refused]
         advance(len(waiting) - len(missing))
 
-        async def write(user: UserProgress) -> str | EngineRefused:
+        async def write(user: UserProgress) -> _Written | EngineRefused:
             text = await self.write_text(engine, user)
             advance(1)
             return text
@@ -175,28 +189,36 @@ class _Plan(ShardedStep[_Request]):
             self._write_wave(number, known, refused)
         for user in waiting:
             if user.user_id in known:
-                user.texts.append(known[user.user_id])
+                written = known[user.user_id]
+                user.texts.append(written.text)
+                user.hit_limits.append(written.hit_limit)
             else:
                 user.refused = refused[user.user_id]
 
-    def _read_wave(self, number: int) -> tuple[dict[str, str], dict[str, str]]:
+    def _read_wave(self, number: int) -> tuple[dict[str, _Written], dict[str, str]]:
         """Texts by user id, and reasons of refusal; with `retry` no reasons."""
         if not self.waves.has_shard(number):
             return {}, {}
-        rows = self.waves.read_shard(number).to_pydict()
-        known = dict(zip(rows["user_id"], rows["preference"], strict=True))
+        known = {
+            row["user_id"]: _Written(row["preference"], row.get("hit_limit"))
+            for row in self.waves.read_shard(number).to_pylist()
+        }
         if self.request.retry:
             return known, {}
         return known, {row.row: row.reason for row in self.waves.read_quarantine(number)}
 
     def _write_wave(
-        self, number: int, known: Mapping[str, str], refused: Mapping[str, str]
+        self, number: int, known: Mapping[str, _Written], refused: Mapping[str, str]
     ) -> None:
-        columns = {"user_id": list(known), "preference": list(known.values())}
+        columns = {
+            "user_id": list(known),
+            "preference": [written.text for written in known.values()],
+            "hit_limit": [written.hit_limit for written in known.values()],
+        }
         quarantined = [QuarantinedRow(user_id, reason) for user_id, reason in refused.items()]
         self.waves.write_shard(number, pa.table(columns, schema=WAVE_SCHEMA), quarantined)
 
-    async def write_text(self, engine: Engine, user: UserProgress) -> str | EngineRefused:
+    async def write_text(self, engine: Engine, user: UserProgress) -> _Written | EngineRefused:
         """The preference after one more block, or why there is none."""
         number = len(user.texts)
         previous = user.texts[-1] if user.texts else ""
@@ -205,10 +227,12 @@ class _Plan(ShardedStep[_Request]):
             text = await engine.generate(preference_messages(previous, block), PREFERENCE_LIMITS)
         except EngineRefused as error:
             return error
-        return text or EngineRefused(
-            f"the model wrote an empty preference after block {number}; run with "
-            "--retry-quarantined"
-        )
+        if not text:
+            return EngineRefused(
+                f"the model wrote an empty preference after block {number}; run with "
+                "--retry-quarantined"
+            )
+        return _Written(str(text), hit_limit(text))
 
 
 async def run(
@@ -220,9 +244,9 @@ async def run(
     num_users: int | None = None,
     retry_quarantined: bool = False,
     shard_size: int = SHARD_SIZE,
-) -> dict[str, int]:
+) -> dict[str, Any]:
     """Write the preference of every user (of the first `num_users`); counts of users, blocks and
-    quarantined, and of prompts that this run shortened.
+    quarantined, of prompts that this run shortened, and how much the `texts` vary.
 
     Raises ArtifactMissing if an earlier step has not run, EmptyDataset if no user has a history.
     """
@@ -231,9 +255,11 @@ async def run(
     plan = _Plan.plan(request)
     if plan.writer.finished and not retry_quarantined:
         plan.waves.discard()
-        return {**plan.writer.artifact.manifest().counts, "shortened": 0}
+        counts = plan.writer.artifact.manifest().counts
+        return {**counts, "shortened": 0, **reported(plan.writer.artifact.text_statistics())}
     num_shortened = await plan.run_left(engine, desc="build-preferences", unit="block")
-    return {**_finish(plan), "shortened": num_shortened}
+    counts, texts = _finish(plan)
+    return {**counts, "shortened": num_shortened, **reported(texts)}
 
 
 async def estimate(
@@ -253,7 +279,7 @@ async def estimate(
     return await estimate_cost(prompts, probes, max_new_tokens=PREFERENCE_LIMITS.max_new_tokens)
 
 
-def _finish(plan: _Plan) -> dict[str, int]:
+def _finish(plan: _Plan) -> tuple[dict[str, int], TextStatistics]:
     """Publish the shards; what is counted is what they hold, whichever run wrote them."""
     tables = [plan.writer.read_shard(k, ["block_digests"]) for k in range(plan.num_shards)]
     plan.require_success(sum(table.num_rows for table in tables))
@@ -262,9 +288,13 @@ def _finish(plan: _Plan) -> dict[str, int]:
         "blocks": sum(len(blocks) for table in tables for blocks in table[0].to_pylist()),
         "quarantined": sum(len(plan.writer.read_quarantine(k)) for k in range(plan.num_shards)),
     }
-    plan.writer.finish(plan.num_shards, counts)
+    # A history too short for its cut is quarantined too, but the model was not asked about it.
+    texts = plan.writer.count_texts(
+        plan.num_shards, num_empty=counts["quarantined"] - len(plan.too_short)
+    )
+    plan.writer.finish(plan.num_shards, counts, texts)
     plan.waves.discard()
-    return counts
+    return counts, texts
 
 
 def _row(user: UserProgress) -> dict[str, object]:
@@ -274,4 +304,5 @@ def _row(user: UserProgress) -> dict[str, object]:
         "block_preferences": user.texts[: user.num_full],
         "block_digests": list(user.digests),
         "preference": user.texts[-1],
+        "hit_limits": user.hit_limits,
     }

@@ -6,19 +6,22 @@ described by its title alone, as step 3 did. A published preference is a state o
 where it does not cover the whole history, an update is queued. Users without a preference row get
 their history only: the worker updates them at their next interaction or request.
 
+How much the texts vary is noted beside them, for whoever serves them (`state/texts/`).
+
 Publishing unchanged artifacts again does nothing. Publishing changed ones adds what is new: online
 interactions stay, and so do texts whose blocks did not change. A forgotten user (`DELETE /users`)
 comes back if the artifacts still hold the history, so delete it from the data set too.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from tqdm import tqdm
 
 from services.core.artifacts import Artifact, Manifest
 from services.core.data_folder.steps import SERVED_PREFERENCES, STEPS
+from services.core.data_folder.text_statistics import TextStatistics
 from services.core.errors import ArtifactMismatch
 from services.core.fingerprint import fingerprint
 from services.core.ids import derive_event_id
@@ -32,6 +35,7 @@ from services.core.recurrence import (
     split_blocks,
 )
 from services.state.records import ItemRecord, UpdatedPreference, UserRecord, writer_of
+from services.state.texts.published_texts import PublishedTexts
 from services.state.user_store import Store
 
 ITEMS_AT_ONCE = 200  # images of about 100 KB each
@@ -52,7 +56,12 @@ class _Sources:
     def fingerprint(self) -> str:
         # Of whole manifests, because a retry of the quarantine changes counts but not the recipe.
         present = [self.items, self.summaries, self.interactions, self.preferences]
-        return fingerprint({a.name: asdict(a.manifest()) for a in present if a is not None})
+        return fingerprint({a.name: a.manifest().content() for a in present if a is not None})
+
+    def text_statistics(self) -> list[TextStatistics]:
+        """Of the summaries and, if there are some, of the preferences."""
+        found = [a.text_statistics() for a in (self.summaries, self.preferences) if a is not None]
+        return [each for each in found if each is not None]
 
 
 async def run(data: str, store: Store) -> dict[str, int]:
@@ -72,12 +81,16 @@ async def run(data: str, store: Store) -> dict[str, int]:
     }
     if sources.preferences is not None:
         counts["preferences"] = sources.preferences.manifest().counts["users"]
+    note = PublishedTexts(store.connection)
     if await store.load_published() == sources.fingerprint:
+        # An older version may have published them.
+        await note.save_statistics(sources.text_statistics())
         return counts | {"published_before": 1}
     await _publish_items(sources, store)
     await _publish_histories(sources, store)
     if sources.preferences is not None:
         counts["queued"] = await _publish_preferences(sources.preferences, store)
+    await note.save_statistics(sources.text_statistics())
     await store.save_published(sources.fingerprint)
     return counts
 

@@ -1,30 +1,49 @@
 """Step 2, `msr summarize-images`: the multimodal LLM describes every item in one sentence.
 
-Reads `items`, writes `summaries` (item_id, version, summary). Text-only items are described from
-their title. An item that the engine refuses, or gives no text for, is quarantined and can be
-retried. An unavailable engine stops the step; the next run makes the missing shards. When the
-catalogue changes, unchanged items keep their summary.
+Reads `items`, writes `summaries` (item_id, version, summary, and whether the token limit ended it:
+null if an older version wrote it). Text-only items are described from their title. An item that the
+engine refuses, or gives no text for, is quarantined and can be retried. An unavailable engine stops
+the step; the next run makes the missing shards. When the catalogue changes, unchanged items keep
+their summary. The manifest says how much the summaries vary (`text_statistics.py`); the step warns
+if they do not.
 """
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 import pyarrow as pa
 
+from services.batch.text_report import reported
 from services.core.artifacts import Artifact, QuarantinedRow, Recipe, absolute_root
 from services.core.errors import EngineRefused
 from services.core.prompts import SUMMARY_FINGERPRINT, SUMMARY_LIMITS, summary_messages
 from services.core.records import Item, ItemId
-from services.engines.contract import Engine
+from services.engines.contract import Engine, hit_limit
 from services.sharding.ray_workers import RayWorkers
 from services.sharding.sharded_job import Advance
 from services.sharding.sharded_step import PROBE_SIZE, ShardedStep, estimate_cost
 
 SHARD_SIZE = 256
 
-SCHEMA = pa.schema([("item_id", pa.string()), ("version", pa.string()), ("summary", pa.string())])
+SCHEMA = pa.schema(
+    [
+        ("item_id", pa.string()),
+        ("version", pa.string()),
+        ("summary", pa.string()),
+        ("hit_limit", pa.bool_()),
+    ]
+)
+_COLUMNS = ("version", "summary")
+
+
+@dataclass(frozen=True, slots=True)
+class _Summary:
+    """An item's summary; `hit_limit` is None if an older version wrote it."""
+
+    text: str
+    hit_limit: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +61,7 @@ class _Plan(ShardedStep[_Request]):
     """What a run starts from, and what it does to each shard of items."""
 
     items: Artifact
-    reusable: Mapping[str, str] = field(repr=False)  # item version -> summary
+    reusable: Mapping[str, _Summary] = field(repr=False)  # by item version
 
     @classmethod
     def plan(cls, request: _Request) -> Self:
@@ -76,7 +95,7 @@ class _Plan(ShardedStep[_Request]):
         items = list(self.read_items(shard))
         known = self._known(shard)
 
-        async def summary_of(item: Item) -> str | EngineRefused:
+        async def summary_of(item: Item) -> _Summary | EngineRefused:
             found = known.get(item.version)
             summary = found if found is not None else await _summarize(engine, item)
             advance(1)
@@ -85,16 +104,15 @@ class _Plan(ShardedStep[_Request]):
         summaries = await asyncio.gather(*(summary_of(item) for item in items))
         self._write(shard, items, summaries)
 
-    def _known(self, shard: int) -> Mapping[str, str]:
+    def _known(self, shard: int) -> Mapping[str, _Summary]:
         """Summaries by item version; also those of the shard if it is written already."""
         if not self.has_shard(shard):
             return self.reusable
-        done = self.writer.read_shard(shard)
-        versions, summaries = done["version"].to_pylist(), done["summary"].to_pylist()
-        return {**self.reusable, **dict(zip(versions, summaries, strict=True))}
+        done = self.writer.read_shard(shard, _COLUMNS, ["hit_limit"])
+        return {**self.reusable, **_by_version(done)}
 
     def _write(
-        self, shard: int, items: Sequence[Item], summaries: Sequence[str | EngineRefused]
+        self, shard: int, items: Sequence[Item], summaries: Sequence[_Summary | EngineRefused]
     ) -> None:
         rows = []
         quarantined = []
@@ -102,7 +120,14 @@ class _Plan(ShardedStep[_Request]):
             if isinstance(summary, EngineRefused):
                 quarantined.append(QuarantinedRow(item.item_id, str(summary)))
             else:
-                rows.append({"item_id": item.item_id, "version": item.version, "summary": summary})
+                rows.append(
+                    {
+                        "item_id": item.item_id,
+                        "version": item.version,
+                        "summary": summary.text,
+                        "hit_limit": summary.hit_limit,
+                    }
+                )
         self.writer.write_shard(shard, pa.Table.from_pylist(rows, SCHEMA), quarantined)
 
 
@@ -112,15 +137,16 @@ async def run(
     *,
     retry_quarantined: bool = False,
     shard_size: int = SHARD_SIZE,
-) -> dict[str, int]:
-    """Summarize every item of `data`; counts of items, summaries and quarantined, and of prompts
-    that this run shortened.
+) -> dict[str, Any]:
+    """Summarize every item of `data`; counts of items, summaries and quarantined, of prompts that
+    this run shortened, and how much the `texts` vary.
     """
     plan = _Plan.plan(
         _Request(absolute_root(data), engine.identity.model, shard_size, retry_quarantined)
     )
     if plan.writer.finished and not retry_quarantined:
-        return {**plan.writer.artifact.manifest().counts, "shortened": 0}
+        counts = plan.writer.artifact.manifest().counts
+        return {**counts, "shortened": 0, **reported(plan.writer.artifact.text_statistics())}
     num_shortened = await plan.run_left(engine, desc="summarize-images", unit="item")
     num_summaries = sum(plan.writer.read_shard(k).num_rows for k in range(plan.num_shards))
     plan.require_success(num_summaries)
@@ -129,8 +155,9 @@ async def run(
         "summaries": num_summaries,
         "quarantined": plan.num_rows - num_summaries,
     }
-    plan.writer.finish(plan.num_shards, counts)
-    return {**counts, "shortened": num_shortened}
+    texts = plan.writer.count_texts(plan.num_shards, counts["quarantined"])
+    plan.writer.finish(plan.num_shards, counts, texts)
+    return {**counts, "shortened": num_shortened, **reported(texts)}
 
 
 async def estimate(data: str, engine: Engine) -> dict[str, float]:
@@ -147,18 +174,27 @@ async def estimate(data: str, engine: Engine) -> dict[str, float]:
     return await estimate_cost(num_left, probes, max_new_tokens=SUMMARY_LIMITS.max_new_tokens)
 
 
-def _reusable(summaries: Artifact, recipe: Recipe) -> dict[str, str]:
+def _reusable(summaries: Artifact, recipe: Recipe) -> dict[str, _Summary]:
     """Summaries by item version, if the same prompt and model wrote them for another catalogue."""
     if not summaries.exists():
         return {}
     earlier = summaries.manifest()
     if (earlier.definition, earlier.model) != (dict(recipe.definition), recipe.model):
         return {}
-    rows = summaries.read(["version", "summary"])
-    return dict(zip(rows["version"].to_pylist(), rows["summary"].to_pylist(), strict=True))
+    found: dict[str, _Summary] = {}
+    for table in summaries.shards(_COLUMNS, ["hit_limit"]):
+        found |= _by_version(table)
+    return found
 
 
-async def _summarize(engine: Engine, item: Item) -> str | EngineRefused:
+def _by_version(rows: pa.Table) -> dict[str, _Summary]:
+    """Written summaries by item version."""
+    return {
+        row["version"]: _Summary(row["summary"], row.get("hit_limit")) for row in rows.to_pylist()
+    }
+
+
+async def _summarize(engine: Engine, item: Item) -> _Summary | EngineRefused:
     """The item's summary, or why there is none."""
     try:
         summary = await engine.generate(summary_messages(item), SUMMARY_LIMITS)
@@ -169,4 +205,4 @@ async def _summarize(engine: Engine, item: Item) -> str | EngineRefused:
             "the model wrote an empty summary; look at the item's title and image, then run "
             "with --retry-quarantined"
         )
-    return summary
+    return _Summary(str(summary), hit_limit(summary))

@@ -20,6 +20,7 @@ from services.core.splits import Cut, cut_history, training_popularity
 class UserProgress:
     """One user on the way through the blocks; `texts[k]` is the preference after `blocks[k]`.
 
+    `hit_limits[k]`: whether the token limit ended it; None if an older version wrote it.
     The first `num_full` blocks are full ones. The one after them is the tail, and its text the
     current preference; with `--direct` it is the only one and holds the whole history.
     """
@@ -30,11 +31,12 @@ class UserProgress:
     num_full: int
     digests: Sequence[str]
     texts: list[str] = field(default_factory=list)
+    hit_limits: list[bool | None] = field(default_factory=list)
     refused: str = ""
 
     def copy(self) -> "UserProgress":
         """A copy whose texts can grow without changing this one."""
-        return replace(self, texts=list(self.texts))
+        return replace(self, texts=list(self.texts), hit_limits=list(self.hit_limits))
 
     def waits_for(self, wave: int) -> bool:
         """Whether this user's next text belongs to the wave."""
@@ -99,7 +101,9 @@ def take_over(artifact: Artifact, recipe: Recipe, users: Sequence[UserProgress])
         written = list(row["block_preferences"])
         if len(row["block_digests"]) > len(written):
             written.append(row["preference"])
-        user.texts += written[: count_equal_leading(row["block_digests"], user.digests)]
+        num_same = count_equal_leading(row["block_digests"], user.digests)
+        user.texts += written[:num_same]
+        user.hit_limits += (row.get("hit_limits") or [None] * len(written))[:num_same]
 
 
 def _progress(

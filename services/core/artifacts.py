@@ -29,6 +29,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from services.core.data_folder.atomic_write import UNFINISHED_SUFFIX, atomic_write, unfinished_name
 from services.core.data_folder.steps import command_for
+from services.core.data_folder.text_statistics import TEXT_COLUMNS, TextStatistics
 from services.core.errors import ArtifactMismatch, ArtifactMissing, FolderNotWritable
 from services.core.fingerprint import fingerprint
 
@@ -87,10 +88,16 @@ class Manifest:
     counts: dict[str, int]
     num_quarantined: int
     quarantined: list[dict[str, str]]
+    # Of steps that write texts (`text_statistics.py`); older versions noted none.
+    texts: dict[str, Any] | None = None
+
+    def content(self) -> dict[str, Any]:
+        """The fields as plain values, without `texts` if there are none."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     def to_json(self) -> str:
         """Readable JSON; the same content gives the same text."""
-        return json.dumps(asdict(self), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        return json.dumps(self.content(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 class Artifact:
@@ -146,14 +153,40 @@ class Artifact:
         return sum(str(part).split("/")[-2] != finished for part in parts)
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """All rows in shard order."""
-        return pa.concat_tables(self.shards(columns))
+        """All rows in shard order; a column that only later shards have is null in the others."""
+        return pa.concat_tables(self.shards(columns), promote_options="default")
 
-    def shards(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """The shards of the finished artifact, one table each, in order."""
+    def shards(
+        self, columns: Sequence[str] | None = None, optional: Sequence[str] = ()
+    ) -> Iterator[pa.Table]:
+        """The shards of the finished artifact, one table each, in order.
+
+        With `columns` only these, and those of `optional` that the shard has.
+        """
         manifest = self.manifest()
         for shard in range(manifest.num_shards):
-            yield self._read_parquet(self._part(manifest.fingerprint, "part", shard), columns)
+            path = self._part(manifest.fingerprint, "part", shard)
+            yield self._read_parquet(path, columns, optional)
+
+    def text_statistics(self) -> TextStatistics | None:
+        """Of the texts in the finished artifact, counted now if an older version noted none; None
+        if it holds no texts.
+        """
+        manifest = self.manifest()
+        columns = TEXT_COLUMNS.get(manifest.step)
+        if columns is None:
+            return None
+        if manifest.texts is not None:
+            try:
+                return TextStatistics.from_json(manifest.texts)
+            except ValueError as error:
+                raise ArtifactMismatch(
+                    f"{self._folder}/{MANIFEST}: {error}; delete the folder and run "
+                    f"`msr {command_for(self.name)}` again"
+                ) from error
+        # The quarantine of preferences also holds users that the model was never asked about.
+        num_empty = manifest.num_quarantined if columns.kind == "summaries" else 0
+        return columns.count(self.shards(columns.required, [columns.hit_limit]), num_empty)
 
     def read_rows(
         self, start: int, stop: int, columns: Sequence[str] | None = None
@@ -203,15 +236,21 @@ class Artifact:
     def _part(self, recipe_fingerprint: str, kind: str, shard: int) -> str:
         return f"{self._folder}/{recipe_fingerprint}/{kind}-{shard:05d}.parquet"
 
-    def _read_parquet(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
+    def _read_parquet(
+        self, path: str, columns: Sequence[str] | None = None, optional: Sequence[str] = ()
+    ) -> pa.Table:
+        wanted = None if columns is None else [*columns, *optional]
         try:
             with self._fs.open(path, "rb") as file:
                 # Without threads of pyarrow: they hold the file for a moment after it is read, and
                 # a process that ends then aborts ("terminate called"; 9 of 96 on a busy machine).
                 table = pq.ParquetFile(file, pre_buffer=False).read(
-                    columns=list(columns) if columns else None, use_threads=False
+                    columns=wanted or None, use_threads=False
                 )
-                return table if columns is None else table.select(list(columns))
+                if columns is None:
+                    return table
+                found = [name for name in optional if name in table.column_names]
+                return table.select([*columns, *found])
         except FileNotFoundError as error:
             raise ArtifactMissing(
                 f"{path} is gone although the manifest names it; delete {self._folder} and run "
@@ -257,9 +296,19 @@ class ArtifactWriter:
         """Whether this shard is written."""
         return bool(self._fs.exists(self._part("part", shard)))
 
-    def read_shard(self, shard: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows of a written shard."""
-        return self.artifact._read_parquet(self._part("part", shard), columns)
+    def read_shard(
+        self, shard: int, columns: Sequence[str] | None = None, optional: Sequence[str] = ()
+    ) -> pa.Table:
+        """The rows of a written shard; see `Artifact.shards`."""
+        return self.artifact._read_parquet(self._part("part", shard), columns, optional)
+
+    def count_texts(self, num_shards: int, num_empty: int) -> TextStatistics:
+        """Statistics of the texts in the shards, and of `num_empty` inputs without one."""
+        columns = TEXT_COLUMNS[self.recipe.step]
+        shards = (
+            self.read_shard(k, columns.required, [columns.hit_limit]) for k in range(num_shards)
+        )
+        return columns.count(shards, num_empty)
 
     def read_quarantine(self, shard: int) -> list[QuarantinedRow]:
         """The quarantined rows of a written shard."""
@@ -280,7 +329,9 @@ class ArtifactWriter:
             self._fs.rm_file(path)
         atomic_write(self._part("part", shard), _parquet_bytes(rows), self._fs)
 
-    def finish(self, num_shards: int, counts: Mapping[str, int]) -> Manifest:
+    def finish(
+        self, num_shards: int, counts: Mapping[str, int], texts: TextStatistics | None = None
+    ) -> Manifest:
         """Publish the shards 0 to num_shards - 1, then remove the files of older recipes."""
         missing = [shard for shard in range(num_shards) if not self.has_shard(shard)]
         if missing:
@@ -293,6 +344,7 @@ class ArtifactWriter:
             counts=dict(counts),
             num_quarantined=len(quarantined),
             quarantined=[asdict(row) for row in quarantined[:MAX_MANIFEST_QUARANTINE]],
+            texts=None if texts is None else texts.to_json(),
         )
         atomic_write(f"{self.artifact._folder}/{MANIFEST}", manifest.to_json().encode(), self._fs)
         self._remove_leftovers()

@@ -61,6 +61,24 @@ class EngineIdentity:
     validation_scores: ScoreHistogram | None = field(default=None, compare=False)
 
 
+class GeneratedText(str):
+    """What a model wrote; `hit_limit`: the token limit ended it, and not the model."""
+
+    __slots__ = ("hit_limit",)
+    hit_limit: bool
+
+    def __new__(cls, text: str, *, hit_limit: bool = False) -> "GeneratedText":
+        """A text like any other."""
+        made = super().__new__(cls, text)
+        made.hit_limit = hit_limit
+        return made
+
+
+def hit_limit(text: str) -> bool:
+    """Whether the token limit ended this answer of `Engine.generate`; False if it does not say."""
+    return isinstance(text, GeneratedText) and text.hit_limit
+
+
 class Scorer(Protocol):
     """Answers Yes or No: an engine, or another adapter on its base model."""
 
@@ -87,7 +105,7 @@ class Engine(Scorer, Protocol):
         ...
 
     async def generate(self, messages: Messages, limits: GenerationLimits) -> str:
-        """The base model's greedy answer, without special tokens, stripped.
+        """The base model's greedy answer, without special tokens, stripped; a `GeneratedText`.
 
         Raises EngineRefused, EngineTimeout, EngineOverloaded or EngineUnavailable.
         """

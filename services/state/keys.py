@@ -11,6 +11,7 @@
     msr:{i05}:item:ID        hash     title, image, version, summary, status
     msr:{i05}:queue          stream   items that wait for their summary
     msr:published            string   fingerprints of the artifacts last published
+    msr:texts                hash     what is known of the published texts (texts/)
     msr:adapters             hash     base model -> which adapters score (adapter_selection.py)
     msr:api-keys             hash     API key id -> name, scopes, limits, digest of its secret
     msr:{kID}:bucket         hash     tokens of one API key, and when they were counted
@@ -49,6 +50,7 @@ DEAD_LETTER_CAP = 1_000  # a partition
 
 GROUP = "workers"
 PUBLISHED = "msr:published"
+TEXTS = "msr:texts"
 ADAPTERS = "msr:adapters"
 API_KEYS = "msr:api-keys"
 

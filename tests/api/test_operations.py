@@ -12,7 +12,8 @@ async def test_a_whole_service_is_ready(store: Store) -> None:
     answer = await send(an_app(store), "GET", "/health/ready")
     assert answer.status_code == 200
     assert answer.json()["status"] == "ok"
-    assert set(answer.json()["components"]) == {"redis", "engine", "artifacts", "adapters"}
+    components = {"redis", "engine", "artifacts", "adapters", "texts"}
+    assert set(answer.json()["components"]) == components
 
 
 async def test_without_its_engine_the_service_is_degraded_but_takes_requests(store: Store) -> None:

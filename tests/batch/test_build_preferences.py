@@ -115,7 +115,9 @@ async def test_quarantined_users_can_be_retried_alone(data: str):
 
     counts = await build_preferences.run(data, healthy, retry_quarantined=True)
 
+    texts = counts.pop("texts")
     assert counts == {"users": 4, "blocks": 7, "quarantined": 0, "shortened": 0}
+    assert (texts["num_texts"], texts["num_empty"]) == (4, 0)
     assert len(healthy.prompts) == 4  # one block of u2 and three of u3
 
 

@@ -27,7 +27,9 @@ async def test_every_item_gets_its_own_summary(data: str):
     counts = await summarize_images.run(data, EchoEngine())
 
     assert summaries(data) == {"i1": "fox", "i2": "boat", "i3": "tree"}
+    texts = counts.pop("texts")
     assert counts == {"items": 3, "summaries": 3, "quarantined": 0, "shortened": 0}
+    assert (texts["num_texts"], texts["num_distinct"]) == (3, 3)
 
 
 async def test_a_refused_item_is_quarantined_with_its_reason_and_can_be_retried_alone(data: str):

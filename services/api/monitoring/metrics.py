@@ -143,6 +143,11 @@ class Metrics:
             ["outcome"],
         )
         self.item_cache_bytes = gauge("msr_item_cache_bytes", "Memory that cached items take")
+        self.texts_most_frequent_share = gauge(
+            "msr_texts_most_frequent_share",
+            "Share of the most frequent text among the published ones; none below 50 texts",
+            ["kind"],
+        )
         self.redis_up = gauge("msr_redis_up", "1 if Redis answers")
         self.redis_answer_seconds = gauge("msr_redis_answer_seconds", "Time of Redis's last answer")
         self.redis_used_bytes = gauge("msr_redis_used_bytes", "Memory that Redis holds")

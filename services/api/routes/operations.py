@@ -36,11 +36,14 @@ async def live() -> wire.Liveness:
 @open_to_all
 async def ready(deps: AppDependencies, response: Response) -> wire.Readiness:
     """The state of each component. Without Redis the status is 503. Without the model rankings are
-    degraded but answered, so the status stays 200. Refused new artifacts change nothing: the old
-    ones stay in use.
+    degraded but answered, so the status stays 200; so it does with texts that do not vary. Refused
+    new artifacts change nothing: the old ones stay in use.
     """
     redis, engine = await asyncio.gather(_redis_health(deps), _engine_health(deps))
-    status = "down" if redis.state == "down" else engine.state
+    texts = _texts_health(deps)
+    is_degraded = "degraded" in (engine.state, texts.state)
+    status: wire.HealthState = "degraded" if is_degraded else "ok"
+    status = "down" if redis.state == "down" else status
     response.status_code = 503 if status == "down" else 200
     return wire.Readiness(
         status=status,
@@ -49,6 +52,7 @@ async def ready(deps: AppDependencies, response: Response) -> wire.Readiness:
             "engine": engine,
             "artifacts": _artifacts_health(deps),
             "adapters": _adapters_health(deps),
+            "texts": texts,
         },
     )
 
@@ -118,6 +122,14 @@ def _artifacts_health(deps: Dependencies) -> wire.ComponentHealth:
         return wire.ComponentHealth(state="ok", detail=detail)
     kind = deps.live.refusal.split(":", 1)[0]
     return wire.ComponentHealth(state="degraded", detail=f"{detail}; newer ones refused ({kind})")
+
+
+def _texts_health(deps: Dependencies) -> wire.ComponentHealth:
+    """Degraded while the model's texts hardly differ from one another."""
+    watch = deps.texts_watch
+    if watch.warnings:
+        return wire.ComponentHealth(state="degraded", detail=". ".join(watch.warnings))
+    return wire.ComponentHealth(state="ok", detail=watch.describe())
 
 
 def _adapters_health(deps: Dependencies) -> wire.ComponentHealth:

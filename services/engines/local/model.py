@@ -23,7 +23,7 @@ from services.core.errors import EngineRefused, EngineUnavailable, ModelUnusable
 from services.core.prompts import GenerationLimits, Messages
 from services.core.scoring import AnswerLogprobs
 from services.engines.checkpoints import identify
-from services.engines.contract import EngineIdentity
+from services.engines.contract import EngineIdentity, GeneratedText
 from services.engines.models.model_files import context_length, load_processor
 from services.engines.prompt_encoding import EncodedPrompt, PromptEncoder
 from services.engines.prompt_fitting import shorten_to_fit
@@ -84,7 +84,7 @@ class LocalModel:
 
     def generate(
         self, batch: Sequence[EncodedPrompt], limits: GenerationLimits
-    ) -> list[tuple[str, int]]:
+    ) -> list[tuple[GeneratedText, int]]:
         """The base model's greedy texts, each with its number of tokens."""
         inputs = self._collate(batch)
         # Summaries and preferences are the base model's: the adapter only answers Yes or No.
@@ -98,7 +98,14 @@ class LocalModel:
         written = output[:, inputs["input_ids"].shape[1] :]  # (B, T), padded on the right
         texts = self._processor.tokenizer.batch_decode(written, skip_special_tokens=True)
         counts = (written != self._encoder.pad_id).sum(dim=1).tolist()
-        return [(text.strip(), count) for text, count in zip(texts, counts, strict=True)]
+        # A text that ended by itself ends in an end token, or is padded behind it.
+        ends = {self._encoder.pad_id, *_end_tokens(self._model)}
+        is_full = written.shape[1] >= limits.max_new_tokens
+        lasts = written[:, -1].tolist() if is_full else [self._encoder.pad_id] * len(texts)
+        return [
+            (GeneratedText(text.strip(), hit_limit=last not in ends), count)
+            for text, count, last in zip(texts, counts, lasts, strict=True)
+        ]
 
     # --- adapters --------------------------------------------------------------------------------
 
@@ -188,3 +195,11 @@ def _unusable(adapter: str, error: Exception) -> ModelUnusable:
         f"cannot load the adapter {adapter!r} onto this model ({error}); give a folder, to "
         "--adapter or beside the others, that `msr train` wrote for the same base model"
     )
+
+
+def _end_tokens(model: Any) -> list[int]:
+    """The tokens with which this model ends a text."""
+    found = model.generation_config.eos_token_id
+    if found is None:
+        return []
+    return [int(token) for token in (found if isinstance(found, list | tuple) else [found])]

@@ -15,6 +15,7 @@ from services.core.errors import AnswerTokenMissing
 from services.core.prompts import GenerationLimits, ItemImage, Message, Messages
 from services.core.scoring import AnswerLogprobs, AnswerTokens
 from services.engines import token_usage
+from services.engines.contract import GeneratedText
 
 COMPLETIONS = "/v1/chat/completions"
 TOKENIZE = "/tokenize"
@@ -148,7 +149,8 @@ def _read_text(answer: Any) -> str:
     if not isinstance(text, str | None):
         raise InvalidResponse(f"a text that is {type(text).__name__}")
     token_usage.record_response(answer)
-    return (text or "").strip()
+    is_cut = answer["choices"][0].get("finish_reason") == "length"
+    return GeneratedText((text or "").strip(), hit_limit=is_cut)
 
 
 def _read_logprobs(answer: Any, answers: AnswerTokens) -> AnswerLogprobs:

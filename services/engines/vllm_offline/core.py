@@ -14,6 +14,7 @@ from typing import Any
 from services.core.errors import AnswerTokenMissing, EngineError, EngineRefused, ModelUnusable
 from services.core.prompts import GenerationLimits, Messages
 from services.core.scoring import AnswerLogprobs
+from services.engines.contract import GeneratedText
 from services.engines.models.families import supported
 from services.engines.models.model_files import load_processor
 from services.engines.prompt_encoding import PromptEncoder
@@ -143,7 +144,8 @@ class VllmCore:
 
     def _answer(self, completion: Any) -> Answer:
         if completion.logprobs is None:
-            return str(completion.text).strip()
+            is_cut = completion.finish_reason == "length"
+            return GeneratedText(str(completion.text).strip(), hit_limit=is_cut)
         logprobs = completion.logprobs[0]
         try:
             yes, no = (logprobs[token].logprob for token in (self._answers.yes, self._answers.no))
