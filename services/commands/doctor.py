@@ -25,15 +25,21 @@ def doctor(
     *,
     engine: EngineArguments,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for each check.")] = 30.0,
+    sample: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=1000, help="Show so many images beside their texts, as a page in the data."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check versions, GPU, disk, data, adapter, model servers, Redis and port for `msr serve` with
-    the same options; say what to do about each fault.
+    """Check versions, GPU, disk, data, texts, adapter, model servers, Redis and port for
+    `msr serve` with the same options; say what to do about each fault.
     """
     from pydantic import ValidationError
 
     from services.deployment.settings import Settings
-    from services.doctor import artifacts, machine, service
+    from services.doctor import artifacts, machine, service, texts
     from services.doctor.findings import Check, run_checks
 
     fault: ValidationError | MsrError | None = None
@@ -54,11 +60,15 @@ def doctor(
         "gpu": machine.check_gpu,
         "disk": partial(machine.check_disk, folders),
         "data": partial(artifacts.check_data, data),
+        "texts": partial(texts.check_texts, data),
         "adapter": partial(artifacts.check_adapter, data, choose, settings.adapters),
         "model server": partial(service.check_model_servers, data, choose),
         "redis": partial(service.check_redis, data, settings),
         "port": partial(machine.check_port, host, port),
     }
+    sampled: list[texts.SampledItem] = []
+    if sample is not None:
+        checks["sample"] = partial(texts.check_sample, data, sample, sampled)
     findings = []
     for finding in run_checks(checks, timeout_seconds=timeout):
         findings.append(finding)
@@ -66,10 +76,15 @@ def doctor(
             _show(finding)
     counts = Counter(finding.status for finding in findings)
     if as_json:
-        found = {"checks": [asdict(finding) for finding in findings]}
+        found: dict[str, Any] = {"checks": [asdict(finding) for finding in findings]}
+        if sample is not None:
+            found["sample"] = [_as_row(item) for item in sampled]
         numbers = {"problems": counts["problem"], "notes": counts["note"]}
         typer.echo(json.dumps({**found, **numbers}))
     else:
+        for item in sampled:
+            row = _as_row(item)
+            typer.echo(f"  {row['title']}\n    {row['summary'] or row['fault']}")
         typer.echo(f"\n{counts['problem']} problem(s), {counts['note']} note(s)")
     if counts["problem"]:
         raise typer.Exit(1)
@@ -79,6 +94,16 @@ def _show(finding: Any) -> None:
     typer.echo(f"{_SHOWN[finding.status]}  {finding.check:<12}  {finding.found}")
     if finding.remedy:
         typer.echo(f"{'':<23}-> {finding.remedy}")
+
+
+def _as_row(item: Any) -> dict[str, Any]:
+    """A sampled item without its pixels. Texts are strangers': a terminal must not obey them."""
+    texts = {"item_id": item.item_id, "title": item.title, "summary": item.summary}
+    plain = {
+        name: "".join(c if c.isprintable() else " " for c in text)
+        for name, text in {**texts, "fault": item.fault}.items()
+    }
+    return {**plain, "has_image": bool(item.image)}
 
 
 def _variables(command: Any) -> set[str]:

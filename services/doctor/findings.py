@@ -65,11 +65,16 @@ def run_checks(checks: Mapping[str, Check], *, timeout_seconds: float) -> Iterat
 
 
 def problem_of(error: MsrError) -> Finding:
-    """The finding of an MsrError: what to do comes after the last semicolon of its message."""
-    found, _, remedy = str(error).rpartition("; ")
+    """The finding of an MsrError."""
+    return stated(str(error), problem)
+
+
+def stated(text: str, finding: Callable[[str, str], Finding]) -> Finding:
+    """The finding of a sentence that says what is wrong and, after its last `; `, what to do."""
+    found, _, remedy = text.rpartition("; ")
     if not found:
-        return problem(f"{remedy}.", "See docs/operations.md.")
-    return problem(f"{found}.", f"{remedy[0].upper()}{remedy[1:]}.")
+        return finding(f"{remedy}.", "See docs/operations.md.")
+    return finding(f"{found}.", f"{remedy[0].upper()}{remedy[1:]}.")
 
 
 def without_credentials(text: str) -> str:

@@ -141,12 +141,15 @@ const NOTICES = {
 
 async function lookAtHealth() {
   const found = await health();
-  let text = NOTICES[found.status] ?? "";
+  const texts = [NOTICES[found.status]];
   if (found.status === "degraded") {
-    text = found.components.engine?.state === "ok" ? "" : NOTICES.engine;
+    const { engine, texts: written } = found.components;
+    if (engine?.state !== "ok") texts.push(NOTICES.engine);
+    // One calm sentence on every page: the texts and the scores built on them mean little.
+    if (written?.state === "degraded") texts.push(`${written.detail}.`);
   }
-  const shown = notice.textContent;
-  if (text !== shown) fill(notice, text && el("p", {}, text));
+  const now = texts.filter(Boolean);
+  if (now.join("") !== notice.textContent) fill(notice, now.map((text) => el("p", {}, text)));
   notice.dataset.status = found.status;
   setTimeout(lookAtHealth, HEALTH_MILLISECONDS);
 }

@@ -4,7 +4,9 @@ import { get, health } from "./api.js";
 import { el, fill } from "./dom.js";
 
 const MILLISECONDS = 3000;
-const NAMES = { redis: "Store (Redis)", engine: "Model", artifacts: "Artifacts", adapters: "Adapters" };
+const NAMES = {
+  redis: "Store (Redis)", engine: "Model", artifacts: "Artifacts", adapters: "Adapters", texts: "Texts",
+};
 const STATES = { ok: "Well", degraded: "Degraded", down: "Down", unreachable: "No answer" };
 const FACTS = {
   version: "Version", commit: "Commit", model: "Model", adapter: "Adapter", retrieval: "Cheap rankers",

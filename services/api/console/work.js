@@ -72,9 +72,24 @@ function step(each) {
       "div",
       { class: "counts" },
       el("p", {}, counts.join(" · ")),
+      each.texts && texts(each.texts),
       each.num_parts > 0 &&
         el("p", { class: "hint" }, `${count(each.num_parts, "part")} of an unfinished run`),
       each.num_quarantined > 0 && quarantine(each),
     ),
   );
+}
+
+/** How much the texts vary, and what is wrong if they do not. */
+function texts(found) {
+  const parts = [
+    `${found.num_distinct.toLocaleString("en")} distinct texts`,
+    `the most frequent one ${(100 * found.most_frequent_share).toFixed(0)} %`,
+    found.num_empty > 0 && `${found.num_empty.toLocaleString("en")} empty`,
+    found.num_cut > 0 && `${found.num_cut.toLocaleString("en")} cut at the token limit`,
+  ];
+  return [
+    el("p", { class: "hint" }, parts.filter(Boolean).join(" · ")),
+    found.warning && el("p", { class: "banner" }, `${found.warning}.`),
+  ];
 }

@@ -2,8 +2,9 @@
 
 from contextlib import suppress
 
-from services.core.artifacts import Artifact
+from services.core.artifacts import Artifact, Manifest
 from services.core.data_folder.steps import STEPS
+from services.core.data_folder.text_statistics import TextStatistics
 from services.core.errors import ArtifactError
 from services.core.wire import console as wire
 
@@ -16,14 +17,12 @@ def read_steps(data: str) -> list[wire.StepView]:
 
 
 def _read_step(artifact: Artifact) -> wire.StepView:
-    manifest, num_parts = None, 0
+    manifest: Manifest | None = None
+    num_parts, texts = 0, None
     state: wire.StepState = "unreadable"
     with suppress(ArtifactError):  # written by another version
-        # Both or neither: of an unreadable step nothing is told.
-        manifest, num_parts = (
-            artifact.manifest() if artifact.exists() else None,
-            artifact.num_unfinished_parts(),
-        )
+        # All or nothing: of an unreadable step nothing is shown.
+        manifest, num_parts, texts = _read(artifact)
         state = "done" if manifest else "under-way" if num_parts else "missing"
     quarantined = manifest.quarantined[:MAX_QUARANTINED] if manifest else []
     return wire.StepView(
@@ -35,4 +34,24 @@ def _read_step(artifact: Artifact) -> wire.StepView:
         num_parts=num_parts,
         num_quarantined=manifest.num_quarantined if manifest else 0,
         quarantined=[wire.QuarantinedView(**row) for row in quarantined],
+        texts=None if texts is None else _view(texts),
+    )
+
+
+def _read(artifact: Artifact) -> tuple[Manifest | None, int, TextStatistics | None]:
+    manifest = artifact.manifest() if artifact.exists() else None
+    # Rows are not read: of an artifact of an older version nothing is known.
+    texts = artifact.text_statistics() if manifest and manifest.texts else None
+    return manifest, artifact.num_unfinished_parts(), texts
+
+
+def _view(texts: TextStatistics) -> wire.TextsView:
+    return wire.TextsView(
+        num_texts=texts.num_texts,
+        num_distinct=texts.num_distinct,
+        most_frequent=texts.most_frequent,
+        most_frequent_share=round(texts.most_frequent_share, 4),
+        num_empty=texts.num_empty,
+        num_cut=texts.num_cut,
+        warning=texts.warning(),
     )

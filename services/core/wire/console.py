@@ -158,6 +158,18 @@ class QuarantinedView(Answer):
     reason: str
 
 
+class TextsView(Answer):
+    """How much the texts of an artifact vary. Equal inputs count once."""
+
+    num_texts: int
+    num_distinct: int
+    most_frequent: str = Field(description="The most frequent text, shortened.")
+    most_frequent_share: float = Field(description="Of the texts.")
+    num_empty: int = Field(description="Inputs for which the model wrote nothing, or refused.")
+    num_cut: int = Field(description="Texts that the token limit ended.")
+    warning: str = Field(description='What is wrong and what to do; "" if the texts vary.')
+
+
 class StepView(Answer):
     """One artifact in the data folder, and the step that makes it."""
 
@@ -172,6 +184,9 @@ class StepView(Answer):
     num_parts: int = Field(description="Parts that an unfinished run has written.")
     num_quarantined: int
     quarantined: list[QuarantinedView] = Field(description="The first of them.")
+    texts: TextsView | None = Field(
+        default=None, description="Null for artifacts without texts, or of an older version."
+    )
 
 
 class UpdatesView(Answer):
@@ -196,6 +211,15 @@ class ProgressResponse(Answer):
                 "num_parts": 0,
                 "num_quarantined": 1,
                 "quarantined": [{"row": "i13", "reason": "the engine refused the prompt"}],
+                "texts": {
+                    "num_texts": 479,
+                    "num_distinct": 431,
+                    "most_frequent": "A red fox in outline style.",
+                    "most_frequent_share": 0.0084,
+                    "num_empty": 1,
+                    "num_cut": 0,
+                    "warning": "",
+                },
             }
         ],
         updates={"num_waiting": 0, "lag_seconds": 0.0, "num_dead": 0},
