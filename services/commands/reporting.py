@@ -22,10 +22,14 @@ def report(step: Callable[[], Any], as_json: bool, *, timed: bool = True) -> dic
         return dict(result)
     for key, value in result.items():
         if isinstance(value, dict):
-            shown = "  ".join(f"{name} {_shown(part)}" for name, part in value.items())
+            warning = value.get("warning")
+            parts = {name: part for name, part in value.items() if name != "warning"}
+            shown = "  ".join(f"{name} {_shown(part)}" for name, part in parts.items())
         else:
-            shown = _shown(value)
+            warning, shown = None, _shown(value)
         typer.echo(f"{key:>20}  {shown}")
+        if warning:  # a sentence, so it gets a line
+            typer.echo(f"{'warning':>20}  {warning}")
     return dict(result)
 
 

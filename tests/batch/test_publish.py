@@ -9,6 +9,8 @@ from services.core.artifacts import Artifact
 from services.core.errors import ArtifactMismatch, ArtifactMissing, EngineRefused
 from services.core.records import ItemId, UserId
 from services.core.splits import Cut
+from services.state import keys
+from services.state.texts.published_texts import PublishedTexts
 from services.state.user_store import Store
 from tests.artifact_builders import write_interactions, write_items
 from tests.builders import DigestEngine, an_interaction, the_user, updated_by_hand
@@ -162,3 +164,25 @@ async def test_artifacts_that_do_not_belong_together_are_refused(store: Store, d
 
     with pytest.raises(ArtifactMismatch, match=r"other interactions.*msr build-preferences"):
         await publish.run(data, store)
+
+
+async def test_how_much_the_texts_vary_is_noted_beside_them(store: Store, data: str):
+    await build(data)
+
+    await publish.run(data, store)
+
+    found = await PublishedTexts(store.connection).load_statistics()
+    assert [(each.kind, each.num_texts) for each in found] == [
+        ("summaries", 8), ("preferences", 2),
+    ]  # fmt: skip
+    assert found[0].num_empty == 1
+
+
+async def test_what_an_older_version_published_is_noted_too(store: Store, data: str):
+    await publish.run(data, store)
+    await store.connection.call("DEL", keys.TEXTS)
+
+    counts = await publish.run(data, store)
+
+    assert counts["published_before"] == 1
+    assert await PublishedTexts(store.connection).load_statistics()

@@ -8,6 +8,7 @@ from typer.testing import CliRunner, Result
 
 from benchmarks.faults.supervised_process import free_port
 from services.cli import app
+from tests.artifact_builders import write_items
 
 
 @pytest.fixture(autouse=True)
@@ -59,3 +60,24 @@ def test_a_setting_that_cannot_be_used_does_not_keep_the_other_checks_from_runni
     problems = [check for check in told["checks"] if check["status"] == "problem"]
     assert ["MSR_NUM_SCORED" in check["found"] for check in problems] == [True]
     assert told["checks"][-1]["check"] == "port"
+
+
+def test_a_sample_is_printed_and_its_page_is_named(tmp_path: Path):
+    write_items(str(tmp_path), {"i1": "fox\x1b[31m", "i2": "boat"})
+
+    printed = doctor(tmp_path, "--sample", "20")
+    told = json.loads(doctor(tmp_path, "--sample", "20", "--json").stdout)
+
+    assert "doctor-sample.html" in printed.stdout
+    assert "\x1b" not in printed.stdout
+    assert [(item["item_id"], item["title"]) for item in told["sample"]] == [
+        ("i1", "fox [31m"),
+        ("i2", "boat"),
+    ]
+
+
+def test_a_sample_of_nothing_is_a_problem_with_the_step_to_run(tmp_path: Path):
+    told = json.loads(doctor(tmp_path, "--sample", "20", "--json").stdout)
+
+    assert (told["sample"], told["problems"]) == ([], 1)
+    assert "msr prepare-catalogue" in told["checks"][-1]["remedy"].lower()

@@ -11,6 +11,7 @@ from services.core.errors import EngineRefused, ModelUnusable
 from services.core.prompts import (
     PREFERENCE_LIMITS,
     SUMMARY_LIMITS,
+    GenerationLimits,
     HistoryItem,
     ItemImage,
     Message,
@@ -20,7 +21,7 @@ from services.core.prompts import (
 )
 from services.core.records import Item, ItemId
 from services.core.scoring import AnswerLogprobs, answer_margin
-from services.engines.contract import Engine
+from services.engines.contract import Engine, hit_limit
 from services.engines.local.engine import LocalEngine
 from services.engines.vllm_offline.engine import VllmOfflineEngine
 from tests.model_training.builders import COLORS, a_cover
@@ -54,6 +55,22 @@ async def local() -> AsyncIterator[LocalEngine]:
 async def margins(engine: Engine, prompts: Sequence[Messages]) -> list[float]:
     found: list[AnswerLogprobs] = await asyncio.gather(*(engine.score(each) for each in prompts))
     return [answer_margin(yes=answer.yes, no=answer.no) for answer in found]
+
+
+@pytest.mark.parametrize("num_tokens", [1, 4, 8, 9, 10, 11, 12, 60])
+async def test_what_the_token_limit_ended_is_what_the_local_engine_says(
+    num_tokens: int, in_process: VllmOfflineEngine, local: LocalEngine
+):
+    limits = GenerationLimits(max_new_tokens=num_tokens)
+    prompts = [summary_messages(item) for item in ITEMS]
+
+    found = [
+        [(text, hit_limit(text)) for text in await asyncio.gather(*texts)]
+        for texts in ([e.generate(each, limits) for each in prompts] for e in (in_process, local))
+    ]
+
+    assert found[0] == found[1]
+    assert all(is_cut for _, is_cut in found[0]) == (num_tokens < 8)
 
 
 async def test_margins_are_those_of_the_local_engine(

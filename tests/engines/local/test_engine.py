@@ -1,6 +1,7 @@
 """The local engine: batched without one prompt touching another, and beside the event loop."""
 
 import asyncio
+import pickle
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from services.core.errors import (
     EngineUnavailable,
     ModelUnusable,
 )
-from services.core.prompts import GenerationLimits, Message
+from services.core.prompts import SUMMARY_LIMITS, GenerationLimits, Message, summary_messages
+from services.core.records import Item, ItemId
 from services.core.scoring import answer_margin
-from services.engines.contract import EngineIdentity
+from services.deployment.assemble import DEMO_WEIGHTS
+from services.engines.contract import EngineIdentity, GeneratedText, hit_limit
 from services.engines.local.engine import LocalEngine
 from services.engines.local.model import LocalModel
 from services.engines.rendering import chat_content, prompt_images
@@ -54,6 +57,33 @@ async def test_a_text_does_not_depend_on_what_else_is_in_the_batch(engine: Local
     alone = [await engine.generate(prompt, SHORT) for prompt in PROMPTS]
 
     assert alone == await asyncio.gather(*(engine.generate(prompt, SHORT) for prompt in PROMPTS))
+
+
+async def test_a_text_says_whether_the_token_limit_ended_it():
+    engine = LocalEngine.load(str(DEMO_WEIGHTS / "base"), device="cpu")
+    prompts = [
+        summary_messages(Item(ItemId(t), t)) for t in ("A calm fox", "Rain", "Tales of a house")
+    ]
+    whole = [await engine.generate(prompt, SUMMARY_LIMITS) for prompt in prompts]
+
+    # In one batch, some texts end before others.
+    for num_tokens in range(1, 16):
+        limits = GenerationLimits(max_new_tokens=num_tokens)
+        texts = await asyncio.gather(*(engine.generate(prompt, limits) for prompt in prompts))
+        for text, full in zip(texts, whole, strict=True):
+            assert hit_limit(text) or text == full
+            assert full.startswith(text)
+        if num_tokens < 3:
+            assert all(map(hit_limit, texts))
+    assert not any(map(hit_limit, whole))
+    await engine.close()
+
+
+def test_a_text_keeps_its_flag_on_its_way_to_another_process():
+    text = GeneratedText("a fox", hit_limit=True)
+
+    assert hit_limit(pickle.loads(pickle.dumps(text)))
+    assert not hit_limit("a fox")
 
 
 async def test_scores_are_the_models_own_log_probabilities(engine: LocalEngine, checkpoint: Path):

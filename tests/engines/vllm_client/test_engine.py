@@ -16,6 +16,7 @@ from services.core.errors import (
 )
 from services.core.prompts import GenerationLimits, Message, Messages
 from services.core.scoring import AnswerLogprobs
+from services.engines.contract import hit_limit
 from services.engines.vllm_client.engine import VllmEngine
 from tests.engines.conftest import a_prompt
 from tests.engines.vllm_client.vllm_servers import (
@@ -51,6 +52,14 @@ async def test_a_score_asks_the_adapter_for_one_token_and_the_two_answers_alone(
     assert body["logprob_token_ids"] == [70, 71]
     # What an older vLLM reads instead.
     assert (body["allowed_token_ids"], body["top_logprobs"]) == ([70, 71], 2)
+
+
+@pytest.mark.parametrize(("reason", "is_cut"), [("stop", False), ("length", True), (None, False)])
+async def test_a_text_says_whether_the_token_limit_ended_it(reason: str | None, is_cut: bool):
+    server = FakeServer(complete=lambda _: a_completion(" a fox ", reason))
+    engine = await an_engine(server)
+
+    assert hit_limit(await engine.generate(a_prompt(), LIMITS)) == is_cut
 
 
 async def test_a_text_is_the_base_models_and_greedy():

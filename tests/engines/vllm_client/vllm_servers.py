@@ -21,11 +21,17 @@ YES, NO = 70, 71
 MAX_TOKENS = 4096
 
 
-def a_completion(text: str = "", **logprobs: Any) -> httpx.Response:
+def a_completion(
+    text: str = "", finish_reason: str | None = "stop", **logprobs: Any
+) -> httpx.Response:
     """`a_completion(_70=-0.25)`: the log-probability of token 70."""
     logprobs = logprobs or {f"_{YES}": -0.25, f"_{NO}": -1.5}
     top = [{"token": f"token_id:{token[1:]}", "logprob": p} for token, p in logprobs.items()]
-    choice = {"message": {"content": text}, "logprobs": {"content": [{"top_logprobs": top}]}}
+    choice = {
+        "message": {"content": text},
+        "logprobs": {"content": [{"top_logprobs": top}]},
+        "finish_reason": finish_reason,
+    }
     # As vLLM is written in Python, it could send a NaN, which httpx would not encode.
     return httpx.Response(200, content=json.dumps({"choices": [choice]}))
 
