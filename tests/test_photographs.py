@@ -100,7 +100,7 @@ def test_the_step_after_it_warns_too(quick_start: dict[str, Any]):
     told = json.loads(quick_start["preferences"].stdout.splitlines()[-1])
 
     assert told["users"] == NUM_USERS
-    assert " preferences are the same text (" in told["texts"]["warning"]
+    assert " preferences are the same text: " in told["texts"]["warning"]
 
 
 def test_the_doctor_finds_a_problem_and_shows_pictures_beside_their_texts(

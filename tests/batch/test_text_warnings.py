@@ -152,7 +152,17 @@ async def test_users_of_different_histories_with_one_text_are_warned_of(tmp_path
 
     warning = await preferences_of(str(tmp_path), histories, lambda k, n: "Likes trees.")
 
-    assert warning.startswith('60 of 60 preferences are the same text ("Likes trees."):')
+    assert warning.startswith('60 of 60 preferences are the same text: this')
+
+
+async def test_no_log_holds_what_is_written_about_users(tmp_path: Path):
+    histories = {f"u{k}": [f"i{k}", f"i{k + 1}"] for k in range(60)}
+
+    with structlog.testing.capture_logs() as logs:
+        await preferences_of(str(tmp_path), histories, lambda k, n: "Likes trees.")
+
+    assert [each["event"] for each in logs] == ["texts_do_not_vary"]
+    assert "trees" not in str(logs)
 
 
 async def test_users_of_one_history_have_one_text_by_design(tmp_path: Path):

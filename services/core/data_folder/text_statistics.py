@@ -86,10 +86,13 @@ class TextStatistics:
         """What is wrong with the texts and, after the last `; `, what to do; "" if they vary."""
         if not self.can_be_judged or self.most_frequent_share <= MAX_SHARE:
             return ""
-        quoted = _shortened(self.most_frequent, _MAX_QUOTED_CHARS).replace("; ", ", ")
+        quoted = ""
+        if self.kind == "summaries":  # what is written about a user belongs in no log
+            text = _shortened(self.most_frequent, _MAX_QUOTED_CHARS).replace("; ", ", ")
+            quoted = f' ("{text}")'
         return (
-            f"{self.num_most_frequent:,} of {self.num_texts:,} {self.kind} are the same text "
-            f'("{quoted}"): {_CAUSES[self.kind]}; {_REMEDIES[self.kind]}'
+            f"{self.num_most_frequent:,} of {self.num_texts:,} {self.kind} are the same text"
+            f"{quoted}: {_CAUSES[self.kind]}; {_REMEDIES[self.kind]}"
         )
 
     def notes(self) -> list[str]:

@@ -62,6 +62,13 @@ def test_other_differences_do(one: str, other: str):
     assert as_counted(one) != as_counted(other)
 
 
+def test_a_warning_about_preferences_does_not_quote_one():
+    warning = counted(["Likes trees."] * 60, "preferences").warning()
+
+    assert "trees" not in warning
+    assert warning.startswith("60 of 60 preferences are the same text: this model does not tell")
+
+
 def test_one_input_counts_once_however_often_it_occurs():
     counter = TextCounter("summaries")
     for _ in range(400):
