@@ -11,6 +11,7 @@ import structlog
 
 from services.batch import build_preferences, summarize_images
 from services.core.artifacts import Artifact, Manifest
+from services.core.errors import EngineUnavailable
 from services.core.prompts import GenerationLimits, Messages
 from services.engines.contract import GeneratedText
 from tests.artifact_builders import EchoEngine, write_interactions, write_items
@@ -152,7 +153,7 @@ async def test_users_of_different_histories_with_one_text_are_warned_of(tmp_path
 
     warning = await preferences_of(str(tmp_path), histories, lambda k, n: "Likes trees.")
 
-    assert warning.startswith('60 of 60 preferences are the same text: this')
+    assert warning.startswith("60 of 60 preferences are the same text: this")
 
 
 async def test_no_log_holds_what_is_written_about_users(tmp_path: Path):
@@ -237,20 +238,21 @@ def part(data: str, name: str, shard: int = 0) -> Path:
     return next(Path(data, name).glob(f"*/part-{shard:05d}.parquet"))
 
 
+def without_columns(data: str, name: str, *columns: str) -> None:
+    """Take away columns that older versions did not write."""
+    for path in Path(data, name).glob("*/part-*.parquet"):
+        pa.parquet.write_table(pa.parquet.read_table(path).drop_columns(list(columns)), path)
+
+
 def as_an_older_version_wrote(data: str, name: str, *columns: str, finished: bool = True) -> None:
-    """Take away what older versions did not write."""
-    artifact = Artifact(data, name)
-    manifest = artifact.manifest()
-    for path in Path(artifact.location).glob("*/part-*.parquet"):
-        table = pa.parquet.read_table(path).drop_columns(list(columns))
-        pa.parquet.write_table(table, path)
-    written = Path(artifact.location) / "manifest.json"
+    """Take away what older versions did not write, and the manifest if it was not finished."""
+    without_columns(data, name, *columns)
+    written = Path(data, name, "manifest.json")
+    content = Artifact(data, name).manifest().content()
+    del content["texts"]
+    written.unlink()
     if finished:
-        content = manifest.content()
-        del content["texts"]
         written.write_text(json.dumps(content))
-    else:
-        written.unlink()
 
 
 async def test_an_artifact_of_an_older_version_is_read_and_counted(tmp_path: Path):
@@ -281,6 +283,22 @@ async def test_a_run_of_an_older_version_is_finished(tmp_path: Path):
     as_an_older_version_wrote(data, "preferences-whole", "hit_limits")
     write_interactions(data, {"u1": ["i1", "i1"], "u9": ["i2"]})
     assert (await build_preferences.run(data, EchoEngine(), cut="none"))["users"] == 2
+
+
+async def test_waves_of_an_older_version_are_gone_on_from(tmp_path: Path):
+    data = str(tmp_path)
+    write_items(data, {f"i{k}": f"title {k}" for k in range(6)})
+    write_interactions(data, {"u1": [f"i{k}" for k in range(6)], "u2": ["i5", "i4", "i3", "i2"]})
+    await summarize_images.run(data, EchoEngine())
+    with pytest.raises(EngineUnavailable):
+        await build_preferences.run(data, EchoEngine(fail_after=2), cut="none")
+    without_columns(data, "preferences-whole-waves", "hit_limit")
+
+    counts = await build_preferences.run(data, EchoEngine(), cut="none")
+
+    assert (counts["users"], counts["texts"]["num_cut"]) == (2, 0)
+    flags = Artifact(data, "preferences-whole").read()["hit_limits"].to_pylist()
+    assert flags == [[None, False], [None, False]]
 
 
 def test_the_manifest_of_a_step_without_texts_has_no_field_for_them(tmp_path: Path):

@@ -5,11 +5,14 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from services.batch import summarize_images
 from services.core.api_keys import Scope
+from services.core.data_folder.text_statistics import TextStatistics
 from services.core.errors import EngineUnavailable
 from services.core.images import blank_image
 from services.core.records import Item, ItemId
 from services.state.embedded_redis.server import EmbeddedRedis
+from services.state.texts.published_texts import PublishedTexts
 from services.state.user_store import Store
 from tests.api.builders import (
     ITEM_IDS,
@@ -20,6 +23,7 @@ from tests.api.builders import (
     put_catalogue,
     put_user,
 )
+from tests.artifact_builders import EchoEngine, write_items
 from tests.browser.chromium import a_page
 from tests.browser.servers import a_world
 
@@ -156,3 +160,42 @@ def test_where_no_stream_is_free_the_preference_is_shown_all_the_same(
         watched.page.goto("/#/users/ann")
         expect(watched.page.locator(".preference .text")).to_have_text("Likes foxes.")
         expect(watched.page.locator(".live")).to_have_text("Reconnecting…")
+
+
+def test_texts_that_do_not_vary_are_said_calmly_on_every_page(
+    browser: Browser, redis_url: str
+) -> None:
+    gray = TextStatistics("summaries", 633, 50, "A <b>gray</b> tree.", 240)
+
+    async def published(store: Store) -> None:
+        await a_user(store)
+        await PublishedTexts(store.connection).save_statistics([gray])
+
+    with a_world(redis_url, published) as url, a_page(browser, url) as watched:
+        page = watched.page
+        for view in ("users", "users/ann", "catalogue", "adapters", "work", "health"):
+            page.goto(f"/#/{view}")
+            expect(page.locator("#notice p")).to_have_text(f"{gray.warning()}.")
+            expect(page.locator("#notice")).to_have_attribute("data-status", "degraded")
+        expect(page.locator(".component", has_text="Texts")).to_contain_text("Degraded")
+        assert watched.all_faults() == []
+
+
+def test_the_work_page_says_how_much_the_texts_vary(
+    browser: Browser, redis_url: str, tmp_path: Path
+) -> None:
+    titles = {f"i{k}": "gray" if k < 30 else f"title {k}" for k in range(60)}
+    pictures = {item_id: item_id.encode() for item_id in titles}  # so that each is another item
+
+    async def summarized(store: Store) -> None:
+        write_items(str(tmp_path), titles, pictures)
+        await summarize_images.run(str(tmp_path), EchoEngine())
+
+    world = a_world(redis_url, summarized, lambda store: an_app(store, data=str(tmp_path)))
+    with world as url, a_page(browser, url) as watched:
+        page = watched.page
+        page.goto("/#/work")
+        step = page.locator(".step", has_text="summaries")
+        expect(step).to_contain_text("31 distinct texts · the most frequent one 50 %")
+        expect(step.locator(".banner")).to_contain_text("30 of 60 summaries are the same text")
+        assert watched.all_faults() == []
