@@ -143,9 +143,12 @@ class Metrics:
             ["outcome"],
         )
         self.item_cache_bytes = gauge("msr_item_cache_bytes", "Memory that cached items take")
+        self.texts_published = gauge(
+            "msr_texts_published", "Published texts of different inputs", ["kind"]
+        )
         self.texts_most_frequent_share = gauge(
             "msr_texts_most_frequent_share",
-            "Share of the most frequent text among the published ones; none below 50 texts",
+            "Share of the most frequent text among the published ones",
             ["kind"],
         )
         self.redis_up = gauge("msr_redis_up", "1 if Redis answers")

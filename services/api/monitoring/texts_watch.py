@@ -69,11 +69,12 @@ class TextsWatch:
 
     def _use(self, found: Sequence[TextStatistics]) -> None:
         self.statistics = found
-        share = self._metrics.texts_most_frequent_share
-        share.clear()
+        metrics = self._metrics
+        metrics.texts_published.clear()
+        metrics.texts_most_frequent_share.clear()
         for each in found:
-            if each.can_be_judged:
-                share.labels(each.kind).set(each.most_frequent_share)
+            metrics.texts_published.labels(each.kind).set(each.num_texts)
+            metrics.texts_most_frequent_share.labels(each.kind).set(each.most_frequent_share)
         warnings = tuple(self.warnings)
         if warnings != self._warned:
             for warning in warnings:

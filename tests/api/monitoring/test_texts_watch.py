@@ -86,14 +86,14 @@ async def test_a_note_that_cannot_be_read_leaves_what_was_known(store: Store):
     assert (await health(app))["components"]["texts"]["state"] == "degraded"
 
 
-async def test_the_share_of_the_most_frequent_text_is_a_metric_from_fifty_texts_on(store: Store):
+async def test_their_number_and_the_share_of_the_most_frequent_one_are_metrics(store: Store):
     app = an_app(store)
-    await publish(store, TextStatistics("summaries", 100, 2, "a", 75), TextStatistics(
-        "preferences", 49, 1, "b", 49))  # fmt: skip
+    await publish(store, TextStatistics("summaries", 100, 2, "a", 75))
     await health(app)
 
     metrics = (await send(app, "GET", "/metrics")).text
 
+    assert 'msr_texts_published{kind="summaries"} 100.0' in metrics
     assert 'msr_texts_most_frequent_share{kind="summaries"} 0.75' in metrics
     assert 'kind="preferences"' not in metrics
 
