@@ -31,12 +31,16 @@ class TextsWatch:
         self._data = data
         # Of artifacts without a note in their manifest, by fingerprint: reading them takes a while.
         self._counted: dict[str, TextStatistics] = {}
-        self._warned: tuple[str, ...] = ()
+        self._warned = ""
 
     @property
-    def warnings(self) -> list[str]:
-        """What is wrong with the texts, a sentence each; none if they vary."""
-        return [warning for each in self.statistics if (warning := each.warning())]
+    def warning(self) -> str:
+        """What is wrong with the texts and what to do; "" if they vary.
+
+        One sentence: preferences are written from summaries, so if both do not vary, the summaries
+        are the cause.
+        """
+        return next((warning for each in self.statistics if (warning := each.warning())), "")
 
     def describe(self) -> str:
         """The counts in words."""
@@ -75,8 +79,6 @@ class TextsWatch:
         for each in found:
             metrics.texts_published.labels(each.kind).set(each.num_texts)
             metrics.texts_most_frequent_share.labels(each.kind).set(each.most_frequent_share)
-        warnings = tuple(self.warnings)
-        if warnings != self._warned:
-            for warning in warnings:
-                log.warning("texts_do_not_vary", reason=warning)
-        self._warned = warnings
+        if self.warning and self.warning != self._warned:
+            log.warning("texts_do_not_vary", reason=self.warning)
+        self._warned = self.warning

@@ -127,8 +127,8 @@ def _artifacts_health(deps: Dependencies) -> wire.ComponentHealth:
 def _texts_health(deps: Dependencies) -> wire.ComponentHealth:
     """Degraded while the model's texts hardly differ from one another."""
     watch = deps.texts_watch
-    if watch.warnings:
-        return wire.ComponentHealth(state="degraded", detail=". ".join(watch.warnings))
+    if watch.warning:
+        return wire.ComponentHealth(state="degraded", detail=watch.warning)
     return wire.ComponentHealth(state="ok", detail=watch.describe())
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 from fastapi import FastAPI
 
 from services.batch import summarize_images
@@ -43,14 +44,19 @@ async def test_texts_that_vary_are_counted_and_well(store: Store):
     }
 
 
-async def test_texts_that_do_not_vary_degrade_the_service_and_say_what_to_do(store: Store):
-    await publish(store, GRAY, ALIKE)
+@pytest.mark.parametrize(
+    ("published", "cause"), [([GRAY, ALIKE], GRAY), ([GRAY], GRAY), ([VARIED, ALIKE], ALIKE)]
+)
+async def test_texts_that_do_not_vary_degrade_the_service_by_one_sentence_on_the_cause(
+    store: Store, published: list[TextStatistics], cause: TextStatistics
+):
+    await publish(store, *published)
 
     found = await health(an_app(store))
 
     texts = found["components"]["texts"]
     assert (found["status"], texts["state"]) == ("degraded", "degraded")
-    assert texts["detail"] == f"{GRAY.warning()}. {ALIKE.warning()}"
+    assert texts["detail"] == cause.warning()
 
 
 async def test_newly_published_texts_are_seen_without_a_restart(store: Store):
