@@ -5,7 +5,6 @@ Neither is part of the run's fingerprint.
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
@@ -14,6 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from model_training.finetune.config import Tracker, TrainConfig
 from services.core.errors import EngineUnavailable, InputError
+from services.process.step_packages import TENSORBOARD, is_there, to_install
 
 # Uploads a folder under a hub name and returns its address.
 Upload = Callable[[Path, str], str]
@@ -24,7 +24,7 @@ def reporting(
     trackers: Collection[str] | None,
     push_to_hub: str | None,
     *,
-    is_installed: Callable[[str], object] = find_spec,
+    is_installed: Callable[[str], object] = is_there,
 ) -> TrainConfig:
     """The configuration with these trackers and this hub name, if they are given.
 
@@ -37,7 +37,12 @@ def reporting(
         if tracker not in known:
             raise InputError(f"there is no tracker {tracker!r}; known are {', '.join(known)}")
         if not is_installed(tracker):
-            raise InputError(f"tracker {tracker} is not installed; run `pip install {tracker}`")
+            command = (
+                to_install([TENSORBOARD])
+                if tracker == TENSORBOARD.module
+                else f"pip install {tracker}"
+            )
+            raise InputError(f"tracker {tracker} is not installed; run `{command}`")
     ordered = tuple(tracker for tracker in known if tracker in chosen)
     hub = config.push_to_hub if push_to_hub is None else push_to_hub
     return replace(config, trackers=ordered, push_to_hub=hub)

@@ -11,9 +11,18 @@ from typing import Annotated, Any
 import typer
 
 from services.commands.options import AsJson, Data, EngineArguments, with_groups
+from services.commands.training import CONFIGS
 from services.core.errors import MsrError
+from services.process.step_packages import NEEDED
 
 _SHOWN = {"ok": "ok     ", "note": "note   ", "problem": "PROBLEM"}
+_SECONDS, _STEP_SECONDS = 30.0, 300.0
+
+
+def _a_step(value: str) -> str:
+    if value not in NEEDED:
+        raise typer.BadParameter(f"{value!r} is not one of {', '.join(NEEDED)}")
+    return value
 
 
 @with_groups
@@ -22,9 +31,24 @@ def doctor(
     data: Data = "data",
     host: Annotated[str, typer.Option(envvar="MSR_HOST")] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="MSR_PORT")] = 8000,
+    steps: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--for",
+            parser=_a_step,
+            metavar=f"[{'|'.join(NEEDED)}]",
+            help="A step that is to run here: what it lacks is a problem. May be repeated.",
+        ),
+    ] = None,
+    config: Annotated[
+        Path, typer.Option(help="With --for train: the experiment file that would be trained.")
+    ] = CONFIGS / "default.yaml",
     *,
     engine: EngineArguments,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for each check.")] = 30.0,
+    timeout: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="Seconds for each check. Default: 30; with --for 300."),
+    ] = None,
     sample: Annotated[
         int | None,
         typer.Option(
@@ -34,12 +58,14 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Check versions, GPU, disk, data, texts, adapter, model servers, Redis and port for
-    `msr serve` with the same options; say what to do about each fault.
+    `msr serve` with the same options, and the packages of other steps; say what to do about each
+    fault.
     """
     from pydantic import ValidationError
 
     from services.deployment.settings import Settings
     from services.doctor import artifacts, machine, service, texts
+    from services.doctor import steps as of_steps
     from services.doctor.findings import Check, run_checks
 
     fault: ValidationError | MsrError | None = None
@@ -56,6 +82,7 @@ def doctor(
     checks: dict[str, Check] = {  # a part comes after the parts that it needs
         "python": machine.check_python,
         "packages": machine.check_packages,
+        "steps": partial(of_steps.check_steps, steps or (), config),
         "settings": partial(service.check_settings, os.environ, options, fault),
         "gpu": machine.check_gpu,
         "disk": partial(machine.check_disk, folders),
@@ -70,7 +97,9 @@ def doctor(
     if sample is not None:
         checks["sample"] = partial(texts.check_sample, data, sample, sampled)
     findings = []
-    for finding in run_checks(checks, timeout_seconds=timeout):
+    # A step that was asked for imports its packages, which takes long after an installation.
+    seconds = timeout or (_STEP_SECONDS if steps else _SECONDS)
+    for finding in run_checks(checks, timeout_seconds=seconds):
         findings.append(finding)
         if not as_json:
             _show(finding)

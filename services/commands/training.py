@@ -16,6 +16,7 @@ from services.commands.options import (
 )
 from services.commands.reporting import report
 from services.core.splits import Cut
+from services.process.step_packages import require_packages
 
 CONFIGS = Path(__file__).parent.parent.parent / "model_training" / "configs"
 
@@ -140,6 +141,7 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """6. Fine-tune the adapter that answers Yes or No."""
+    require_packages("train")
     from model_training.finetune import train as step
     from model_training.finetune.config import load_config
     from model_training.finetune.distributed import is_main
@@ -188,6 +190,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """8. Rank held-out targets by every model, and write a report."""
+    require_packages("evaluate")
     from model_training.evaluation import evaluate as step
     from model_training.evaluation.choose_models import choose_models
     from model_training.evaluation.report import write_report

@@ -68,7 +68,9 @@ def check_packages(
             return
     extras = _by_extra(requires)
     installed = {
-        need.name: _installed(need.name, version_of) for needs in extras.values() for need in needs
+        need.name: installed_version(need.name, version_of)
+        for needs in extras.values()
+        for need in needs
     }
     # Other packages may have brought a part of an extra that is not installed.
     absent = {
@@ -113,7 +115,8 @@ def _by_extra(requires: Sequence[str]) -> dict[str, list[Requirement]]:
     return extras
 
 
-def _installed(name: str, version_of: Callable[[str], str]) -> str:
+def installed_version(name: str, version_of: Callable[[str], str]) -> str:
+    """The version of a distribution, or of one that stands for it; "" if neither is there."""
     for known_as in (name, *_ALSO_KNOWN_AS.get(name, ())):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return version_of(known_as)
