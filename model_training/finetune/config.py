@@ -70,6 +70,8 @@ class TrainConfig:
     # Of the examples, per positive: uniform negatives, and hard ones from the cheap rankers.
     num_negatives: CountOrNone = 1
     num_hard_negatives: CountOrNone = 0
+    # Of the training users as many as give this many rows at most, drawn by the seed; 0: all.
+    max_rows: CountOrNone = 0
     # Weight of a positive row in the loss, relative to 1 for a negative one. With the number of
     # negatives per positive both classes have equal weight.
     positive_weight: Positive = 1.0
@@ -135,10 +137,12 @@ class TrainConfig:
         """Plain values for the manifest and for fingerprints.
 
         Trackers and the hub are left out, since they do not change what is trained; the plan adds
-        the options of the stage.
+        the options of the stage. What was added later is left out while it is not used, so that
+        earlier runs keep their fingerprints.
         """
         values = {**asdict(self), "lora_layers": list(self.lora_layers)}
-        return {name: value for name, value in values.items() if name not in _NOT_RECORDED}
+        unused = {name for name in _RECORDED_IF_USED if not values[name]}
+        return {name: values[name] for name in values if name not in {*_NOT_RECORDED, *unused}}
 
 
 def load_config(path: str | Path) -> TrainConfig:
@@ -180,4 +184,5 @@ def parse_config(values: dict[str, Any], *, source: str) -> TrainConfig:
         raise MalformedFile(f"{source}: {what}{message}") from error
 
 
+_RECORDED_IF_USED = ("max_rows",)
 _NOT_RECORDED = ("trackers", "push_to_hub", "stage_options")

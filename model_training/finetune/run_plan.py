@@ -5,11 +5,13 @@ A mistake is found within seconds and not after hours. A stage trains what the `
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
@@ -135,6 +137,7 @@ def plan_run(
         num_uniform=config.num_negatives,
         num_hard=config.num_hard_negatives,
     )
+    rows = take_users(rows, config.max_rows, config.seed)
     validation = table.filter(pc.equal(table["split"], "validation"))
     require_both_classes(rows, "training")
     require_both_classes(validation, "validation")
@@ -201,6 +204,26 @@ def take_negatives(table: pa.Table, *, num_uniform: int, num_hard: int) -> pa.Ta
         seen[kind] += 1
         keep.append(seen[kind] <= wanted[kind])
     return table.filter(pa.array(keep, pa.bool_()))
+
+
+def take_users(table: pa.Table, max_rows: int, seed: int) -> pa.Table:
+    """All rows of users drawn by the seed, in their order, `max_rows` at most; with 0 the table."""
+    if not 0 < max_rows < table.num_rows:
+        return table
+    counts = Counter(table["user_id"].to_pylist())
+    users = list(counts)
+    drawn, left = set(), max_rows
+    for number in np.random.default_rng(seed).permutation(len(users)):
+        if counts[users[number]] > left:
+            break
+        drawn.add(users[number])
+        left -= counts[users[number]]
+    if not drawn:
+        raise InputError(
+            f"max_rows {max_rows} is less than the {max(counts.values())} rows of one user; "
+            "raise it"
+        )
+    return table.filter(pc.is_in(table["user_id"], pa.array(sorted(drawn), pa.string())))
 
 
 def first_users(table: pa.Table, num_users: int) -> pa.Table:
