@@ -102,7 +102,7 @@ test-vllm: $(VENV)/vllm.stamp
 
 # Every model family, trained and served; `make test-vllm` takes two of them.
 test-families: $(VENV)/vllm.stamp
-	$(BIN)/pytest -m families tests/families
+	$(BIN)/pytest -m families tests/families tests/vllm
 
 # Every benchmark in its quick form, two at a time; the slowest take minutes each.
 test-benchmarks: $(VENV)/vllm.stamp
