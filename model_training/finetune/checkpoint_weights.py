@@ -21,6 +21,7 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming, ren
 from model_training.finetune.peft_methods import without_weights
 from services.core.data_folder.atomic_write import atomic_write, unfinished_file
 from services.core.errors import ModelUnusable
+from services.engines.models.model_card import CARD
 
 INDEX_FILE = "model.safetensors.index.json"
 # Other files of a checkpoint: configuration, tokenizer, processor, template.
@@ -67,7 +68,8 @@ def write_changed_checkpoint(
     source = local_folder(base)
     files = weight_files(source)
     for path in source.iterdir():
-        if path.suffix in _KEPT_SUFFIXES and path.name != INDEX_FILE:
+        is_kept = path.suffix in _KEPT_SUFFIXES or path.name == CARD
+        if is_kept and path.name != INDEX_FILE:
             shutil.copyfile(path, folder / path.name)
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     config.pop("torch_dtype", None)  # the older name of the same

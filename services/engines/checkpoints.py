@@ -9,6 +9,7 @@ preferences are the base model's.
 """
 
 import hashlib
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from services.engines.adapter_manifest import (
     require_servable,
 )
 from services.engines.contract import EngineIdentity
+from services.engines.models.model_card import CARD, ModelCard, read_card
 from services.engines.models.model_files import is_folder, load_processor, read_config
 
 # Weight files up to this size are hashed whole; of larger ones (a 7B checkpoint has files of 5 GB)
@@ -130,14 +132,16 @@ def identify(model: str, adapter: str | None = None) -> EngineIdentity:
     if is_merged(model):
         manifest = manifest_in_use(model, adapter)
         assert manifest is not None
-        return identity_from_manifest(manifest, manifest.model, fingerprint_checkpoint(model))
+        weights = fingerprint_checkpoint(model)
+        return identity_from_manifest(manifest, manifest.model, weights, _card_of_merged(model))
+    card = read_card(model)
     if adapter is None:
-        return EngineIdentity(identify_model(model), "")
+        return EngineIdentity(identify_model(model), "", card=card)
     base, digest = identify_model(model), fingerprint_checkpoint(adapter)
     # An adapter without a manifest: its training is still validating it. `open_engine` refuses it.
     if not (Path(adapter) / MANIFEST).exists():
-        return EngineIdentity(base, digest)
-    return identity_from_manifest(read_adapter_manifest(adapter), base, digest)
+        return EngineIdentity(base, digest, card=card)
+    return identity_from_manifest(read_adapter_manifest(adapter), base, digest, card)
 
 
 def require_matching(model: str, adapter: str | None) -> None:
@@ -165,11 +169,20 @@ def identify_servable(adapter: str, *, model: str) -> EngineIdentity:
     """
     manifest = read_adapter(adapter)
     require_servable(manifest, model=model)
-    return identity_from_manifest(manifest, model, manifest.weights)
+    return identity_from_manifest(manifest, model, manifest.weights, ModelCard(manifest.model_name))
 
 
-def identity_from_manifest(manifest: AdapterManifest, model: str, weights: str) -> EngineIdentity:
-    return EngineIdentity(model, weights, manifest.correction, manifest.score_histogram)
+def identity_from_manifest(
+    manifest: AdapterManifest, model: str, weights: str, card: ModelCard
+) -> EngineIdentity:
+    return EngineIdentity(model, weights, manifest.correction, manifest.score_histogram, card)
+
+
+def _card_of_merged(model: str | Path) -> ModelCard:
+    """The base model's card: merging copies it, and the adapter's manifest has its name too."""
+    card = read_card(str(model))
+    named = (Path(model) / CARD).is_file() and card.name != Path(model).resolve().name
+    return card if named else replace(card, name=read_adapter_manifest(model).model_name)
 
 
 def only_scores(model: str) -> ModelUnusable:

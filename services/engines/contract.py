@@ -11,6 +11,7 @@ from typing import Literal, Protocol, runtime_checkable
 from services.core.drift import ScoreHistogram
 from services.core.prompts import GenerationLimits, Messages
 from services.core.scoring import NOT_CALIBRATED, AnswerLogprobs, Calibration
+from services.engines.models.model_card import NO_CARD, ModelCard
 
 # Stands for the name of the only model or adapter that a server serves.
 AS_SERVED = "as-served"
@@ -52,6 +53,7 @@ class EngineIdentity:
     `model` goes into the fingerprint of summaries and preferences, `adapter` into score-cache keys.
     `calibration` turns the adapter's margins into P(Yes); its manifest has it.
     `validation_scores` is the histogram of P(Yes) over validation users, if it is known.
+    `card` is the base model's.
     """
 
     model: str
@@ -59,6 +61,12 @@ class EngineIdentity:
     calibration: Calibration = NOT_CALIBRATED
     # Not compared: of two servers with the same weights one may not know it.
     validation_scores: ScoreHistogram | None = field(default=None, compare=False)
+    card: ModelCard = field(default=NO_CARD, compare=False)
+
+    @property
+    def name(self) -> str:
+        """The base model's name for people; its fingerprint if it has none."""
+        return self.card.name or self.model
 
 
 class GeneratedText(str):

@@ -5,6 +5,7 @@ machine reads from them which weights answer, under the fingerprints that the lo
 from the same folders:
 
     msr:model:FINGERPRINT            the base model (of a merged checkpoint: the one it came from)
+    msr:card:CATALOGUE:NAME          its name, and the only catalogue that it knows (model_card.py)
     msr:merged:FINGERPRINT           the merged checkpoint, if it is one
     msr:adapter:NAME:FINGERPRINT     one for each adapter
     msr:calibration:NAME:SLOPE:INTERCEPT:PRIOR  of each adapter; of a merged checkpoint without NAME
@@ -21,19 +22,26 @@ from services.core.fingerprint import fingerprint
 from services.core.scoring import Calibration
 from services.engines.adapter_manifest import current_definition
 from services.engines.contract import EngineIdentity
+from services.engines.models.model_card import ModelCard
 
 PREFIX = "msr:"
 _MODEL = "msr:model:"
+_CARD = "msr:card:"
 _MERGED = "msr:merged:"
 _ADAPTER = "msr:adapter:"
 _CALIBRATION = "msr:calibration:"
 _SCORES = "msr:scores:"
 _DEFINITION = "msr:definition:"
+# In place of a catalogue that the card should name and does not.
+_UNKNOWN = "unknown"
 
 
 def labels(identity: EngineIdentity, adapters: Mapping[str, EngineIdentity]) -> list[str]:
     """The labels of a server that serves these weights; `adapters`: name -> with adapter."""
     names = [f"{_MODEL}{identity.model}", f"{_DEFINITION}{definition_fingerprint()}"]
+    card = identity.card
+    if card.name:
+        names.append(f"{_CARD}{_UNKNOWN if card.fault else card.catalogue}:{card.name}")
     if identity.adapter:
         names += [f"{_MERGED}{identity.adapter}", *_score_labels("", identity)]
     for name, adapted in sorted(adapters.items()):
@@ -76,6 +84,17 @@ class WeightLabels:
         self.model = self._value(_MODEL)
         self.merged = self._value(_MERGED)
         self.definition = self._value(_DEFINITION)
+
+    @property
+    def card(self) -> ModelCard | None:
+        """The base model's card."""
+        text = self._value(_CARD)
+        if text is None:
+            return None
+        catalogue, _, name = text.partition(":")
+        if catalogue == _UNKNOWN:
+            return ModelCard(name, fault="its model card does not say which catalogue it knows")
+        return ModelCard(name, catalogue)
 
     def adapter(self, name: str) -> str | None:
         """The adapter's fingerprint."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from services.core.errors import ArtifactMismatch, EngineUnavailable, ModelUnusable
+from services.core.sanitize_text import clean_text
 from services.core.scoring import NOT_CALIBRATED
 from services.engines.adapter_manifest import (
     MANIFEST,
@@ -28,6 +29,7 @@ from services.engines.checkpoints import (
     read_adapter,
 )
 from services.engines.contract import AS_SERVED, EngineIdentity
+from services.engines.models.model_card import MAX_NAME_CHARS, NO_CARD, ModelCard
 from services.engines.weight_labels import PREFIX, WeightLabels, definition_fingerprint
 
 _LOADED_AT_RUN_TIME = re.compile(r".+@[0-9a-f]{16}")
@@ -121,15 +123,18 @@ class ModelList:
 
     def _identify(self, model: str, adapter: str | None) -> EngineIdentity:
         base, merged = self._labels.model, self._labels.merged
+        card = self._labels.card or NO_CARD
         if base is None:
             root = self._roots[model]
             from_root = identify(root) if _is_readable(root) else EngineIdentity(root, "")
-            base, merged = from_root.model, from_root.adapter
+            base, merged, card = from_root.model, from_root.adapter, from_root.card
+        # A server that says nothing serves it under a name, which is better than a fingerprint.
+        card = card if card.name else ModelCard(clean_text(model, MAX_NAME_CHARS))
         digest = merged or ""
         if adapter is not None:
             digest = self._labels.adapter(adapter) or _adapter_digest(self._roots[adapter])
         if not digest:
-            return EngineIdentity(base, "")
+            return EngineIdentity(base, "", card=card)
         root, name = self._roots[adapter or model], adapter or ""
         manifest = self._servable_manifest(root, base)
         try:
@@ -142,7 +147,7 @@ class ModelList:
         if manifest is not None:
             calibration = calibration or manifest.correction
             scores = scores or manifest.score_histogram
-        return EngineIdentity(base, digest, calibration or NOT_CALIBRATED, scores)
+        return EngineIdentity(base, digest, calibration or NOT_CALIBRATED, scores, card)
 
     def _servable_manifest(self, root: str, base: str) -> AdapterManifest | None:
         """That of the adapter or merged checkpoint in `root`, if this machine can read it."""
