@@ -69,6 +69,7 @@ class _Request:
 
     data: str
     model: str
+    model_name: str
     cut: Cut
     direct: bool
     num_users: int | None
@@ -131,7 +132,7 @@ class _Plan(ShardedStep[_Request]):
         waves = Artifact(request.data, f"{name}-waves").write(recipe)
         return cls(
             request=request,
-            writer=artifact.write(recipe),
+            writer=artifact.write(recipe, model_name=request.model_name),
             num_rows=len(users),
             shard_size=request.shard_size,
             retry=request.retry,
@@ -250,8 +251,10 @@ async def run(
 
     Raises ArtifactMissing if an earlier step has not run, EmptyDataset if no user has a history.
     """
-    root, model = absolute_root(data), engine.identity.model
-    request = _Request(root, model, cut, direct, num_users, shard_size, retry_quarantined)
+    root, model = absolute_root(data), engine.identity
+    request = _Request(
+        root, model.model, model.name, cut, direct, num_users, shard_size, retry_quarantined
+    )
     plan = _Plan.plan(request)
     if plan.writer.finished and not retry_quarantined:
         plan.waves.discard()
@@ -271,7 +274,8 @@ async def estimate(
     num_users: int | None = None,
 ) -> dict[str, float]:
     """What a run would cost; see `estimate_cost`."""
-    plan = _Plan.plan(_Request(absolute_root(data), engine.identity.model, cut, direct, num_users))
+    root, model = absolute_root(data), engine.identity
+    plan = _Plan.plan(_Request(root, model.model, model.name, cut, direct, num_users))
     users = [user for shard in plan.left() for user in plan.users_of(shard)]
     prompts = sum(len(user.blocks) - len(user.texts) for user in users)
     probed = [user for user in users if user.waits_for(len(user.texts))][:PROBE_SIZE]

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from services.core.artifacts import Artifact, Manifest
 from services.core.data_folder.steps import SERVED_PREFERENCES, STEPS
 from services.core.data_folder.text_statistics import TextStatistics
+from services.core.data_folder.text_writers import TextWriters
 from services.core.errors import ArtifactMismatch
 from services.core.fingerprint import fingerprint
 from services.core.ids import derive_event_id
@@ -34,8 +35,9 @@ from services.core.recurrence import (
     count_current_blocks,
     split_blocks,
 )
-from services.state.records import ItemRecord, UpdatedPreference, UserRecord, writer_of
+from services.state.records import ItemRecord, UpdatedPreference, UserRecord
 from services.state.texts.published_texts import PublishedTexts
+from services.state.texts.text_origins import TextNote, TextOrigins
 from services.state.user_store import Store
 
 ITEMS_AT_ONCE = 200  # images of about 100 KB each
@@ -58,14 +60,22 @@ class _Sources:
         present = [self.items, self.summaries, self.interactions, self.preferences]
         return fingerprint({a.name: a.manifest().content() for a in present if a is not None})
 
+    @property
+    def writers(self) -> TextWriters:
+        """Who wrote the texts."""
+        preferences = self.preferences.manifest().writer if self.preferences else None
+        return TextWriters(self.summaries.manifest().writer, preferences)
+
     def text_statistics(self) -> list[TextStatistics]:
         """Of the summaries and, if there are some, of the preferences."""
         found = [a.text_statistics() for a in (self.summaries, self.preferences) if a is not None]
         return [each for each in found if each is not None]
 
 
-async def run(data: str, store: Store) -> dict[str, int]:
+async def run(data: str, store: Store, *, keep_rewritten: bool = False) -> dict[str, int]:
     """Put the artifacts of `data` into the store; counts of what they hold and of queued updates.
+
+    Texts that another model has written anew since are put back, unless `keep_rewritten`.
 
     Raises ArtifactMissing if a step has not run, ArtifactMismatch if one must run again.
     """
@@ -81,16 +91,20 @@ async def run(data: str, store: Store) -> dict[str, int]:
     }
     if sources.preferences is not None:
         counts["preferences"] = sources.preferences.manifest().counts["users"]
-    note = PublishedTexts(store.connection)
+    statistics, origins = PublishedTexts(store.connection), TextOrigins(store.connection)
+    note = await origins.load()
     if await store.load_published() == sources.fingerprint:
-        # An older version may have published them.
-        await note.save_statistics(sources.text_statistics())
-        return counts | {"published_before": 1}
+        if note is None:  # an older version published them
+            await origins.save_published(sources.writers)
+            await statistics.save_statistics(sources.text_statistics())
+        if note is None or keep_rewritten or note == TextNote(sources.writers):
+            return counts | {"published_before": 1}
+    await origins.save_published(sources.writers)
     await _publish_items(sources, store)
     await _publish_histories(sources, store)
     if sources.preferences is not None:
-        counts["queued"] = await _publish_preferences(sources.preferences, store)
-    await note.save_statistics(sources.text_statistics())
+        counts["queued"] = await _publish_preferences(sources, store)
+    await statistics.save_statistics(sources.text_statistics())
     await store.save_published(sources.fingerprint)
     return counts
 
@@ -163,19 +177,26 @@ async def _publish_items(sources: _Sources, store: Store) -> None:
     }
     reasons = {row["row"]: row["reason"] for row in sources.summaries.manifest().quarantined}
     columns = ["item_id", "title", "image", "version"]
+    writer = sources.writers.summaries
     for rows in _rows(sources.items, columns, ITEMS_AT_ONCE, desc="publish items", unit="item"):
-        await store.items.put_items([_item_record(row, summaries, reasons) for row in rows])
+        await store.items.put_items(
+            [_item_record(row, summaries, reasons, writer.identity) for row in rows]
+        )
 
 
 def _item_record(
-    row: Mapping[str, Any], summaries: Mapping[tuple[str, str], str], reasons: Mapping[str, str]
+    row: Mapping[str, Any],
+    summaries: Mapping[tuple[str, str], str],
+    reasons: Mapping[str, str],
+    writer: str,
 ) -> ItemRecord:
     item_id, version = ItemId(row["item_id"]), row["version"]
     item = Item(item_id, row["title"], row["image"])
     summary = summaries.get((item_id, version))
     if summary is None:
-        return ItemRecord(item, version, None, "failed", reasons.get(item_id, NO_SUMMARY))
-    return ItemRecord(item, version, summary, "ready")
+        reason = reasons.get(item_id, NO_SUMMARY)
+        return ItemRecord(item, version, None, "failed", reason, writer)
+    return ItemRecord(item, version, summary, "ready", writer=writer)
 
 
 async def _publish_histories(sources: _Sources, store: Store) -> None:
@@ -198,9 +219,12 @@ def _interactions(row: Mapping[str, Any]) -> Iterator[Interaction]:
 # --- preferences ---------------------------------------------------------------------------------
 
 
-async def _publish_preferences(preferences: Artifact, store: Store) -> int:
+async def _publish_preferences(sources: _Sources, store: Store) -> int:
     """Put preferences into the store; how many users have interactions they do not cover."""
-    writer = writer_of(preferences.manifest().model)
+    preferences, written_by = sources.preferences, sources.writers.preferences
+    assert preferences is not None
+    assert written_by is not None
+    writer = written_by.identity
     num_queued = 0
     columns = ["user_id", "item_ids", "block_preferences", "preference"]
     for rows in _rows(preferences, columns, USERS_AT_ONCE, desc="publish preferences", unit="user"):
@@ -231,14 +255,20 @@ def _merged(record: UserRecord, row: Mapping[str, Any], writer: str) -> UpdatedP
     num_current = count_current_blocks(blocks, item_ids)
     if tuple(published) == item_ids[: len(published)]:
         state = PreferenceState(blocks, split_blocks(published)[1])
-        preference = row["preference"]
+        preference, text_writer = row["preference"], writer
     else:
         state = PreferenceState(blocks[:num_current])
         preference = record.preference or state.checkpoint
+        text_writer = record.text_writer if record.preference else writer
     num_unseen = len(item_ids) - len(state.history)
-    if record.writer == writer and (
-        record.version - record.preference_version <= num_unseen
-        or count_current_blocks(record.state.blocks, item_ids) > num_current
+    if (
+        not record.has_texts_of_others(writer)
+        and record.writer
+        and (
+            record.version - record.preference_version <= num_unseen
+            or count_current_blocks(record.state.blocks, item_ids) > num_current
+        )
     ):
         return None
-    return UpdatedPreference(record, state, preference, record.version - num_unseen, writer)
+    covered = record.version - num_unseen
+    return UpdatedPreference(record, state, preference, covered, writer, text_writer)

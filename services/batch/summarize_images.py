@@ -52,6 +52,7 @@ class _Request:
 
     data: str
     model: str
+    model_name: str
     shard_size: int
     retry: bool = False
 
@@ -77,7 +78,7 @@ class _Plan(ShardedStep[_Request]):
         )
         return cls(
             request=request,
-            writer=summaries.write(recipe),
+            writer=summaries.write(recipe, model_name=request.model_name),
             num_rows=manifest.counts["items"],
             shard_size=request.shard_size,
             retry=request.retry,
@@ -141,9 +142,7 @@ async def run(
     """Summarize every item of `data`; counts of items, summaries and quarantined, of prompts that
     this run shortened, and how much the `texts` vary.
     """
-    plan = _Plan.plan(
-        _Request(absolute_root(data), engine.identity.model, shard_size, retry_quarantined)
-    )
+    plan = _Plan.plan(_request(data, engine, shard_size=shard_size, retry=retry_quarantined))
     if plan.writer.finished and not retry_quarantined:
         counts = plan.writer.artifact.manifest().counts
         return {**counts, "shortened": 0, **reported(plan.writer.artifact.text_statistics())}
@@ -162,7 +161,7 @@ async def run(
 
 async def estimate(data: str, engine: Engine) -> dict[str, float]:
     """What a run would cost; see `estimate_cost`."""
-    plan = _Plan.plan(_Request(absolute_root(data), engine.identity.model, SHARD_SIZE))
+    plan = _Plan.plan(_request(data, engine))
     num_left = 0
     probed: list[Item] = []
     for shard in plan.left():
@@ -172,6 +171,13 @@ async def estimate(data: str, engine: Engine) -> dict[str, float]:
                 probed += [item] * (len(probed) < PROBE_SIZE)
     probes = [_summarize(engine, item) for item in probed]
     return await estimate_cost(num_left, probes, max_new_tokens=SUMMARY_LIMITS.max_new_tokens)
+
+
+def _request(
+    data: str, engine: Engine | RayWorkers, *, shard_size: int = SHARD_SIZE, retry: bool = False
+) -> _Request:
+    model = engine.identity
+    return _Request(absolute_root(data), model.model, model.name, shard_size, retry)
 
 
 def _reusable(summaries: Artifact, recipe: Recipe) -> dict[str, _Summary]:

@@ -30,6 +30,7 @@ from fsspec.implementations.local import LocalFileSystem
 from services.core.data_folder.atomic_write import UNFINISHED_SUFFIX, atomic_write, unfinished_name
 from services.core.data_folder.steps import command_for
 from services.core.data_folder.text_statistics import TEXT_COLUMNS, TextStatistics
+from services.core.data_folder.text_writers import TextWriter
 from services.core.errors import ArtifactMismatch, ArtifactMissing, FolderNotWritable
 from services.core.fingerprint import fingerprint
 
@@ -90,10 +91,19 @@ class Manifest:
     quarantined: list[dict[str, str]]
     # Of steps that write texts (`text_statistics.py`); older versions noted none.
     texts: dict[str, Any] | None = None
+    # The model's name for people; None of steps without a model, and of older versions.
+    model_name: str | None = None
 
     def content(self) -> dict[str, Any]:
-        """The fields as plain values, without `texts` if there are none."""
+        """The fields as plain values, without those that hold nothing."""
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @property
+    def writer(self) -> TextWriter:
+        """Who wrote the texts of `summaries` or of a `preferences` artifact."""
+        if not self.model:
+            return TextWriter()
+        return TextWriter(f"{self.model}/{self.definition['prompt']}", self.model_name or "")
 
     def to_json(self) -> str:
         """Readable JSON; the same content gives the same text."""
@@ -198,9 +208,9 @@ class Artifact:
                 table = self._read_parquet(self._part(fingerprint, "part", shard), columns)
                 yield table.slice(max(start - first, 0), min(stop, end) - max(start, first))
 
-    def write(self, recipe: Recipe) -> "ArtifactWriter":
-        """Start or resume making this artifact by a recipe."""
-        return ArtifactWriter(self, recipe)
+    def write(self, recipe: Recipe, *, model_name: str | None = None) -> "ArtifactWriter":
+        """Start or resume making this artifact by a recipe; `model_name` is for people."""
+        return ArtifactWriter(self, recipe, model_name)
 
     @contextmanager
     def locked(self, on_wait: Callable[[], object]) -> Iterator[None]:
@@ -268,10 +278,11 @@ class Artifact:
 class ArtifactWriter:
     """Makes one artifact shard by shard; safe to kill at any moment and to start again."""
 
-    def __init__(self, artifact: Artifact, recipe: Recipe) -> None:
+    def __init__(self, artifact: Artifact, recipe: Recipe, model_name: str | None = None) -> None:
         """FolderNotWritable, before any work is done, if the data folder cannot be written."""
         self.artifact = artifact
         self.recipe = recipe
+        self.model_name = model_name
         self._fs = artifact._fs
         self._folder = f"{artifact._folder}/{recipe.fingerprint}"
         try:
@@ -345,6 +356,7 @@ class ArtifactWriter:
             num_quarantined=len(quarantined),
             quarantined=[asdict(row) for row in quarantined[:MAX_MANIFEST_QUARANTINE]],
             texts=None if texts is None else texts.to_json(),
+            model_name=self.model_name,
         )
         atomic_write(f"{self.artifact._folder}/{MANIFEST}", manifest.to_json().encode(), self._fs)
         self._remove_leftovers()

@@ -16,7 +16,7 @@ from services.core.wire.common import MAX_TIMESTAMP_MS
 from services.core.wire.items import ItemStatus
 from services.state.records import ItemRecord, UserRecord
 
-ITEM_FIELDS = ("version", "title", "status", "summary", "reason")
+ITEM_FIELDS = ("version", "title", "status", "summary", "reason", "writer")
 
 _MARGIN = struct.Struct("<d")
 _COMPRESSION_LEVEL = 6
@@ -63,6 +63,8 @@ def encode_preference(record: UserRecord) -> bytes:
         "writer": record.writer,
         "dropped": record.num_dropped_blocks,
     }
+    if record.text_writer != record.writer:
+        body["text_writer"] = record.text_writer
     text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
     return zlib.compress(text.encode(), _COMPRESSION_LEVEL)
 
@@ -89,6 +91,7 @@ def decode_user(user_id: UserId, reply: list[Any]) -> UserRecord:
         written_ms=tuple(written_ms for _, _, written_ms in body["blocks"]),
         writer=body["writer"],
         num_dropped_blocks=body["dropped"],
+        text_writer=body.get("text_writer", body["writer"]),
     )
 
 
@@ -105,10 +108,10 @@ def decode_item(item_id: ItemId, row: list[bytes | None]) -> ItemRecord:
     """An item from its ITEM_FIELDS and, if requested, its image after them."""
     num_texts = len(ITEM_FIELDS)
     texts = [field.decode() if field is not None else None for field in row[:num_texts]]
-    version, title, status, summary, reason = texts
+    version, title, status, summary, reason, writer = texts
     image = row[num_texts] if len(row) > num_texts else None
     item = Item(item_id, title or "", image)
-    return ItemRecord(item, version or "", summary, decode_status(status), reason)
+    return ItemRecord(item, version or "", summary, decode_status(status), reason, writer or "")
 
 
 def decode_status(status: str | bytes | None) -> ItemStatus:

@@ -21,13 +21,16 @@ class ItemStore:
         """Over the store's connection."""
         self._connection = connection
 
-    async def put_item(self, item: Item, *, summary: str | None, origin: str = "") -> ItemStatus:
+    async def put_item(
+        self, item: Item, *, summary: str | None, origin: str = "", writer: str = ""
+    ) -> ItemStatus:
         """Store one item and return its status; without a summary, a worker will write one.
 
-        An unchanged item (same version) keeps its summary. `origin` as in `Store.ingest`.
+        An unchanged item (same version) keeps its summary. `origin` as in `Store.ingest`,
+        `writer` as in `ItemRecord`.
         """
         status: ItemStatus = "pending" if summary is None else "ready"
-        record = ItemRecord(item, item.version, summary, status)
+        record = ItemRecord(item, item.version, summary, status, writer=writer)
         return (await self.put_items([record], origin=origin))[0]
 
     async def put_items(
@@ -48,6 +51,7 @@ class ItemStore:
                 record.status,
                 text or "",
                 origin,
+                record.writer,
             )
             calls.append((names, arguments))
         replies = await self._connection.run_all("put_item", calls)
@@ -71,7 +75,7 @@ class ItemStore:
         """These items as preference prompts show them; without unknown and pending ones."""
         records = await self.load_items(item_ids, images=False)
         return {
-            item_id: HistoryItem(record.item.title, record.summary or "")
+            item_id: record.in_history
             for item_id, record in records.items()
             if record.status != "pending"
         }
@@ -82,13 +86,17 @@ class ItemStore:
         found = await self._connection.call_all([("EXISTS", keys.item(i)) for i in wanted])
         return {item_id for item_id, exists in zip(wanted, found, strict=True) if exists}
 
-    async def save_summary(self, item_id: ItemId, version: str, summary: str) -> bool:
-        """Store a pending item's summary; False if the item was changed or deleted meanwhile."""
-        return await self._settle(item_id, version, "ready", "summary", summary)
+    async def save_summary(
+        self, item_id: ItemId, version: str, summary: str, *, writer: str = ""
+    ) -> bool:
+        """Store an item's summary; False if the item was changed or deleted meanwhile."""
+        return await self._settle(item_id, version, "ready", "summary", summary, writer)
 
-    async def fail_item(self, item_id: ItemId, version: str, reason: str) -> bool:
+    async def fail_item(
+        self, item_id: ItemId, version: str, reason: str, *, writer: str = ""
+    ) -> bool:
         """Mark an item as failed; False if the item was changed or deleted meanwhile."""
-        return await self._settle(item_id, version, "failed", "reason", reason)
+        return await self._settle(item_id, version, "failed", "reason", reason, writer)
 
     async def delete_item(self, item_id: ItemId) -> bool:
         """Remove an item from the catalogue; False if there was none.
@@ -98,8 +106,14 @@ class ItemStore:
         return bool(await self._connection.call("DEL", keys.item(item_id)))
 
     async def _settle(
-        self, item_id: ItemId, version: str, status: ItemStatus, field: str, text: str
+        self,
+        item_id: ItemId,
+        version: str,
+        status: ItemStatus,
+        field: str,
+        text: str,
+        writer: str,
     ) -> bool:
-        arguments = (version, status, field, text)
+        arguments = (version, status, field, text, writer)
         reply = await self._connection.run("settle_item", [keys.item(item_id)], arguments)
         return bool(reply)

@@ -8,10 +8,11 @@
     msr:{p17}:lease:ID       string   token of the worker that updates this user now
     msr:{p17}:events         stream   users whose history grew
     msr:{p17}:dead           stream   users whose update failed too often, with the reason
-    msr:{i05}:item:ID        hash     title, image, version, summary, status
+    msr:{i05}:item:ID        hash     title, image, version, summary, status, writer
     msr:{i05}:queue          stream   items that wait for their summary
     msr:published            string   fingerprints of the artifacts last published
     msr:texts                hash     what is known of the published texts (texts/)
+    msr:rewriter             string   the process that writes texts anew at the moment
     msr:adapters             hash     base model -> which adapters score (adapter_selection.py)
     msr:api-keys             hash     API key id -> name, scopes, limits, digest of its secret
     msr:{kID}:bucket         hash     tokens of one API key, and when they were counted
@@ -51,6 +52,7 @@ DEAD_LETTER_CAP = 1_000  # a partition
 GROUP = "workers"
 PUBLISHED = "msr:published"
 TEXTS = "msr:texts"
+REWRITER = "msr:rewriter"
 ADAPTERS = "msr:adapters"
 API_KEYS = "msr:api-keys"
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from services.core.prompts import PREFERENCE_FINGERPRINT
+from services.core.prompts import PREFERENCE_FINGERPRINT, HistoryItem
 from services.core.records import Interaction, Item, ItemId, UserId
 from services.core.recurrence import PreferenceState
 from services.core.wire.items import ItemStatus
@@ -22,6 +22,8 @@ class ItemRecord:
 
     ready: `summary` is written. pending: a worker will write it. failed: the engine could not
     describe it (`reason`); such an item is described by its title alone, here and offline.
+    `writer` is the identity of who described it, or failed to (`TextWriter`); "" if nobody did yet,
+    or if an earlier version stored it.
     """
 
     item: Item
@@ -29,6 +31,12 @@ class ItemRecord:
     summary: str | None
     status: ItemStatus
     reason: str | None = None
+    writer: str = ""
+
+    @property
+    def in_history(self) -> HistoryItem:
+        """The item as preference prompts show it."""
+        return HistoryItem(self.item.title, self.summary or "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +64,9 @@ class UserRecord:
 
     `history` is oldest first. `version` counts the interactions ever accepted; `preference` covers
     the history as of `preference_version`. `revision` changes with every save (compare-and-set) and
-    never repeats, not even after the user was forgotten. `writer` says who wrote the texts
-    (`writer_of`). Of a history longer than the cap, `num_dropped_blocks` blocks are gone from the
+    never repeats, not even after the user was forgotten. `writer` says who wrote the blocks
+    (`writer_of`), `text_writer` who wrote `preference`: another one while a long history is being
+    written anew. Of a history longer than the cap, `num_dropped_blocks` blocks are gone from the
     front, and the first block that is left never changes again: the recurrence goes on from its
     text as if nothing were missing.
     """
@@ -72,6 +81,11 @@ class UserRecord:
     written_ms: tuple[int, ...] = ()
     writer: str = ""
     num_dropped_blocks: int = 0
+    text_writer: str = ""
+
+    def has_texts_of_others(self, writer: str) -> bool:
+        """Whether there are texts, and not all of them are this writer's."""
+        return bool({self.writer, self.text_writer} - {"", writer})
 
     @property
     def item_ids(self) -> tuple[ItemId, ...]:
@@ -95,7 +109,8 @@ class UpdatedPreference:
     """What was made of a loaded record: the state, and the preference it gives.
 
     `preference` covers the history as of `preference_version`; while a long update is under way
-    both stay as they were and only `state` gains blocks.
+    both stay as they were and only `state` gains blocks. `writer` wrote the state, `text_writer`
+    the preference; None: the same.
     """
 
     record: UserRecord
@@ -103,3 +118,4 @@ class UpdatedPreference:
     preference: str
     preference_version: int
     writer: str
+    text_writer: str | None = None

@@ -179,11 +179,19 @@ class Store:
         """Queue an update of one user; False if the preference already covers the history."""
         return (await self.request_updates([user_id], origin=origin))[0]
 
-    async def request_updates(self, user_ids: Sequence[UserId], *, origin: str = "") -> list[bool]:
-        """As `request_update`, for several users sent at once."""
+    async def request_updates(
+        self, user_ids: Sequence[UserId], *, origin: str = "", anew: bool = False
+    ) -> list[bool]:
+        """As `request_update`, for several users sent at once.
+
+        `anew`: also of those whose preference covers the history, for texts of another model.
+        """
         replies = await self.connection.run_all(
             "request_update",
-            [((keys.user(u), keys.events(keys.partition_of(u))), (u, origin)) for u in user_ids],
+            [
+                ((keys.user(u), keys.events(keys.partition_of(u))), (u, origin, int(anew)))
+                for u in user_ids
+            ],
         )
         return [bool(reply) for reply in replies]
 
@@ -280,6 +288,7 @@ def _merged(update: UpdatedPreference, now_ms: int) -> UserRecord:
         preference=update.preference,
         preference_version=update.preference_version,
         writer=update.writer,
+        text_writer=update.writer if update.text_writer is None else update.text_writer,
         written_ms=record.written_ms[:num_kept] + (now_ms,) * (len(blocks) - num_kept),
     )
 

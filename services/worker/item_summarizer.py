@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from services.core.data_folder.text_writers import summary_writer
 from services.core.prompts import SUMMARY_LIMITS, summary_messages
 from services.core.records import ItemId
 from services.engines.contract import Engine
@@ -35,7 +36,20 @@ class Summarizer:
     engine: Engine
     limits: WorkerLimits
     metrics: WorkerMetrics
+    # Whether texts of nobody knows whom are written anew too.
+    rewrites_unknown: bool = False
     running: dict[ItemId, asyncio.Task[None]] = field(default_factory=dict, init=False)
+
+    @property
+    def writer(self) -> str:
+        """Who writes the summaries: another's are written anew before they are used."""
+        return summary_writer(self.engine.identity.model).identity
+
+    def is_due(self, record: ItemRecord) -> bool:
+        """Whether the item waits for its summary, or has one of another writer."""
+        if record.status == "pending":
+            return True
+        return record.writer != self.writer if record.writer else self.rewrites_unknown
 
     async def settle(self, item_id: ItemId, num_deliveries: int = 1) -> None:
         """Return when the item is ready, failed or deleted.
@@ -65,7 +79,7 @@ class Summarizer:
 
     async def _settle(self, item_id: ItemId, num_deliveries: int) -> None:
         record = (await self.store.items.load_items([item_id])).get(item_id)
-        if record is None or record.status != "pending":
+        if record is None or not self.is_due(record):
             return
         if num_deliveries > self.limits.max_deliveries:
             await self._fail(record, f"delivered {num_deliveries} times without being finished")
@@ -82,7 +96,9 @@ class Summarizer:
             failure = f"{type(error).__name__}: {error}"
         else:
             if summary:
-                await self.store.items.save_summary(item_id, record.version, summary)
+                await self.store.items.save_summary(
+                    item_id, record.version, summary, writer=self.writer
+                )
                 self.metrics.summaries.labels("written").inc()
                 log.info("item_summarized", item_id=item_id, version=record.version)
                 return
@@ -94,6 +110,6 @@ class Summarizer:
 
     async def _fail(self, record: ItemRecord, reason: str) -> None:
         item_id = record.item.item_id
-        await self.store.items.fail_item(item_id, record.version, reason)
+        await self.store.items.fail_item(item_id, record.version, reason, writer=self.writer)
         self.metrics.summaries.labels("failed").inc()
         log.error("item_summary_failed", item_id=item_id, version=record.version, reason=reason)

@@ -25,6 +25,11 @@ class WorkerLimits:
     claim_after_seconds: float = 20.0
     claim_every_seconds: float = 5.0
     block_seconds: float = 0.5
+    # Texts of another model: how often they are looked for, how many are written anew at once (few,
+    # so that the work of users with traffic goes first), and when a killed rewriter is replaced.
+    look_for_texts_seconds: float = 2.0
+    num_rewritten_at_once: int = 8
+    rewriter_seconds: float = 30.0
     # Blocks of a long history between two saves: what a killed worker loses at most.
     blocks_between_saves: int = 4
 

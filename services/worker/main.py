@@ -18,9 +18,11 @@ from dataclasses import dataclass, field
 import structlog
 from prometheus_client import CollectorRegistry
 
-from services.core.errors import StateUnavailable
+from services.core.data_folder.text_writers import TextWriter, TextWriters, summary_writer
+from services.core.errors import ArtifactMismatch, StateUnavailable
 from services.core.records import ItemId, UserId
 from services.engines.contract import Engine
+from services.state.texts.text_origins import RewriterLease
 from services.state.user_store import Store
 from services.state.work_queue import Delivery, GroupMissing, WorkQueue
 from services.telemetry import request_context, tracing
@@ -30,6 +32,7 @@ from services.worker.limits import WorkerLimits
 from services.worker.metrics import WorkerMetrics
 from services.worker.preference_updater import PreferenceUpdater
 from services.worker.queue_consumer import QueueConsumer, sleep_unless
+from services.worker.rewriter import Rewriter, refuse_other_texts
 
 log = structlog.get_logger(__name__)
 
@@ -38,16 +41,21 @@ log = structlog.get_logger(__name__)
 class Worker:
     """One worker; the caller opened store and engine, and closes them.
 
-    Without `metrics` the counts are not exported.
+    Without `metrics` the counts are not exported. If Redis holds texts of another model, the worker
+    refuses to work, or `accepts_other_texts` and writes them anew.
     """
 
     store: Store
     engine: Engine
     limits: WorkerLimits = field(default_factory=WorkerLimits)
     metrics: WorkerMetrics = field(default_factory=lambda: WorkerMetrics(CollectorRegistry()))
+    accepts_other_texts: bool = False
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set; finish what is in progress then, leave the rest to others."""
+        """Work until `stop` is set; finish what is in progress then, leave the rest to others.
+
+        Raises ArtifactMismatch for texts of another model that are not accepted.
+        """
         limits, metrics = self.limits, self.metrics
         # A new name for every start: entries of an earlier process are claimed, never reused.
         consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -80,7 +88,17 @@ class Worker:
                     await work_queue.keep([*users.held, *items.held])
                     await work_queue.renew_leases(updater.leases, seconds=limits.lease_seconds)
 
+        own = TextWriters(
+            summary_writer(self.engine.identity.model, self.engine.identity.name),
+            TextWriter(updater.writer, self.engine.identity.name),
+        )
+        if self.accepts_other_texts:
+            lease = RewriterLease(own, consumer)
+            texts = Rewriter(self.store, summarizer, updater, limits, lease).run(stop)
+        else:
+            texts = refuse_other_texts(self.store, own, limits, stop)
         if not await self._create_groups(work_queue, stop):
+            texts.close()
             return
         log.info("worker_started", consumer=consumer, model=self.engine.identity.model)
         try:
@@ -89,7 +107,10 @@ class Worker:
                 async with asyncio.TaskGroup() as consumers:
                     consumers.create_task(users.run(stop))
                     consumers.create_task(items.run(stop))
+                    consumers.create_task(texts)
                 heartbeat.cancel()
+        except* ArtifactMismatch as refused:
+            raise _first(refused) from None
         finally:
             await summarizer.close()
         with contextlib.suppress(StateUnavailable, GroupMissing):
@@ -109,6 +130,12 @@ class Worker:
             else:
                 return True
         return False
+
+
+def _first(group: BaseExceptionGroup[ArtifactMismatch]) -> BaseException:
+    """The error itself: it is shown to the operator."""
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 def _num_deliveries(taken: Sequence[Delivery]) -> int:

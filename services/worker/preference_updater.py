@@ -97,7 +97,7 @@ class PreferenceUpdater:
 
     async def _update(self, user_id: UserId) -> bool:
         record = await self.store.load_user(user_id)
-        if record is None or record.preference_version >= record.version:
+        if record is None or self._is_covered(record):
             # An earlier update covers it. The line names the requests that it came with.
             log.info("update_not_needed", user_id=user_id)
             self.metrics.updates.labels("not_needed").inc()
@@ -127,7 +127,12 @@ class PreferenceUpdater:
                 continue
             state = reached
             progress = UpdatedPreference(
-                record, state, record.preference, record.preference_version, self.writer
+                record,
+                state,
+                record.preference,
+                record.preference_version,
+                self.writer,
+                record.text_writer,
             )
             record = await self._save(progress)
             if self.is_stopping():
@@ -158,6 +163,11 @@ class PreferenceUpdater:
             self.metrics.rebuilds.inc()
         return saved
 
+    def _is_covered(self, record: UserRecord) -> bool:
+        """Whether the preference covers the history, in texts of this writer."""
+        is_own = not record.has_texts_of_others(self.writer)
+        return is_own and record.preference_version >= record.version
+
     def _usable_state(self, record: UserRecord) -> PreferenceState[ItemId]:
         if record.writer in ("", self.writer):
             return record.state
@@ -169,12 +179,12 @@ class PreferenceUpdater:
     async def _describe(self, block: Sequence[ItemId]) -> list[HistoryItem]:
         """What the prompt contains about a block's items; deleted ones are left out.
 
-        Waits for the summary of an item that has none yet.
+        Waits for the summary of an item that has none yet, or one of another writer.
         """
         while True:
-            found = await self.store.items.load_history_items(block)
-            pending = await self.store.items.item_ids_known(i for i in block if i not in found)
-            if not pending:
-                return [found[item_id] for item_id in block if item_id in found]
-            for item_id in pending:
+            records = await self.store.items.load_items(block, images=False)
+            due = [item_id for item_id, each in records.items() if self.summarizer.is_due(each)]
+            if not due:
+                return [records[i].in_history for i in block if i in records]
+            for item_id in due:
                 await self.summarizer.settle(item_id)

@@ -1,0 +1,81 @@
+"""Who wrote texts: a model by the prompts of a version, and the model's name for people.
+
+Summaries and preferences carry their writer all the way: in the manifest of their artifact, in
+Redis, in health, in the console and in answers. Texts of another writer are never taken for one's
+own.
+"""
+
+from dataclasses import dataclass
+
+from services.core.errors import ArtifactMismatch
+from services.core.prompts import SUMMARY_FINGERPRINT
+
+REMEDY = (
+    "start it with the model that wrote them, write them with this one (`msr summarize-images`, "
+    "then `msr build-preferences --cut none`), or add --accept-other-texts: they are served, marked "
+    "as another model's, and written anew in the background"
+)
+UNKNOWN_NAME = "a model that is not known"
+
+
+@dataclass(frozen=True, slots=True)
+class TextWriter:
+    """`identity` says which model wrote, and by which prompt; "" if that is not known.
+
+    Only identities are compared. `name` is the model's, for people.
+    """
+
+    identity: str = ""
+    name: str = ""
+
+    def __eq__(self, other: object) -> bool:
+        """Whether texts of one may stand beside texts of the other."""
+        return isinstance(other, TextWriter) and self.identity == other.identity
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
+    def __str__(self) -> str:
+        """The name and the fingerprint of the model, as messages show them."""
+        model = self.identity.rpartition("/")[0] or self.identity
+        if not model:
+            return self.name or UNKNOWN_NAME
+        return f"{self.name} ({model})" if self.name and self.name != model else model
+
+
+@dataclass(frozen=True, slots=True)
+class TextWriters:
+    """Who wrote the summaries, and who the preferences; an identity of "" where nobody knows.
+
+    `preferences` is None if there are none yet.
+    """
+
+    summaries: TextWriter
+    preferences: TextWriter | None
+
+    def differing(self, found: "TextWriters") -> list[str]:
+        """Of what was `found`, the kinds of texts that these writers did not write."""
+        others = []
+        if found.summaries != self.summaries:
+            others.append("summaries")
+        if found.preferences not in (None, self.preferences):
+            others.append("preferences")
+        return others
+
+    def difference(self, found: "TextWriters") -> str:
+        """What `differing` found, in words; "" if nothing differs."""
+        parts = []
+        for kind in self.differing(found):
+            theirs, own = getattr(found, kind), getattr(self, kind)
+            parts.append(f"the {kind} are by {theirs}, and this process's model is {own}")
+        return ", ".join(parts)
+
+    def require(self, found: "TextWriters") -> None:
+        """ArtifactMismatch, with what to do, unless these writers wrote what was found."""
+        if difference := self.difference(found):
+            raise ArtifactMismatch(f"texts of another model: {difference}; {REMEDY}")
+
+
+def summary_writer(model: str, name: str = "") -> TextWriter:
+    """A model that writes summaries by the prompt of this version."""
+    return TextWriter(f"{model}/{SUMMARY_FINGERPRINT}", name)

@@ -1,0 +1,227 @@
+"""Writes the texts of another model anew, after `--accept-other-texts`: all items, then all users.
+
+Until its turn a text stays as it is and is served, marked as another model's. Users with traffic
+do not wait for their turn: their updates go through the queue (an interaction, or a recommendation
+that met such a text), and an update first writes the items of its history anew. Of the others,
+those with the newest interactions come first.
+
+One process rewrites at a time, by a lease. A rewriter of another model is refused while it is held.
+If this process dies, the next one continues: what is left is seen from the texts themselves.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import structlog
+
+from services.core.data_folder.text_writers import TextWriter, TextWriters
+from services.core.errors import ArtifactMismatch, StateUnavailable
+from services.core.records import ItemId, UserId
+from services.state.key_scan import KeyScan
+from services.state.texts.text_origins import RewriterLease, Rewriting, TextOrigins
+from services.state.user_store import Store
+from services.worker.item_summarizer import Summarizer
+from services.worker.limits import WorkerLimits
+from services.worker.preference_updater import PreferenceUpdater
+from services.worker.queue_consumer import TRANSIENT_ERRORS, GaveUp, TryLater, sleep_unless
+
+log = structlog.get_logger(__name__)
+
+Id = TypeVar("Id", ItemId, UserId)
+
+UNKNOWN_REMEDY = (
+    "an earlier version published them, without a note on who wrote them; run `msr publish` once"
+)
+# Users are decoded with their whole history, some milliseconds for so many.
+USERS_A_STEP = 50
+ITEMS_A_STEP = 500
+_ALL_KEYS = 2**40
+
+
+@dataclass(eq=False, slots=True)
+class Rewriter:
+    """Rewrites by this worker's summarizer and updater, which know whose texts are due.
+
+    `lease` names this process and its writers.
+    """
+
+    store: Store
+    summarizer: Summarizer
+    updater: PreferenceUpdater
+    limits: WorkerLimits
+    lease: RewriterLease
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop`: look whether Redis holds texts of another model, and write them anew.
+
+        Raises ArtifactMismatch while a rewriter of another model is at work.
+        """
+        origins = TextOrigins(self.store.connection)
+        num_tries = 0
+        try:
+            while not stop.is_set():
+                try:
+                    if await self._is_needed(origins) and await self._hold_lease(origins):
+                        await self._rewrite(origins, stop)
+                    num_tries = 0
+                except TRANSIENT_ERRORS as error:
+                    num_tries += 1
+                    log.warning("rewriting_postponed", reason=str(error), num_tries=num_tries)
+                    await sleep_unless(stop, self.limits.pause_seconds(num_tries))
+                else:
+                    await sleep_unless(stop, self.limits.look_for_texts_seconds)
+        finally:
+            with contextlib.suppress(StateUnavailable):
+                await origins.release_lease(self.lease)
+
+    async def _is_needed(self, origins: TextOrigins) -> bool:
+        """Whether Redis holds texts of another model, or of nobody knows whom."""
+        note = await origins.load()
+        if note is None:
+            needed = bool(await self.store.load_published())
+        else:
+            needed = bool(self.own.differing(note.writers))
+        self.summarizer.rewrites_unknown = needed
+        return needed
+
+    async def _hold_lease(self, origins: TextOrigins) -> bool:
+        """Whether this process is the one that rewrites."""
+        holder = await origins.hold_lease(self.lease, seconds=self.limits.rewriter_seconds)
+        if self.own.differing(holder.writers):
+            raise ArtifactMismatch(
+                f"texts are being written anew by another model: "
+                f"{self.own.difference(holder.writers)}; stop the workers of one of the two"
+            )
+        return holder == self.lease
+
+    @property
+    def own(self) -> TextWriters:
+        """Who writes in this process."""
+        return self.lease.writers
+
+    # --- one pass --------------------------------------------------------------------------------
+
+    async def _rewrite(self, origins: TextOrigins, stop: asyncio.Event) -> None:
+        """One pass over everything. Raises TRANSIENT_ERRORS when engine or store are away.
+
+        What could not be done now, because another worker has it or a try failed, is left for the
+        next pass. Users whose update was given up keep their text, marked as another model's.
+        """
+        before, own = await origins.load(), self.own
+        items, num_items = await self._due_items()
+        users, num_users = await self._due_users()
+        counts = {"num_items": num_items, "num_users": num_users}
+        name = own.summaries.name
+        log.info("texts_being_rewritten", model=name, items=len(items), users=len(users))
+
+        async def note(items_left: int, users_left: int) -> None:
+            await self._hold_lease(origins)
+            left = {"num_items_left": items_left, "num_users_left": users_left}
+            await origins.save_rewriting(
+                Rewriting(own.summaries, own.preferences or TextWriter(), **counts, **left)
+            )
+
+        async def settle(item_id: ItemId) -> None:
+            with contextlib.suppress(TryLater):
+                await self.summarizer.settle(item_id)
+
+        given_up: set[UserId] = set()
+
+        async def update(user_id: UserId) -> None:
+            try:
+                await self.updater.update(user_id)
+            except TryLater:
+                return
+            except GaveUp:
+                given_up.add(user_id)
+
+        await note(len(items), len(users))
+        await self._each(items, settle, stop, lambda left: note(left, len(users)))
+        await self._each(users, update, stop, lambda left: note(0, left))
+        if stop.is_set() or (await self._due_items())[0]:
+            return
+        if set((await self._due_users())[0]) - given_up:
+            return
+        if await origins.finish_rewriting(before, own):
+            self.summarizer.rewrites_unknown = False
+            num = {"items": num_items, "users": num_users, "given_up": len(given_up)}
+            log.info("texts_rewritten", model=name, **num)
+            await origins.release_lease(self.lease)
+
+    async def _each(
+        self,
+        ids: Sequence[Id],
+        work: Callable[[Id], Awaitable[None]],
+        stop: asyncio.Event,
+        note: Callable[[int], Awaitable[None]],
+    ) -> None:
+        """Do the work for each id, some at once; note after each step how many are left."""
+        size = self.limits.num_rewritten_at_once
+        for start in range(0, len(ids), size):
+            if stop.is_set():
+                return
+            await _together(work(each) for each in ids[start : start + size])
+            await note(max(0, len(ids) - start - size))
+
+    # --- what is due -----------------------------------------------------------------------------
+
+    async def _due_items(self) -> tuple[list[ItemId], int]:
+        """Items with a summary of another model, and how many items there are."""
+        ids = [item.item_id for item in (await self._scan.items()).entries]
+        due: list[ItemId] = []
+        for start in range(0, len(ids), ITEMS_A_STEP):
+            some = ids[start : start + ITEMS_A_STEP]
+            found = await self.store.items.load_items(some, images=False)
+            due += [item_id for item_id, each in found.items() if self.summarizer.is_due(each)]
+        return due, len(ids)
+
+    async def _due_users(self) -> tuple[list[UserId], int]:
+        """Users with texts of another model, those of the newest interactions first; and how many
+        users there are.
+        """
+        ids = (await self._scan.user_ids()).entries
+        due: list[tuple[int, UserId]] = []
+        for start in range(0, len(ids), USERS_A_STEP):
+            found = await self.store.load_users(ids[start : start + USERS_A_STEP])
+            due += [
+                (user.history[-1].timestamp_ms if user.history else 0, user_id)
+                for user_id, user in found.items()
+                if user.has_texts_of_others(self.updater.writer)
+            ]
+        return [user_id for _, user_id in sorted(due, reverse=True)], len(ids)
+
+    @property
+    def _scan(self) -> KeyScan:
+        return KeyScan(self.store.connection, max_steps=_ALL_KEYS)
+
+
+async def _together(work: Iterable[Awaitable[object]]) -> None:
+    """Wait for all, then raise the first error: a step is never left running."""
+    results = await asyncio.gather(*work, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+
+
+async def refuse_other_texts(
+    store: Store, own: TextWriters, limits: WorkerLimits, stop: asyncio.Event
+) -> None:
+    """Until `stop`: ArtifactMismatch as soon as Redis holds texts of another model, or one writes
+    them anew. For a worker that was not told to accept them.
+    """
+    origins = TextOrigins(store.connection)
+    is_known = True
+    while not stop.is_set():
+        with contextlib.suppress(StateUnavailable):  # the consumers log it
+            note = await origins.load()
+            if note is not None:
+                own.require(note.writers)
+            if note is not None and note.rewriting is not None:
+                own.require(note.rewriting.writers)
+            if is_known and note is None and await store.load_published():
+                is_known = False
+                log.warning("texts_of_unknown_origin", remedy=UNKNOWN_REMEDY)
+        await sleep_unless(stop, limits.look_for_texts_seconds)
