@@ -41,6 +41,10 @@ from model_training.demo.covers import draw_cover
 from model_training.demo.tokenizer import build_processor, build_tokenizer
 from model_training.demo.world import IMAGE_SIZE
 from services.core.images import prepare_image
+from services.engines.models.model_card import CARD
+
+# It names the demo world as the one that the model knows.
+SHIPPED_CARD = Path(__file__).parent / "weights" / "base" / CARD
 
 NUM_COVERS = 24_000
 WARM_UP_STEPS = 200
@@ -102,6 +106,7 @@ def run(
             rng = Random(f"lessons {seed}, stage {number}")
             _fit(model, processor, stage, pool, pixels, rng)
             save_checkpoint(model, processor, folder)
+            (folder / CARD).write_bytes(SHIPPED_CARD.read_bytes())
         model, _ = load_checkpoint(folder)
         print(f"stage {number}: {folder} after {time.monotonic() - started:.0f} s", flush=True)
 

@@ -20,6 +20,7 @@ from services.api.monitoring.backlog import Backlog
 from services.api.monitoring.engine_health import EngineWatch
 from services.api.monitoring.metrics import Metrics
 from services.api.monitoring.redis_health import RedisWatch
+from services.api.monitoring.text_caveats import TextCaveats
 from services.api.monitoring.texts_watch import TextsWatch
 from services.api.recommend.cascade import Cascade
 from services.api.recommend.item_cache import ItemCache
@@ -27,6 +28,7 @@ from services.api.recommend.model_scoring import CandidateScorer
 from services.api.recommend.ordering import Ordering
 from services.api.recommend.ordering_reload import LiveOrdering, PublishedOrdering
 from services.api.recommend.shadow_scoring import ShadowScorer
+from services.core.data_folder.text_writers import TextWriters
 from services.engines.contract import Engine, Replicated
 from services.engines.instrumented import unwrapped
 from services.fetch.download import CheckedClient
@@ -53,18 +55,21 @@ class Dependencies:
         rules: AccessRules | None = None,
         registry: CollectorRegistry | None = None,
         data: str | None = None,
+        writers: TextWriters | None = None,
     ) -> None:
         """The caller opened store and engine, and will close them.
 
         `adapters` are those of the engine. With a `source` the ordering follows what is published
         there. Without `rules` no route needs an API key. GET /metrics shows all of `registry`, and
-        GET /progress the offline steps in the data folder `data`.
+        GET /progress the offline steps in the data folder `data`. `writers` write texts in this
+        deployment; by default the engine's base model.
         """
         limits, metrics = limits or Limits(), Metrics(registry or new_registry())
         items = ItemCache(
             store.items.load_items, limits.item_cache_bytes, metrics.note_item_lookups
         )
         self.store = store
+        self.engine = engine
         self.adapters = adapters
         self.limits = limits
         self.metrics = metrics
@@ -78,13 +83,22 @@ class Dependencies:
         self.streams = Streams(store, limits, metrics)
         self.backlog = Backlog(store, metrics, limits.max_backlog)
         self.redis_watch = RedisWatch(store, metrics)
-        self.texts_watch = TextsWatch(PublishedTexts(store.connection), metrics, data)
+        watch = TextsWatch(PublishedTexts(store.connection), metrics, data)
+        self.caveats = TextCaveats(
+            store,
+            watch,
+            writers or TextWriters.of(engine.identity.model, engine.identity.name),
+            engine.identity.card,
+            data,
+        )
         self.engine_watch = EngineWatch(lambda: adapters.active, limits)
         scorer = CandidateScorer(store, items, self.engine_watch, metrics, limits.max_in_flight)
         self.live = LiveOrdering(ordering, metrics, source)
         self.outcomes = Outcomes(ExposureLog(store.connection), adapters, metrics)
         self.shadow = ShadowScorer(adapters, items, metrics, lambda: scorer.num_under_way > 0)
-        self.cascade = Cascade(store, self.live, adapters, scorer, self.shadow, limits, metrics)
+        self.cascade = Cascade(
+            store, self.live, adapters, scorer, self.shadow, self.caveats, limits, metrics
+        )
 
         metrics.backlog_bound.set(limits.max_backlog)
         metrics.redis_unavailable.set_function(lambda: store.connection.health.is_unavailable)

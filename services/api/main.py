@@ -73,10 +73,10 @@ def create_app(deps: Dependencies) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await deps.texts_watch.look()  # the first answer about health knows of the texts
+        await deps.caveats.look()  # the first answer about health knows of the texts
         followed = [
             _follow(deps.live.look, limits.reload_seconds),
-            _follow(deps.texts_watch.look, limits.reload_seconds),
+            _follow(deps.caveats.look, limits.reload_seconds),
             _follow(deps.backlog.look, limits.backlog_seconds),
             _follow(deps.redis_watch.look, limits.redis_seconds),
             _follow(deps.adapters.look, limits.adapter_poll_seconds),

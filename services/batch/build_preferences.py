@@ -21,7 +21,7 @@ from typing import Any, Self
 
 import pyarrow as pa
 
-from services.batch.text_report import reported
+from services.batch.text_report import reported, warned
 from services.batch.user_progress import UserProgress, history_items, read_progress, take_over
 from services.core.artifacts import (
     Artifact,
@@ -256,13 +256,15 @@ async def run(
         root, model.model, model.name, cut, direct, num_users, shard_size, retry_quarantined
     )
     plan = _Plan.plan(request)
+    caveat = warned(data, engine.identity.card)
     if plan.writer.finished and not retry_quarantined:
         plan.waves.discard()
         counts = plan.writer.artifact.manifest().counts
-        return {**counts, "shortened": 0, **reported(plan.writer.artifact.text_statistics())}
+        reports = reported(plan.writer.artifact.text_statistics())
+        return {**counts, "shortened": 0, **reports, **caveat}
     num_shortened = await plan.run_left(engine, desc="build-preferences", unit="block")
     counts, texts = _finish(plan)
-    return {**counts, "shortened": num_shortened, **reported(texts)}
+    return {**counts, "shortened": num_shortened, **reported(texts), **caveat}
 
 
 async def estimate(

@@ -109,6 +109,18 @@ async def run(data: str, store: Store, *, keep_rewritten: bool = False) -> dict[
     return counts
 
 
+def writers_in(data: str) -> TextWriters:
+    """Who wrote the texts that `run` would publish; raises what `run` raises."""
+    return _open_sources(data).writers
+
+
+async def note_on(data: str, store: Store) -> TextNote | None:
+    """The note on the texts in the store, if they are those of `data`; None if there is none."""
+    if await store.load_published() != _open_sources(data).fingerprint:
+        return None
+    return await TextOrigins(store.connection).load()
+
+
 # --- the artifacts -------------------------------------------------------------------------------
 
 

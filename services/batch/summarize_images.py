@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import pyarrow as pa
 
-from services.batch.text_report import reported
+from services.batch.text_report import reported, warned
 from services.core.artifacts import Artifact, QuarantinedRow, Recipe, absolute_root
 from services.core.errors import EngineRefused
 from services.core.prompts import SUMMARY_FINGERPRINT, SUMMARY_LIMITS, summary_messages
@@ -140,12 +140,15 @@ async def run(
     shard_size: int = SHARD_SIZE,
 ) -> dict[str, Any]:
     """Summarize every item of `data`; counts of items, summaries and quarantined, of prompts that
-    this run shortened, and how much the `texts` vary.
+    this run shortened, how much the `texts` vary, and a `caveat` if the model does not know this
+    catalogue.
     """
     plan = _Plan.plan(_request(data, engine, shard_size=shard_size, retry=retry_quarantined))
+    caveat = warned(data, engine.identity.card)
     if plan.writer.finished and not retry_quarantined:
-        counts = plan.writer.artifact.manifest().counts
-        return {**counts, "shortened": 0, **reported(plan.writer.artifact.text_statistics())}
+        done = plan.writer.artifact
+        texts = reported(done.text_statistics())
+        return {**done.manifest().counts, "shortened": 0, **texts, **caveat}
     num_shortened = await plan.run_left(engine, desc="summarize-images", unit="item")
     num_summaries = sum(plan.writer.read_shard(k).num_rows for k in range(plan.num_shards))
     plan.require_success(num_summaries)
@@ -154,9 +157,9 @@ async def run(
         "summaries": num_summaries,
         "quarantined": plan.num_rows - num_summaries,
     }
-    texts = plan.writer.count_texts(plan.num_shards, counts["quarantined"])
-    plan.writer.finish(plan.num_shards, counts, texts)
-    return {**counts, "shortened": num_shortened, **reported(texts)}
+    statistics = plan.writer.count_texts(plan.num_shards, counts["quarantined"])
+    plan.writer.finish(plan.num_shards, counts, statistics)
+    return {**counts, "shortened": num_shortened, **reported(statistics), **caveat}
 
 
 async def estimate(data: str, engine: Engine) -> dict[str, float]:

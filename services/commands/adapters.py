@@ -7,6 +7,10 @@ import typer
 
 from services.commands.options import HERE, ApiKeyOption, ApiUrl, AsJson
 
+_FOREIGN = (
+    "validated and calibrated on another catalogue: measure it on this one with `msr evaluate`"
+)
+
 adapters = typer.Typer(
     help="Choose the adapter with which a running API scores; a key needs the scope admin.",
     no_args_is_help=True,
@@ -55,7 +59,8 @@ def _tell(url: str, key: str | None, ask: Callable[[Any], Any], as_json: bool) -
     for each in answer.adapters:
         what = ", ".join(each.roles) or ("" if each.servable else "not servable")
         typer.echo(f"{each.name:<24} {each.stage or '':<5} {each.ranked_by:<12} {what}")
-        for text in (each.reason, each.note):
+        foreign = _FOREIGN if each.validation_is_foreign else None
+        for text in (each.reason, each.note, foreign):
             if text:
                 typer.echo(f"{'':<24} {text}")
     if answer.problem:

@@ -1,5 +1,6 @@
 """Steps 1 to 3: catalogue, summaries, preferences."""
 
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import make_dataclass
 from pathlib import Path
@@ -19,6 +20,12 @@ from services.commands.options import (
 from services.commands.reporting import report
 from services.core.errors import InputError
 from services.core.splits import Cut
+
+# Said at the very first step, before hours of texts that mean nothing.
+_NEXT_MODEL = (
+    "The next steps write texts with the demo model, which knows its own drawn world only, unless "
+    "--model or MSR_MODEL names a published one (docs/gpu.md)."
+)
 
 
 def with_reader_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -72,6 +79,8 @@ def prepare_catalogue(
     if estimate:
         report(lambda: step.estimate(source, **options), as_json)
     else:
+        if not demo and not os.environ.get("MSR_MODEL"):
+            typer.echo(_NEXT_MODEL, err=True)
         options |= {
             "retry_quarantined": retry_quarantined,
             "allowed_hosts": tuple(allow_host or ()),

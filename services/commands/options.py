@@ -62,6 +62,17 @@ def with_values(arguments: Sequence[str]) -> list[str]:
     return filled
 
 
+AcceptOtherTexts = Annotated[
+    bool,
+    typer.Option(
+        "--accept-other-texts",
+        envvar="MSR_ACCEPT_OTHER_TEXTS",
+        help="Start although another model wrote the texts: they are served, marked as such, and "
+        "written anew by the worker.",
+    ),
+]
+
+
 def settings() -> Any:
     """The settings of the environment."""
     from pydantic import ValidationError

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import typer
 
 from services.commands.options import (
+    AcceptOtherTexts,
     AsJson,
     Data,
     EngineArguments,
@@ -127,6 +128,7 @@ def serve(
             help="Update preferences in this process too; the default when REDIS_URL is unset.",
         ),
     ] = None,
+    accept_other_texts: AcceptOtherTexts = False,
     *,
     engine: EngineArguments,
 ) -> None:
@@ -137,12 +139,23 @@ def serve(
 
     given = settings()
     choice = engine.choose(data, given)
-    run_program(assemble.serve(data, choice, given, host=host, port=port, with_worker=worker))
+    run_program(
+        assemble.serve(
+            data,
+            choice,
+            given,
+            host=host,
+            port=port,
+            with_worker=worker,
+            accept_other_texts=accept_other_texts,
+        )
+    )
 
 
 @with_groups
 def worker(
     data: Data = "data",
+    accept_other_texts: AcceptOtherTexts = False,
     *,
     engine: EngineArguments,
 ) -> None:
@@ -152,4 +165,5 @@ def worker(
     from services.process.http_server import run_program
 
     given = settings()
-    run_program(assemble.work(data, engine.choose(data, given), given))
+    choice = engine.choose(data, given)
+    run_program(assemble.work(data, choice, given, accept_other_texts=accept_other_texts))

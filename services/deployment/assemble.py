@@ -24,8 +24,10 @@ from services.api.main import serve as serve_app
 from services.api.recommend.ordering_reload import PublishedOrdering
 from services.batch import publish as publish_step
 from services.core.artifacts import Artifact
+from services.core.data_folder.text_writers import TextWriters
 from services.core.errors import InputError
 from services.deployment.settings import Settings
+from services.deployment.text_origin import texts_to_keep
 from services.engines.adapter_folders import AdapterFolders
 from services.engines.checkpoints import identify, is_merged
 from services.engines.contract import AS_SERVED, Engine, EngineIdentity
@@ -156,6 +158,7 @@ async def serve(
     host: str,
     port: int,
     with_worker: bool | None = None,
+    accept_other_texts: bool = False,
     on_listening: Callable[[str], None] = announce,
     stop: asyncio.Event | None = None,
 ) -> None:
@@ -166,6 +169,8 @@ async def serve(
     and activated adapters replace those in use. A stored choice of adapter takes precedence over
     the one that it is started with.
     The worker runs in this process too if `with_worker`, or if that is None and Redis is embedded.
+    Raises ArtifactMismatch if another model wrote the texts, unless `accept_other_texts`: then they
+    are served, marked, and the worker writes them anew.
     """
     if not settings.require_keys:
         warn_if_exposed(host)
@@ -176,10 +181,12 @@ async def serve(
     ):
         adapters = _live_adapters(data, choice, settings, engine, store)
         await adapters.look()
+        own = TextWriters.of(engine.identity.model, engine.identity.name)
+        keep = await texts_to_keep(data, store, own, accept=accept_other_texts)
         # Before anything is published, so that a ranker that does not fit fails the start.
         source = PublishedOrdering(data, engine.identity, any_adapter=lambda: adapters.is_chosen)
         ordering = source.load()
-        counts = await publish_step.run(data, store)
+        counts = await publish_step.run(data, store, keep_rewritten=keep)
         log.info("artifacts_published", **counts)
         deps = Dependencies(
             store=store,
@@ -191,11 +198,17 @@ async def serve(
             rules=_access_rules(settings),
             registry=registry,
             data=data,
+            writers=own,
         )
         embedded = settings.redis_url is None
         background: Background | None = None
         if with_worker or (with_worker is None and embedded):
-            background = Worker(store, engine, metrics=WorkerMetrics(registry)).run
+            background = Worker(
+                store,
+                engine,
+                metrics=WorkerMetrics(registry),
+                accepts_other_texts=accept_other_texts,
+            ).run
         await serve_app(
             create_app(deps),
             host=host,
@@ -232,8 +245,14 @@ def warn_if_exposed(host: str) -> None:
         )
 
 
-async def work(data: str, choice: EngineChoice, settings: Settings) -> None:
-    """Update preferences and summarize new items until SIGINT or SIGTERM."""
+async def work(
+    data: str, choice: EngineChoice, settings: Settings, *, accept_other_texts: bool = False
+) -> None:
+    """Update preferences and summarize new items until SIGINT or SIGTERM.
+
+    Raises ArtifactMismatch if Redis holds texts of another model, unless `accept_other_texts`: then
+    they are written anew.
+    """
     stop = asyncio.Event()
     with set_by_signals(stop):
         async with (
@@ -241,7 +260,13 @@ async def work(data: str, choice: EngineChoice, settings: Settings) -> None:
             open_store(data, settings) as store,
             _worker_listening(registry, settings),
         ):
-            await Worker(store, engine, metrics=WorkerMetrics(registry)).run(stop)
+            worker = Worker(
+                store,
+                engine,
+                metrics=WorkerMetrics(registry),
+                accepts_other_texts=accept_other_texts,
+            )
+            await worker.run(stop)
 
 
 def _worker_listening(

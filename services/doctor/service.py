@@ -14,7 +14,8 @@ from services.deployment.assemble import EngineChoice, open_store
 from services.deployment.settings import Settings
 from services.doctor.findings import Finding, note, ok, problem, problem_of
 from services.engines.adapter_manifest import MANIFEST, read_adapter_manifest
-from services.engines.contract import AS_SERVED
+from services.engines.checkpoints import identify
+from services.engines.contract import AS_SERVED, EngineIdentity
 from services.engines.vllm_client.model_list import Weights
 from services.engines.vllm_client.server_check import read_models
 from services.engines.vllm_client.server_http import (
@@ -217,6 +218,16 @@ def check_model_servers(data: str, choose: Callable[[], EngineChoice]) -> Iterat
             "the merged checkpoint does not come from the base model that writes the texts.",
             "Serve the base model that the adapter was trained on, or merge it into this one.",
         )
+
+
+def identify_served(choose: Callable[[], EngineChoice]) -> EngineIdentity | None:
+    """The model that would write texts: here, or on the first server that answers."""
+    choice = choose()
+    if not choice.on_servers:
+        return identify(choice.model)
+    urls = choice.settings.vllm_urls
+    seen = asyncio.run(_ask_all(urls, choice.model, choice.adapter)).values()
+    return next((weights.identity for weights in seen if isinstance(weights, Weights)), None)
 
 
 async def _ask_all(

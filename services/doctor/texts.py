@@ -6,8 +6,8 @@ in it, so that it opens anywhere and asks no other host.
 
 import base64
 import html
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import fsspec
@@ -15,8 +15,11 @@ import fsspec
 from services.core.artifacts import Artifact, absolute_root
 from services.core.data_folder.atomic_write import atomic_write
 from services.core.data_folder.steps import SERVED_PREFERENCES
+from services.core.data_folder.text_writers import REMEDY, TextWriter, TextWriters
 from services.core.errors import FolderNotWritable
 from services.doctor.findings import Finding, note, ok, problem, stated
+from services.engines.checkpoints import ADDS_SPECIAL_TOKENS
+from services.engines.contract import EngineIdentity
 
 SAMPLE_FILE = "doctor-sample.html"
 _NO_SUMMARY = "no summary"
@@ -39,6 +42,52 @@ def check_texts(data: str) -> Iterator[Finding]:
             yield stated(found, note)
     if described:
         yield ok(f"{'; '.join(described)}.")
+
+
+def check_model(data: str, identify: Callable[[], EngineIdentity | None]) -> Iterator[Finding]:
+    """Does the model know this catalogue, and did it write the texts? `identify`: the model in use,
+    None if no server answers.
+    """
+    identity = identify()
+    if identity is None:
+        return
+    name, card, items = identity.name, identity.card, Artifact(data, "items")
+    if items.exists():
+        if caveat := card.caveat(items.manifest().inputs.values()):
+            yield stated(caveat, problem)
+    elif card.knows_one_catalogue:
+        yield note(
+            f"the model is {name}, which knows one catalogue only.",
+            "For any other, name a published model with --model (docs/gpu.md).",
+        )
+    found = _writers(data)
+    if found is None:
+        yield ok(f"the model is {name}.")
+        return
+    if difference := TextWriters.of(_weights(identity.model), name).difference(found):
+        yield problem(f"texts of another model: {difference}.", f"{REMEDY[0].upper()}{REMEDY[1:]}.")
+    else:
+        yield ok(f"the model is {name}; it wrote the texts.")
+
+
+def _writers(data: str) -> TextWriters | None:
+    """Who wrote the texts of the data folder, by the weights alone; None without summaries."""
+    summaries = _writer(data, "summaries")
+    return None if summaries is None else TextWriters(summaries, _writer(data, *SERVED_PREFERENCES))
+
+
+def _writer(data: str, *names: str) -> TextWriter | None:
+    """Of the first of these artifacts that is finished."""
+    artifact = next((a for name in names if (a := Artifact(data, name)).exists()), None)
+    if artifact is None:
+        return None
+    manifest = artifact.manifest()
+    return replace(manifest, model=_weights(manifest.model)).writer
+
+
+def _weights(model: str) -> str:
+    """A model's identity without how its prompts are encoded, which a server is not asked here."""
+    return model.removesuffix(ADDS_SPECIAL_TOKENS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from services.engines.models.model_files import is_folder, load_processor, read_
 MAX_WHOLE_BYTES = 256 * 1024 * 1024
 _EDGE_BYTES = 1024 * 1024
 _COUNTED_SUFFIXES = (".json", ".safetensors", ".jinja", ".model")
-_ADDS_SPECIAL_TOKENS = "+special-tokens"
+ADDS_SPECIAL_TOKENS = "+special-tokens"
 # Written by training about the weights, not part of them.
 _NOT_WEIGHTS = ("manifest.json", "trainer_state.json", "training_args.json")
 
@@ -86,8 +86,8 @@ def encoded(model: str, *, adds_special_tokens: bool) -> str:
     What was written, scored or trained under one way is not mixed with the other. Where nothing is
     added the weights alone identify the model, as before this was part of its identity.
     """
-    weights = model.removesuffix(_ADDS_SPECIAL_TOKENS)
-    return f"{weights}{_ADDS_SPECIAL_TOKENS}" if adds_special_tokens else weights
+    weights = model.removesuffix(ADDS_SPECIAL_TOKENS)
+    return f"{weights}{ADDS_SPECIAL_TOKENS}" if adds_special_tokens else weights
 
 
 def is_merged(model: str | Path) -> bool:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from services.core.prompts import PREFERENCE_FINGERPRINT, HistoryItem
+from services.core.data_folder.text_writers import preference_writer
+from services.core.prompts import HistoryItem
 from services.core.records import Interaction, Item, ItemId, UserId
 from services.core.recurrence import PreferenceState
 from services.core.wire.items import ItemStatus
@@ -13,7 +14,7 @@ Outcome = Literal["accepted", "duplicate", "rejected"]
 
 def writer_of(model: str) -> str:
     """Names who writes preferences: a model by these prompts; texts of another do not continue."""
-    return f"{model}/{PREFERENCE_FINGERPRINT}"
+    return preference_writer(model).identity
 
 
 @dataclass(frozen=True, slots=True)

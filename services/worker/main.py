@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import structlog
 from prometheus_client import CollectorRegistry
 
-from services.core.data_folder.text_writers import TextWriter, TextWriters, summary_writer
+from services.core.data_folder.text_writers import UNKNOWN_ORIGIN, TextWriters
 from services.core.errors import ArtifactMismatch, StateUnavailable
 from services.core.records import ItemId, UserId
 from services.engines.contract import Engine
@@ -32,7 +32,12 @@ from services.worker.limits import WorkerLimits
 from services.worker.metrics import WorkerMetrics
 from services.worker.preference_updater import PreferenceUpdater
 from services.worker.queue_consumer import QueueConsumer, sleep_unless
-from services.worker.rewriter import Rewriter, refuse_other_texts
+from services.worker.rewriter import (
+    Rewriter,
+    has_unknown_texts,
+    refuse_other_texts,
+    require_own_texts,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -88,10 +93,7 @@ class Worker:
                     await work_queue.keep([*users.held, *items.held])
                     await work_queue.renew_leases(updater.leases, seconds=limits.lease_seconds)
 
-        own = TextWriters(
-            summary_writer(self.engine.identity.model, self.engine.identity.name),
-            TextWriter(updater.writer, self.engine.identity.name),
-        )
+        own = TextWriters.of(self.engine.identity.model, self.engine.identity.name)
         if self.accepts_other_texts:
             lease = RewriterLease(own, consumer)
             texts = Rewriter(self.store, summarizer, updater, limits, lease).run(stop)
@@ -100,6 +102,11 @@ class Worker:
         if not await self._create_groups(work_queue, stop):
             texts.close()
             return
+        if not self.accepts_other_texts:
+            with contextlib.suppress(StateUnavailable):
+                await require_own_texts(self.store, own)
+                if await has_unknown_texts(self.store):
+                    log.warning("texts_of_unknown_origin", reason=UNKNOWN_ORIGIN)
         log.info("worker_started", consumer=consumer, model=self.engine.identity.model)
         try:
             async with asyncio.TaskGroup() as outer:

@@ -32,9 +32,6 @@ log = structlog.get_logger(__name__)
 
 Id = TypeVar("Id", ItemId, UserId)
 
-UNKNOWN_REMEDY = (
-    "an earlier version published them, without a note on who wrote them; run `msr publish` once"
-)
 # Users are decoded with their whole history, some milliseconds for so many.
 USERS_A_STEP = 50
 ITEMS_A_STEP = 500
@@ -80,10 +77,10 @@ class Rewriter:
     async def _is_needed(self, origins: TextOrigins) -> bool:
         """Whether Redis holds texts of another model, or of nobody knows whom."""
         note = await origins.load()
-        if note is None:
-            needed = bool(await self.store.load_published())
-        else:
+        if note is not None:
             needed = bool(self.own.differing(note.writers))
+        else:
+            needed = await has_unknown_texts(self.store)
         self.summarizer.rewrites_unknown = needed
         return needed
 
@@ -209,19 +206,22 @@ async def _together(work: Iterable[Awaitable[object]]) -> None:
 async def refuse_other_texts(
     store: Store, own: TextWriters, limits: WorkerLimits, stop: asyncio.Event
 ) -> None:
-    """Until `stop`: ArtifactMismatch as soon as Redis holds texts of another model, or one writes
-    them anew. For a worker that was not told to accept them.
-    """
-    origins = TextOrigins(store.connection)
-    is_known = True
+    """For a worker that does not accept them: `require_own_texts` again and again until `stop`."""
     while not stop.is_set():
         with contextlib.suppress(StateUnavailable):  # the consumers log it
-            note = await origins.load()
-            if note is not None:
-                own.require(note.writers)
-            if note is not None and note.rewriting is not None:
-                own.require(note.rewriting.writers)
-            if is_known and note is None and await store.load_published():
-                is_known = False
-                log.warning("texts_of_unknown_origin", remedy=UNKNOWN_REMEDY)
+            await require_own_texts(store, own)
         await sleep_unless(stop, limits.look_for_texts_seconds)
+
+
+async def require_own_texts(store: Store, own: TextWriters) -> None:
+    """ArtifactMismatch if Redis holds texts of another model, or one is writing them anew."""
+    note = await TextOrigins(store.connection).load()
+    if note is not None:
+        own.require(note.writers)
+        if note.rewriting is not None:
+            own.require(note.rewriting.writers)
+
+
+async def has_unknown_texts(store: Store) -> bool:
+    """Whether an earlier version published texts, so that no note says who wrote them."""
+    return await TextOrigins(store.connection).load() is None and bool(await store.load_published())

@@ -30,7 +30,7 @@ from services.retrieval.features import FEATURES, MARGIN
 from services.retrieval.fusion import Fusion, Ranker
 from services.state.adapter_selection import AdapterSelections
 from services.state.api_keys import ApiKeys
-from services.state.records import ItemRecord, UpdatedPreference
+from services.state.records import ItemRecord, UpdatedPreference, writer_of
 from services.state.user_store import Store
 
 IDENTITY = EngineIdentity(model="scripted", adapter="scripted-adapter")
@@ -218,7 +218,7 @@ async def put_user(
         )
         state = PreferenceState(blocks, ids[len(blocks) * 3 :])
         await store.save_preference(
-            UpdatedPreference(record, state, preference, record.version, "tests")
+            UpdatedPreference(record, state, preference, record.version, writer_of(IDENTITY.model))
         )
 
 

@@ -1,6 +1,7 @@
 from services.core.records import UserId
+from services.state.records import writer_of
 from services.state.user_store import Store
-from tests.api.builders import an_app, put_user, send
+from tests.api.builders import IDENTITY, an_app, put_user, send
 
 
 async def test_a_preference_comes_with_its_blocks_tail_and_timeline(store: Store) -> None:
@@ -9,7 +10,8 @@ async def test_a_preference_comes_with_its_blocks_tail_and_timeline(store: Store
     [block] = answer.pop("timeline")
     assert answer == {
         "user_id": "u1", "preference": "foxes", "history_version": 4, "preference_version": 4,
-        "num_blocks": 1, "tail": ["i4"],
+        "num_blocks": 1, "tail": ["i4"], "by_another_model": False,
+        "writer": writer_of(IDENTITY.model),
     }  # fmt: skip
     assert (block["number"], block["item_ids"]) == (1, ["i1", "i2", "i3"])
     assert block["preference"] == "foxes 1"

@@ -1,5 +1,6 @@
 """`msr publish`: artifacts into the store, once or again, without losing what came online."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -126,7 +127,8 @@ async def test_interactions_and_texts_from_online_outlive_a_new_publication(
 
 async def test_texts_of_another_model_give_way_to_the_published_ones(store: Store, data: str):
     await publish.run(data, store)
-    await store.save_preference(updated_by_hand(await the_user(store, "u1")))
+    by_another = replace(updated_by_hand(await the_user(store, "u1")), writer="another")
+    await store.save_preference(by_another)
     await build(data)
 
     await publish.run(data, store)

@@ -35,7 +35,7 @@ def test_every_note_and_problem_says_what_to_do(tmp_path: Path):
     assert all(check["remedy"] for check in told["checks"] if check["status"] != "ok")
     names = [check["check"] for check in told["checks"]]
     assert list(dict.fromkeys(names)) == ["python", "packages", "steps", "settings", "gpu", "disk",
-                                          "data", "adapter", "model server", "redis",
+                                          "data", "model", "adapter", "model server", "redis",
                                           "port"]  # fmt: skip
 
 

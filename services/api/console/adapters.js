@@ -6,6 +6,9 @@ import { guarded, loading } from "./states.js";
 import { experimentPanel, shadowPanel } from "./experiments.js";
 
 const METRICS = ["auc", "mrr@5", "ndcg@10", "hr@10"];
+const FOREIGN =
+  "Its figures were measured on another catalogue than this one, and say nothing about this one. " +
+  "Train it on this catalogue (msr train), or measure it here (msr evaluate).";
 const ROLES = { active: "Active", previous: "Previous", shadow: "Shadow", arm: "In the experiment" };
 
 export function adaptersView(place, signal) {
@@ -43,7 +46,10 @@ export function adaptersView(place, signal) {
       ["Trained by", adapter.stage ?? "not known"],
       ["Protocol", adapter.protocol],
       ["Ranks by", adapter.ranked_by],
-      ...METRICS.map((name) => [`Validation ${name}`, adapter.validation?.[name]?.toFixed(3)]),
+      ...METRICS.map((name) => [
+        adapter.validation_is_foreign ? `Elsewhere: ${name}` : `Validation ${name}`,
+        adapter.validation?.[name]?.toFixed(3),
+      ]),
       ["Weights", adapter.weights || "the base model alone"],
     ].filter(([, value]) => value !== null && value !== undefined);
     return el(
@@ -56,6 +62,7 @@ export function adaptersView(place, signal) {
         adapter.roles.map((role) => el("span", { class: `badge ${role}` }, ROLES[role])),
         !adapter.servable && el("span", { class: "badge failed" }, "Cannot serve"),
       ),
+      adapter.validation_is_foreign && el("p", { class: "banner" }, FOREIGN),
       el("dl", {}, facts.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])),
       adapter.reason && el("p", { class: "hint" }, adapter.reason),
       adapter.note && el("p", { class: "hint" }, adapter.note),

@@ -36,6 +36,13 @@ const REASONS = {
   "engine-refused": "The model refused some of the prompts.",
   "engine-failed": "The model failed. The order is that of the cheap rankers.",
 };
+const CAVEATS = {
+  "texts-alike": "The model writes the same text about many items: its P(Yes) means little here.",
+  "texts-of-another-model":
+    "Another model wrote this preference. It is written anew as soon as the worker comes to it.",
+  "model-of-another-catalogue":
+    "The model knows another catalogue only: its P(Yes) means nothing here.",
+};
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 /** The panel as {element, refresh(version)}; calls `onTake(item)` when the user takes an item. */
@@ -73,7 +80,11 @@ export function rankingPanel(userId, signal, onTake) {
       await show(answer, mine, false);
       list.removeAttribute("aria-busy");
       line.textContent = describe(answer);
-      fill(banner, answer.degraded && el("p", { class: "banner" }, REASONS[answer.reason]));
+      fill(
+        banner,
+        answer.degraded && el("p", { class: "banner" }, REASONS[answer.reason]),
+        answer.caveats.map((caveat) => el("p", { class: "banner" }, CAVEATS[caveat] ?? caveat)),
+      );
     });
   }
 

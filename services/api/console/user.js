@@ -172,6 +172,8 @@ export function userView(place, userId, signal) {
         ` · ${count(latest.num_blocks, "full block")}`,
         latest.tail.length > 0 && `, ${latest.tail.length} since`,
       ),
+      latest.by_another_model &&
+        el("p", { class: "hint" }, "Another model than this server's wrote it; it is written anew."),
     );
   }
 

@@ -66,6 +66,7 @@ function step(each) {
       { class: "what" },
       el("h3", {}, each.artifact),
       el("code", {}, `msr ${each.command}`),
+      each.model && el("p", { class: "hint" }, `by ${each.model_name || each.model}`),
     ),
     el("p", { class: `badge ${each.state}` }, STATES[each.state]),
     el(

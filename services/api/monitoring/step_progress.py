@@ -30,6 +30,7 @@ def _read_step(artifact: Artifact) -> wire.StepView:
         command=STEPS[artifact.name].command,
         state=state,
         model=manifest.model if manifest else "",
+        model_name=(manifest.model_name or "") if manifest else "",
         counts=manifest.counts if manifest else {},
         num_parts=num_parts,
         num_quarantined=manifest.num_quarantined if manifest else 0,

@@ -20,6 +20,7 @@ import structlog
 from services.api.adapters.active_adapters import Assigned, LiveAdapters
 from services.api.limits import Limits
 from services.api.monitoring.metrics import Metrics
+from services.api.monitoring.text_caveats import TextCaveats
 from services.api.recommend.model_scoring import CandidateScorer, Scores
 from services.api.recommend.ordering import Ordered, Ordering
 from services.api.recommend.ordering_reload import LiveOrdering
@@ -65,6 +66,7 @@ class Cascade:
     adapters: LiveAdapters
     scorer: CandidateScorer
     shadow: ShadowScorer
+    caveats: TextCaveats
     limits: Limits
     metrics: Metrics
 
@@ -118,6 +120,7 @@ class Cascade:
             arm=assigned.arm,
             degraded=scores.reason is not None,
             reason=scores.reason,
+            caveats=self.caveats.of_answer(user, request.mode),
             num_candidates=len(candidates.ordered.candidates),
             num_scored=len(scores.margins),
             num_cached=scores.num_cached,
@@ -131,6 +134,7 @@ class Cascade:
         if user.history and not user.preference_version:
             # No preference yet, though there is a history: request one, and rank without it.
             await self.store.request_update(user_id, origin=str(request_context.current()))
+        await self.caveats.queue_if_due(user, origin=str(request_context.current()))
         return user
 
     @tracing.traced("wait for the update")

@@ -201,6 +201,7 @@ def _view(record: ItemRecord, *, has_image: bool) -> wire.ItemView:
         status=record.status,
         summary=record.summary,
         reason=record.reason,
+        writer=record.writer,
     )
 
 

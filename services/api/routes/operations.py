@@ -36,8 +36,8 @@ async def live() -> wire.Liveness:
 @open_to_all
 async def ready(deps: AppDependencies, response: Response) -> wire.Readiness:
     """The state of each component. Without Redis the status is 503. Without the model rankings are
-    degraded but answered, so the status stays 200; so it does with texts that do not vary. Refused
-    new artifacts change nothing: the old ones stay in use.
+    degraded but answered, so the status stays 200; so it does with texts that are not to be
+    trusted. Refused new artifacts change nothing: the old ones stay in use.
     """
     redis, engine = await asyncio.gather(_redis_health(deps), _engine_health(deps))
     texts = _texts_health(deps)
@@ -97,7 +97,9 @@ async def read_version(deps: AppDependencies) -> wire.VersionResponse:
             "scoring": prompts.SCORING_FINGERPRINT,
         },
         model=identity.model,
+        model_name=deps.engine.identity.name,
         adapter=identity.adapter,
+        adapter_name=deps.adapters.choice.active.name if identity.adapter else "",
         retrieval=ordering.rankers.fingerprint,
         ranker=ordering.ranker.fingerprint if ordering.ranker is not None else "",
         cheap_order=ordering.cheap_order,
@@ -125,11 +127,10 @@ def _artifacts_health(deps: Dependencies) -> wire.ComponentHealth:
 
 
 def _texts_health(deps: Dependencies) -> wire.ComponentHealth:
-    """Degraded while the model's texts hardly differ from one another."""
-    watch = deps.texts_watch
-    if watch.warning:
-        return wire.ComponentHealth(state="degraded", detail=watch.warning)
-    return wire.ComponentHealth(state="ok", detail=watch.describe())
+    """Degraded while the model's texts or scores are not to be taken at their word."""
+    if sentences := deps.caveats.sentences():
+        return wire.ComponentHealth(state="degraded", detail=". ".join(sentences.values()))
+    return wire.ComponentHealth(state="ok", detail=deps.caveats.describe())
 
 
 def _adapters_health(deps: Dependencies) -> wire.ComponentHealth:
@@ -144,9 +145,9 @@ def _adapters_health(deps: Dependencies) -> wire.ComponentHealth:
 
 
 async def _engine_health(deps: Dependencies) -> wire.ComponentHealth:
-    error = await deps.engine_watch.look()
+    error, name = await deps.engine_watch.look(), deps.engine.identity.name
     if error is None:
-        return wire.ComponentHealth(state="ok", detail="answers")
+        return wire.ComponentHealth(state="ok", detail=f"{name} answers")
     return wire.ComponentHealth(
-        state="degraded", detail=f"{type(error).__name__}; rankings are cheap"
+        state="degraded", detail=f"{name}: {type(error).__name__}; rankings are cheap"
     )

@@ -100,7 +100,7 @@ async def personas(deps: AppDependencies) -> console.PersonasResponse:
 @needs(Scope.READ)
 async def read_preference(user_id: PathUserId, deps: AppDependencies) -> wire.PreferenceResponse:
     """The written preference, what it covers, and its timeline block after block."""
-    return _preference(await _load(UserId(user_id), deps))
+    return _preference(await _load(UserId(user_id), deps), deps)
 
 
 @router.get(
@@ -130,7 +130,7 @@ async def follow_preference(
     """
     user = await _load(UserId(user_id), deps)
     events = deps.streams.open(
-        user, lambda user: _preference(user).model_dump_json(), last_event_id
+        user, lambda user: _preference(user, deps).model_dump_json(), last_event_id
     )
     return StreamingResponse(events, media_type=event_streams.MEDIA_TYPE)
 
@@ -200,12 +200,14 @@ async def _latest(
     return [[entry(each) for each in taken] for taken in shown]
 
 
-def _preference(user: UserRecord) -> wire.PreferenceResponse:
+def _preference(user: UserRecord, deps: Dependencies) -> wire.PreferenceResponse:
     return wire.PreferenceResponse(
         user_id=user.user_id,
         preference=user.preference,
         history_version=user.version,
         preference_version=user.preference_version,
+        writer=user.text_writer,
+        by_another_model=deps.caveats.is_of_another(user),
         num_blocks=user.num_dropped_blocks + len(user.state.blocks),
         tail=list(user.state.tail),
         timeline=[

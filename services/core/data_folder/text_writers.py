@@ -8,12 +8,16 @@ own.
 from dataclasses import dataclass
 
 from services.core.errors import ArtifactMismatch
-from services.core.prompts import SUMMARY_FINGERPRINT
+from services.core.prompts import PREFERENCE_FINGERPRINT, SUMMARY_FINGERPRINT
 
 REMEDY = (
     "start it with the model that wrote them, write them with this one (`msr summarize-images`, "
-    "then `msr build-preferences --cut none`), or add --accept-other-texts: they are served, marked "
-    "as another model's, and written anew in the background"
+    "then `msr build-preferences --cut none`), or add --accept-other-texts: they are served, and "
+    "marked as another model's, until they are written anew in the background"
+)
+UNKNOWN_ORIGIN = (
+    "nobody knows who wrote the texts in Redis, because an earlier version published them; run "
+    "`msr publish` once, or start `msr serve`"
 )
 UNKNOWN_NAME = "a model that is not known"
 
@@ -53,6 +57,11 @@ class TextWriters:
     summaries: TextWriter
     preferences: TextWriter | None
 
+    @classmethod
+    def of(cls, model: str, name: str = "") -> "TextWriters":
+        """One model that writes both by the prompts of this version."""
+        return cls(summary_writer(model, name), preference_writer(model, name))
+
     def differing(self, found: "TextWriters") -> list[str]:
         """Of what was `found`, the kinds of texts that these writers did not write."""
         others = []
@@ -74,6 +83,11 @@ class TextWriters:
         """ArtifactMismatch, with what to do, unless these writers wrote what was found."""
         if difference := self.difference(found):
             raise ArtifactMismatch(f"texts of another model: {difference}; {REMEDY}")
+
+
+def preference_writer(model: str, name: str = "") -> TextWriter:
+    """A model that writes preferences by the prompt of this version."""
+    return TextWriter(f"{model}/{PREFERENCE_FINGERPRINT}", name)
 
 
 def summary_writer(model: str, name: str = "") -> TextWriter:

@@ -32,6 +32,11 @@ class AdapterView(Answer):
         description="Correction from margins to P(Yes), and the calibration error before, after."
     )
     validation: dict[str, float] | None = Field(description="Metrics on validation users.")
+    validation_is_foreign: bool = Field(
+        default=False,
+        description="True if these metrics and the calibration were measured on another catalogue "
+        "than this server's data folder holds: they say nothing about this one.",
+    )
     servable: bool
     reason: str | None = Field(description="Why it cannot be served here.")
     roles: list[AdapterRole] = Field(description="Its roles now; often none.")

@@ -180,6 +180,7 @@ class StepView(Answer):
         "A finished artifact may be made again at the same time (`num_parts`)."
     )
     model: str = Field(description='Fingerprint of the model that made it; "" for none.')
+    model_name: str = Field(default="", description='Its name; "" if that is not known.')
     counts: dict[str, int]
     num_parts: int = Field(description="Parts that an unfinished run has written.")
     num_quarantined: int

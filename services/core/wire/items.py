@@ -66,3 +66,8 @@ class ItemView(Answer):
     status: ItemStatus = Field(description="Whether the summary is written. All can be scored.")
     summary: str | None
     reason: str | None = Field(description="Why there is no summary, for status `failed`.")
+    writer: str = Field(
+        default="",
+        description="The model that described it, or failed to, and the prompt, by fingerprint; "
+        '"" if that is not known.',
+    )

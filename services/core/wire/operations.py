@@ -52,7 +52,9 @@ class VersionResponse(Answer):
         commit="7c3b0f5d1e9a4826b0c7d2e4f6a8091b3d5c7e9f",
         prompts={"summary": "0a1b", "preference": "2c3d", "scoring": "4e5f"},
         model="1f2e3d4c5b6a7988",
+        model_name="llava-v1.6-mistral-7b-hf",
         adapter="8897a6b5c4d3e2f1",
+        adapter_name="spring",
         retrieval="3f2a9c0d1e4b5a67",
         ranker="c0d1e4b5a673f2a9",
         cheap_order="fusion",
@@ -62,8 +64,10 @@ class VersionResponse(Answer):
     version: str
     commit: str = Field(default="", description='Of the source; "" if unknown.')
     prompts: dict[str, str] = Field(description="Fingerprint of each prompt.")
-    model: str
+    model: str = Field(description="Fingerprint of the base model.")
+    model_name: str = Field(default="", description="The base model's name.")
     adapter: str = Field(description='"" without an adapter.')
+    adapter_name: str = Field(default="", description="The name of the adapter that scores.")
     retrieval: str = Field(description="Fingerprint of the cheap rankers.")
     ranker: str = Field(description='Fingerprint of the weights of fusion; "" without any.')
     cheap_order: ScoredBy = Field(

@@ -19,6 +19,7 @@ from services.core.wire.common import (
 )
 
 Mode = Literal["cascade", "mllm", "cheap"]
+Caveat = Literal["texts-alike", "texts-of-another-model", "model-of-another-catalogue"]
 Priority = Literal["interactive", "background"]
 # The type is a string, since a further cheap ranker brings its own name.
 _SOURCES = ["sequential", "neighbors", "trending", "titles", "caller", "new"]
@@ -209,6 +210,13 @@ class RecommendResponse(Answer):
         description="Why the response is degraded. `shed`: some items were not sent to the model "
         "because it could not score them by the deadline. `deadline`: the model was late. "
         "`engine-...`: the engine failed or is unavailable."
+    )
+    caveats: list[Caveat] = Field(
+        default=[],
+        description="Why the model's scores are not to be taken at their word. `texts-alike`: its "
+        "texts do not vary. `texts-of-another-model`: another model wrote this user's preference. "
+        "`model-of-another-catalogue`: it knows one catalogue only, and not this one. GET "
+        "/health/ready has a sentence on each. Empty in mode `cheap`, which asks no model.",
     )
     num_candidates: int = Field(description="Candidates that were ranked.")
     num_scored: int = Field(description="Candidates with a score of the model, cached included.")

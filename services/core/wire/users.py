@@ -38,6 +38,14 @@ class PreferenceResponse(Answer):
     preference: str = Field(description='"" before the first update.')
     history_version: int
     preference_version: int
+    writer: str = Field(
+        default="",
+        description='The model that wrote the preference and the prompt, by fingerprint; "" before '
+        "the first update.",
+    )
+    by_another_model: bool = Field(
+        default=False, description="True if another model than this server's wrote some of it."
+    )
     num_blocks: int = Field(description="Full blocks covered so far.")
     tail: list[str] = Field(description="Items of the unfinished block, oldest first.")
     timeline: list[PreferenceBlock] = Field(
