@@ -24,6 +24,7 @@ import pyarrow as pa
 from services.batch.text_report import reported, warned
 from services.batch.user_progress import UserProgress, history_items, read_progress, take_over
 from services.core.artifacts import (
+    SAMPLING,
     Artifact,
     ArtifactWriter,
     QuarantinedRow,
@@ -32,11 +33,14 @@ from services.core.artifacts import (
 )
 from services.core.data_folder.steps import preferences_name
 from services.core.data_folder.text_statistics import TextStatistics
+from services.core.data_folder.text_writers import sampling_label
 from services.core.errors import EmptyDataset, EngineRefused
 from services.core.prompts import (
     PREFERENCE_FINGERPRINT,
     PREFERENCE_LIMITS,
     HistoryItem,
+    Sampling,
+    preference_limits,
     preference_messages,
 )
 from services.core.recurrence import BLOCK_SIZE
@@ -75,6 +79,7 @@ class _Request:
     num_users: int | None
     shard_size: int = SHARD_SIZE
     retry: bool = False
+    sampling: Sampling | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,7 @@ class _Plan(ShardedStep[_Request]):
     @classmethod
     def plan(cls, request: _Request) -> Self:
         """See `ShardedStep.plan`."""
+        sampling = request.sampling
         items, interactions, summaries = (
             Artifact(request.data, name) for name in ("items", "interactions", "summaries")
         )
@@ -109,6 +115,7 @@ class _Plan(ShardedStep[_Request]):
                 "cut": request.cut,
                 "num_users": request.num_users,
                 "shard_size": request.shard_size,
+                **({SAMPLING: sampling_label(sampling)} if sampling is not None else {}),
             },
             model=request.model,
             inputs={a.name: a.manifest().fingerprint for a in (items, interactions, summaries)},
@@ -224,8 +231,14 @@ class _Plan(ShardedStep[_Request]):
         number = len(user.texts)
         previous = user.texts[-1] if user.texts else ""
         block = [self.texts[item_id] for item_id in user.blocks[number]]
+        limits = preference_limits(
+            self.request.sampling,
+            user_id=user.user_id,
+            previous=previous,
+            item_ids=user.blocks[number],
+        )
         try:
-            text = await engine.generate(preference_messages(previous, block), PREFERENCE_LIMITS)
+            text = await engine.generate(preference_messages(previous, block), limits)
         except EngineRefused as error:
             return error
         if not text:
@@ -245,6 +258,7 @@ async def run(
     num_users: int | None = None,
     retry_quarantined: bool = False,
     shard_size: int = SHARD_SIZE,
+    sampling: Sampling | None = None,
 ) -> dict[str, Any]:
     """Write the preference of every user (of the first `num_users`); counts of users, blocks and
     quarantined, of prompts that this run shortened, and how much the `texts` vary.
@@ -253,7 +267,15 @@ async def run(
     """
     root, model = absolute_root(data), engine.identity
     request = _Request(
-        root, model.model, model.name, cut, direct, num_users, shard_size, retry_quarantined
+        root,
+        model.model,
+        model.name,
+        cut,
+        direct,
+        num_users,
+        shard_size,
+        retry_quarantined,
+        sampling,
     )
     plan = _Plan.plan(request)
     caveat = warned(data, engine.identity.card)
@@ -274,10 +296,12 @@ async def estimate(
     cut: Cut = "last",
     direct: bool = False,
     num_users: int | None = None,
+    sampling: Sampling | None = None,
 ) -> dict[str, float]:
     """What a run would cost; see `estimate_cost`."""
     root, model = absolute_root(data), engine.identity
-    plan = _Plan.plan(_Request(root, model.model, model.name, cut, direct, num_users))
+    request = _Request(root, model.model, model.name, cut, direct, num_users, sampling=sampling)
+    plan = _Plan.plan(request)
     users = [user for shard in plan.left() for user in plan.users_of(shard)]
     prompts = sum(len(user.blocks) - len(user.texts) for user in users)
     probed = [user for user in users if user.waits_for(len(user.texts))][:PROBE_SIZE]

@@ -88,7 +88,12 @@ def doctor(
         "disk": partial(machine.check_disk, folders),
         "data": partial(artifacts.check_data, data),
         "texts": partial(texts.check_texts, data),
-        "model": partial(texts.check_model, data, partial(service.identify_served, choose)),
+        "model": partial(
+            texts.check_model,
+            data,
+            partial(service.identify_served, choose),
+            lambda: settings.sampling,
+        ),
         "adapter": partial(artifacts.check_adapter, data, choose, settings.adapters),
         "model server": partial(service.check_model_servers, data, choose),
         "redis": partial(service.check_redis, data, settings),

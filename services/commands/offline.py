@@ -15,6 +15,7 @@ from services.commands.options import (
     Data,
     Estimate,
     Retry,
+    settings,
     with_groups,
 )
 from services.commands.reporting import report
@@ -131,9 +132,13 @@ def build_preferences(
     """3. Write every user's preference, block after block."""
     from services.batch import build_preferences as step
 
+    sampling = settings().sampling
+
     def work(opened: Any) -> Awaitable[Any]:
         if estimate:
-            return step.estimate(data, opened, cut=cut, direct=direct, num_users=users)
+            return step.estimate(
+                data, opened, cut=cut, direct=direct, num_users=users, sampling=sampling
+            )
         return step.run(
             data,
             opened,
@@ -141,6 +146,7 @@ def build_preferences(
             direct=direct,
             num_users=users,
             retry_quarantined=retry_quarantined,
+            sampling=sampling,
         )
 
     report(lambda: engine.for_texts().run(data, work), as_json)

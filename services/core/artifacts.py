@@ -35,6 +35,8 @@ from services.core.errors import ArtifactMismatch, ArtifactMissing, FolderNotWri
 from services.core.fingerprint import fingerprint
 
 MANIFEST = "manifest.json"
+# In a definition: how tokens were drawn; missing where decoding was greedy.
+SAMPLING = "sampling"
 LOCK = "writer.lock"
 MAX_MANIFEST_QUARANTINE = 1000
 QUARANTINE_SCHEMA = pa.schema([("row", pa.string()), ("reason", pa.string())])
@@ -103,7 +105,9 @@ class Manifest:
         """Who wrote the texts of `summaries` or of a `preferences` artifact."""
         if not self.model:
             return TextWriter()
-        return TextWriter(f"{self.model}/{self.definition['prompt']}", self.model_name or "")
+        definition = self.definition
+        prompt = f"{definition['prompt']}{definition.get(SAMPLING, '')}"
+        return TextWriter(f"{self.model}/{prompt}", self.model_name or "")
 
     def to_json(self) -> str:
         """Readable JSON; the same content gives the same text."""

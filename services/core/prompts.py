@@ -13,9 +13,10 @@ thousand image tokens) for every user. Titles, summaries and preferences are dat
 (`sanitize_text.py`), capped and quoted before they reach a prompt.
 """
 
+import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from services.core import prompt_phrases as phrases
@@ -51,10 +52,29 @@ Messages = tuple[Message, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Sampling:
+    """Tokens are drawn at this temperature from the likeliest ones of share `top_p`."""
+
+    temperature: float
+    top_p: float = 1.0
+
+    @property
+    def label(self) -> str:
+        """As definitions and writers have it: texts of another sampling are not continued."""
+        return f"t{self.temperature:g}p{self.top_p:g}"
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationLimits:
-    """The longest text a generation may write. Decoding is always greedy."""
+    """The longest text a generation may write, and how its tokens are chosen.
+
+    Decoding is greedy unless `sampling` is set. Then the text follows from the prompt and `seed`
+    (below 2**31) alone, whatever else the engine computes.
+    """
 
     max_new_tokens: int
+    sampling: Sampling | None = None
+    seed: int = 0
 
 
 SUMMARY_LIMITS = GenerationLimits(max_new_tokens=100)
@@ -93,6 +113,19 @@ def preference_messages(previous: str, block: Sequence[HistoryItem]) -> Messages
     for index, item in enumerate(block):
         pieces += _history_pieces(index, item)
     return (_message([*pieces, _Piece(phrases.PREFERENCE_INSTRUCTION)]),)
+
+
+def preference_limits(
+    sampling: Sampling | None, *, user_id: str, previous: str, item_ids: Sequence[str]
+) -> GenerationLimits:
+    """How one text of a user is written. With sampling, its seed is made of what the text follows
+    from, so that a history gives one text in any order of arrival, batch and process.
+    """
+    if sampling is None:
+        return PREFERENCE_LIMITS
+    facts = "\x00".join((user_id, previous, *item_ids))
+    seed = int.from_bytes(hashlib.sha256(facts.encode()).digest()[:4]) >> 1
+    return replace(PREFERENCE_LIMITS, sampling=sampling, seed=seed)
 
 
 def scoring_messages(preference: str, item: Item) -> Messages:
@@ -203,13 +236,18 @@ def _rendered(messages: Messages) -> list[list[object]]:
     return [[message.role, message.image is not None, message.text] for message in messages]
 
 
+def _greedy(limits: GenerationLimits) -> dict[str, int]:
+    """Sampling is a deployment's choice: it is in the definition of what was sampled."""
+    return {"max_new_tokens": limits.max_new_tokens}
+
+
 # Each fingerprint hashes rendered examples, so it changes with anything that the model sees:
 # wording, order, cleaning and limits.
 SUMMARY_FINGERPRINT = fingerprint(
     {
         "text_only": _rendered(summary_messages(_PROBE)),
         "picture": _rendered(summary_messages(_PROBE_WITH_IMAGE)),
-        "limits": asdict(SUMMARY_LIMITS),
+        "limits": _greedy(SUMMARY_LIMITS),
         "caps": [phrases.MAX_TITLE_CHARS],
     }
 )
@@ -217,7 +255,7 @@ PREFERENCE_FINGERPRINT = fingerprint(
     {
         "first": _rendered(preference_messages("", _PROBE_HISTORY)),
         "later": _rendered(preference_messages("probe taste", _PROBE_HISTORY)),
-        "limits": asdict(PREFERENCE_LIMITS),
+        "limits": _greedy(PREFERENCE_LIMITS),
         "caps": [phrases.MAX_TITLE_CHARS, phrases.MAX_SUMMARY_CHARS, phrases.MAX_PREFERENCE_CHARS],
     }
 )

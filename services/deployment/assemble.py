@@ -181,7 +181,8 @@ async def serve(
     ):
         adapters = _live_adapters(data, choice, settings, engine, store)
         await adapters.look()
-        own = TextWriters.of(engine.identity.model, engine.identity.name)
+        model, sampling = engine.identity, settings.sampling
+        own = TextWriters.of(model.model, model.name, sampling=sampling)
         keep = await texts_to_keep(data, store, own, accept=accept_other_texts)
         # Before anything is published, so that a ranker that does not fit fails the start.
         source = PublishedOrdering(data, engine.identity, any_adapter=lambda: adapters.is_chosen)
@@ -208,6 +209,7 @@ async def serve(
                 engine,
                 metrics=WorkerMetrics(registry),
                 accepts_other_texts=accept_other_texts,
+                sampling=sampling,
             ).run
         await serve_app(
             create_app(deps),
@@ -265,6 +267,7 @@ async def work(
                 engine,
                 metrics=WorkerMetrics(registry),
                 accepts_other_texts=accept_other_texts,
+                sampling=settings.sampling,
             )
             await worker.run(stop)
 

@@ -16,6 +16,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from services.core.errors import InputError
+from services.core.prompts import Sampling
 
 
 def _split(value: object) -> object:
@@ -57,6 +58,14 @@ class Settings(BaseSettings):
     engine_timeout_seconds: float = Field(120.0, gt=0, description="For one prompt.")
     engine_patience_seconds: float = Field(
         600.0, ge=0, description="How long an offline step waits for a server that is unavailable."
+    )
+
+    # How preferences are written; offline steps and workers must agree.
+    preference_temperature: float = Field(
+        0.0, ge=0, le=2, allow_inf_nan=False, description="0: greedily. Above: by sampling."
+    )
+    preference_top_p: float = Field(
+        1.0, gt=0, le=1, description="Sample from the likeliest tokens of this share."
     )
 
     # Adapters that can be activated while the API runs.
@@ -128,3 +137,15 @@ class Settings(BaseSettings):
     # Images by URL: only from these hosts.
     image_hosts: Names = ()
     image_timeout_seconds: float = Field(5.0, gt=0)
+
+    @property
+    def sampling(self) -> Sampling | None:
+        """Of preferences; None for greedy decoding. InputError for a top-p that has no effect."""
+        if self.preference_temperature > 0:
+            return Sampling(self.preference_temperature, self.preference_top_p)
+        if self.preference_top_p < 1:
+            raise InputError(
+                "MSR_PREFERENCE_TOP_P has no effect on greedy decoding; set "
+                "MSR_PREFERENCE_TEMPERATURE above 0, or unset it"
+            )
+        return None

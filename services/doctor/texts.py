@@ -17,6 +17,7 @@ from services.core.data_folder.atomic_write import atomic_write
 from services.core.data_folder.steps import SERVED_PREFERENCES
 from services.core.data_folder.text_writers import REMEDY, TextWriter, TextWriters
 from services.core.errors import FolderNotWritable
+from services.core.prompts import Sampling
 from services.doctor.findings import Finding, note, ok, problem, stated
 from services.engines.checkpoints import ADDS_SPECIAL_TOKENS
 from services.engines.contract import EngineIdentity
@@ -44,9 +45,13 @@ def check_texts(data: str) -> Iterator[Finding]:
         yield ok(f"{'; '.join(described)}.")
 
 
-def check_model(data: str, identify: Callable[[], EngineIdentity | None]) -> Iterator[Finding]:
+def check_model(
+    data: str,
+    identify: Callable[[], EngineIdentity | None],
+    sampling: Callable[[], Sampling | None],
+) -> Iterator[Finding]:
     """Does the model know this catalogue, and did it write the texts? `identify`: the model in use,
-    None if no server answers.
+    None if no server answers. `sampling`: of preferences.
     """
     identity = identify()
     if identity is None:
@@ -64,7 +69,8 @@ def check_model(data: str, identify: Callable[[], EngineIdentity | None]) -> Ite
     if found is None:
         yield ok(f"the model is {name}.")
         return
-    if difference := TextWriters.of(_weights(identity.model), name).difference(found):
+    own = TextWriters.of(_weights(identity.model), name, sampling=sampling())
+    if difference := own.difference(found):
         yield problem(f"texts of another model: {difference}.", f"{REMEDY[0].upper()}{REMEDY[1:]}.")
     else:
         yield ok(f"the model is {name}; it wrote the texts.")

@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from services.core.data_folder.text_writers import UNKNOWN_ORIGIN, TextWriters
 from services.core.errors import ArtifactMismatch, StateUnavailable
+from services.core.prompts import Sampling
 from services.core.records import ItemId, UserId
 from services.engines.contract import Engine
 from services.state.texts.text_origins import RewriterLease
@@ -47,7 +48,7 @@ class Worker:
     """One worker; the caller opened store and engine, and closes them.
 
     Without `metrics` the counts are not exported. If Redis holds texts of another model, the worker
-    refuses to work, or `accepts_other_texts` and writes them anew.
+    refuses to work, or `accepts_other_texts` and writes them anew. `sampling` is of preferences.
     """
 
     store: Store
@@ -55,6 +56,7 @@ class Worker:
     limits: WorkerLimits = field(default_factory=WorkerLimits)
     metrics: WorkerMetrics = field(default_factory=lambda: WorkerMetrics(CollectorRegistry()))
     accepts_other_texts: bool = False
+    sampling: Sampling | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; finish what is in progress then, leave the rest to others.
@@ -67,7 +69,14 @@ class Worker:
         work_queue = WorkQueue(self.store, consumer=consumer)
         summarizer = Summarizer(self.store, work_queue, self.engine, limits, metrics)
         updater = PreferenceUpdater(
-            self.store, work_queue, self.engine, summarizer, limits, metrics, stop.is_set
+            self.store,
+            work_queue,
+            self.engine,
+            summarizer,
+            limits,
+            metrics,
+            stop.is_set,
+            self.sampling,
         )
 
         async def update(user_id: str, taken: Sequence[Delivery]) -> None:
@@ -93,7 +102,8 @@ class Worker:
                     await work_queue.keep([*users.held, *items.held])
                     await work_queue.renew_leases(updater.leases, seconds=limits.lease_seconds)
 
-        own = TextWriters.of(self.engine.identity.model, self.engine.identity.name)
+        model = self.engine.identity
+        own = TextWriters.of(model.model, model.name, sampling=self.sampling)
         if self.accepts_other_texts:
             lease = RewriterLease(own, consumer)
             texts = Rewriter(self.store, summarizer, updater, limits, lease).run(stop)

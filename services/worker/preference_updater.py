@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from services.core.data_folder.text_writers import preference_writer
 from services.core.errors import EngineRefused, StateUnavailable
 from services.core.prompts import (
-    PREFERENCE_LIMITS,
     HistoryItem,
+    Sampling,
+    preference_limits,
     preference_messages,
 )
 from services.core.records import ItemId, UserId
@@ -29,7 +31,7 @@ from services.core.recurrence import (
     rebuild,
 )
 from services.engines.contract import Engine
-from services.state.records import UpdatedPreference, UserRecord, writer_of
+from services.state.records import UpdatedPreference, UserRecord
 from services.state.user_store import Store
 from services.state.work_queue import WorkQueue
 from services.worker.item_summarizer import Summarizer
@@ -55,12 +57,14 @@ class PreferenceUpdater:
     limits: WorkerLimits
     metrics: WorkerMetrics
     is_stopping: Callable[[], bool]
+    sampling: Sampling | None = None
     leases: dict[UserId, str] = field(default_factory=dict, init=False)
 
     @property
     def writer(self) -> str:
         """Who writes the texts: another's are written again."""
-        return writer_of(self.engine.identity.model)
+        model = self.engine.identity.model
+        return preference_writer(model, sampling=self.sampling).identity
 
     async def update(self, user_id: UserId, num_deliveries: int = 1) -> bool:
         """Return when the preference covers the history as of now; False if it did already.
@@ -114,8 +118,11 @@ class PreferenceUpdater:
                 return previous
             num_written += 1
             messages = preference_messages(previous, items)
+            limits = preference_limits(
+                self.sampling, user_id=user_id, previous=previous, item_ids=block
+            )
             with self.metrics.preference_seconds.time():
-                text = await self.engine.generate(messages, PREFERENCE_LIMITS)
+                text = await self.engine.generate(messages, limits)
             if not text:
                 raise EngineRefused("the model wrote an empty preference")
             return text

@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from services.core.errors import InputError
+from services.core.prompts import Sampling
 from services.deployment.settings import Settings
 
 
@@ -69,3 +70,22 @@ def test_a_worker_listens_nowhere_until_it_is_given_a_port(monkeypatch: pytest.M
     monkeypatch.setenv("MSR_WORKER_PORT", "70000")
     with pytest.raises(ValidationError, match="worker_port"):
         Settings()
+
+
+def test_preferences_are_written_greedily_unless_a_temperature_is_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert Settings().sampling is None
+
+    monkeypatch.setenv("MSR_PREFERENCE_TEMPERATURE", "0.6")
+    monkeypatch.setenv("MSR_PREFERENCE_TOP_P", "0.9")
+    assert Settings().sampling == Sampling(temperature=0.6, top_p=0.9)
+
+
+def test_a_top_p_without_a_temperature_is_refused_by_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MSR_PREFERENCE_TOP_P", "0.9")
+
+    with pytest.raises(InputError, match=r"MSR_PREFERENCE_TOP_P .* MSR_PREFERENCE_TEMPERATURE"):
+        _ = Settings().sampling

@@ -8,7 +8,7 @@ own.
 from dataclasses import dataclass
 
 from services.core.errors import ArtifactMismatch
-from services.core.prompts import PREFERENCE_FINGERPRINT, SUMMARY_FINGERPRINT
+from services.core.prompts import PREFERENCE_FINGERPRINT, SUMMARY_FINGERPRINT, Sampling
 
 REMEDY = (
     "start it with the model that wrote them, write them with this one (`msr summarize-images`, "
@@ -58,9 +58,9 @@ class TextWriters:
     preferences: TextWriter | None
 
     @classmethod
-    def of(cls, model: str, name: str = "") -> "TextWriters":
-        """One model that writes both by the prompts of this version."""
-        return cls(summary_writer(model, name), preference_writer(model, name))
+    def of(cls, model: str, name: str = "", *, sampling: Sampling | None = None) -> "TextWriters":
+        """One model that writes both by the prompts of this version; preferences by `sampling`."""
+        return cls(summary_writer(model, name), preference_writer(model, name, sampling=sampling))
 
     def differing(self, found: "TextWriters") -> list[str]:
         """Of what was `found`, the kinds of texts that these writers did not write."""
@@ -85,9 +85,16 @@ class TextWriters:
             raise ArtifactMismatch(f"texts of another model: {difference}; {REMEDY}")
 
 
-def preference_writer(model: str, name: str = "") -> TextWriter:
-    """A model that writes preferences by the prompt of this version."""
-    return TextWriter(f"{model}/{PREFERENCE_FINGERPRINT}", name)
+def preference_writer(
+    model: str, name: str = "", *, sampling: Sampling | None = None
+) -> TextWriter:
+    """A model that writes preferences by the prompt of this version, greedily or not."""
+    return TextWriter(f"{model}/{PREFERENCE_FINGERPRINT}{sampling_label(sampling)}", name)
+
+
+def sampling_label(sampling: Sampling | None) -> str:
+    """What sampling adds to a writer's identity; "" for greedy decoding."""
+    return f"+{sampling.label}" if sampling is not None else ""
 
 
 def summary_writer(model: str, name: str = "") -> TextWriter:

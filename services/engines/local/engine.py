@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import structlog
@@ -74,7 +74,9 @@ class _Job:
     def kind(self) -> tuple[object, ...]:
         """Jobs of one kind can run as one batch."""
         assert self.encoded is not None
-        return self.limits, self.adapter, self.encoded.image_shapes
+        # Each row has a seed of its own.
+        limits = self.limits and replace(self.limits, seed=0)
+        return limits, self.adapter, self.encoded.image_shapes
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +282,8 @@ class LocalEngine:
         limits, adapter = batch[0].limits, batch[0].adapter
         if limits is None:
             return list(self._model.score(encoded, adapter))
-        written = self._model.generate(encoded, limits)
+        seeds = [job.limits.seed for job in batch if job.limits is not None]
+        written = self._model.generate(encoded, limits, seeds)
         for job, (_, num_tokens) in zip(batch, written, strict=True):
             job.num_generated = num_tokens
         return [text for text, _ in written]

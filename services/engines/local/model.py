@@ -17,13 +17,14 @@ from typing import Any, Literal
 import torch
 from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, LogitsProcessorList
 
 from services.core.errors import EngineRefused, EngineUnavailable, ModelUnusable
 from services.core.prompts import GenerationLimits, Messages
 from services.core.scoring import AnswerLogprobs
 from services.engines.checkpoints import identify
 from services.engines.contract import EngineIdentity, GeneratedText
+from services.engines.local.sampling import SeededSampling
 from services.engines.models.model_files import context_length, load_processor
 from services.engines.prompt_encoding import EncodedPrompt, PromptEncoder
 from services.engines.prompt_fitting import shorten_to_fit
@@ -83,16 +84,18 @@ class LocalModel:
         return [AnswerLogprobs(yes=yes, no=no) for yes, no in answers]
 
     def generate(
-        self, batch: Sequence[EncodedPrompt], limits: GenerationLimits
+        self, batch: Sequence[EncodedPrompt], limits: GenerationLimits, seeds: Sequence[int]
     ) -> list[tuple[GeneratedText, int]]:
-        """The base model's greedy texts, each with its number of tokens."""
+        """The base model's texts, each with its number of tokens; `seeds`: one a prompt."""
         inputs = self._collate(batch)
+        drawing = [] if limits.sampling is None else [SeededSampling(limits.sampling, seeds)]
         # Summaries and preferences are the base model's: the adapter only answers Yes or No.
         with torch.inference_mode(), self._base_only():
             output = self._model.generate(
                 **inputs,
                 max_new_tokens=limits.max_new_tokens,
                 do_sample=False,
+                logits_processor=LogitsProcessorList(drawing),
                 pad_token_id=self._encoder.pad_id,
             )
         written = output[:, inputs["input_ids"].shape[1] :]  # (B, T), padded on the right

@@ -68,15 +68,25 @@ def turns(messages: Messages, held: Container[str] = ()) -> list[dict[str, Any]]
 def text_request(
     model: str, messages: Messages, limits: GenerationLimits, *, adds_special_tokens: bool
 ) -> ChatRequest[str]:
-    """A request for the greedy text."""
+    """A request for a text."""
     options = {
         "model": model,
         "add_special_tokens": adds_special_tokens,
-        "temperature": 0,
+        **sampling_options(limits),
         "max_tokens": limits.max_new_tokens,
         "priority": TEXT_PRIORITY,
     }
     return ChatRequest(COMPLETIONS, messages, options, _read_text, limits.max_new_tokens)
+
+
+def sampling_options(limits: GenerationLimits) -> dict[str, float]:
+    """VLLM's options for how the tokens are chosen."""
+    if limits.sampling is None:
+        return {"temperature": 0}
+    sampling = limits.sampling
+    return {
+        "temperature": sampling.temperature, "top_p": sampling.top_p, "seed": limits.seed,
+    }  # fmt: skip
 
 
 def score_request(

@@ -19,7 +19,11 @@ from services.engines.models.families import supported
 from services.engines.models.model_files import load_processor
 from services.engines.prompt_encoding import PromptEncoder
 from services.engines.prompt_fitting import shorten_to_fit
-from services.engines.vllm_client.chat_requests import TOO_LONG_PARAMETERS, turns
+from services.engines.vllm_client.chat_requests import (
+    TOO_LONG_PARAMETERS,
+    sampling_options,
+    turns,
+)
 from services.engines.vllm_server.command import ServeOptions, build_command, device_of_this_machine
 
 _ADAPTER = "adapter"
@@ -99,7 +103,9 @@ class VllmCore:
 
         if prompt.limits is not None:
             lora = None  # summaries and preferences are the base model's
-            sampling = SamplingParams(temperature=0, max_tokens=prompt.limits.max_new_tokens)
+            sampling = SamplingParams(
+                **sampling_options(prompt.limits), max_tokens=prompt.limits.max_new_tokens
+            )
         else:
             lora = LoRARequest(_ADAPTER, 1, self._adapter) if self._adapter is not None else None
             tokens = [self._answers.yes, self._answers.no]
