@@ -20,7 +20,8 @@ import structlog
 from services.core.data_folder.text_writers import TextWriter, TextWriters
 from services.core.errors import ArtifactMismatch, StateUnavailable
 from services.core.records import ItemId, UserId
-from services.state.key_scan import KeyScan
+from services.state.texts.published_texts import PublishedTexts
+from services.state.texts.stored_texts import StoredTexts
 from services.state.texts.text_origins import RewriterLease, Rewriting, TextOrigins
 from services.state.user_store import Store
 from services.worker.item_summarizer import Summarizer
@@ -31,11 +32,6 @@ from services.worker.queue_consumer import TRANSIENT_ERRORS, GaveUp, TryLater, s
 log = structlog.get_logger(__name__)
 
 Id = TypeVar("Id", ItemId, UserId)
-
-# Users are decoded with their whole history, some milliseconds for so many.
-USERS_A_STEP = 50
-ITEMS_A_STEP = 500
-_ALL_KEYS = 2**40
 
 
 @dataclass(eq=False, slots=True)
@@ -142,7 +138,9 @@ class Rewriter:
             return
         if set((await self._due_users())[0]) - given_up:
             return
+        statistics = await StoredTexts(self.store).statistics()
         if await origins.finish_rewriting(before, own):
+            await PublishedTexts(self.store.connection).save_statistics(statistics)
             self.summarizer.rewrites_unknown = False
             num = {"items": num_items, "users": num_users, "given_up": len(given_up)}
             log.info("texts_rewritten", model=name, **num)
@@ -167,32 +165,26 @@ class Rewriter:
 
     async def _due_items(self) -> tuple[list[ItemId], int]:
         """Items with a summary of another model, and how many items there are."""
-        ids = [item.item_id for item in (await self._scan.items()).entries]
         due: list[ItemId] = []
-        for start in range(0, len(ids), ITEMS_A_STEP):
-            some = ids[start : start + ITEMS_A_STEP]
-            found = await self.store.items.load_items(some, images=False)
-            due += [item_id for item_id, each in found.items() if self.summarizer.is_due(each)]
-        return due, len(ids)
+        num_items = 0
+        async for item in StoredTexts(self.store).items():
+            num_items += 1
+            if self.summarizer.is_due(item):
+                due.append(item.item.item_id)
+        return due, num_items
 
     async def _due_users(self) -> tuple[list[UserId], int]:
         """Users with texts of another model, those of the newest interactions first; and how many
         users there are.
         """
-        ids = (await self._scan.user_ids()).entries
         due: list[tuple[int, UserId]] = []
-        for start in range(0, len(ids), USERS_A_STEP):
-            found = await self.store.load_users(ids[start : start + USERS_A_STEP])
-            due += [
-                (user.history[-1].timestamp_ms if user.history else 0, user_id)
-                for user_id, user in found.items()
-                if user.has_texts_of_others(self.updater.writer)
-            ]
-        return [user_id for _, user_id in sorted(due, reverse=True)], len(ids)
-
-    @property
-    def _scan(self) -> KeyScan:
-        return KeyScan(self.store.connection, max_steps=_ALL_KEYS)
+        num_users = 0
+        async for user in StoredTexts(self.store).users():
+            num_users += 1
+            if user.has_texts_of_others(self.updater.writer):
+                newest_ms = user.history[-1].timestamp_ms if user.history else 0
+                due.append((newest_ms, user.user_id))
+        return [user_id for _, user_id in sorted(due, reverse=True)], num_users
 
 
 async def _together(work: Iterable[Awaitable[object]]) -> None:
