@@ -73,11 +73,15 @@ class TextWriters:
 
     def difference(self, found: "TextWriters") -> str:
         """What `differing` found, in words; "" if nothing differs."""
-        parts = []
+        kinds: dict[str, list[str]] = {}
         for kind in self.differing(found):
-            theirs, own = getattr(found, kind), getattr(self, kind)
-            parts.append(f"the {kind} are by {theirs}, and this process's model is {own}")
-        return ", ".join(parts)
+            theirs, own = str(getattr(found, kind)), str(getattr(self, kind))
+            if theirs == own:
+                what = f"by {own}, written by another prompt or sampling"
+            else:
+                what = f"by {theirs}, this process writes by {own}"
+            kinds.setdefault(what, []).append(kind)
+        return ", and ".join(f"{' and '.join(which)} are {what}" for what, which in kinds.items())
 
     def require(self, found: "TextWriters") -> None:
         """ArtifactMismatch, with what to do, unless these writers wrote what was found."""
