@@ -113,7 +113,7 @@ def test_the_doctor_finds_a_problem_and_shows_pictures_beside_their_texts(
     told = json.loads(printed.stdout)
     problems = [check for check in told["checks"] if check["status"] == "problem"]
     assert printed.exit_code == 1
-    assert [check["check"] for check in problems] == ["texts", "texts"]
+    assert [check["check"] for check in problems] == ["texts", "texts", "model"]
     assert SAME in problems[0]["found"]
     page = Path(quick_start["data"], "doctor-sample.html").read_text()
     assert (len(told["sample"]), page.count("data:image/jpeg;base64,")) == (20, 20)

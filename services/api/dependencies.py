@@ -56,13 +56,15 @@ class Dependencies:
         registry: CollectorRegistry | None = None,
         data: str | None = None,
         writers: TextWriters | None = None,
+        accepts_other_texts: bool = False,
     ) -> None:
         """The caller opened store and engine, and will close them.
 
         `adapters` are those of the engine. With a `source` the ordering follows what is published
         there. Without `rules` no route needs an API key. GET /metrics shows all of `registry`, and
         GET /progress the offline steps in the data folder `data`. `writers` write texts in this
-        deployment; by default the engine's base model.
+        deployment; by default the engine's base model. `accepts_other_texts`: the server
+        was started although another model wrote them.
         """
         limits, metrics = limits or Limits(), Metrics(registry or new_registry())
         items = ItemCache(
@@ -90,6 +92,7 @@ class Dependencies:
             writers or TextWriters.of(engine.identity.model, engine.identity.name),
             engine.identity.card,
             data,
+            accepts_others=accepts_other_texts,
         )
         self.engine_watch = EngineWatch(lambda: adapters.active, limits)
         scorer = CandidateScorer(store, items, self.engine_watch, metrics, limits.max_in_flight)

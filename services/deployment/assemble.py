@@ -200,6 +200,7 @@ async def serve(
             registry=registry,
             data=data,
             writers=own,
+            accepts_other_texts=accept_other_texts,
         )
         embedded = settings.redis_url is None
         background: Background | None = None

@@ -28,6 +28,7 @@ from services.state.user_store import Store
 
 log = structlog.get_logger(__name__)
 
+ACCEPTED = "answers mark them; a worker that is started with --accept-other-texts writes them anew"
 # A user is not queued again for so long; a worker needs less.
 QUEUED_SECONDS = 60
 MAX_QUEUED = 10_000
@@ -43,6 +44,8 @@ class TextCaveats:
         own: TextWriters,
         card: ModelCard,
         data: str | None,
+        *,
+        accepts_others: bool = False,
     ) -> None:
         """`own`: who writes texts in this deployment. `card` is the scoring model's."""
         self._store = store
@@ -51,6 +54,7 @@ class TextCaveats:
         self._own = own
         self._card = card
         self._data = data
+        self._accepts_others = accepts_others
         # Of the data folder's items: digests of the files that they come from, and fingerprint.
         self._catalogue: Collection[str] | None = None
         self._items: str | None = None
@@ -90,10 +94,12 @@ class TextCaveats:
 
     def describe(self) -> str:
         """Who wrote the texts, and how much they vary."""
-        written = self._note.writers if self._note is not None else None
-        by = f"summaries by {written.summaries}" if written is not None else "by nobody known"
-        if written is not None and written.preferences is not None:
-            by += f", preferences by {written.preferences}"
+        if self._note is None:
+            return self._watch.describe()
+        writers = self._note.writers
+        by = f"summaries by {writers.summaries}"
+        if writers.preferences is not None:
+            by += f", preferences by {writers.preferences}"
         return f"{self._watch.describe()}; {by}"
 
     def of_answer(self, user: UserRecord, mode: Mode) -> list[Caveat]:
@@ -131,7 +137,8 @@ class TextCaveats:
             return ""
         rewriting = self._note.rewriting
         if rewriting is None or self._own.differing(rewriting.writers):
-            return f"texts of another model: {difference}; {REMEDY}"
+            remedy = ACCEPTED if self._accepts_others else REMEDY
+            return f"texts of another model: {difference}; {remedy}"
         return (
             f"texts of another model are being written anew: {rewriting.num_items_left:,} of "
             f"{rewriting.num_items:,} items and {rewriting.num_users_left:,} of "

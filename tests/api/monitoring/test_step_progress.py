@@ -27,7 +27,6 @@ async def test_a_finished_step_tells_its_counts_and_what_it_left_out(
         "model": "a-model", "model_name": "", "texts": None,
         "counts": {"items": 2}, "num_parts": 0, "num_quarantined": 1,
         "quarantined": [{"row": "i3", "reason": "the engine refused the prompt"}],
-        "texts": None,
     }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ async def publish(store: Store, *statistics: TextStatistics) -> None:
 
 async def health(app: FastAPI) -> dict[str, Any]:
     """The state of the service after a look at its texts."""
-    await app.state.deps.texts_watch.look()
+    await app.state.deps.caveats.look()
     answer = await send(app, "GET", "/health/ready")
     assert answer.status_code == 200
     found: dict[str, Any] = answer.json()
