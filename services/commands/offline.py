@@ -149,7 +149,7 @@ def build_preferences(
             sampling=sampling,
         )
 
-    report(lambda: engine.for_texts().run(data, work), as_json)
+    report(lambda: engine.for_texts().run(data, work, preferences=True), as_json)
 
 
 def _open_source(data: str, demo: bool, given: Mapping[str, Any]) -> tuple[Any, int]:

@@ -154,15 +154,20 @@ class BatchEngineArguments(EngineArguments):
         """For a step that writes texts: the base model, unless an adapter is named."""
         return replace(self, adapter=self.adapter or "none")
 
-    async def run(self, data: str, work: Callable[[Any], Awaitable[Any]]) -> Any:
+    async def run(
+        self, data: str, work: Callable[[Any], Awaitable[Any]], *, preferences: bool = False
+    ) -> Any:
         """Call `work` with the engine, or with its Ray workers if `ray` is given; close it after.
 
-        While no server answers, the step's prompts wait.
+        While no server answers, the step's prompts wait. `preferences`: the writer's engine, if the
+        settings name one.
         """
         given, options = settings(), self
         if self.ray is not None and self.engine == "vllm" and not (self.url or given.vllm_urls):
             options = replace(self, engine="vllm-in-process")  # without a server, in the workers
         choice = options.choose(data, given)
+        if preferences:
+            choice = choice.for_preferences()
         if self.ray is None:
             if self.ray_workers is not None:
                 raise InputError("--ray-workers needs --ray")

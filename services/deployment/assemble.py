@@ -24,7 +24,11 @@ from services.api.main import serve as serve_app
 from services.api.recommend.ordering_reload import PublishedOrdering
 from services.batch import publish as publish_step
 from services.core.artifacts import Artifact
-from services.core.data_folder.text_writers import TextWriters
+from services.core.data_folder.text_writers import (
+    TextWriters,
+    preference_writer,
+    summary_writer,
+)
 from services.core.errors import InputError
 from services.deployment.settings import Settings
 from services.deployment.text_origin import texts_to_keep
@@ -59,11 +63,31 @@ class EngineChoice:
     model: str
     adapter: str | None
     settings: Settings
+    # Whether the engine only writes preferences, so that its model may be a text-only one.
+    texts_only: bool = False
 
     @property
     def on_servers(self) -> bool:
         """Whether servers hold the weights, and not this process."""
         return find_engine(self.kind).on_servers
+
+    def for_preferences(self) -> "EngineChoice":
+        """What writes the preferences: this engine, or the writer that the settings name.
+
+        InputError for a writer that has no place to run.
+        """
+        writer, urls = self.settings.writer, self.settings.writer_urls
+        if not writer and not urls:
+            return self
+        if not urls and self.on_servers:
+            raise InputError(
+                f"MSR_WRITER names {writer!r}, but with --engine {self.kind} models run on "
+                "servers; name the writer's servers in MSR_WRITER_URLS"
+            )
+        served = {"vllm_urls": urls, "recommender": None, "recommender_urls": ()}
+        settings = self.settings.model_copy(update=served)
+        kind = "vllm" if urls else self.kind
+        return EngineChoice(kind, writer or AS_SERVED, None, settings, texts_only=True)
 
     async def open(self, *, for_batch: bool = False) -> Engine:
         """Load or connect. Raises what `open_engine` raises.
@@ -76,7 +100,7 @@ class EngineChoice:
     async def identify(self) -> EngineIdentity:
         """The identity of the weights; those in folders are not loaded for it."""
         if not self.on_servers:
-            return identify(self.model, self.adapter)
+            return await asyncio.to_thread(identify, self.model, self.adapter)
         engine = await self.open(for_batch=True)
         try:
             return engine.identity
@@ -93,6 +117,7 @@ class EngineChoice:
             urls=self.settings.vllm_urls,
             recommender=self.settings.recommender,
             recommender_urls=self.settings.recommender_urls,
+            texts_only=self.texts_only,
             timeout_seconds=self.settings.engine_timeout_seconds,
             patience_seconds=self.settings.engine_patience_seconds if for_batch else 0.0,
         )
@@ -175,14 +200,15 @@ async def serve(
     if not settings.require_keys:
         warn_if_exposed(host)
     fit_retrieval.ensure(data)
+    embedded = settings.redis_url is None
+    has_worker = embedded if with_worker is None else with_worker
     async with (
-        _observed_engine("msr-api", choice, settings) as (engine, registry),
+        _observed("msr-api", choice, settings, writes=has_worker) as models,
         open_store(data, settings) as store,
     ):
+        engine, own = models.engine, models.text_writers(settings)
         adapters = _live_adapters(data, choice, settings, engine, store)
         await adapters.look()
-        model, sampling = engine.identity, settings.sampling
-        own = TextWriters.of(model.model, model.name, sampling=sampling)
         keep = await texts_to_keep(data, store, own, accept=accept_other_texts)
         # Before anything is published, so that a ranker that does not fit fails the start.
         source = PublishedOrdering(data, engine.identity, any_adapter=lambda: adapters.is_chosen)
@@ -197,21 +223,14 @@ async def serve(
             source=source,
             limits=_limits(data, settings),
             rules=_access_rules(settings),
-            registry=registry,
+            registry=models.registry,
             data=data,
             writers=own,
             accepts_other_texts=accept_other_texts,
         )
-        embedded = settings.redis_url is None
         background: Background | None = None
-        if with_worker or (with_worker is None and embedded):
-            background = Worker(
-                store,
-                engine,
-                metrics=WorkerMetrics(registry),
-                accepts_other_texts=accept_other_texts,
-                sampling=sampling,
-            ).run
+        if has_worker:
+            background = models.worker(store, settings, accept_other_texts).run
         await serve_app(
             create_app(deps),
             host=host,
@@ -223,19 +242,59 @@ async def serve(
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Models:
+    """The models of a process: `engine` summarizes and scores, `writer` writes the preferences (the
+    same engine, unless the settings name another; None in a process that writes none).
+    """
+
+    engine: Engine
+    writer: Engine | None
+    writer_identity: EngineIdentity
+    registry: CollectorRegistry
+
+    def text_writers(self, settings: Settings) -> TextWriters:
+        """Who writes texts in this deployment."""
+        own, writer = self.engine.identity, self.writer_identity
+        return TextWriters(
+            summary_writer(own.model, own.name),
+            preference_writer(writer.model, writer.name, sampling=settings.sampling),
+        )
+
+    def worker(self, store: Store, settings: Settings, accept_other_texts: bool) -> Worker:
+        """The worker of this process."""
+        return Worker(
+            store,
+            self.engine,
+            metrics=WorkerMetrics(self.registry),
+            writer=self.writer,
+            accepts_other_texts=accept_other_texts,
+            sampling=settings.sampling,
+        )
+
+
 @contextlib.asynccontextmanager
-async def _observed_engine(
-    service: str, choice: EngineChoice, settings: Settings
-) -> AsyncIterator[tuple[Engine, CollectorRegistry]]:
-    """The engine with traces and metrics, and the registry that collects the metrics."""
+async def _observed(
+    service: str, choice: EngineChoice, settings: Settings, *, writes: bool
+) -> AsyncIterator[_Models]:
+    """The models with traces and metrics, and the registry that collects the metrics."""
     tracing.configure(service, endpoint=settings.otlp_endpoint)
     registry = new_registry()
-    engine = instrumented(await choice.open(), EngineMetrics(registry))
-    try:
-        yield engine, registry
-    finally:
-        await engine.close()
-        await asyncio.to_thread(tracing.close)
+    metrics = EngineMetrics(registry)
+    preferences = choice.for_preferences()
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(asyncio.to_thread, tracing.close)
+        engine = instrumented(await choice.open(), metrics)
+        stack.push_async_callback(engine.close)
+        if preferences is choice:
+            yield _Models(engine, engine, engine.identity, registry)
+        elif writes:
+            writer = instrumented(await preferences.open(), metrics)
+            stack.push_async_callback(writer.close)
+            log.info("writer_opened", model=writer.identity.model, name=writer.identity.name)
+            yield _Models(engine, writer, writer.identity, registry)
+        else:
+            yield _Models(engine, None, await preferences.identify(), registry)
 
 
 def warn_if_exposed(host: str) -> None:
@@ -259,18 +318,11 @@ async def work(
     stop = asyncio.Event()
     with set_by_signals(stop):
         async with (
-            _observed_engine("msr-worker", choice, settings) as (engine, registry),
+            _observed("msr-worker", choice, settings, writes=True) as models,
             open_store(data, settings) as store,
-            _worker_listening(registry, settings),
+            _worker_listening(models.registry, settings),
         ):
-            worker = Worker(
-                store,
-                engine,
-                metrics=WorkerMetrics(registry),
-                accepts_other_texts=accept_other_texts,
-                sampling=settings.sampling,
-            )
-            await worker.run(stop)
+            await models.worker(store, settings, accept_other_texts).run(stop)
 
 
 def _worker_listening(

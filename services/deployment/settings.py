@@ -55,6 +55,11 @@ class Settings(BaseSettings):
     vllm_urls: Names = ()
     recommender: str | None = None
     recommender_urls: Names = ()
+    # A model of its own for the preferences; None: the model that summarizes and scores.
+    writer: str | None = Field(
+        None, description="Checkpoint folder or hub name; with MSR_WRITER_URLS its name there."
+    )
+    writer_urls: Names = ()
     engine_timeout_seconds: float = Field(120.0, gt=0, description="For one prompt.")
     engine_patience_seconds: float = Field(
         600.0, ge=0, description="How long an offline step waits for a server that is unavailable."

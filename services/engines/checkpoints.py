@@ -77,7 +77,7 @@ def _adds_special_tokens(model: str, name: str) -> bool:
     """Of the model that `name` identifies; found once a process: loading takes a second."""
     from services.engines.prompt_encoding import tokenizer_adds_special_tokens  # loads torch
 
-    return tokenizer_adds_special_tokens(load_processor(model))
+    return tokenizer_adds_special_tokens(load_processor(model, texts_only=True))
 
 
 def encoded(model: str, *, adds_special_tokens: bool) -> str:

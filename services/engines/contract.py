@@ -29,9 +29,11 @@ class EngineOptions:
 
     `model` and `adapter` are checkpoint and adapter folders, or the names under which the servers
     at `urls` serve them (AS_SERVED: whatever they serve). `recommender` is a merged checkpoint on
-    servers of its own. `timeout_seconds` bounds one prompt. `patience_seconds` is how long a prompt
-    (and opening the engine) waits for a server that takes it; prompts of a patient engine also wait
-    as long as needed for a free slot among the `max_in_flight` of each server. At most
+    servers of its own. With `texts_only` the engine writes texts and never scores, so that its
+    model may be a text-only one. `timeout_seconds` bounds one prompt. `patience_seconds` is how
+    long a prompt (and opening the engine) waits for a server that takes it; prompts of a patient
+    engine also wait as long as needed for a free slot among the `max_in_flight` of each server.
+    At most
     `hedge_share` of the scores are sent to a second server when the first is late.
     """
 
@@ -40,6 +42,7 @@ class EngineOptions:
     urls: Sequence[str] = ()
     recommender: str | None = None
     recommender_urls: Sequence[str] = ()
+    texts_only: bool = False
     timeout_seconds: float = 120.0
     patience_seconds: float = 0.0
     max_in_flight: int = 256

@@ -53,6 +53,12 @@ class EngineMetrics:
             "Prompts whose texts were cut, because the model takes no longer ones",
             registry=registry,
         )
+        self._engines: list[Engine] = []
+        self.shortened.set_function(lambda: sum(each.num_shortened for each in self._engines))
+
+    def watch(self, engine: Engine) -> None:
+        """Count this engine's shortened prompts too: a process may have a writer of its own."""
+        self._engines.append(engine)
 
 
 def instrumented(engine: Engine, metrics: EngineMetrics) -> "InstrumentedEngine":
@@ -69,7 +75,7 @@ class InstrumentedEngine:
         self.identity = engine.identity
         self._engine = engine
         self._metrics = metrics
-        metrics.shortened.set_function(lambda: engine.num_shortened)
+        metrics.watch(engine)
 
     @property
     def num_shortened(self) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 from services.core.errors import InputError
 from services.engines.contract import Engine, EngineOptions
-from services.engines.probe import probe
+from services.engines.probe import probe, probe_writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,8 @@ async def open_engine(kind: str, **options: Any) -> Engine:
     module = import_module(find_engine(kind).name)
     engine: Engine = await module.open_engine(EngineOptions(**options))
     try:
-        await probe(engine, str(options["model"]))
+        probing = probe_writer if options.get("texts_only") else probe
+        await probing(engine, str(options["model"]))
     except BaseException:
         await engine.close()
         raise

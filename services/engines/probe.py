@@ -9,7 +9,12 @@ from pathlib import Path
 
 from services.core.errors import AnswerTokenMissing, EngineRefused, ModelUnusable
 from services.core.images import blank_image
-from services.core.prompts import scoring_messages
+from services.core.prompts import (
+    GenerationLimits,
+    HistoryItem,
+    preference_messages,
+    scoring_messages,
+)
 from services.core.records import Item, ItemId
 from services.core.scoring import answer_margin
 from services.engines.contract import Engine
@@ -38,6 +43,18 @@ async def probe(engine: Engine, model: str) -> None:
             raise ModelUnusable(
                 f"{named} does not answer {name} ({error}); supported are {supported()}"
             ) from error
+
+
+async def probe_writer(engine: Engine, model: str) -> None:
+    """Let the engine begin a text. Raises what `probe` raises."""
+    messages = preference_messages("", [HistoryItem("A calm thing", "")])
+    try:
+        await engine.generate(messages, GenerationLimits(max_new_tokens=1))
+    except EngineRefused as error:
+        named = await asyncio.to_thread(_describe, model)
+        raise ModelUnusable(
+            f"{named} writes no text ({error}); name a model that was tuned to follow instructions"
+        ) from error
 
 
 def _describe(model: str) -> str:

@@ -9,6 +9,7 @@ it. vLLM tokenizes by itself, and is told the one decision that it would take ot
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -64,24 +65,34 @@ class PromptEncoder:
     tokenizer adds its own to what the template writes. `fingerprint` changes with the template.
     """
 
-    def __init__(self, processor: Any) -> None:
+    def __init__(self, processor: Any, *, texts_only: bool = False) -> None:
         """Raises ModelUnusable for a processor without chat template or without padding,
-        AnswerTokenMissing if the template has no one-token Yes and No.
+        AnswerTokenMissing if the template has no one-token Yes and No; with `texts_only` the
+        latter when `answers` is read.
         """
         self.adds_special_tokens = tokenizer_adds_special_tokens(processor)
-        if processor.tokenizer.pad_token_id is None:
+        pad_id = processor.tokenizer.pad_token_id
+        if pad_id is None and texts_only:  # padding is masked, so any token will do
+            pad_id = processor.tokenizer.eos_token_id
+        if pad_id is None:
             raise ModelUnusable(
                 "the tokenizer has no pad token; name one as `pad_token` in the model's "
                 "tokenizer_config.json"
             )
         self._processor = processor
-        self.pad_id = int(processor.tokenizer.pad_token_id)
+        self.pad_id = int(pad_id)
         answered = {word: self._ids(messages) for word, messages in PROBES.items()}
         self.fingerprint = fingerprint(
             {str(word): ids for word, ids in answered.items()} | {"shown": self._shown()}
         )
-        self.answers: AnswerTokens = find_answer_tokens(answered.__getitem__)
-        self.end = self._find_end(answered)
+        self._answered = answered
+        if not texts_only:
+            self.end = self._find_end(answered)
+
+    @cached_property
+    def answers(self) -> AnswerTokens:
+        """The tokens of Yes and No."""
+        return find_answer_tokens(self._answered.__getitem__)
 
     def encode(self, messages: Messages) -> EncodedPrompt:
         """The prompt's tokens and images, ending where the model's answer begins."""
@@ -132,7 +143,8 @@ class PromptEncoder:
 
     def _shown(self) -> str:
         """What the template makes of an image and a text."""
-        parts = [{"type": "image"}, {"type": "text", "text": "?"}]
+        image = [] if self._processor.image_processor is None else [{"type": "image"}]
+        parts = [*image, {"type": "text", "text": "?"}]
         text: str = _apply(self._processor, [{"role": "user", "content": parts}], tokenize=False)
         return text
 

@@ -18,7 +18,12 @@ from dataclasses import dataclass, field
 import structlog
 from prometheus_client import CollectorRegistry
 
-from services.core.data_folder.text_writers import UNKNOWN_ORIGIN, TextWriters
+from services.core.data_folder.text_writers import (
+    UNKNOWN_ORIGIN,
+    TextWriters,
+    preference_writer,
+    summary_writer,
+)
 from services.core.errors import ArtifactMismatch, StateUnavailable
 from services.core.prompts import Sampling
 from services.core.records import ItemId, UserId
@@ -48,13 +53,15 @@ class Worker:
     """One worker; the caller opened store and engine, and closes them.
 
     Without `metrics` the counts are not exported. If Redis holds texts of another model, the worker
-    refuses to work, or `accepts_other_texts` and writes them anew. `sampling` is of preferences.
+    refuses to work, or `accepts_other_texts` and writes them anew. `writer` writes the
+    preferences, by default the engine; `sampling` is of them.
     """
 
     store: Store
     engine: Engine
     limits: WorkerLimits = field(default_factory=WorkerLimits)
     metrics: WorkerMetrics = field(default_factory=lambda: WorkerMetrics(CollectorRegistry()))
+    writer: Engine | None = None
     accepts_other_texts: bool = False
     sampling: Sampling | None = None
 
@@ -67,11 +74,12 @@ class Worker:
         # A new name for every start: entries of an earlier process are claimed, never reused.
         consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         work_queue = WorkQueue(self.store, consumer=consumer)
+        writer = self.writer or self.engine
         summarizer = Summarizer(self.store, work_queue, self.engine, limits, metrics)
         updater = PreferenceUpdater(
             self.store,
             work_queue,
-            self.engine,
+            writer,
             summarizer,
             limits,
             metrics,
@@ -102,8 +110,11 @@ class Worker:
                     await work_queue.keep([*users.held, *items.held])
                     await work_queue.renew_leases(updater.leases, seconds=limits.lease_seconds)
 
-        model = self.engine.identity
-        own = TextWriters.of(model.model, model.name, sampling=self.sampling)
+        model, written = self.engine.identity, writer.identity
+        own = TextWriters(
+            summary_writer(model.model, model.name),
+            preference_writer(written.model, written.name, sampling=self.sampling),
+        )
         if self.accepts_other_texts:
             lease = RewriterLease(own, consumer)
             texts = Rewriter(self.store, summarizer, updater, limits, lease).run(stop)

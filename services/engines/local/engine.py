@@ -52,7 +52,7 @@ MAX_SCORE_RUN = 4
 async def open_engine(options: EngineOptions) -> "LocalEngine":
     """See `open_engine.open_engine`."""
     require_matching(options.model, options.adapter)
-    return LocalEngine.load(options.model, options.adapter)
+    return LocalEngine.load(options.model, options.adapter, texts_only=options.texts_only)
 
 
 @dataclass(eq=False, slots=True)
@@ -129,15 +129,16 @@ class LocalEngine:
         adapter: str | None = None,
         *,
         device: Literal["auto", "cpu", "cuda"] = "auto",
+        texts_only: bool = False,
     ) -> "LocalEngine":
         """Load a checkpoint (folder, merged or not, or hub name) and an adapter folder.
 
         Raises ModelUnusable with what is wrong and where, AnswerTokenMissing if the chat template
-        has no one-token Yes and No.
+        has no one-token Yes and No. With `texts_only` it needs none, and may take no images.
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        loaded = LocalModel.load(model, adapter, device=device)
+        loaded = LocalModel.load(model, adapter, device=device, texts_only=texts_only)
         identity = loaded.identity
         log.info("model_loaded", model=identity.model, adapter=identity.adapter, device=device)
         return cls(loaded, merged=is_merged(model))

@@ -17,15 +17,19 @@ from typing import Any, Literal
 import torch
 from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError
-from transformers import AutoModelForImageTextToText, LogitsProcessorList
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    LogitsProcessorList,
+)
 
 from services.core.errors import EngineRefused, EngineUnavailable, ModelUnusable
 from services.core.prompts import GenerationLimits, Messages
-from services.core.scoring import AnswerLogprobs
+from services.core.scoring import AnswerLogprobs, AnswerTokens
 from services.engines.checkpoints import identify
 from services.engines.contract import EngineIdentity, GeneratedText
 from services.engines.local.sampling import SeededSampling
-from services.engines.models.model_files import context_length, load_processor
+from services.engines.models.model_files import context_length, load_processor, takes_images
 from services.engines.prompt_encoding import EncodedPrompt, PromptEncoder
 from services.engines.prompt_fitting import shorten_to_fit
 
@@ -35,10 +39,13 @@ _CANNOT_LOAD = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
 class LocalModel:
     """Open it with `LocalModel.load`."""
 
-    def __init__(self, model: Any, processor: Any, identity: EngineIdentity) -> None:
+    def __init__(
+        self, model: Any, processor: Any, identity: EngineIdentity, *, texts_only: bool = False
+    ) -> None:
         """`model` is a transformers model, or a PeftModel with the adapter of this identity.
 
-        Raises AnswerTokenMissing if the chat template has no one-token Yes and No.
+        Raises AnswerTokenMissing if the chat template has no one-token Yes and No, unless the model
+        writes `texts_only`.
         """
         self.identity = identity
         self._model = model.eval()
@@ -46,22 +53,27 @@ class LocalModel:
         # PEFT's names of the adapters, by fingerprint; None is the base model alone.
         own_name = model.active_adapter if isinstance(model, PeftModel) else None
         self._peft_names: dict[str, str | None] = {identity.adapter: own_name}
-        self._encoder = PromptEncoder(processor)
-        self.answers = self._encoder.answers
+        self._encoder = PromptEncoder(processor, texts_only=texts_only)
         self._max_tokens = context_length(model.config)
 
     @classmethod
     def load(
-        cls, model: str, adapter: str | None, *, device: Literal["cpu", "cuda"]
+        cls,
+        model: str,
+        adapter: str | None,
+        *,
+        device: Literal["cpu", "cuda"],
+        texts_only: bool = False,
     ) -> "LocalModel":
         """Load a checkpoint (folder, merged or not, or hub name) and an adapter folder.
 
         float32 on a CPU, bfloat16 on a GPU. Raises ModelUnusable with what is wrong and where.
         """
         dtype = torch.bfloat16 if device == "cuda" else torch.float32
-        processor = load_processor(model)
+        processor = load_processor(model, texts_only=texts_only)
+        kind = AutoModelForImageTextToText if takes_images(model) else AutoModelForCausalLM
         try:
-            loaded = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype)
+            loaded = kind.from_pretrained(model, dtype=dtype)
         except (OSError, ValueError, KeyError) as error:
             raise ModelUnusable(
                 f"cannot load the model {model!r} ({error}); give --model a checkpoint folder or a "
@@ -72,7 +84,13 @@ class LocalModel:
                 loaded = PeftModel.from_pretrained(loaded, adapter, is_trainable=False)
             except _CANNOT_LOAD as error:
                 raise _unusable(adapter, error) from error
-        return cls(loaded.to(device), processor, identify(model, adapter))
+        identity = identify(model, adapter)
+        return cls(loaded.to(device), processor, identity, texts_only=texts_only)
+
+    @property
+    def answers(self) -> AnswerTokens:
+        """The tokens of Yes and No."""
+        return self._encoder.answers
 
     def score(self, batch: Sequence[EncodedPrompt], adapter: str) -> list[AnswerLogprobs]:
         """Answers by the adapter of this fingerprint; EngineUnavailable if it is detached."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from services.core.errors import ModelUnusable
 from services.engines.models.families import supported
+from services.engines.text_processor import TextProcessor
 
 # A prompt is one image (2,928 tokens at most) and some hundred words. vLLM wants room in the KV
 # cache for one prompt of the greatest length: for the 32,768 tokens of a Mistral 7B 4 GiB, for
@@ -57,11 +58,20 @@ def context_length(config: Any) -> int:
     return min(positions or MAX_CONTEXT, MAX_CONTEXT)
 
 
-def load_processor(model: str) -> Any:
-    """The processor of a checkpoint (folder or hub name).
+def takes_images(model: str) -> bool:
+    """Whether a checkpoint's configuration is a multimodal model's; else it can only write
+    preferences.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-    Raises ModelUnusable if it cannot be loaded, takes no images, or knows tokens that the model
-    does not have.
+    return read_config(model).model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+
+def load_processor(model: str, *, texts_only: bool = False) -> Any:
+    """The processor of a checkpoint (folder or hub name); of a text-only model a `TextProcessor`.
+
+    Raises ModelUnusable if it cannot be loaded, takes no images (unless `texts_only`), or knows
+    tokens that the model does not have.
     """
     from transformers import AutoProcessor
 
@@ -80,7 +90,12 @@ def load_processor(model: str) -> Any:
             "tokenizer and image processor, or a hub name that this machine can reach"
         ) from error
     if getattr(processor, "image_processor", None) is None:
-        raise ModelUnusable(f"{named} takes no images; supported are {supported()}")
+        if not texts_only:
+            raise ModelUnusable(
+                f"{named} takes no images; supported are {supported()}; a text-only model can "
+                "write the preferences: name it in MSR_WRITER"
+            )
+        processor = TextProcessor(getattr(processor, "tokenizer", processor))
     num_embedded = config.get_text_config().vocab_size
     last_token = max(processor.tokenizer.get_vocab().values())
     if last_token >= num_embedded:

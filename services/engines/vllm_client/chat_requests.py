@@ -16,6 +16,7 @@ from services.core.prompts import GenerationLimits, ItemImage, Message, Messages
 from services.core.scoring import AnswerLogprobs, AnswerTokens
 from services.engines import token_usage
 from services.engines.contract import GeneratedText
+from services.engines.text_processor import TEMPLATE_ARGUMENTS
 
 COMPLETIONS = "/v1/chat/completions"
 TOKENIZE = "/tokenize"
@@ -66,12 +67,18 @@ def turns(messages: Messages, held: Container[str] = ()) -> list[dict[str, Any]]
 
 
 def text_request(
-    model: str, messages: Messages, limits: GenerationLimits, *, adds_special_tokens: bool
+    model: str,
+    messages: Messages,
+    limits: GenerationLimits,
+    *,
+    adds_special_tokens: bool,
+    by_writer: bool = False,
 ) -> ChatRequest[str]:
-    """A request for a text."""
+    """A request for a text; `by_writer`: of a model that may think first, and is told not to."""
     options = {
         "model": model,
         "add_special_tokens": adds_special_tokens,
+        **_template_options(by_writer),
         **sampling_options(limits),
         "max_tokens": limits.max_new_tokens,
         "priority": TEXT_PRIORITY,
@@ -118,7 +125,7 @@ def score_request(
 
 
 def tokens_request(
-    model: str, messages: Messages, *, adds_special_tokens: bool
+    model: str, messages: Messages, *, adds_special_tokens: bool, by_writer: bool = False
 ) -> ChatRequest[list[int]]:
     """A request for the prompt's token ids, those of its images included.
 
@@ -128,8 +135,13 @@ def tokens_request(
         "model": model,
         "add_generation_prompt": messages[-1].role == "user",
         "add_special_tokens": adds_special_tokens,
+        **_template_options(by_writer),
     }
     return ChatRequest(TOKENIZE, messages, options, _read_tokens)
+
+
+def _template_options(by_writer: bool) -> dict[str, Any]:
+    return {"chat_template_kwargs": TEMPLATE_ARGUMENTS} if by_writer else {}
 
 
 def image_id(image: ItemImage) -> str:

@@ -152,6 +152,7 @@ class VllmEngine:
             messages,
             limits,
             adds_special_tokens=verified.adds_special_tokens,
+            by_writer=self._options.texts_only,
         )
         return await self._ask(self._writers, request)
 
@@ -201,6 +202,10 @@ class VllmEngine:
 
     async def _score_by(self, pool: ServerPool, messages: Messages) -> AnswerLogprobs:
         verified = pool.verified
+        if verified.answers is None:
+            raise ModelUnusable(
+                f"{verified.weights.model} was opened to write preferences only; score by another"
+            )
         request = score_request(
             verified.weights.scorer,
             messages,
@@ -232,7 +237,12 @@ class VllmEngine:
 
         async def fits(messages: Messages) -> bool:
             tokens = await pool.ask(
-                tokens_request(model, messages, adds_special_tokens=verified.adds_special_tokens)
+                tokens_request(
+                    model,
+                    messages,
+                    adds_special_tokens=verified.adds_special_tokens,
+                    by_writer=self._options.texts_only,
+                )
             )
             return len(tokens) <= room
 

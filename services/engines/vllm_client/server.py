@@ -74,6 +74,7 @@ class Server:
         self.busy_until = -math.inf
         self.breaker = CircuitBreaker()
         self._timeout_seconds = options.timeout_seconds
+        self._texts_only = options.texts_only
         self._on_unresponsive = on_unresponsive
         self._slots = asyncio.Semaphore(options.max_in_flight)
         # Prompts that wait or run here, each with the problem for which it has to leave.
@@ -173,7 +174,13 @@ class Server:
     ) -> VerifiedServer:
         """What the server serves under these names. Raises what `verify_server` raises."""
         within_seconds = min(within_seconds, self._timeout_seconds)
-        verified = await verify_server(self._http, model, adapter, within_seconds=within_seconds)
+        verified = await verify_server(
+            self._http,
+            model,
+            adapter,
+            within_seconds=within_seconds,
+            texts_only=self._texts_only,
+        )
         self.num_answered += 1
         return verified
 

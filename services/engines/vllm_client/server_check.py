@@ -14,10 +14,11 @@ from services.core.errors import (
     EngineTimeout,
     ModelUnusable,
 )
+from services.core.prompts import GenerationLimits
 from services.core.scoring import AnswerTokens, find_answer_tokens
 from services.engines.contract import EngineIdentity
 from services.engines.rendering import PROBES, adds_special_tokens
-from services.engines.vllm_client.chat_requests import score_request, tokens_request
+from services.engines.vllm_client.chat_requests import score_request, text_request, tokens_request
 from services.engines.vllm_client.model_list import ModelList, Weights
 from services.engines.vllm_client.server_http import AttemptFailed, ServerHttp
 
@@ -31,7 +32,7 @@ class VerifiedServer:
     """What a server serves. Servers of one pool must agree, except in their descriptions."""
 
     weights: Weights
-    answers: AnswerTokens
+    answers: AnswerTokens | None  # None: it only writes texts
     adds_special_tokens: bool
     description: str = field(compare=False)
 
@@ -52,7 +53,7 @@ class VerifiedServer:
             ("the adapter", weights.identity.adapter),
             ("the calibration", weights.identity.calibration),
             ("a --max-model-len of", weights.max_tokens),
-            ("the answer tokens", (self.answers.yes, self.answers.no)),
+            ("the answer tokens", self.answers and (self.answers.yes, self.answers.no)),
             ("special tokens added by the tokenizer:", self.adds_special_tokens),
         ]
 
@@ -74,9 +75,15 @@ class RuntimeAdapter:
 
 
 async def verify_server(
-    http: ServerHttp, model: str, adapter: str | RuntimeAdapter | None, *, within_seconds: float
+    http: ServerHttp,
+    model: str,
+    adapter: str | RuntimeAdapter | None,
+    *,
+    within_seconds: float,
+    texts_only: bool = False,
 ) -> VerifiedServer:
-    """What the server serves under these names. It also answers one prompt.
+    """What the server serves under these names. It also answers one prompt; with `texts_only` it
+    begins a text, and needs no Yes and No.
 
     Raises EngineUnavailable, EngineOverloaded or EngineTimeout if it gives no answer,
     ModelUnusable and ArtifactMismatch if it has other models, AnswerTokenMissing if they have
@@ -92,21 +99,18 @@ async def verify_server(
             weights = await asyncio.to_thread(served.choose, model, adapter)
             bare, full = [
                 await http.ask(
-                    tokens_request(weights.scorer, PROBES[None], adds_special_tokens=adds)
+                    tokens_request(
+                        weights.scorer, PROBES[None], adds_special_tokens=adds, by_writer=texts_only
+                    )
                 )
                 for adds in (False, True)
             ]
             adds = adds_special_tokens(full, bare)
-            tokens = {
-                word: await http.ask(
-                    tokens_request(weights.scorer, prompt, adds_special_tokens=adds)
-                )
-                for word, prompt in PROBES.items()
-            }
-            answers = find_answer_tokens(tokens.__getitem__)
-            await http.ask(
-                score_request(weights.scorer, PROBES[None], answers, adds_special_tokens=adds)
-            )
+            if texts_only:
+                answers = None
+                await _begin_text(http, weights, adds_special_tokens=adds)
+            else:
+                answers = await _find_answers(http, weights, adds_special_tokens=adds)
             weights = weights.encoded(adds_special_tokens=adds)
     except AttemptFailed as failure:
         raise failure.error from failure
@@ -123,6 +127,37 @@ async def verify_server(
             "both see the same folder, and never write other weights into one that is in use"
         )
     return VerifiedServer(weights, answers, adds, served.describe(weights))
+
+
+async def _begin_text(http: ServerHttp, weights: Weights, *, adds_special_tokens: bool) -> None:
+    limits = GenerationLimits(max_new_tokens=1)
+    request = text_request(
+        weights.model,
+        PROBES[None],
+        limits,
+        adds_special_tokens=adds_special_tokens,
+        by_writer=True,
+    )
+    await http.ask(request)
+
+
+async def _find_answers(
+    http: ServerHttp, weights: Weights, *, adds_special_tokens: bool
+) -> AnswerTokens:
+    """The tokens of Yes and No, for which one score is asked."""
+    tokens = {
+        word: await http.ask(
+            tokens_request(weights.scorer, prompt, adds_special_tokens=adds_special_tokens)
+        )
+        for word, prompt in PROBES.items()
+    }
+    answers = find_answer_tokens(tokens.__getitem__)
+    await http.ask(
+        score_request(
+            weights.scorer, PROBES[None], answers, adds_special_tokens=adds_special_tokens
+        )
+    )
+    return answers
 
 
 async def read_models(http: ServerHttp) -> ModelList:

@@ -19,6 +19,7 @@ from services.engines.models.families import supported
 from services.engines.models.model_files import load_processor
 from services.engines.prompt_encoding import PromptEncoder
 from services.engines.prompt_fitting import shorten_to_fit
+from services.engines.text_processor import TEMPLATE_ARGUMENTS
 from services.engines.vllm_client.chat_requests import (
     TOO_LONG_PARAMETERS,
     sampling_options,
@@ -52,7 +53,7 @@ class VllmCore:
     On a CPU vLLM binds that thread, and those it starts, to cores.
     """
 
-    def __init__(self, model: str, adapter: str | None) -> None:
+    def __init__(self, model: str, adapter: str | None, *, texts_only: bool = False) -> None:
         """Load a checkpoint (folder, merged or not, or hub name) and an adapter folder.
 
         Raises ModelUnusable or ArtifactMismatch with what is wrong and where, EngineUnavailable if
@@ -63,7 +64,8 @@ class VllmCore:
         try:
             with _environment({**command.environment, **_IN_PROCESS}):
                 self._vllm = _load(command.arguments)
-            encoder = PromptEncoder(load_processor(model))
+            processor = load_processor(model, texts_only=texts_only)
+            encoder = PromptEncoder(processor, texts_only=texts_only)
         except EngineError:
             raise
         except Exception as error:  # vLLM raises many kinds; all mean that it cannot start
@@ -71,7 +73,10 @@ class VllmCore:
                 f"vLLM cannot load {model!r} ({type(error).__name__}: {error}); supported are "
                 f"{supported()}, on a machine with the memory that the model needs"
             ) from error
-        self._answers = encoder.answers
+        self._encoder = encoder
+        self._template_arguments = TEMPLATE_ARGUMENTS if texts_only else {}
+        if not texts_only:
+            _ = encoder.answers  # raises if there are none
         self._adds_special_tokens = encoder.adds_special_tokens
         self._adapter = adapter
         self._max_tokens = int(self._vllm.model_config.max_model_len)
@@ -108,7 +113,8 @@ class VllmCore:
             )
         else:
             lora = LoRARequest(_ADAPTER, 1, self._adapter) if self._adapter is not None else None
-            tokens = [self._answers.yes, self._answers.no]
+            answers = self._encoder.answers
+            tokens = [answers.yes, answers.no]
             sampling = SamplingParams(temperature=0, max_tokens=1, logprob_token_ids=tokens)
         try:
             self._vllm.add_request(number, prompt.rendered, sampling, lora_request=lora)
@@ -135,7 +141,11 @@ class VllmCore:
 
         renderer = self._vllm.renderer
         template = ChatParams(
-            chat_template_kwargs={"add_generation_prompt": True, "tokenize": False}
+            chat_template_kwargs={
+                "add_generation_prompt": True,
+                "tokenize": False,
+                **self._template_arguments,
+            }
         )
         tokenizing = renderer.default_chat_tok_params.with_kwargs(
             add_special_tokens=self._adds_special_tokens
@@ -152,9 +162,9 @@ class VllmCore:
         if completion.logprobs is None:
             is_cut = completion.finish_reason == "length"
             return GeneratedText(str(completion.text).strip(), hit_limit=is_cut)
-        logprobs = completion.logprobs[0]
+        logprobs, tokens = completion.logprobs[0], self._encoder.answers
         try:
-            yes, no = (logprobs[token].logprob for token in (self._answers.yes, self._answers.no))
+            yes, no = (logprobs[token].logprob for token in (tokens.yes, tokens.no))
         except KeyError as error:
             return AnswerTokenMissing(
                 f"vLLM gave the log-probabilities of {sorted(logprobs)}, without token {error}; it "

@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 async def open_engine(options: EngineOptions) -> "VllmOfflineEngine":
     """See `open_engine.open_engine`."""
     require_matching(options.model, options.adapter)
-    return VllmOfflineEngine.load(options.model, options.adapter)
+    return VllmOfflineEngine.load(options.model, options.adapter, texts_only=options.texts_only)
 
 
 @dataclass(eq=False, slots=True)
@@ -76,13 +76,19 @@ class VllmOfflineEngine:
         self._room = asyncio.Semaphore(self._core.max_in_hand)
 
     @classmethod
-    def load(cls, model: str, adapter: str | None = None) -> "VllmOfflineEngine":
+    def load(
+        cls, model: str, adapter: str | None = None, *, texts_only: bool = False
+    ) -> "VllmOfflineEngine":
         """Load a checkpoint (folder, merged or not, or hub name) and an adapter folder.
 
         float32 on a CPU, bfloat16 on a GPU. Raises what `VllmCore` raises.
         """
         identity = identify(model, adapter)
-        engine = cls(lambda: VllmCore(model, adapter), identity, merged=is_merged(model))
+        engine = cls(
+            lambda: VllmCore(model, adapter, texts_only=texts_only),
+            identity,
+            merged=is_merged(model),
+        )
         log.info("model_loaded", model=identity.model, adapter=identity.adapter, engine="vllm")
         return engine
 

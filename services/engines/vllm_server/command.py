@@ -19,7 +19,7 @@ from typing import Any, Literal
 from services.core.errors import EngineUnavailable, InputError, ModelUnusable
 from services.engines.checkpoints import identify, is_merged, require_matching
 from services.engines.models.families import FAMILIES, UNKNOWN
-from services.engines.models.model_files import context_length, read_config
+from services.engines.models.model_files import context_length, read_config, takes_images
 from services.engines.vllm_server import adapter_middleware
 from services.engines.weight_labels import labels
 
@@ -159,8 +159,7 @@ def build_command(options: ServeOptions, device: Device) -> VllmCommand:
         "--enable-prefix-caching",
         "--scheduling-policy", "priority",  # scores before texts
         "--enable-prompt-tokens-details",
-        "--limit-mm-per-prompt", json.dumps({"image": 1}),
-        "--mm-processor-cache-gb", f"{options.image_cache_gb:g}",
+        *_image_arguments(options),
         "--shutdown-timeout", str(DRAIN_SECONDS),
         *_length_arguments(options),
         *_lora_arguments(options),
@@ -209,6 +208,18 @@ def _require_known_to_vllm(options: ServeOptions, device: Device) -> None:
             f"vLLM serves no adapters on {options.model} ({family.name}); write a checkpoint that "
             "contains the adapter with `msr merge-adapter`, and serve that one"
         )
+
+
+def _image_arguments(options: ServeOptions) -> list[str]:
+    """None for a text-only model, which can be served to write preferences."""
+    if not takes_images(options.model):
+        return []
+    # fmt: off
+    return [
+        "--limit-mm-per-prompt", json.dumps({"image": 1}),
+        "--mm-processor-cache-gb", f"{options.image_cache_gb:g}",
+    ]
+    # fmt: on
 
 
 def _length_arguments(options: ServeOptions) -> list[str]:

@@ -25,6 +25,7 @@ from services.core.prompts import GenerationLimits, scoring_messages
 from services.core.records import Item, ItemId
 from services.engines.checkpoints import is_merged
 from services.engines.contract import EngineOptions
+from services.engines.models.model_files import takes_images
 from services.engines.vllm_client.engine import VllmEngine
 from services.engines.vllm_server.command import (
     DRAIN_SECONDS,
@@ -140,6 +141,9 @@ async def _wait_until_ready(options: ServeOptions) -> None:
 async def _warm_up(url: str, options: ServeOptions, adapter: str | None) -> None:
     """Ask as a client will; so what no client could use is found here."""
     image = io.BytesIO()
+    if not takes_images(options.model):
+        await _warm_up_writer(url, options)
+        return
     side = _image_side(options.model)
     Image.new("RGB", (side, side), "gray").save(image, "PNG")
     item = Item(ItemId("warm-up"), "warm-up", prepare_image(image.getvalue(), side))
@@ -153,6 +157,15 @@ async def _warm_up(url: str, options: ServeOptions, adapter: str | None) -> None
             await engine.generate(prompt, GenerationLimits(max_new_tokens=1))
     finally:
         await engine.close()
+
+
+async def _warm_up_writer(url: str, options: ServeOptions) -> None:
+    engine = await VllmEngine.connect(
+        EngineOptions(
+            options.served_name, urls=[url], timeout_seconds=_WARM_UP_SECONDS, texts_only=True
+        )
+    )
+    await engine.close()
 
 
 def _image_side(model: str) -> int:
