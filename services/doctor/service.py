@@ -16,6 +16,8 @@ from services.doctor.findings import Finding, note, ok, problem, problem_of
 from services.engines.adapter_manifest import MANIFEST, read_adapter_manifest
 from services.engines.checkpoints import identify
 from services.engines.contract import AS_SERVED, EngineIdentity
+from services.engines.models.model_files import load_processor
+from services.engines.prompt_encoding import PromptEncoder
 from services.engines.vllm_client.model_list import Weights
 from services.engines.vllm_client.server_check import read_models
 from services.engines.vllm_client.server_http import (
@@ -220,9 +222,31 @@ def check_model_servers(data: str, choose: Callable[[], EngineChoice]) -> Iterat
         )
 
 
-def identify_served(choose: Callable[[], EngineChoice]) -> EngineIdentity | None:
+def check_writer(choose: Callable[[], EngineChoice]) -> Iterator[Finding]:
+    """Can the writer of preferences be used? Nothing if there is no separate one."""
+    choice = choose()
+    writer = choice.for_preferences()
+    if writer is choice:
+        return
+    if writer.on_servers:
+        seen = asyncio.run(_ask_all(writer.settings.vllm_urls, writer.model, None))
+        for url, weights in seen.items():
+            if isinstance(weights, Weights):
+                yield ok(f"{url} serves {weights.model} to write the preferences.")
+            else:
+                yield problem_of(weights)
+        return
+    PromptEncoder(load_processor(writer.model, texts_only=True), texts_only=True)
+    yield ok(f"{identify(writer.model).name} writes the preferences, in this process.")
+
+
+def identify_served(
+    choose: Callable[[], EngineChoice], *, for_preferences: bool = False
+) -> EngineIdentity | None:
     """The model that would write texts: here, or on the first server that answers."""
     choice = choose()
+    if for_preferences:
+        choice = choice.for_preferences()
     if not choice.on_servers:
         return identify(choice.model)
     urls = choice.settings.vllm_urls

@@ -15,7 +15,13 @@ import fsspec
 from services.core.artifacts import Artifact, absolute_root
 from services.core.data_folder.atomic_write import atomic_write
 from services.core.data_folder.steps import SERVED_PREFERENCES
-from services.core.data_folder.text_writers import REMEDY, TextWriter, TextWriters
+from services.core.data_folder.text_writers import (
+    REMEDY,
+    TextWriter,
+    TextWriters,
+    preference_writer,
+    summary_writer,
+)
 from services.core.errors import FolderNotWritable
 from services.core.prompts import Sampling
 from services.doctor.findings import Finding, note, ok, problem, stated
@@ -48,13 +54,14 @@ def check_texts(data: str) -> Iterator[Finding]:
 def check_model(
     data: str,
     identify: Callable[[], EngineIdentity | None],
+    identify_writer: Callable[[], EngineIdentity | None],
     sampling: Callable[[], Sampling | None],
 ) -> Iterator[Finding]:
     """Does the model know this catalogue, and did it write the texts? `identify`: the model in use,
-    None if no server answers. `sampling`: of preferences.
+    `identify_writer`: that of the preferences, None if no server answers; `sampling`: of these.
     """
-    identity = identify()
-    if identity is None:
+    identity, writer = identify(), identify_writer()
+    if identity is None or writer is None:
         return
     name, card, items = identity.name, identity.card, Artifact(data, "items")
     if items.exists():
@@ -69,7 +76,10 @@ def check_model(
     if found is None:
         yield ok(f"the model is {name}.")
         return
-    own = TextWriters.of(_weights(identity.model), name, sampling=sampling())
+    own = TextWriters(
+        summary_writer(_weights(identity.model), name),
+        preference_writer(_weights(writer.model), writer.name, sampling=sampling()),
+    )
     if difference := own.difference(found):
         yield problem(f"texts of another model: {difference}.", f"{REMEDY[0].upper()}{REMEDY[1:]}.")
     else:

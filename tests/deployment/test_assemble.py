@@ -5,8 +5,16 @@ from pathlib import Path
 import pytest
 import structlog
 
-from services.deployment.assemble import DEMO_WEIGHTS, choose_engine, open_store, warn_if_exposed
+from services.core.errors import InputError
+from services.deployment.assemble import (
+    DEMO_WEIGHTS,
+    EngineChoice,
+    choose_engine,
+    open_store,
+    warn_if_exposed,
+)
 from services.deployment.settings import Settings
+from services.engines.contract import AS_SERVED
 
 
 def chosen(data: Path, **given: str | None):
@@ -70,3 +78,36 @@ def test_a_host_that_only_this_machine_reaches_is_not_warned_of(host: str):
         warn_if_exposed(host)
 
     assert logs == []
+
+
+def writing(data: Path, *, kind: str = "local", **settings: object) -> EngineChoice:
+    given = Settings().model_copy(update=settings)
+    choice = choose_engine(str(data), given, kind=kind, model=None, adapter=None)
+    return choice.for_preferences()
+
+
+def test_without_a_writer_of_its_own_one_engine_does_all(tmp_path: Path):
+    choice = chosen(tmp_path)
+
+    assert choice.for_preferences() is choice
+
+
+def test_a_writer_in_this_process_is_a_checkpoint_that_only_writes(tmp_path: Path):
+    writer = writing(tmp_path, writer="some/writer")
+
+    assert (writer.kind, writer.model, writer.adapter) == ("local", "some/writer", None)
+    assert writer.texts_only
+
+
+@pytest.mark.parametrize("kind", ["local", "vllm"])
+def test_a_writer_on_servers_is_what_they_serve_whatever_the_engine(tmp_path: Path, kind: str):
+    writer = writing(tmp_path, kind=kind, vllm_urls=("http://a",), writer_urls=("http://w",))
+
+    assert (writer.kind, writer.model) == ("vllm", AS_SERVED)
+    assert writer.settings.vllm_urls == ("http://w",)
+    assert writer.settings.recommender_urls == ()
+
+
+def test_a_writer_without_servers_beside_models_on_servers_is_refused(tmp_path: Path):
+    with pytest.raises(InputError, match="MSR_WRITER_URLS"):
+        writing(tmp_path, kind="vllm", vllm_urls=("http://a",), writer="some/writer")

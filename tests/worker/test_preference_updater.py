@@ -2,10 +2,12 @@
 
 import asyncio
 
+from services.core.data_folder.text_writers import preference_writer, summary_writer
 from services.core.errors import EngineRefused
 from services.core.records import ItemId, UserId
 from services.state.user_store import Store
 from services.worker.limits import WorkerLimits
+from services.worker.main import Worker
 from tests.builders import (
     DigestEngine,
     a_history,
@@ -17,7 +19,7 @@ from tests.builders import (
     some_ids,
     the_user,
 )
-from tests.worker.running import until, work_to_the_end, working
+from tests.worker.running import QUICK, nothing_waits, until, work_to_the_end, working
 
 
 async def updated(store: Store, *batches: list, engine: DigestEngine | None = None) -> None:
@@ -274,3 +276,22 @@ def test_pauses_grow_to_their_longest():
     limits = WorkerLimits(first_pause_seconds=1, longest_pause_seconds=5)
 
     assert [limits.pause_seconds(k) for k in (1, 2, 3, 4, 99)] == [1, 2, 4, 5, 5]
+
+
+async def test_a_writer_of_its_own_writes_the_preferences_and_no_summaries(store: Store):
+    await put_items(store, ["i1"])
+    await store.items.put_item(an_item("i2"), summary=None)  # waits for its summary
+    engine, writer = DigestEngine(model="summarizer"), DigestEngine(model="writer")
+    await store.ingest(a_history(["i1", "i2"]))
+
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(Worker(store, engine, QUICK, writer=writer).run(stop))
+        await until(lambda: nothing_waits(store))
+        stop.set()
+
+    user = await the_user(store)
+    assert user.writer == preference_writer("writer").identity
+    assert len(engine.prompts) == len(writer.prompts) == 1
+    items = await store.items.load_items([ItemId("i2")])
+    assert items[ItemId("i2")].writer == summary_writer("summarizer").identity

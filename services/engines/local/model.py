@@ -124,7 +124,7 @@ class LocalModel:
         is_full = written.shape[1] >= limits.max_new_tokens
         lasts = written[:, -1].tolist() if is_full else [self._encoder.pad_id] * len(texts)
         return [
-            (GeneratedText(text.strip(), hit_limit=last not in ends), count)
+            (_written(text, hit_limit=last not in ends), count)
             for text, count, last in zip(texts, counts, lasts, strict=True)
         ]
 
@@ -209,6 +209,12 @@ class LocalModel:
             )
             for name, tensor in inputs.items()
         }
+
+
+def _written(text: str, *, hit_limit: bool) -> GeneratedText:
+    """Without the half of a character that the limit may have left at its end, as vLLM does."""
+    whole = text.rstrip("\ufffd") if hit_limit else text
+    return GeneratedText(whole.strip(), hit_limit=hit_limit)
 
 
 def _unusable(adapter: str, error: Exception) -> ModelUnusable:
