@@ -37,8 +37,6 @@ def test_every_note_and_problem_says_what_to_do(tmp_path: Path):
     assert list(dict.fromkeys(names)) == ["python", "packages", "steps", "settings", "gpu", "disk",
                                           "data", "model", "adapter", "model server", "redis",
                                           "port"]  # fmt: skip
-                                          "data", "model", "adapter", "model server", "redis",
-                                          "port"]  # fmt: skip
 
 
 def test_a_problem_makes_the_exit_status_1_and_no_secret_is_shown(
