@@ -24,6 +24,7 @@ from model_training.finetune.distributed import is_main, num_processes
 from services.core.artifacts import Artifact, Manifest
 from services.core.errors import ArtifactMismatch, EmptyDataset, InputError
 from services.core.fingerprint import fingerprint
+from services.core.images import ImageForm
 from services.core.prompts import SCORING_FINGERPRINT
 from services.core.records import Item, ItemId
 from services.engines.adapter_manifest import current_definition, require_servable
@@ -70,7 +71,7 @@ class RunPlan:
     rows: pa.Table
     validation: pa.Table
     items: Mapping[ItemId, Item]
-    image_size: int
+    image_form: ImageForm
     inputs: Mapping[str, str]
     num_processes: int = 1
     callbacks: tuple[Any, ...] = ()
@@ -126,9 +127,9 @@ def plan_run(
     inputs.require_same_inputs(manifest)
     _require_current_examples(manifest, config)
     model_fingerprint = identify_model(model)
-    image_size = int(inputs.items.definition["image_size"])
+    image_form = ImageForm.from_definition(inputs.items.definition)
     start_adapter, parent = _start(
-        data, stage, config, start_adapter, model=model_fingerprint, image_size=image_size
+        data, stage, config, start_adapter, model=model_fingerprint, image_form=image_form
     )
     table = examples.read()
     require_sound_examples(table, inputs.histories)
@@ -158,7 +159,7 @@ def plan_run(
         rows=rows,
         validation=validation,
         items=inputs.read_items(used),
-        image_size=image_size,
+        image_form=image_form,
         inputs={"examples": manifest.fingerprint, **manifest.inputs},
         num_processes=num_processes(),
     )
@@ -239,7 +240,7 @@ def _start(
     start_adapter: str | None,
     *,
     model: str,
-    image_size: int,
+    image_form: ImageForm,
 ) -> tuple[str | None, str]:
     """The folder and the fingerprint of the adapter that a stage starts from, if it needs one."""
     if stage.starts_from_adapter and config.method == "full":
@@ -260,12 +261,25 @@ def _start(
         )
     manifest = read_adapter(folder)
     require_servable(manifest, model=model)
-    if manifest.image_size != image_size:
+    seen = (manifest.image_size, manifest.image_shapes)
+    if seen != (image_form.size, recorded_shapes(image_form)):
         raise ArtifactMismatch(
-            f"the adapter in {folder} was trained on images of {manifest.image_size} pixels, the "
-            f"items have {image_size}; start from one that was trained on such images"
+            f"the adapter in {folder} was trained on images of {_described(*seen)}, the items have "
+            f"{_described(image_form.size, recorded_shapes(image_form))}; start from one that was "
+            "trained on such images"
         )
     return str(folder), manifest.weights
+
+
+def recorded_shapes(form: ImageForm) -> list[list[int]] | None:
+    """The shapes of a form as an adapter's manifest holds them."""
+    return [list(each) for each in form.sizes] if form.fit == "grid" else None
+
+
+def _described(size: int, shapes: list[list[int]] | None) -> str:
+    if shapes is None:
+        return f"{size} pixels"
+    return f"{size} pixels in {len(shapes)} shapes of `--fit grid`"
 
 
 def _require_current_examples(manifest: Manifest, config: TrainConfig) -> None:

@@ -30,7 +30,13 @@ from tqdm import tqdm
 from model_training.finetune import calibrate, estimate, tracking
 from model_training.finetune.config import TrainConfig
 from model_training.finetune.distributed import is_main
-from model_training.finetune.run_plan import RunPlan, checkpoints, plan_run, scratch_folder
+from model_training.finetune.run_plan import (
+    RunPlan,
+    checkpoints,
+    plan_run,
+    recorded_shapes,
+    scratch_folder,
+)
 from model_training.finetune.stages import find_stage
 from model_training.finetune.trainer import fit
 from model_training.scoring import metrics
@@ -207,7 +213,8 @@ def _manifest(plan: RunPlan, trained: Path) -> AdapterManifest:
         definition=current_definition(),
         model=plan.model_fingerprint,
         model_name=plan.model_name,
-        image_size=plan.image_size,
+        image_size=plan.image_form.size,
+        image_shapes=recorded_shapes(plan.image_form),
         answer_tokens={"yes": answers.yes, "no": answers.no},
         inputs=dict(plan.inputs),
         config=plan.recorded_config,

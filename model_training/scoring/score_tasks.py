@@ -5,7 +5,7 @@ target. They are stored shard by shard in the artifact `scores-PROTOCOL[-validat
 killed run resumes.
 
 An ablation takes one input from the model, to show how much the model relies on it:
-    cover        every image is replaced by a blank one of the same size
+    cover        every image is replaced by a blank one of the same shape
     preference   no user has a preference
     user         every user has the preference of another user
     direct       preferences are written in one go (`msr build-preferences --direct`)
@@ -26,7 +26,7 @@ from model_training.scoring.score_users import DEFAULT_CONCURRENCY, UserCandidat
 from services.core.artifacts import Artifact, Recipe
 from services.core.data_folder.steps import preferences_name
 from services.core.errors import ArtifactMismatch, EmptyDataset, InputError
-from services.core.images import blank_image
+from services.core.images import blank_like
 from services.core.prompts import SCORING_FINGERPRINT
 from services.core.records import Item, ItemId, UserId
 from services.engines.contract import Engine, EngineIdentity
@@ -77,13 +77,12 @@ class ScoringRequest:
 class ScoringPlan(ShardedStep[ScoringRequest]):
     """What scoring starts from, and what it does to each shard of users.
 
-    `texts` are the users' preferences; `blank` replaces every image if it is given.
+    `texts` are the users' preferences.
     """
 
     inputs: Inputs = field(repr=False)
     tasks: Sequence[RankingTask]
     texts: Mapping[UserId, str] = field(repr=False)
-    blank: bytes | None = field(repr=False)
 
     @classmethod
     def plan(cls, request: ScoringRequest, inputs: Inputs | None = None) -> "ScoringPlan":
@@ -119,7 +118,6 @@ class ScoringPlan(ShardedStep[ScoringRequest]):
                 request.preferences: written.manifest.fingerprint,
             },
         )
-        image_size = inputs.items.definition["image_size"]
         texts = written.by_user
         if request.ablate == "user":
             texts = _derange([task.user_id for task in tasks], texts)
@@ -133,7 +131,6 @@ class ScoringPlan(ShardedStep[ScoringRequest]):
             writer=Artifact(inputs.data, request.artifact_name).write(recipe),
             tasks=tasks,
             texts=texts,
-            blank=blank_image(image_size) if request.ablate == "cover" else None,
         )
 
     async def run_shard(self, engine: Engine, shard: int, advance: Advance) -> None:
@@ -160,10 +157,10 @@ class ScoringPlan(ShardedStep[ScoringRequest]):
         """The candidates, with blank images for the ablation; text-only items stay text-only."""
         wanted = {item_id for task in tasks for item_id in task.candidates}
         items = self.inputs.read_items(wanted)
-        if self.blank is None:
+        if self.request.ablate != "cover":
             return items
         return {
-            item_id: item if item.image is None else replace(item, image=self.blank)
+            item_id: item if item.image is None else replace(item, image=blank_like(item.image))
             for item_id, item in items.items()
         }
 

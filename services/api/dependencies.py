@@ -81,7 +81,12 @@ class Dependencies:
         self.image_slots = asyncio.Semaphore(limits.max_images_at_once)
         self.key_scan = KeyScan(store.connection)
         self.directory = Directory(self.key_scan)
-        self.covers = Covers(items, limits.cover_cache_bytes, max_at_once=limits.max_images_at_once)
+        self.covers = Covers(
+            store.items.load_cover,
+            items,
+            limits.cover_cache_bytes,
+            max_at_once=limits.max_images_at_once,
+        )
         self.streams = Streams(store, limits, metrics)
         self.backlog = Backlog(store, metrics, limits.max_backlog)
         self.redis_watch = RedisWatch(store, metrics)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from services.core.images import DEFAULT_IMAGE_SIZE
+from services.core.images import ImageForm
 from services.core.wire.common import MAX_IMAGE_BASE64_CHARS
 from services.fetch.rules import FetchRules
 
@@ -37,8 +37,8 @@ class Limits:
     stream_seconds: float = 300.0
     max_body_bytes: int = 4 * 1024 * 1024
     max_item_body_bytes: int = MAX_IMAGE_BASE64_CHARS + 256 * 1024
-    # Size of the catalogue's prepared images (manifest of `items`).
-    image_size: int = DEFAULT_IMAGE_SIZE
+    # The form of the catalogue's prepared images (manifest of `items`).
+    image_form: ImageForm = field(default_factory=ImageForm)
     # Large images are decoded one at a time in any case (core/images.py).
     max_images_at_once: int = 2
     # GET /health/ready probes the engine if its last answer or failure is older than this.

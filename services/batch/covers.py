@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from services.batch.readers.source import SourceItem, is_regular_file
 from services.core.errors import ImageRefused, UrlRefused
-from services.core.images import MAX_IMAGE_BYTES, prepare_image
+from services.core.images import MAX_IMAGE_BYTES, ImageForm, PreparedCover, prepare_cover
 from services.fetch.cache import DownloadCache
 from services.fetch.download import CheckedClient, HostUnreachable, fetch_image
 from services.fetch.rules import FetchRules, check_url
@@ -31,10 +31,20 @@ MAX_IN_FLIGHT = 32  # raw images in memory at once
 
 @dataclass(frozen=True, slots=True)
 class Cover:
-    """A prepared image; None if the item has no cover, or a cover with a fault."""
+    """A prepared cover; None if the item has none, or one with a fault."""
 
-    image: bytes | None = None
+    prepared: PreparedCover | None = None
     fault: str = ""
+
+    @property
+    def image(self) -> bytes | None:
+        """What the model sees."""
+        return None if self.prepared is None else self.prepared.image
+
+    @property
+    def shown(self) -> bytes | None:
+        """What people see."""
+        return None if self.prepared is None else self.prepared.shown
 
 
 class CoverLoader:
@@ -44,10 +54,10 @@ class CoverLoader:
     """
 
     def __init__(
-        self, *, data: str, image_size: int, rules: FetchRules, refetch_broken: bool = False
+        self, *, data: str, form: ImageForm, rules: FetchRules, refetch_broken: bool = False
     ) -> None:
         """`data` is the data folder, where downloads are kept."""
-        self._image_size = image_size
+        self._form = form
         self._rules = rules
         self._refetch_broken = refetch_broken
         self._cache = DownloadCache(data)
@@ -83,20 +93,20 @@ class CoverLoader:
         on_done()
         return cover
 
-    async def _load(self, item: SourceItem) -> bytes:
+    async def _load(self, item: SourceItem) -> PreparedCover:
         if item.cover_file is not None:
             return await self._in_thread(_prepare_file, item.cover_file)
         assert item.cover_url is not None
         kept = await asyncio.to_thread(self._cache.load, item.cover_url)
         if kept is not None:
             try:
-                return await self._in_thread(prepare_image, kept)
+                return await self._in_thread(prepare_cover, kept)
             except ImageRefused:
                 if not self._refetch_broken:
                     raise
         fetched = await self._fetch(item.cover_url)
         await asyncio.to_thread(self._cache.save, item.cover_url, fetched)
-        return await self._in_thread(prepare_image, fetched)
+        return await self._in_thread(prepare_cover, fetched)
 
     async def _fetch(self, url: str) -> bytes:
         host = check_url(url, self._rules).host
@@ -113,12 +123,14 @@ class CoverLoader:
         self._failures[host] = 0
         return fetched
 
-    async def _in_thread(self, work: Callable[[T, int], bytes], cover: T) -> bytes:
+    async def _in_thread(
+        self, work: Callable[[T, ImageForm], PreparedCover], cover: T
+    ) -> PreparedCover:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, work, cover, self._image_size)
+        return await loop.run_in_executor(self._threads, work, cover, self._form)
 
 
-def _prepare_file(path: Path, image_size: int) -> bytes:
+def _prepare_file(path: Path, form: ImageForm) -> PreparedCover:
     if not is_regular_file(path):
         raise ImageRefused(f"there is no file {path.name}; add it, or leave the cover out")
     try:
@@ -130,4 +142,4 @@ def _prepare_file(path: Path, image_size: int) -> bytes:
         data = path.read_bytes()
     except OSError as error:
         raise ImageRefused(f"{path.name} cannot be read ({error.strerror}); check it") from error
-    return prepare_image(data, image_size)
+    return prepare_cover(data, form)

@@ -12,6 +12,9 @@ A row that cannot be used is quarantined with its name and reason, and the step 
 whose cover cannot be used stays and is described from its title, so that no history loses it; the
 cover is quarantined, and `retry_quarantined` tries it again. A killed run resumes: it keeps
 finished shards and downloads.
+
+An item's `image` is what the model sees, its `cover` what people are shown. Items of versions that
+kept no `cover` stay finished; shards of theirs that were not finished are made again.
 """
 
 import asyncio
@@ -31,7 +34,7 @@ from services.batch.readers.source import Source, SourceItem, digest_source
 from services.core.artifacts import Artifact, ArtifactWriter, QuarantinedRow, Recipe
 from services.core.errors import InputError
 from services.core.fingerprint import fingerprint
-from services.core.images import DEFAULT_IMAGE_SIZE
+from services.core.images import DEFAULT_IMAGE_SIZE, ImageForm
 from services.core.prompt_phrases import MAX_TITLE_CHARS
 from services.core.records import item_version
 from services.fetch.cache import DownloadCache
@@ -42,6 +45,7 @@ RULES = 1  # raise it when this step's decisions change, so that artifacts are m
 ITEMS_PER_SHARD = 1_000
 USERS_PER_SHARD = 10_000
 
+COVER = "cover"
 ITEMS_SCHEMA = pa.schema(
     [
         ("item_index", pa.int32()),
@@ -49,6 +53,7 @@ ITEMS_SCHEMA = pa.schema(
         ("title", pa.string()),
         ("image", pa.binary()),
         ("version", pa.string()),
+        (COVER, pa.binary()),
     ]
 )
 INTERACTIONS_SCHEMA = pa.schema(
@@ -66,6 +71,7 @@ TYPICAL_DOWNLOAD_BYTES = 50_000
 DOWNLOADS_PER_SECOND = 20
 PREPARED_PER_SECOND = 200
 PREPARED_BYTES_PER_PIXEL = 0.5
+SHOWN_BYTES = 35_000  # of the cover for people
 
 # The digest of covers that a retry recovered, in the definition of items. It changes the
 # fingerprint with the bytes; a rerun with the same arguments still finds the artifact finished.
@@ -77,6 +83,7 @@ def run(
     *,
     data: str,
     image_size: int = DEFAULT_IMAGE_SIZE,
+    form: ImageForm | None = None,
     min_user_interactions: int | None = None,
     min_item_interactions: int | None = None,
     num_users: int | None = None,
@@ -87,15 +94,17 @@ def run(
 ) -> dict[str, int]:
     """Make or complete the artifacts and return their counts (see `count`).
 
-    The thresholds of the k-core default to the source's own; 0 or 1 turns one off, and 0 for items
-    keeps items without interactions. `num_users` keeps the first N users after the k-core and their
-    items: a sample. Covers are downloaded from `allowed_hosts` and from the source's own hosts;
+    Covers are prepared in `form`; by default in squares of `image_size`. The thresholds of the
+    k-core default to the source's own; 0 or 1 turns one off, and 0 for items keeps items without
+    interactions. `num_users` keeps the first N users after the k-core and their items: a sample.
+    Covers are downloaded from `allowed_hosts` and from the source's own hosts;
     `allow_private` is explained in `fetch/rules.py`.
 
     Raises InputError for impossible arguments, MalformedFile, EmptyDataset or FolderNotWritable;
     earlier artifacts stay.
     """
-    if image_size < 1 or items_per_shard < 1 or (num_users is not None and num_users < 1):
+    form = form or ImageForm(image_size)
+    if form.size < 1 or items_per_shard < 1 or (num_users is not None and num_users < 1):
         raise InputError("image_size, items_per_shard and num_users must be at least 1; raise them")
     if min_user_interactions is None:
         min_user_interactions = source.min_user_interactions
@@ -123,8 +132,8 @@ def run(
     item_recipe = Recipe(
         STEP,
         definition
+        | form.to_definition()
         | {
-            "image_size": image_size,
             "items_per_shard": items_per_shard,
             "allowed_hosts": sorted(rules.allowed_hosts),
         },
@@ -135,9 +144,7 @@ def run(
     finished = _is_finished(items, item_recipe) and _is_finished(histories, history_recipe)
     if finished and not (retry_quarantined and count(data)["quarantined_covers"]):
         return count(data)
-    covers = CoverLoader(
-        data=data, image_size=image_size, rules=rules, refetch_broken=retry_quarantined
-    )
+    covers = CoverLoader(data=data, form=form, rules=rules, refetch_broken=retry_quarantined)
     if finished:
         asyncio.run(_retry_covers(items, read().items, covers))
         return count(data)
@@ -165,6 +172,7 @@ def estimate(
     *,
     data: str,
     image_size: int = DEFAULT_IMAGE_SIZE,
+    form: ImageForm | None = None,
     min_user_interactions: int | None = None,
     min_item_interactions: int | None = None,
     num_users: int | None = None,
@@ -183,6 +191,8 @@ def estimate(
     urls = [item.cover_url for item in selection.items if item.cover_url is not None]
     num_downloads = sum(1 for url in urls if url not in kept)
     num_covers = sum(1 for item in selection.items if _has_cover(item))
+    pixels = (form or ImageForm(image_size)).mean_pixels
+    cover_bytes = pixels * PREPARED_BYTES_PER_PIXEL + SHOWN_BYTES
     seconds = num_downloads / DOWNLOADS_PER_SECOND + num_covers / PREPARED_PER_SECOND
     return {
         "users": len(selection.histories.user_ids),
@@ -192,7 +202,7 @@ def estimate(
         "covers": num_covers,
         "downloads": num_downloads,
         "download_bytes": num_downloads * TYPICAL_DOWNLOAD_BYTES,
-        "artifact_bytes": round(num_covers * image_size**2 * PREPARED_BYTES_PER_PIXEL),
+        "artifact_bytes": round(num_covers * cover_bytes),
         "estimated_seconds": round(seconds),
     }
 
@@ -252,7 +262,7 @@ async def _write_items(
     async with aclosing(covers):
         for shard, start in enumerate(starts):
             items = selection.items[start : start + items_per_shard]
-            if writer.has_shard(shard):
+            if writer.has_shard(shard, with_column=COVER):
                 progress.update(len(items))
                 continue
             loaded = await covers.load_all(items, on_done=progress.update)
@@ -294,9 +304,9 @@ async def _retry_covers(
         digest = fingerprint({"before": recipe.definition.get(RECOVERED, ""), "covers": recovered})
         new = artifact.write(replace(recipe, definition={**recipe.definition, RECOVERED: digest}))
         for shard in range(manifest.num_shards):
-            if new.has_shard(shard):
+            if new.has_shard(shard, with_column=COVER):
                 continue
-            table = old.read_shard(shard)
+            table = _with_cover_column(old.read_shard(shard))
             again = [by_row[fault.row] for fault in faults[shard] if fault.row in recovered]
             if again:
                 table = _with_covers(table, again, await covers.load_all(again))
@@ -330,6 +340,7 @@ def _item_table(start: int, items: Sequence[SourceItem], covers: Sequence[Cover]
             "title": item.title,
             "image": cover.image,
             "version": item_version(item.title, cover.image),
+            COVER: cover.shown,
         }
         for index, (item, cover) in enumerate(zip(items, covers, strict=True), start)
     ]
@@ -347,8 +358,16 @@ def _with_covers(table: pa.Table, items: Sequence[SourceItem], covers: Sequence[
                 "run with --retry-quarantined once more"
             )
         columns["image"][position[item.item_id]] = cover.image
+        columns[COVER][position[item.item_id]] = cover.shown
         columns["version"][position[item.item_id]] = item_version(item.title, cover.image)
     return pa.table(columns, schema=ITEMS_SCHEMA)
+
+
+def _with_cover_column(table: pa.Table) -> pa.Table:
+    """The shard of a version that kept no covers for people: none of its items has one."""
+    if COVER in table.column_names:
+        return table
+    return table.append_column(COVER, pa.nulls(len(table), pa.binary()))
 
 
 def _has_cover(item: SourceItem) -> bool:

@@ -15,6 +15,7 @@ comes back if the artifacts still hold the history, so delete it from the data s
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from tqdm import tqdm
@@ -40,12 +41,12 @@ from services.state.texts.published_texts import PublishedTexts
 from services.state.texts.text_origins import TextNote, TextOrigins
 from services.state.user_store import Store
 
-ITEMS_AT_ONCE = 200  # images of about 100 KB each
+ITEMS_AT_ONCE = 200  # images and covers of about 150 KB an item
 USERS_AT_ONCE = 500
 NO_SUMMARY = "no summary in the artifact; run `msr summarize-images --retry-quarantined`"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Sources:
     """The artifacts to publish, made from each other."""
 
@@ -58,7 +59,15 @@ class _Sources:
     def fingerprint(self) -> str:
         # Of whole manifests, because a retry of the quarantine changes counts but not the recipe.
         present = [self.items, self.summaries, self.interactions, self.preferences]
-        return fingerprint({a.name: a.manifest().content() for a in present if a is not None})
+        made_of = {a.name: a.manifest().content() for a in present if a is not None}
+        if self.has_covers:  # which no manifest says, so that older items stay finished
+            made_of["items"]["has_covers"] = True
+        return fingerprint(made_of)
+
+    @cached_property
+    def has_covers(self) -> bool:
+        """Whether the items have covers for people; those of earlier versions have none."""
+        return self.items.has_column("cover")
 
     @property
     def writers(self) -> TextWriters:
@@ -188,7 +197,7 @@ async def _publish_items(sources: _Sources, store: Store) -> None:
         for row in table.to_pylist()
     }
     reasons = {row["row"]: row["reason"] for row in sources.summaries.manifest().quarantined}
-    columns = ["item_id", "title", "image", "version"]
+    columns = ["item_id", "title", "image", "version", *(["cover"] * sources.has_covers)]
     writer = sources.writers.summaries
     for rows in _rows(sources.items, columns, ITEMS_AT_ONCE, desc="publish items", unit="item"):
         await store.items.put_items(
@@ -207,8 +216,8 @@ def _item_record(
     summary = summaries.get((item_id, version))
     if summary is None:
         reason = reasons.get(item_id, NO_SUMMARY)
-        return ItemRecord(item, version, None, "failed", reason, writer)
-    return ItemRecord(item, version, summary, "ready", writer=writer)
+        return ItemRecord(item, version, None, "failed", reason, writer, row.get("cover"))
+    return ItemRecord(item, version, summary, "ready", writer=writer, cover=row.get("cover"))
 
 
 async def _publish_histories(sources: _Sources, store: Store) -> None:

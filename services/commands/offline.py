@@ -20,6 +20,7 @@ from services.commands.options import (
 )
 from services.commands.reporting import report
 from services.core.errors import InputError
+from services.core.images import DEFAULT_IMAGE_SIZE, Fit, ImageForm
 from services.core.splits import Cut
 
 # Said at the very first step, before hours of texts that mean nothing.
@@ -49,8 +50,27 @@ def prepare_catalogue(
     demo: Annotated[bool, typer.Option("--demo", help="The synthetic demo world.")] = False,
     *,
     given: Any,
+    fit: Annotated[
+        Fit,
+        typer.Option(
+            help="`square`: each cover in a square of one size. `grid`: each in that of a few "
+            "shapes of --model that shows most of it for each image token."
+        ),
+    ] = "square",
     image_size: Annotated[
-        int | None, typer.Option(help="Side of prepared images in pixels. Default: 336 (demo: 56).")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Side of prepared images in pixels. Default: 336 (demo: 56). For grid: the side "
+            "of a tile, or of a square of as many pixels; default: the model's own.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="For --fit grid: the checkpoint folder or hub name whose image shapes are taken. "
+            "Default with --demo: the demo model."
+        ),
     ] = None,
     min_user_interactions: Annotated[
         int | None, typer.Option(help="Interactions that a user needs (k-core).")
@@ -69,10 +89,11 @@ def prepare_catalogue(
     """1. Read items, covers and interactions; filter, order and prepare them."""
     from services.batch import prepare_catalogue as step
 
-    source, natural_size = _open_source(data, demo, vars(given))
+    form = _image_form(fit, image_size, model, demo=demo)
+    source = _open_source(data, demo, vars(given))
     options: dict[str, Any] = {
         "data": data,
-        "image_size": image_size or natural_size,
+        "form": form,
         "min_user_interactions": min_user_interactions,
         "min_item_interactions": min_item_interactions,
         "num_users": users,
@@ -152,17 +173,35 @@ def build_preferences(
     report(lambda: engine.for_texts().run(data, work, preferences=True), as_json)
 
 
-def _open_source(data: str, demo: bool, given: Mapping[str, Any]) -> tuple[Any, int]:
-    """The one data set asked for, and the size of image that suits it."""
-    from services.core.images import DEFAULT_IMAGE_SIZE
+def _image_form(fit: Fit, size: int | None, model: str | None, *, demo: bool) -> ImageForm:
+    """The form that these options ask for; without a size, what suits the data set or the model."""
+    if fit == "square":
+        if model is not None:
+            raise InputError("--model names whose image shapes are taken; give it with --fit grid")
+        if size is None and demo:
+            from model_training.demo.world import IMAGE_SIZE
 
+            size = IMAGE_SIZE
+        return ImageForm(DEFAULT_IMAGE_SIZE if size is None else size)
+    if model is None and not demo:
+        raise InputError(
+            "--fit grid needs the model whose image shapes are taken; name it with --model, or use "
+            "--fit square"
+        )
+    from services.deployment.assemble import DEMO_WEIGHTS
+    from services.engines.models.image_shapes import find_form
+
+    return find_form(model or str(DEMO_WEIGHTS / "base"), size)
+
+
+def _open_source(data: str, demo: bool, given: Mapping[str, Any]) -> Any:
+    """The one data set asked for."""
     readers = [reader for reader in READERS if given[reader.name] is not None]
     if len(readers) + demo != 1:
         names = ["--demo", *(f"--{reader.name}" for reader in READERS)]
         raise InputError(f"name one data set: {', '.join(names)}")
     if demo:
-        from model_training.demo.world import IMAGE_SIZE
         from services.deployment.demo_walk import open_demo_world
 
-        return open_demo_world(data), IMAGE_SIZE
-    return readers[0].open(given[readers[0].name], given), DEFAULT_IMAGE_SIZE
+        return open_demo_world(data)
+    return readers[0].open(given[readers[0].name], given)

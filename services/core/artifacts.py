@@ -166,6 +166,13 @@ class Artifact:
         parts = self._fs.glob(f"{self._folder}/*/part-*.parquet")
         return sum(str(part).split("/")[-2] != finished for part in parts)
 
+    def has_column(self, name: str) -> bool:
+        """Whether the finished artifact has this column, which earlier versions may not write."""
+        manifest = self.manifest()
+        return manifest.num_shards > 0 and name in self._column_names(
+            self._part(manifest.fingerprint, "part", 0)
+        )
+
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows in shard order; a column that only later shards have is null in the others."""
         return pa.concat_tables(self.shards(columns), promote_options="default")
@@ -250,21 +257,31 @@ class Artifact:
     def _part(self, recipe_fingerprint: str, kind: str, shard: int) -> str:
         return f"{self._folder}/{recipe_fingerprint}/{kind}-{shard:05d}.parquet"
 
+    def _column_names(self, path: str) -> list[str]:
+        with self._damage_named(path), self._fs.open(path, "rb") as file:
+            names: list[str] = pq.read_schema(file).names
+            return names
+
     def _read_parquet(
         self, path: str, columns: Sequence[str] | None = None, optional: Sequence[str] = ()
     ) -> pa.Table:
         wanted = None if columns is None else [*columns, *optional]
+        with self._damage_named(path), self._fs.open(path, "rb") as file:
+            # Without threads of pyarrow: they hold the file for a moment after it is read, and a
+            # process that ends then aborts ("terminate called"; 9 of 96 on a busy machine).
+            table = pq.ParquetFile(file, pre_buffer=False).read(
+                columns=wanted or None, use_threads=False
+            )
+            if columns is None:
+                return table
+            found = [name for name in optional if name in table.column_names]
+            return table.select([*columns, *found])
+
+    @contextmanager
+    def _damage_named(self, path: str) -> Iterator[None]:
+        """Say which file is gone or damaged, and what to do."""
         try:
-            with self._fs.open(path, "rb") as file:
-                # Without threads of pyarrow: they hold the file for a moment after it is read, and
-                # a process that ends then aborts ("terminate called"; 9 of 96 on a busy machine).
-                table = pq.ParquetFile(file, pre_buffer=False).read(
-                    columns=wanted or None, use_threads=False
-                )
-                if columns is None:
-                    return table
-                found = [name for name in optional if name in table.column_names]
-                return table.select([*columns, *found])
+            yield
         except FileNotFoundError as error:
             raise ArtifactMissing(
                 f"{path} is gone although the manifest names it; delete {self._folder} and run "
@@ -307,9 +324,12 @@ class ArtifactWriter:
             and self.artifact.manifest().fingerprint == self.recipe.fingerprint
         )
 
-    def has_shard(self, shard: int) -> bool:
-        """Whether this shard is written."""
-        return bool(self._fs.exists(self._part("part", shard)))
+    def has_shard(self, shard: int, *, with_column: str | None = None) -> bool:
+        """Whether this shard is written, and has this column: one that earlier versions lack."""
+        path = self._part("part", shard)
+        if not self._fs.exists(path):
+            return False
+        return with_column is None or with_column in self.artifact._column_names(path)
 
     def read_shard(
         self, shard: int, columns: Sequence[str] | None = None, optional: Sequence[str] = ()

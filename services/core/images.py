@@ -1,4 +1,4 @@
-"""Prepares an image for the model and for people: which files are accepted, and what becomes of them.
+"""Prepares an image for the model and for people: which files are accepted, what becomes of them.
 
 Every cover is prepared once for the model: letterboxed to a shape of an `ImageForm`, a square or
 one of the few shapes that suit a model. So no image processor resizes it (torchvision and Pillow

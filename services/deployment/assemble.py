@@ -30,6 +30,7 @@ from services.core.data_folder.text_writers import (
     summary_writer,
 )
 from services.core.errors import InputError
+from services.core.images import ImageForm
 from services.deployment.settings import Settings
 from services.deployment.text_origin import texts_to_keep
 from services.engines.adapter_folders import AdapterFolders
@@ -366,7 +367,7 @@ def _limits(data: str, settings: Settings) -> Limits:
         max_streams=settings.max_streams,
         stream_seconds=settings.stream_seconds,
         item_cache_bytes=settings.item_cache_mb * 1024 * 1024,
-        image_size=int(Artifact(data, "items").manifest().definition["image_size"]),
+        image_form=ImageForm.from_definition(Artifact(data, "items").manifest().definition),
         fetch=FetchRules(
             allowed_hosts=settings.image_hosts,
             timeout_seconds=settings.image_timeout_seconds,

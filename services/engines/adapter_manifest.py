@@ -49,7 +49,9 @@ class AdapterManifest:
     it started from ("" for none), `protocol` the way targets met negatives. `model` is the base
     model's fingerprint, `answer_tokens` the token ids of Yes and No under its template,
     `image_size` the side in pixels of the covers it has seen, `inputs` the fingerprints of the
-    artifacts it was trained on, `validation` the metrics on validation users.
+    artifacts it was trained on, `validation` the metrics on validation users. `image_shapes` are
+    height and width of covers that were prepared by `--fit grid`; None for squares, and in
+    manifests of versions that knew no others.
 
     `calibration` turns margins into P(Yes): `slope` and `intercept`, fitted on validation users,
     `prior`, the share of targets among their rows, and the expected calibration error on such users
@@ -79,6 +81,7 @@ class AdapterManifest:
     versions: dict[str, str]
     validation_scores: dict[str, list[float]] | None = None
     encoding: str = ""
+    image_shapes: list[list[int]] | None = None
 
     def __post_init__(self) -> None:
         """ValueError or TypeError for values that serving cannot use."""

@@ -22,7 +22,13 @@ class ItemStore:
         self._connection = connection
 
     async def put_item(
-        self, item: Item, *, summary: str | None, origin: str = "", writer: str = ""
+        self,
+        item: Item,
+        *,
+        summary: str | None,
+        origin: str = "",
+        writer: str = "",
+        cover: bytes | None = None,
     ) -> ItemStatus:
         """Store one item and return its status; without a summary, a worker will write one.
 
@@ -30,7 +36,7 @@ class ItemStore:
         `writer` as in `ItemRecord`.
         """
         status: ItemStatus = "pending" if summary is None else "ready"
-        record = ItemRecord(item, item.version, summary, status, writer=writer)
+        record = ItemRecord(item, item.version, summary, status, writer=writer, cover=cover)
         return (await self.put_items([record], origin=origin))[0]
 
     async def put_items(
@@ -52,6 +58,7 @@ class ItemStore:
                 text or "",
                 origin,
                 record.writer,
+                record.cover or b"",
             )
             calls.append((names, arguments))
         replies = await self._connection.run_all("put_item", calls)
@@ -70,6 +77,12 @@ class ItemStore:
             for item_id, row in zip(wanted, rows, strict=True)
             if row[0] is not None
         }
+
+    async def load_cover(self, item_id: ItemId, version: str) -> bytes | None:
+        """What people are shown of an item; None if it has none, or another version by now."""
+        row = await self._connection.call("HMGET", keys.item(item_id), "version", "cover")
+        cover: bytes | None = row[1]
+        return cover if row[0] == version.encode() else None
 
     async def load_history_items(self, item_ids: Iterable[ItemId]) -> dict[ItemId, HistoryItem]:
         """These items as preference prompts show them; without unknown and pending ones."""

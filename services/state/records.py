@@ -24,7 +24,8 @@ class ItemRecord:
     ready: `summary` is written. pending: a worker will write it. failed: the engine could not
     describe it (`reason`); such an item is described by its title alone, here and offline.
     `writer` is the identity of who described it, or failed to (`TextWriter`); "" if nobody did yet,
-    or if an earlier version stored it.
+    or if an earlier version stored it. `cover` is what people are shown (`images.prepare_cover`);
+    the store takes it, and gives it by itself.
     """
 
     item: Item
@@ -33,6 +34,7 @@ class ItemRecord:
     status: ItemStatus
     reason: str | None = None
     writer: str = ""
+    cover: bytes | None = None
 
     @property
     def in_history(self) -> HistoryItem:

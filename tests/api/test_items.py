@@ -5,6 +5,7 @@ import io
 import pytest
 from PIL import Image
 
+from services.core.images import ImageForm, ImageShape
 from services.core.records import ItemId
 from services.fetch.rules import FetchRules
 from services.state.user_store import Store
@@ -19,13 +20,41 @@ def an_image(color: str = "red") -> str:
 
 async def test_a_new_item_is_stored_prepared_and_waits_for_its_summary(store: Store) -> None:
     body = {"item_id": "new", "title": "  A fox\nin [INST] snow ", "image": an_image()}
-    response = await send(an_app(store, image_size=28), "PUT", "/items", body)
+    response = await send(an_app(store, image_form=ImageForm(28)), "PUT", "/items", body)
     assert response.status_code == 202
     assert (response.json()["status"], response.json()["title"]) == ("pending", "A fox in snow")
     stored = (await store.items.load_items([ItemId("new")]))[ItemId("new")]
     assert stored.item.image is not None
     with Image.open(io.BytesIO(stored.item.image)) as prepared:
         assert prepared.size == (28, 28)
+
+
+async def test_a_cover_takes_the_form_that_the_catalogue_was_prepared_in(store: Store) -> None:
+    form = ImageForm(28, (ImageShape(28, 28, 10), ImageShape(28, 42, 11)), "llava_next")
+    body = {"item_id": "new", "title": "A fox", "image": an_image()}
+    await send(an_app(store, image_form=form), "PUT", "/items", body)
+    stored = (await store.items.load_items([ItemId("new")]))[ItemId("new")]
+    assert stored.item.image is not None
+    with Image.open(io.BytesIO(stored.item.image)) as prepared:
+        assert prepared.size == (42, 28)
+
+
+async def test_people_are_shown_the_cover_in_its_own_shape(store: Store) -> None:
+    app = an_app(store)
+    await send(app, "PUT", "/items", {"item_id": "new", "title": "A fox", "image": an_image()})
+    shown = await send(app, "GET", "/items/new/cover?width=320")
+    with Image.open(io.BytesIO(shown.content)) as cover:
+        assert cover.size == (30, 20)  # never enlarged
+
+
+async def test_a_strip_is_refused_with_what_to_do(store: Store) -> None:
+    encoded = io.BytesIO()
+    Image.new("RGB", (4000, 10)).save(encoded, "PNG")
+    body = {"item_id": "b", "title": "B", "image": base64.b64encode(encoded.getvalue()).decode()}
+    response = await send(an_app(store), "PUT", "/items", body)
+    assert response.status_code == 422
+    assert "4000 x 10" in response.json()["detail"]
+    assert response.json()["detail"].endswith("crop it to at most 20:1, or leave the image out")
 
 
 async def test_putting_the_same_item_again_keeps_its_summary(store: Store) -> None:

@@ -44,6 +44,7 @@ def test_items_and_interactions_are_written_as_the_next_steps_read_them(tmp_path
         "title": "Apple",
         "image": None,
         "version": item_version("Apple", None),
+        "cover": None,
     }
     assert rows(data, "interactions") == [
         {"user_index": 0, "user_id": "u", "item_ids": ["a", "c"], "timestamps_ms": [3, 9]}

@@ -10,7 +10,7 @@ from services.batch.readers.amazon import Amazon
 from services.batch.readers.plain import Plain
 from services.batch.readers.source import SourceItem
 from services.core.artifacts import Artifact
-from services.core.images import MAX_IMAGE_BYTES, prepare_image
+from services.core.images import MAX_IMAGE_BYTES, ImageForm, prepare_image
 from services.core.records import item_version
 from services.fetch.rules import FetchRules
 from tests.batch.readers.builders import (
@@ -197,7 +197,7 @@ async def test_a_host_that_keeps_failing_is_given_up(tmp_path: Path):
     with ImageServer({path: Answer(status=503) for path in paths}) as server:
         items = [SourceItem("row", path, "Title", cover_url=server.url(path)) for path in paths]
         rules = FetchRules((server.host,), allow_private=True, max_attempts=1, max_per_host=2)
-        loader = covers.CoverLoader(data=str(tmp_path), image_size=28, rules=rules)
+        loader = covers.CoverLoader(data=str(tmp_path), form=ImageForm(28), rules=rules)
         async with aclosing(loader):
             loaded = await loader.load_all(items)
 

@@ -1,6 +1,7 @@
 """Images: what is refused and why, and that preparing is deterministic and letterboxed."""
 
 import io
+import json
 import struct
 import zlib
 
@@ -8,7 +9,20 @@ import pytest
 from PIL import Image
 
 from services.core.errors import ImageRefused
-from services.core.images import MAX_IMAGE_BYTES, blank_image, prepare_image
+from services.core.images import (
+    COVER_SIDE,
+    MAX_IMAGE_BYTES,
+    ImageForm,
+    ImageShape,
+    blank_image,
+    blank_like,
+    prepare_cover,
+    prepare_image,
+    thumbnail,
+)
+
+SHAPES = (ImageShape(336, 336, 1178), ImageShape(336, 504, 1466), ImageShape(504, 336, 1478))
+GRID = ImageForm(336, SHAPES, "llava_next")
 
 
 def an_image(width: int = 40, height: int = 20, mode: str = "RGB", kind: str = "PNG") -> bytes:
@@ -91,3 +105,111 @@ def test_the_reason_names_no_memory_address_so_that_manifests_stay_equal():
         prepare_image(b"not an image")
 
     assert "0x" not in str(refused.value)
+
+
+# --- forms ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cover", "shape"),
+    [((600, 900), (504, 336)), ((900, 600), (336, 504)), ((800, 800), (336, 336))],
+    ids=["poster", "photograph", "square"],
+)
+def test_a_cover_takes_the_shape_that_shows_most_of_it_for_a_token(cover, shape):
+    prepared = opened(prepare_cover(an_image(*cover), GRID).image)
+
+    assert prepared.size == shape[::-1]
+    assert prepared.getpixel((1, 1)) == (254, 0, 0)
+
+
+def test_a_cover_that_is_smaller_than_all_shapes_takes_the_cheapest_one():
+    assert GRID.shape_for(60, 90) == (336, 336)
+
+
+def test_a_shape_is_chosen_for_the_image_upright():
+    image = Image.new("RGB", (900, 600), "red")
+    exif = image.getexif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    image.save(file, "JPEG", exif=exif)
+
+    prepared = prepare_cover(file.getvalue(), GRID)
+
+    assert opened(prepared.image).size == (336, 504)
+    assert opened(prepared.shown).size == (341, 512)
+
+
+def test_a_square_form_prepares_what_it_always_did():
+    for data in (an_image(400, 600), an_image(20, 30, "RGBA"), an_image(900, 500, kind="JPEG")):
+        assert prepare_cover(data, ImageForm(56)).image == prepare_image(data, 56)
+
+
+@pytest.mark.parametrize("form", [ImageForm(56), GRID])
+def test_a_form_is_read_back_from_the_definition_of_the_items(form: ImageForm):
+    written = json.loads(json.dumps(form.to_definition()))
+
+    assert ImageForm.from_definition(written) == form
+
+
+def test_the_definition_of_a_square_is_that_of_earlier_versions():
+    assert ImageForm(336).to_definition() == {"image_size": 336}
+
+
+def test_a_blank_image_has_the_shape_of_what_it_replaces():
+    shape = prepare_cover(an_image(600, 900), GRID).image
+
+    assert opened(blank_like(shape)).size == (336, 504)
+    assert blank_like(prepare_image(an_image(), 56)) == blank_image(56)
+
+
+# --- strips --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("width", "height"), [(4000, 10), (1, 3000), (2101, 105)])
+def test_a_strip_is_refused_with_what_to_do(width: int, height: int):
+    with pytest.raises(ImageRefused, match=f"{width} x {height} .*; crop it to at most 20:1"):
+        prepare_image(an_image(width, height))
+
+
+def test_a_banner_is_none():
+    assert opened(prepare_image(an_image(2000, 100), 336)).size == (336, 336)
+
+
+# --- for people ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", [ImageForm(56), ImageForm(336), GRID])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_people_are_shown_the_cover_in_its_own_shape(form: ImageForm, kind: str):
+    shown = opened(prepare_cover(an_image(1200, 1800, kind=kind), form).shown)
+
+    assert shown.size == (341, COVER_SIDE)
+    assert shown.getpixel((0, 0))[0] > 250
+
+
+def test_a_small_cover_is_not_enlarged_for_people():
+    assert opened(prepare_cover(an_image(40, 20), ImageForm(336)).shown).size == (40, 20)
+
+
+@pytest.mark.parametrize(("width", "height"), [(40, 60), (60, 40), (47, 60), (60, 41), (30, 60)])
+@pytest.mark.parametrize("color", ["black", "white", "red"])
+def test_a_letterbox_is_cut_off_a_prepared_image(width: int, height: int, color: str):
+    file = io.BytesIO()
+    Image.new("RGB", (width * 10, height * 10), color).save(file, "PNG")
+
+    shown = opened(thumbnail(prepare_image(file.getvalue()), 320, is_prepared=True))
+
+    assert shown.width / shown.height == pytest.approx(width / height, rel=0.02)
+
+
+def test_what_is_no_letterbox_is_left():
+    border = opened(blank_image(8)).getpixel((0, 0))
+    framed = Image.new("RGB", (336, 336), border)
+    framed.paste("red", (40, 40, 296, 296))  # a cover with a frame of its own
+    left = Image.new("RGB", (336, 336), "red")
+    left.paste(border, (0, 0, 60, 336))
+    for image in (framed, left, Image.new("RGB", (336, 336), border)):
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=95)
+
+        assert opened(thumbnail(file.getvalue(), 320, is_prepared=True)).size == (320, 320)

@@ -1,9 +1,12 @@
 """Images in the sizes that people look at: resized once, then kept in memory up to a bound.
 
-The key contains the item's version, so an entry never becomes stale.
+They show the cover as the shop brought it. Items that an earlier version stored have only the image
+that the model sees; its letterbox is cut off. The key contains the item's version, so an entry
+never becomes stale.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from cachetools import LRUCache
@@ -15,12 +18,20 @@ from services.core.records import ItemId
 
 MEDIA_TYPE = "image/webp"
 
+# The cover of an item in this version; None if it has none, or another version by now.
+LoadCover = Callable[[ItemId, str], Awaitable[bytes | None]]
+
 
 class Covers:
     """Holds up to `max_bytes` of resized images; drops the least recently used ones first."""
 
-    def __init__(self, items: ItemCache, max_bytes: int, *, max_at_once: int) -> None:
-        """Resizes images of `items`, `max_at_once` at a time, off the event loop."""
+    def __init__(
+        self, load: LoadCover, items: ItemCache, max_bytes: int, *, max_at_once: int
+    ) -> None:
+        """Resizes covers, or else the images of `items`, `max_at_once` at a time, off the event
+        loop.
+        """
+        self._load = load
         self._items = items
         self._slots = asyncio.Semaphore(max_at_once)
         self._held: LRUCache[tuple[ItemId, str, int], bytes] = LRUCache(max_bytes, len)
@@ -35,12 +46,16 @@ class Covers:
         key = (item_id, version, width)
         if key in self._held:
             return self._held[key]
-        held = (await self._items.get({item_id: version})).get(item_id)
-        if held is None or held.item.image is None:
-            raise NoCover(f"item {item_id!r} has no cover; put it with an image to give it one")
+        image = await self._load(item_id, version)
+        is_current, is_prepared = image is not None, image is None
+        if image is None:
+            held = (await self._items.get({item_id: version})).get(item_id)
+            if held is None or held.item.image is None:
+                raise NoCover(f"item {item_id!r} has no cover; put it with an image to give it one")
+            image, is_current = held.item.image, held.version == version
         async with self._slots:
-            resized = await asyncio.to_thread(thumbnail, held.item.image, width)
-        if held.version == version:  # else the item changed after its version was read
+            resized = await asyncio.to_thread(thumbnail, image, width, is_prepared=is_prepared)
+        if is_current:  # else the item changed after its version was read
             with suppress(ValueError):  # larger than the whole cache
                 self._held[key] = resized
         return resized

@@ -23,7 +23,7 @@ from services.core.errors import (
     UnknownItem,
     UrlRefused,
 )
-from services.core.images import prepare_image
+from services.core.images import PreparedCover, prepare_cover
 from services.core.prompt_phrases import MAX_TITLE_CHARS
 from services.core.records import Item, ItemId
 from services.core.sanitize_text import clean_text
@@ -59,9 +59,13 @@ async def put(body: wire.ItemIn, deps: AppDependencies, response: Response) -> w
             f"item {body.item_id!r}: nothing is left of the title once model markup and control "
             "characters are removed; give it a title in words"
         )
-    item = Item(ItemId(body.item_id), title, await _image(body, deps))
+    prepared = await _cover(body, deps)
+    item = Item(ItemId(body.item_id), title, None if prepared is None else prepared.image)
     status = await deps.store.items.put_item(
-        item, summary=None, origin=str(request_context.current())
+        item,
+        summary=None,
+        origin=str(request_context.current()),
+        cover=None if prepared is None else prepared.shown,
     )
     response.status_code = 202 if status == "pending" else 200
     return _loaded_view(await _load(item.item_id, deps))
@@ -106,7 +110,7 @@ async def find(
     response_class=Response,
     responses={
         200: {
-            "description": "The cover as the model sees it, resized.",
+            "description": "The cover as it came, resized.",
             "content": {thumbnails.MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
         },
         304: {"description": "Unchanged: `If-None-Match` contains its tag."},
@@ -165,7 +169,7 @@ async def delete(item_id: PathItemId, deps: AppDependencies) -> Response:
     return Response(status_code=204)
 
 
-async def _image(body: wire.ItemIn, deps: Dependencies) -> bytes | None:
+async def _cover(body: wire.ItemIn, deps: Dependencies) -> PreparedCover | None:
     if body.image is not None and body.image_url is not None:
         raise ImageRefused(f"item {body.item_id!r}: give `image` or `image_url`, not both")
     if body.image_url is not None:
@@ -178,7 +182,7 @@ async def _image(body: wire.ItemIn, deps: Dependencies) -> bytes | None:
     else:
         return None
     async with deps.image_slots:  # decoding is bounded in memory, and off the event loop
-        return await asyncio.to_thread(prepare_image, data, deps.limits.image_size)
+        return await asyncio.to_thread(prepare_cover, data, deps.limits.image_form)
 
 
 async def _load(item_id: ItemId, deps: Dependencies, *, images: bool = True) -> ItemRecord:

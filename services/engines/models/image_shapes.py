@@ -21,7 +21,7 @@ from services.engines.models.families import FAMILIES, supported
 from services.engines.models.model_files import load_processor, read_config
 from services.engines.prompt_encoding import PromptEncoder
 
-# Longer side to shorter side: squares, photographs, books and posters, screens, telephones, banners.
+# Longer side to shorter: squares, photographs, books and posters, screens, telephones, banners.
 ASPECT_RATIOS = (1.0, 4 / 3, 3 / 2, 16 / 9, 2.0, 3.0)
 # Height to width, upright and lying.
 _RATIOS = (*ASPECT_RATIOS, *(1 / each for each in ASPECT_RATIOS[1:]))
@@ -53,7 +53,7 @@ def find_form(model: str, side: int | None) -> ImageForm:
 
 
 def form_of(processor: Any, config: Any, side: int | None) -> ImageForm:
-    """The same from a model's processor and configuration; the shapes that cost least come first."""
+    """The same from a model's processor and configuration; the cheapest shapes come first."""
     found = _candidates(processor, config, side)
     encoder = PromptEncoder(processor)
     square = (found.side, found.side)
@@ -67,7 +67,10 @@ def form_of(processor: Any, config: Any, side: int | None) -> ImageForm:
         )
     most = MAX_COST * costs[square]
     shapes = set()
-    for ratio, sizes in found.by_ratio.items():
+    by_ratio = found.by_ratio
+    if len(set(costs.values())) == 1:  # whatever the shape, the model resizes it to one
+        by_ratio = {1.0: [square]}
+    for ratio, sizes in by_ratio.items():
         priced = [
             ImageShape(*size, costs[size])
             for size in sizes

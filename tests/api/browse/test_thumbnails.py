@@ -5,13 +5,19 @@ from PIL import Image
 
 from services.api.browse.thumbnails import Covers
 from services.api.recommend.item_cache import ItemCache
-from services.core.images import blank_image
+from services.core.images import ImageForm, blank_image, prepare_cover, prepare_image
 from services.core.records import Item, ItemId
 from services.state.records import ItemRecord
 from services.state.user_store import Store
 from tests.api.builders import a_record, an_app, send
 
 ITEM = Item(ItemId("fox"), "A fox", blank_image(336))
+
+
+def a_poster() -> bytes:
+    encoded = io.BytesIO()
+    Image.new("RGB", (400, 600), "red").save(encoded, "PNG")
+    return encoded.getvalue()
 
 
 @pytest.fixture
@@ -25,6 +31,25 @@ async def test_a_cover_comes_resized(store: Store, asked: int, got: int) -> None
     response = await send(an_app(store), "GET", f"/items/fox/cover?width={asked}")
     assert response.headers["content-type"] == "image/webp"
     assert Image.open(io.BytesIO(response.content)).size == (got, got)
+
+
+async def test_people_see_the_cover_and_not_what_the_model_sees(store: Store) -> None:
+    prepared = prepare_cover(a_poster(), ImageForm(336))
+    item = Item(ItemId("poster"), "A poster", prepared.image)
+    await store.items.put_item(item, summary="red", cover=prepared.shown)
+    response = await send(an_app(store), "GET", "/items/poster/cover?width=320")
+    shown = Image.open(io.BytesIO(response.content)).convert("RGB")
+    assert shown.size == (213, 320)
+    assert shown.getpixel((0, 0))[0] > 200  # red, and no border
+
+
+async def test_an_item_of_an_earlier_version_is_shown_without_its_letterbox(store: Store) -> None:
+    item = Item(ItemId("poster"), "A poster", prepare_image(a_poster()))
+    await store.items.put_item(item, summary="red")
+    response = await send(an_app(store), "GET", "/items/poster/cover?width=320")
+    shown = Image.open(io.BytesIO(response.content)).convert("RGB")
+    assert shown.size == (213, 320)
+    assert shown.getpixel((0, 0))[0] > 200
 
 
 async def test_a_cover_is_kept_for_good_only_by_whoever_names_its_version(store: Store) -> None:
@@ -63,7 +88,10 @@ async def test_resized_covers_take_no_more_memory_than_they_may() -> None:
     async def load(item_ids: list[ItemId]) -> dict[ItemId, ItemRecord]:
         return {item.item_id: a_record(item) for item in items if item.item_id in item_ids}
 
-    covers = Covers(ItemCache(load, 10**9), max_bytes=300, max_at_once=1)
+    async def load_no_cover(item_id: ItemId, version: str) -> None:
+        return None
+
+    covers = Covers(load_no_cover, ItemCache(load, 10**9), max_bytes=300, max_at_once=1)
     for item in items:
         assert await covers.get(item.item_id, item.version, 96)
     assert 0 < covers.num_bytes <= 300
