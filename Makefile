@@ -100,7 +100,7 @@ screenshots: $(VENV)/browser.stamp
 test-vllm: $(VENV)/vllm.stamp
 	$(BIN)/pytest -m vllm tests/vllm tests/families
 
-# Every model family, trained and served; `make test-vllm` takes two of them.
+# Every model family, trained and served; `make test-vllm` takes one, and the GPU guide's.
 test-families: $(VENV)/vllm.stamp
 	$(BIN)/pytest -m families tests/families tests/vllm
 

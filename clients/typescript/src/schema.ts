@@ -393,8 +393,8 @@ export interface paths {
         /**
          * Should requests be sent here
          * @description The state of each component. Without Redis the status is 503. Without the model rankings are
-         *     degraded but answered, so the status stays 200. Refused new artifacts change nothing: the old
-         *     ones stay in use.
+         *     degraded but answered, so the status stays 200; so it does with texts that are not to be
+         *     trusted. Refused new artifacts change nothing: the old ones stay in use.
          */
         get: operations["ready_health_ready_get"];
         put?: never;
@@ -524,6 +524,12 @@ export interface components {
             validation: {
                 [key: string]: number;
             } | null;
+            /**
+             * Validation Is Foreign
+             * @description True if these metrics and the calibration were measured on another catalogue than this server's data folder holds: they say nothing about this one.
+             * @default false
+             */
+            validation_is_foreign?: boolean;
             /** Servable */
             servable: boolean;
             /**
@@ -885,6 +891,12 @@ export interface components {
              * @description Why there is no summary, for status `failed`.
              */
             reason: string | null;
+            /**
+             * Writer
+             * @description The model that described it, or failed to, and the prompt, by fingerprint; "" if that is not known.
+             * @default
+             */
+            writer?: string;
         };
         /**
          * ItemsResponse
@@ -1060,6 +1072,18 @@ export interface components {
             /** Preference Version */
             preference_version: number;
             /**
+             * Writer
+             * @description The model that wrote the preference and the prompt, by fingerprint; "" before the first update.
+             * @default
+             */
+            writer?: string;
+            /**
+             * By Another Model
+             * @description True if another model than this server's wrote some of it.
+             * @default false
+             */
+            by_another_model?: boolean;
+            /**
              * Num Blocks
              * @description Full blocks covered so far.
              */
@@ -1095,7 +1119,16 @@ export interface components {
          *               "row": "i13"
          *             }
          *           ],
-         *           "state": "done"
+         *           "state": "done",
+         *           "texts": {
+         *             "most_frequent": "A red fox in outline style.",
+         *             "most_frequent_share": 0.0084,
+         *             "num_cut": 0,
+         *             "num_distinct": 431,
+         *             "num_empty": 1,
+         *             "num_texts": 479,
+         *             "warning": ""
+         *           }
          *         }
          *       ],
          *       "updates": {
@@ -1142,6 +1175,10 @@ export interface components {
          *         },
          *         "redis": {
          *           "detail": "answers",
+         *           "state": "ok"
+         *         },
+         *         "texts": {
+         *           "detail": "480 summaries, 432 distinct",
          *           "state": "ok"
          *         }
          *       },
@@ -1346,6 +1383,12 @@ export interface components {
              */
             reason: ("deadline" | "shed" | "engine-timeout" | "engine-unavailable" | "engine-overloaded" | "engine-refused" | "engine-failed") | null;
             /**
+             * Caveats
+             * @description Why the model's scores are not to be taken at their word. `texts-alike`: its texts do not vary. `texts-of-another-model`: another model wrote this user's preference. `model-of-another-catalogue`: it knows one catalogue only, and not this one. GET /health/ready has a sentence on each. Empty in mode `cheap`, which asks no model.
+             * @default []
+             */
+            caveats?: ("texts-alike" | "texts-of-another-model" | "model-of-another-catalogue")[];
+            /**
              * Num Candidates
              * @description Candidates that were ranked.
              */
@@ -1489,6 +1532,12 @@ export interface components {
              * @description Fingerprint of the model that made it; "" for none.
              */
             model: string;
+            /**
+             * Model Name
+             * @description Its name; "" if that is not known.
+             * @default
+             */
+            model_name?: string;
             /** Counts */
             counts: {
                 [key: string]: number;
@@ -1505,6 +1554,43 @@ export interface components {
              * @description The first of them.
              */
             quarantined: components["schemas"]["QuarantinedView"][];
+            /** @description Null for artifacts without texts, or of an older version. */
+            texts?: components["schemas"]["TextsView"] | null;
+        };
+        /**
+         * TextsView
+         * @description How much the texts of an artifact vary. Equal inputs count once.
+         */
+        TextsView: {
+            /** Num Texts */
+            num_texts: number;
+            /** Num Distinct */
+            num_distinct: number;
+            /**
+             * Most Frequent
+             * @description The most frequent text, shortened.
+             */
+            most_frequent: string;
+            /**
+             * Most Frequent Share
+             * @description Of the texts.
+             */
+            most_frequent_share: number;
+            /**
+             * Num Empty
+             * @description Inputs for which the model wrote nothing, or refused.
+             */
+            num_empty: number;
+            /**
+             * Num Cut
+             * @description Texts that the token limit ended.
+             */
+            num_cut: number;
+            /**
+             * Warning
+             * @description What is wrong and what to do; "" if the texts vary.
+             */
+            warning: string;
         };
         /**
          * Timings
@@ -1605,10 +1691,12 @@ export interface components {
          * @description The running code, prompts, weights and artifacts.
          * @example {
          *       "adapter": "8897a6b5c4d3e2f1",
+         *       "adapter_name": "spring",
          *       "cheap_order": "fusion",
          *       "commit": "7c3b0f5d1e9a4826b0c7d2e4f6a8091b3d5c7e9f",
          *       "final_order": "mllm-fusion",
          *       "model": "1f2e3d4c5b6a7988",
+         *       "model_name": "llava-v1.6-mistral-7b-hf",
          *       "prompts": {
          *         "preference": "2c3d",
          *         "scoring": "4e5f",
@@ -1635,13 +1723,28 @@ export interface components {
             prompts: {
                 [key: string]: string;
             };
-            /** Model */
+            /**
+             * Model
+             * @description Fingerprint of the base model.
+             */
             model: string;
+            /**
+             * Model Name
+             * @description The base model's name.
+             * @default
+             */
+            model_name?: string;
             /**
              * Adapter
              * @description "" without an adapter.
              */
             adapter: string;
+            /**
+             * Adapter Name
+             * @description The name of the adapter that scores.
+             * @default
+             */
+            adapter_name?: string;
             /**
              * Retrieval
              * @description Fingerprint of the cheap rankers.
@@ -2701,7 +2804,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The cover as the model sees it, resized. */
+            /** @description The cover as it came, resized. */
             200: {
                 headers: {
                     [name: string]: unknown;
