@@ -98,7 +98,7 @@ screenshots: $(VENV)/browser.stamp
 
 # The tests that need a real vLLM server; it runs on the CPU, with the demo model.
 test-vllm: $(VENV)/vllm.stamp
-	$(BIN)/pytest -m vllm tests/vllm tests/families
+	$(BIN)/pytest -m vllm tests/vllm tests/families tests/engines
 
 # Every model family, trained and served; `make test-vllm` takes one, and the GPU guide's.
 test-families: $(VENV)/vllm.stamp

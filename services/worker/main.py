@@ -115,13 +115,7 @@ class Worker:
             summary_writer(model.model, model.name),
             preference_writer(written.model, written.name, sampling=self.sampling),
         )
-        if self.accepts_other_texts:
-            lease = RewriterLease(own, consumer)
-            texts = Rewriter(self.store, summarizer, updater, limits, lease).run(stop)
-        else:
-            texts = refuse_other_texts(self.store, own, limits, stop)
         if not await self._create_groups(work_queue, stop):
-            texts.close()
             return
         if not self.accepts_other_texts:
             with contextlib.suppress(StateUnavailable):
@@ -135,7 +129,12 @@ class Worker:
                 async with asyncio.TaskGroup() as consumers:
                     consumers.create_task(users.run(stop))
                     consumers.create_task(items.run(stop))
-                    consumers.create_task(texts)
+                    if self.accepts_other_texts:
+                        lease = RewriterLease(own, consumer)
+                        rewriter = Rewriter(self.store, summarizer, updater, limits, lease)
+                        consumers.create_task(rewriter.run(stop))
+                    else:
+                        consumers.create_task(refuse_other_texts(self.store, own, limits, stop))
                 heartbeat.cancel()
         except* ArtifactMismatch as refused:
             raise _first(refused) from None

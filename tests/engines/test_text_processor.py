@@ -28,7 +28,13 @@ from services.engines.vllm_server.command import ServeOptions, build_command
 PROMPT = preference_messages("Likes calm things.", [HistoryItem("A red fox", "A fox in the snow.")])
 
 
-@pytest.fixture(scope="module", params=list(WRITERS))
+# Mistral's own tokenizer comes with vLLM.
+OF_VLLM = {"mistral-instruct": [pytest.mark.vllm]}
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=OF_VLLM.get(name, ())) for name in WRITERS]
+)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_writer(request.param, tmp_path_factory.mktemp("writer") / request.param)
 

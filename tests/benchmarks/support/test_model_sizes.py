@@ -1,19 +1,12 @@
 """Sizes of published models: against what is published, and against the real processors."""
 
-from typing import Any
-
-import pytest
 import torch
-from PIL import Image
 
-from benchmarks.families.checkpoints import build_processor
 from benchmarks.families.model_sizes import (
     CARDS,
     GIB,
     LLAVA,
     MODELS,
-    QWEN_4B,
-    PublishedModel,
     _LivingBytes,
     count_parameters,
     largest_batch,
@@ -27,22 +20,6 @@ def test_parameters_are_those_that_are_published():
     billions = [round(count_parameters(model).total / 1e9, 2) for model in MODELS.values()]
 
     assert billions == [7.57, 4.44, 8.77]
-
-
-@pytest.mark.parametrize(
-    ("family", "model", "token", "beside"),
-    [("mistral", LLAVA, "<image>", 0), ("qwen-3", QWEN_4B, "<|image_pad|>", 2)],
-)
-@pytest.mark.parametrize("side", [336, 672])
-def test_a_cover_has_the_tokens_that_the_processor_gives_it(
-    family: str, model: PublishedModel, token: str, beside: int, side: int
-):
-    processor: Any = build_processor(family)
-
-    encoded = processor(text=token, images=[Image.new("RGB", (side, side))], return_tensors="pt")
-
-    number = processor.tokenizer.convert_tokens_to_ids(token)
-    assert int((encoded["input_ids"] == number).sum()) + beside == model.image_tokens[side]
 
 
 def test_the_most_that_lives_at_once_is_counted():
