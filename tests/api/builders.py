@@ -201,9 +201,14 @@ async def put_catalogue(store: Store, item_ids: Sequence[str] = ITEM_IDS) -> Non
 
 
 async def put_user(
-    store: Store, user_id: str, history: Sequence[str], *, preference: str = ""
+    store: Store,
+    user_id: str,
+    history: Sequence[str],
+    *,
+    preference: str = "",
+    writer: str = writer_of(IDENTITY.model),
 ) -> None:
-    """A user with this history, updated to `preference` unless that is empty."""
+    """A user with this history, updated to `preference` by `writer` unless that is empty."""
     interactions = [
         Interaction(UserId(user_id), ItemId(item_id), 1000 * (k + 1), f"e{k}")
         for k, item_id in enumerate(history)
@@ -218,7 +223,7 @@ async def put_user(
         )
         state = PreferenceState(blocks, ids[len(blocks) * 3 :])
         await store.save_preference(
-            UpdatedPreference(record, state, preference, record.version, writer_of(IDENTITY.model))
+            UpdatedPreference(record, state, preference, record.version, writer)
         )
 
 

@@ -1,5 +1,6 @@
 """`msr publish`: artifacts into the store, once or again, without losing what came online."""
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,15 +8,18 @@ import pytest
 
 from services.batch import build_preferences, publish, summarize_images
 from services.core.artifacts import Artifact
+from services.core.data_folder.text_writers import TextWriters
 from services.core.errors import ArtifactMismatch, ArtifactMissing, EngineRefused
 from services.core.records import ItemId, UserId
 from services.core.splits import Cut
 from services.state import keys
 from services.state.texts.published_texts import PublishedTexts
+from services.state.texts.text_origins import TextNote, TextOrigins
 from services.state.user_store import Store
+from services.worker.main import Worker
 from tests.artifact_builders import write_interactions, write_items
 from tests.builders import DigestEngine, an_interaction, the_user, updated_by_hand
-from tests.worker.running import nothing_waits, work_to_the_end
+from tests.worker.running import QUICK, nothing_waits, until, work_to_the_end
 
 TITLES = {f"i{k}": f"title of i{k}" for k in range(1, 10)}
 HISTORIES = {"u1": ["i1", "i2", "i3", "i4", "i5", "i6", "i7"], "u2": ["i8", "i9"]}
@@ -188,3 +192,80 @@ async def test_what_an_older_version_published_is_noted_too(store: Store, data: 
 
     assert counts["published_before"] == 1
     assert await PublishedTexts(store.connection).load_statistics()
+
+
+async def written_anew(store: Store, data: str) -> None:
+    """Publish, and let a worker of another model write everything anew."""
+    await build(data)
+    await publish.run(data, store)
+    stop = asyncio.Event()
+    limits = replace(QUICK, look_for_texts_seconds=0.02)
+    worker = Worker(store, DigestEngine(model="new"), limits, accepts_other_texts=True)
+    new = TextWriters.of("new")
+
+    async def is_done() -> bool:
+        note = await TextOrigins(store.connection).load()
+        return note is not None and not new.differing(note.writers)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(worker.run(stop))
+        await until(is_done)
+        stop.set()
+
+
+async def summaries_in(store: Store) -> dict[str, str | None]:
+    items = await store.items.load_items([ItemId(each) for each in TITLES])
+    return {item_id: record.summary for item_id, record in items.items()}
+
+
+async def test_publishing_puts_the_data_folders_texts_back(store: Store, data: str):
+    await build(data)
+    await publish.run(data, store)
+    summaries, user = await summaries_in(store), await the_user(store, "u1")
+    await written_anew(store, data)
+    assert await summaries_in(store) != summaries
+
+    await publish.run(data, store)
+
+    assert await summaries_in(store) == summaries
+    assert (await the_user(store, "u1")).preference == user.preference
+    assert (await the_user(store, "u1")).text_writer == user.text_writer
+
+
+async def test_a_server_keeps_what_was_written_anew(store: Store, data: str):
+    await written_anew(store, data)
+    summaries = await summaries_in(store)
+
+    counts = await publish.run(data, store, keep_rewritten=True)
+
+    assert counts["published_before"] == 1
+    assert await summaries_in(store) == summaries
+
+
+async def test_a_redis_that_an_older_version_filled_gets_its_note_and_nothing_else(
+    store: Store, data: str
+):
+    await build(data)
+    await publish.run(data, store)
+    await store.connection.call("DEL", keys.TEXTS)
+
+    counts = await publish.run(data, store)
+
+    assert counts["published_before"] == 1
+    note = await TextOrigins(store.connection).load()
+    assert note == TextNote(publish.writers_in(data))
+    assert await PublishedTexts(store.connection).load_statistics()
+
+
+async def test_an_item_without_a_summary_in_the_artifact_loses_that_of_another_model(
+    store: Store, data: str
+):
+    await publish.run(data, store)
+    record = (await store.items.load_items([ItemId("i9")]))[ItemId("i9")]
+    await store.items.save_summary(ItemId("i9"), record.version, "by another", writer="another")
+    await build(data)  # other artifacts, so that they are published again
+
+    await publish.run(data, store)
+
+    record = (await store.items.load_items([ItemId("i9")]))[ItemId("i9")]
+    assert (record.status, record.summary) == ("failed", None)

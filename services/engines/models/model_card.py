@@ -54,14 +54,12 @@ class ModelCard:
             return ""
         name = self.name or "this model"
         remedy = (
-            "name a published model (--model; docs/gpu.md), or rank without a model (mode: cheap)"
+            "name a published model (--model, docs/gpu.md), or rank without a model (mode: cheap)"
         )
         if self.fault:
             return f"{name}: {self.fault}; correct the card, or {remedy}"
         if catalogue is None:
-            known = (
-                "and it is not known whether this is it: what it writes and scores may mean nothing"
-            )
+            known = "and it is not known whether this is it: its texts and scores may mean nothing"
         else:
             known = "not this one: what it writes and scores here means nothing"
         return f"{name} knows one catalogue only, {known}; {remedy}"
