@@ -19,7 +19,7 @@ from services.core.records import Interaction, ItemId, UserId
 from services.core.recurrence import PreferenceState
 from services.deployment.assemble import DEMO_WEIGHTS
 from services.process.announce import LISTENING
-from services.state.records import UpdatedPreference
+from services.state.records import UpdatedPreference, writer_of
 from services.state.user_store import Store
 
 NUM_ITEMS = 60
@@ -92,5 +92,7 @@ async def _put(store: Store, user: str) -> None:
     state = PreferenceState[ItemId]((), (item_id,))
     preference = f"{taste} ({user})"
     await store.save_preference(
-        UpdatedPreference(record, state, preference, record.version, "drawn")
+        UpdatedPreference(
+            record, state, preference, record.version, writer_of(DigestEngine().identity.model)
+        )
     )
