@@ -1,6 +1,7 @@
 """Texts that do not vary are a problem, and a sample shows images beside their texts."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -10,7 +11,9 @@ from services.batch import build_preferences, summarize_images
 from services.core.errors import ArtifactMissing
 from services.core.images import blank_image
 from services.doctor.findings import Finding
-from services.doctor.texts import SampledItem, check_sample, check_texts
+from services.doctor.texts import SampledItem, check_model, check_sample, check_texts
+from services.engines.contract import EngineIdentity
+from services.engines.models.model_card import ModelCard
 from tests.artifact_builders import EchoEngine, write_interactions, write_items
 
 TITLES = {f"i{k:02d}": f"title {k}" for k in range(60)}
@@ -151,3 +154,59 @@ def test_a_data_folder_that_is_a_url_gets_the_page_too():
 def test_a_folder_without_a_catalogue_names_the_step_to_run(tmp_path: Path):
     with pytest.raises(ArtifactMissing, match="msr prepare-catalogue"):
         look(str(tmp_path), 5)
+
+
+# --- the model -----------------------------------------------------------------------------------
+
+TOY = ModelCard("Toy", "ab" * 32)
+
+
+def of_model(data: str, identity: EngineIdentity, writer: EngineIdentity | None = None):
+    return list(check_model(data, lambda: identity, lambda: writer or identity, lambda: None))
+
+
+async def test_the_model_that_wrote_the_texts_is_well_and_has_its_name(tmp_path: Path):
+    await a_catalogue(str(tmp_path), EchoEngine())
+    identity = replace(EchoEngine().identity, card=ModelCard("A model"))
+
+    [found] = of_model(str(tmp_path), identity)
+
+    assert (found.status, found.found) == ("ok", "the model is A model; it wrote the texts.")
+
+
+async def test_texts_of_another_model_are_a_problem_as_the_start_of_a_server_is(tmp_path: Path):
+    await a_catalogue(str(tmp_path), EchoEngine())
+
+    [found] = of_model(str(tmp_path), EngineIdentity("another", "", card=ModelCard("Another")))
+
+    assert found.status == "problem"
+    assert "this process writes by Another (another)" in found.found
+    assert "--accept-other-texts" in found.remedy
+
+
+async def test_only_the_preferences_may_be_another_models(tmp_path: Path):
+    await a_catalogue(str(tmp_path), EchoEngine())
+
+    [found] = of_model(str(tmp_path), EchoEngine().identity, EngineIdentity("writer", ""))
+
+    assert found.found.startswith("texts of another model: preferences are by")
+
+
+def test_a_model_of_another_catalogue_is_a_problem_with_what_to_do(tmp_path: Path):
+    write_items(str(tmp_path), TITLES)
+
+    found = of_model(str(tmp_path), EngineIdentity("toy", "", card=TOY))
+
+    assert [each.status for each in found] == ["problem", "ok"]
+    assert "Toy knows one catalogue only, not this one" in found[0].found
+    assert found[0].remedy.startswith("Name a published model")
+
+
+def test_before_there_is_a_catalogue_such_a_model_is_a_note(tmp_path: Path):
+    found = of_model(str(tmp_path), EngineIdentity("toy", "", card=TOY))
+
+    assert [each.status for each in found] == ["note", "ok"]
+
+
+def test_where_no_server_answers_nothing_is_said_of_its_model(tmp_path: Path):
+    assert not list(check_model(str(tmp_path), lambda: None, lambda: None, lambda: None))
