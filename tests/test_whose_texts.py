@@ -171,5 +171,5 @@ def test_the_demo_model_on_another_catalogue_is_met_at_the_first_step(folder: Pa
     command = [sys.executable, "-m", "services.cli", "summarize-images", "--data", data, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
 
-    assert "knows one catalogue only, not this one" in json.loads(done.stdout)["caveat"]
-    assert "knows one catalogue only, not this one" in done.stderr
+    assert "knows its own catalogue only, not this one" in json.loads(done.stdout)["caveat"]
+    assert "knows its own catalogue only, not this one" in done.stderr

@@ -41,7 +41,7 @@ from services.state.texts.published_texts import PublishedTexts
 from services.state.texts.text_origins import TextNote, TextOrigins
 from services.state.user_store import Store
 
-ITEMS_AT_ONCE = 200  # images and covers of about 150 KB an item
+ITEMS_AT_ONCE = 50  # images and covers of about 150 KB an item, and a busy disk behind Redis
 USERS_AT_ONCE = 500
 NO_SUMMARY = "no summary in the artifact; run `msr summarize-images --retry-quarantined`"
 

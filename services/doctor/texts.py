@@ -67,9 +67,9 @@ def check_model(
     if items.exists():
         if caveat := card.caveat(items.manifest().inputs.values()):
             yield stated(caveat, problem)
-    elif card.knows_one_catalogue:
+    elif card.is_bound:
         yield note(
-            f"the model is {name}, which knows one catalogue only.",
+            f"the model is {name}, which knows its own catalogue only.",
             "For any other, name a published model with --model (docs/gpu.md).",
         )
     found = _writers(data)

@@ -5,7 +5,7 @@ machine reads from them which weights answer, under the fingerprints that the lo
 from the same folders:
 
     msr:model:FINGERPRINT            the base model (of a merged checkpoint: the one it came from)
-    msr:card:CATALOGUE:NAME          its name, and the only catalogue that it knows (model_card.py)
+    msr:card:CATALOGUES:NAME         its name, and the only catalogues that it knows (model_card.py)
     msr:merged:FINGERPRINT           the merged checkpoint, if it is one
     msr:adapter:NAME:FINGERPRINT     one for each adapter
     msr:calibration:NAME:SLOPE:INTERCEPT:PRIOR  of each adapter; of a merged checkpoint without NAME
@@ -41,7 +41,8 @@ def labels(identity: EngineIdentity, adapters: Mapping[str, EngineIdentity]) -> 
     names = [f"{_MODEL}{identity.model}", f"{_DEFINITION}{definition_fingerprint()}"]
     card = identity.card
     if card.name:
-        names.append(f"{_CARD}{_UNKNOWN if card.fault else card.catalogue}:{card.name}")
+        known = _UNKNOWN if card.fault else ",".join(card.catalogues)
+        names.append(f"{_CARD}{known}:{card.name}")
     if identity.adapter:
         names += [f"{_MERGED}{identity.adapter}", *_score_labels("", identity)]
     for name, adapted in sorted(adapters.items()):
@@ -91,10 +92,10 @@ class WeightLabels:
         text = self._value(_CARD)
         if text is None:
             return None
-        catalogue, _, name = text.partition(":")
-        if catalogue == _UNKNOWN:
+        known, _, name = text.partition(":")
+        if known == _UNKNOWN:
             return ModelCard(name, fault="its model card does not say which catalogue it knows")
-        return ModelCard(name, catalogue)
+        return ModelCard(name, tuple(filter(None, known.split(","))))
 
     def adapter(self, name: str) -> str | None:
         """The adapter's fingerprint."""

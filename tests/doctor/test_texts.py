@@ -158,7 +158,7 @@ def test_a_folder_without_a_catalogue_names_the_step_to_run(tmp_path: Path):
 
 # --- the model -----------------------------------------------------------------------------------
 
-TOY = ModelCard("Toy", "ab" * 32)
+TOY = ModelCard("Toy", ("ab" * 32,))
 
 
 def of_model(data: str, identity: EngineIdentity, writer: EngineIdentity | None = None):
@@ -198,7 +198,7 @@ def test_a_model_of_another_catalogue_is_a_problem_with_what_to_do(tmp_path: Pat
     found = of_model(str(tmp_path), EngineIdentity("toy", "", card=TOY))
 
     assert [each.status for each in found] == ["problem", "ok"]
-    assert "Toy knows one catalogue only, not this one" in found[0].found
+    assert "Toy knows its own catalogue only, not this one" in found[0].found
     assert found[0].remedy.startswith("Name a published model")
 
 

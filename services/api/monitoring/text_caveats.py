@@ -2,7 +2,7 @@
 
     texts-alike                  the texts do not vary: the model does not know what it describes
     texts-of-another-model       another model than this server's wrote them
-    model-of-another-catalogue   the model knows one catalogue only, and not this one
+    model-of-another-catalogue   the model knows its own catalogue only, and not this one
 
 Each has one sentence, in `/health/ready` and the console; an answer of `POST /recommend` names
 those that hold for it. A user who is met with another model's text is put into the queue: a worker

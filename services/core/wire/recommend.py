@@ -215,7 +215,7 @@ class RecommendResponse(Answer):
         default=[],
         description="Why the model's scores are not to be taken at their word. `texts-alike`: its "
         "texts do not vary. `texts-of-another-model`: another model wrote this user's preference. "
-        "`model-of-another-catalogue`: it knows one catalogue only, and not this one. GET "
+        "`model-of-another-catalogue`: it knows its own catalogue only, and not this one. GET "
         "/health/ready has a sentence on each. Empty in mode `cheap`, which asks no model.",
     )
     num_candidates: int = Field(description="Candidates that were ranked.")

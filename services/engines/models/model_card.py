@@ -1,4 +1,4 @@
-"""A model's card: the name to show, and the one catalogue that it knows, if it knows only one.
+"""A model's card: the name to show, and the catalogues that it knows, if it knows only these.
 
 The card is the README.md of a checkpoint folder, with the front matter that model hubs use:
 
@@ -7,9 +7,9 @@ The card is the README.md of a checkpoint folder, with the front matter that mod
     catalogue: 904f54d893eacc8f4987d7a5304018c86e8a1e02b444f89f4517b23773a92dd4
     ---
 
-`catalogue` is the SHA-256 of the items table that the model was made for (`sha256sum items.csv`). A
-model with this key knows nothing else. General models have no such key, and most published cards
-have no `model_name`: their name is that of their folder or on the hub.
+`catalogue` is the SHA-256 of the items table that the model was made for (`sha256sum items.csv`),
+or a list of several. A model with this key knows nothing else. General models have no such key, and
+most published cards have no `model_name`: their name is that of their folder or on the hub.
 """
 
 import re
@@ -32,25 +32,25 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 class ModelCard:
     """What a card says. `name` is "" if nothing names the model.
 
-    `catalogue` is the digest of the only catalogue that the model knows, "" for a general model.
+    `catalogues` are the digests of the only ones that the model knows; none for a general model.
     `fault` says why the card cannot be read, or why its catalogue is unknown; "" if all is well.
     """
 
     name: str = ""
-    catalogue: str = ""
+    catalogues: tuple[str, ...] = ()
     fault: str = ""
 
     @property
-    def knows_one_catalogue(self) -> bool:
-        """Whether the model was made for one catalogue alone, named or not."""
-        return bool(self.catalogue or self.fault)
+    def is_bound(self) -> bool:
+        """Whether the model was made for its own catalogue alone, named or not."""
+        return bool(self.catalogues or self.fault)
 
     def caveat(self, catalogue: Collection[str] | None) -> str:
         """Why this model's texts and scores are not to be trusted on a catalogue, and what to do;
         "" if they are. `catalogue` has the digests of its files (an `items` manifest's inputs),
         None if they are not known.
         """
-        if not self.knows_one_catalogue or (catalogue is not None and self.catalogue in catalogue):
+        if not self.is_bound or not set(self.catalogues).isdisjoint(catalogue or ()):
             return ""
         name = self.name or "this model"
         remedy = (
@@ -62,7 +62,7 @@ class ModelCard:
             known = "and it is not known whether this is it: its texts and scores may mean nothing"
         else:
             known = "not this one: what it writes and scores here means nothing"
-        return f"{name} knows one catalogue only, {known}; {remedy}"
+        return f"{name} knows its own catalogue only, {known}; {remedy}"
 
 
 NO_CARD = ModelCard()
@@ -105,13 +105,15 @@ def _parse(path: Path, *, default_name: str) -> ModelCard:
     return ModelCard(_name_in(facts) or name, *_catalogue_in(facts))
 
 
-def _catalogue_in(facts: Mapping[str, Any]) -> tuple[str, str]:
+def _catalogue_in(facts: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
     if CATALOGUE_KEY not in facts:
-        return "", ""
-    digest = str(facts[CATALOGUE_KEY]).strip().lower()
-    if _DIGEST.fullmatch(digest):
-        return digest, ""
-    return "", (
+        return (), ""
+    value = facts[CATALOGUE_KEY]
+    listed = value if isinstance(value, list) else [value]
+    digests = [str(each).strip().lower() for each in listed]
+    if digests and all(map(_DIGEST.fullmatch, digests)):
+        return tuple(digests), ""
+    return (), (
         f"its model card has no fingerprint under `{CATALOGUE_KEY}` (64 hex digits, as `sha256sum "
         "items.csv` prints them), so that it is not known which catalogue it knows"
     )

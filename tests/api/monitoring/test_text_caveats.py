@@ -102,7 +102,7 @@ async def test_an_own_text_is_neither_marked_nor_queued(store: Store):
 
 
 async def test_a_cheap_ranking_asks_no_model_and_has_no_caveat(store: Store):
-    app = with_card(an_app(store), ModelCard("Toy", "ab" * 32))
+    app = with_card(an_app(store), ModelCard("Toy", ("ab" * 32,)))
     await put_user(store, "u1", ["i1"], preference="foxes", writer="another/prompt")
 
     assert await caveats(app, mode="cheap") == []
@@ -112,7 +112,7 @@ async def test_a_model_of_another_catalogue_is_named_in_health_and_answers(
     store: Store, tmp_path: Path
 ):
     write_items(str(tmp_path), {"i1": "one"})
-    app = with_card(an_app(store, data=str(tmp_path)), ModelCard("Toy", "ab" * 32))
+    app = with_card(an_app(store, data=str(tmp_path)), ModelCard("Toy", ("ab" * 32,)))
 
-    assert "Toy knows one catalogue only, not this one" in (await texts_health(app))["detail"]
+    assert "Toy knows its own catalogue only, not this one" in (await texts_health(app))["detail"]
     assert await caveats(app) == ["model-of-another-catalogue"]
