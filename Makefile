@@ -65,9 +65,10 @@ test: lint
 test-docs: $(VENV)/dev.stamp
 	$(BIN)/pytest -m docs
 
-# Tests that take long: several programs, attacks on them, killed trainings, Ray nodes.
+# Tests that take long: several programs, attacks on them, killed trainings, Ray nodes. Two at a time,
+# since most of them wait for processes that start.
 test-slow: $(VENV)/dev.stamp
-	$(BIN)/pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m slow
 
 # Building and testing the TypeScript client needs node 20 or newer, and npm.
 NPM := npm --prefix clients/typescript
