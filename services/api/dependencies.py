@@ -91,10 +91,11 @@ class Dependencies:
         self.backlog = Backlog(store, metrics, limits.max_backlog)
         self.redis_watch = RedisWatch(store, metrics)
         watch = TextsWatch(PublishedTexts(store.connection), metrics, data)
+        self.writers = writers or TextWriters.of(engine.identity.model, engine.identity.name)
         self.caveats = TextCaveats(
             store,
             watch,
-            writers or TextWriters.of(engine.identity.model, engine.identity.name),
+            self.writers,
             engine.identity.card,
             data,
             accepts_others=accepts_other_texts,

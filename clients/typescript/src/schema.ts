@@ -1384,7 +1384,7 @@ export interface components {
             reason: ("deadline" | "shed" | "engine-timeout" | "engine-unavailable" | "engine-overloaded" | "engine-refused" | "engine-failed") | null;
             /**
              * Caveats
-             * @description Why the model's scores are not to be taken at their word. `texts-alike`: its texts do not vary. `texts-of-another-model`: another model wrote this user's preference. `model-of-another-catalogue`: it knows one catalogue only, and not this one. GET /health/ready has a sentence on each. Empty in mode `cheap`, which asks no model.
+             * @description Why the model's scores are not to be taken at their word. `texts-alike`: its texts do not vary. `texts-of-another-model`: another model wrote this user's preference. `model-of-another-catalogue`: it knows its own catalogue only, and not this one. GET /health/ready has a sentence on each. Empty in mode `cheap`, which asks no model.
              * @default []
              */
             caveats?: ("texts-alike" | "texts-of-another-model" | "model-of-another-catalogue")[];
@@ -1704,7 +1704,9 @@ export interface components {
          *       },
          *       "ranker": "c0d1e4b5a673f2a9",
          *       "retrieval": "3f2a9c0d1e4b5a67",
-         *       "version": "0.1.0"
+         *       "version": "0.1.0",
+         *       "writer": "1f2e3d4c5b6a7988/2c3d4e5f60718293",
+         *       "writer_name": "llava-v1.6-mistral-7b-hf"
          *     }
          */
         VersionResponse: {
@@ -1734,6 +1736,18 @@ export interface components {
              * @default
              */
             model_name?: string;
+            /**
+             * Writer
+             * @description What writes the preferences: model and prompt, by fingerprint.
+             * @default
+             */
+            writer?: string;
+            /**
+             * Writer Name
+             * @description The name of the writer's model.
+             * @default
+             */
+            writer_name?: string;
             /**
              * Adapter
              * @description "" without an adapter.

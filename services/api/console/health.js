@@ -10,7 +10,7 @@ const NAMES = {
 const STATES = { ok: "Well", degraded: "Degraded", down: "Down", unreachable: "No answer" };
 const FACTS = {
   version: "Version", commit: "Commit", model_name: "Model", model: "Model's fingerprint",
-  adapter_name: "Adapter", adapter: "Adapter's fingerprint", retrieval: "Cheap rankers",
+  writer_name: "Writer of preferences", adapter_name: "Adapter", adapter: "Adapter's fingerprint", retrieval: "Cheap rankers",
   ranker: "Fusion", cheap_order: "Candidates ordered by", final_order: "Scored items ordered by",
 };
 

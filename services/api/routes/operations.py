@@ -98,6 +98,8 @@ async def read_version(deps: AppDependencies) -> wire.VersionResponse:
         },
         model=identity.model,
         model_name=deps.engine.identity.name,
+        writer=deps.writers.preferences.identity if deps.writers.preferences else "",
+        writer_name=deps.writers.preferences.name if deps.writers.preferences else "",
         adapter=identity.adapter,
         adapter_name=deps.adapters.choice.active.name if identity.adapter else "",
         retrieval=ordering.rankers.fingerprint,

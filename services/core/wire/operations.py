@@ -53,6 +53,8 @@ class VersionResponse(Answer):
         prompts={"summary": "0a1b", "preference": "2c3d", "scoring": "4e5f"},
         model="1f2e3d4c5b6a7988",
         model_name="llava-v1.6-mistral-7b-hf",
+        writer="1f2e3d4c5b6a7988/2c3d4e5f60718293",
+        writer_name="llava-v1.6-mistral-7b-hf",
         adapter="8897a6b5c4d3e2f1",
         adapter_name="spring",
         retrieval="3f2a9c0d1e4b5a67",
@@ -66,6 +68,11 @@ class VersionResponse(Answer):
     prompts: dict[str, str] = Field(description="Fingerprint of each prompt.")
     model: str = Field(description="Fingerprint of the base model.")
     model_name: str = Field(default="", description="The base model's name.")
+    writer: str = Field(
+        default="",
+        description="What writes the preferences: model and prompt, by fingerprint.",
+    )
+    writer_name: str = Field(default="", description="The name of the writer's model.")
     adapter: str = Field(description='"" without an adapter.')
     adapter_name: str = Field(default="", description="The name of the adapter that scores.")
     retrieval: str = Field(description="Fingerprint of the cheap rankers.")
