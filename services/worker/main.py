@@ -24,7 +24,7 @@ from services.core.data_folder.text_writers import (
     preference_writer,
     summary_writer,
 )
-from services.core.errors import ArtifactMismatch, StateUnavailable
+from services.core.errors import MsrError, StateUnavailable
 from services.core.prompts import Sampling
 from services.core.records import ItemId, UserId
 from services.engines.contract import Engine
@@ -136,8 +136,8 @@ class Worker:
                     else:
                         consumers.create_task(refuse_other_texts(self.store, own, limits, stop))
                 heartbeat.cancel()
-        except* ArtifactMismatch as refused:
-            raise _first(refused) from None
+        except* MsrError as failed:
+            raise _first(failed) from None
         finally:
             await summarizer.close()
         with contextlib.suppress(StateUnavailable, GroupMissing):
@@ -159,7 +159,7 @@ class Worker:
         return False
 
 
-def _first(group: BaseExceptionGroup[ArtifactMismatch]) -> BaseException:
+def _first(group: BaseExceptionGroup[MsrError]) -> BaseException:
     """The error itself: it is shown to the operator."""
     error = group.exceptions[0]
     return _first(error) if isinstance(error, BaseExceptionGroup) else error

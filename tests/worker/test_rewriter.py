@@ -15,7 +15,12 @@ from services.core.data_folder.text_writers import (
     preference_writer,
     summary_writer,
 )
-from services.core.errors import ArtifactMismatch, EngineRefused, EngineUnavailable
+from services.core.errors import (
+    ArtifactMismatch,
+    EngineRefused,
+    EngineUnavailable,
+    StateError,
+)
 from services.core.prompts import GenerationLimits, Messages
 from services.core.records import ItemId, UserId
 from services.engines.contract import Engine
@@ -338,3 +343,14 @@ def _key_of(item_id: str) -> str:
     from services.state import keys
 
     return keys.item(ItemId(item_id))
+
+
+@pytest.mark.parametrize("accepts", [True, False])
+async def test_a_note_that_cannot_be_read_ends_the_worker_with_what_to_do(
+    accepts: bool, store: Store, old: str
+):
+    await store.connection.call("HSET", "msr:texts", "summaries", "by other code")
+    worker = Worker(store, DigestEngine(model="old"), LIMITS, accepts_other_texts=accepts)
+
+    with pytest.raises(StateError, match="DEL msr:texts"):
+        await worker.run(asyncio.Event())
