@@ -66,8 +66,11 @@ def test_an_adapter_activated_by_command_is_followed_elsewhere_and_kept_by_a_res
         running(redis_url, *serve, **folder) as other,
     ):
         url = listening(server)
-        rows = [line.split() for line in msr_says("adapters", "list", "--url", url).splitlines()]
+        lines = msr_says("adapters", "list", "--url", url).splitlines()
+        rows = [line.split() for line in lines if not line.startswith(" ")]
         assert rows == [["adapter", "harden", "mllm", "active"], ["sft", "sft", "mllm"]]
+        # Trained on another world than this one, as their manifests say.
+        assert sum("validated and calibrated on another catalogue" in line for line in lines) == 2
         answer = json.loads(msr_says("adapters", "activate", "sft", "--url", url, "--json"))
         assert (answer["active"], answer["previous"]) == ("sft", "adapter")
         with MsrClient(listening(other)) as client:
