@@ -78,6 +78,10 @@ class ItemStore:
             if row[0] is not None
         }
 
+    async def cover_size(self, item_id: ItemId) -> int:
+        """The bytes of an item's cover for people; 0 if it has none."""
+        return int(await self._connection.call("HSTRLEN", keys.item(item_id), "cover"))
+
     async def load_cover(self, item_id: ItemId, version: str) -> bytes | None:
         """What people are shown of an item; None if it has none, or another version by now."""
         row = await self._connection.call("HMGET", keys.item(item_id), "version", "cover")

@@ -118,3 +118,16 @@ async def test_images_are_left_out_on_request(store: Store):
 
     assert light[ItemId("i1")].item == an_item(image=None)
     assert light[ItemId("i1")].version == an_item(image=IMAGE).version
+
+
+async def test_an_item_of_an_earlier_version_gets_its_cover_and_keeps_it(store: Store):
+    item = an_item("i1", image=b"image")
+    await store.items.put_item(item, summary="a fox")
+    assert await store.items.cover_size(item.item_id) == 0
+
+    await store.items.put_item(item, summary=None, cover=b"cover")  # unchanged: a cover is added
+    assert await store.items.load_cover(item.item_id, item.version) == b"cover"
+
+    await store.items.put_item(item, summary="a fox")  # and nobody takes it away
+    assert await store.items.load_cover(item.item_id, item.version) == b"cover"
+    assert await store.items.load_cover(item.item_id, "another version") is None

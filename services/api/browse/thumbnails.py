@@ -34,16 +34,20 @@ class Covers:
         self._load = load
         self._items = items
         self._slots = asyncio.Semaphore(max_at_once)
-        self._held: LRUCache[tuple[ItemId, str, int], bytes] = LRUCache(max_bytes, len)
+        self._held: LRUCache[tuple[ItemId, str, int, int], bytes] = LRUCache(max_bytes, len)
 
     @property
     def num_bytes(self) -> int:
         """What the resized images take now."""
         return int(self._held.currsize)
 
-    async def get(self, item_id: ItemId, version: str, width: int) -> bytes:
-        """An image of MEDIA_TYPE; NoCover if the item has none, or was deleted."""
-        key = (item_id, version, width)
+    async def get(self, item_id: ItemId, version: str, width: int, *, cover_size: int = 0) -> bytes:
+        """An image of MEDIA_TYPE; NoCover if the item has none, or was deleted.
+
+        `cover_size`: the bytes of its cover, 0 if an earlier version stored none: one that comes
+        later is shown.
+        """
+        key = (item_id, version, width, cover_size)
         if key in self._held:
             return self._held[key]
         image = await self._load(item_id, version)

@@ -136,12 +136,15 @@ async def cover(
     """An image for people. Without `version` a reader asks each time whether it changed."""
     known = ItemId(item_id)
     current = (await _load(known, deps, images=False)).version
-    tag = f'"{current}-{width}"'
-    may_keep = "max-age=31536000, immutable" if version == current else "no-cache"
+    # Of an item that an earlier version stored, the model's image is shown until its cover comes.
+    num_bytes = await deps.store.items.cover_size(known)
+    tag = f'"{current}-{width}-{num_bytes}"'
+    is_final = version == current and num_bytes > 0
+    may_keep = "max-age=31536000, immutable" if is_final else "no-cache"
     headers = {"ETag": tag, "Cache-Control": f"private, {may_keep}"}
     if is_held(if_none_match, tag):
         return Response(status_code=304, headers=headers)
-    image = await deps.covers.get(known, current, width)
+    image = await deps.covers.get(known, current, width, cover_size=num_bytes)
     return Response(image, media_type=thumbnails.MEDIA_TYPE, headers=headers)
 
 

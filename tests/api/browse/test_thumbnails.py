@@ -52,7 +52,26 @@ async def test_an_item_of_an_earlier_version_is_shown_without_its_letterbox(stor
     assert shown.getpixel((0, 0))[0] > 200
 
 
+async def test_a_cover_that_comes_later_is_shown_though_the_version_is_the_same(
+    store: Store,
+) -> None:
+    prepared = prepare_cover(a_poster(), ImageForm(336))
+    item = Item(ItemId("poster"), "A poster", prepared.image)
+    await store.items.put_item(item, summary="red")  # by an earlier version
+    app, path = an_app(store), f"/items/poster/cover?version={item.version}"
+    before = await send(app, "GET", path)
+
+    await store.items.put_item(item, summary="red", cover=prepared.shown)
+
+    tag = {"If-None-Match": before.headers["etag"]}
+    after = await send(app, "GET", path, headers=tag)
+    assert before.headers["cache-control"] == "private, no-cache"
+    assert after.status_code == 200
+    assert "immutable" in after.headers["cache-control"]
+
+
 async def test_a_cover_is_kept_for_good_only_by_whoever_names_its_version(store: Store) -> None:
+    await store.items.put_item(ITEM, summary="red", cover=a_poster())
     app = an_app(store)
     named = await send(app, "GET", f"/items/fox/cover?version={ITEM.version}")
     other = await send(app, "GET", "/items/fox/cover?version=another")
