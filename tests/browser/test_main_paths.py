@@ -127,9 +127,14 @@ def test_steps_adapters_and_health_are_reported(watched: Watched) -> None:
     expect(page.locator(".step").filter(has_text="summarize-images")).to_contain_text("Done")
     page.goto("/#/adapters")
     expect(page.locator(".adapter").filter(has_text="Active")).to_contain_text("chrono-uniform")
+    # The shipped adapter was validated on other users than this catalogue's, and says so.
+    expect(page.locator(".adapter").first).to_contain_text("measured on another catalogue")
     page.goto("/#/health")
-    expect(page.locator(".component")).to_have_count(5)
-    expect(page.locator(".component .badge")).to_have_text(["Well"] * 5)
+    expect(page.get_by_text("MSR demo model").first).to_be_visible()
+    expect(page.locator(".component")).to_have_count(6)
+    # This small world is not the one that the model's card names.
+    expect(page.locator(".component .badge")).to_have_text(["Degraded", *["Well"] * 4, "Degraded"])
+    expect(page.locator("#notice")).to_contain_text("knows its own catalogue only, not this one")
     expect(page.locator("dl.facts")).to_contain_text("Prompt: scoring")
 
 
