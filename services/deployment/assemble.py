@@ -98,11 +98,11 @@ class EngineChoice:
         """
         return await self.opener(for_batch=for_batch)()
 
-    async def identify(self) -> EngineIdentity:
-        """The identity of the weights; those in folders are not loaded for it."""
+    async def identify(self, *, for_batch: bool = True) -> EngineIdentity:
+        """The identity of the weights; those in folders are not loaded for it. See `open`."""
         if not self.on_servers:
             return await asyncio.to_thread(identify, self.model, self.adapter)
-        engine = await self.open(for_batch=True)
+        engine = await self.open(for_batch=for_batch)
         try:
             return engine.identity
         finally:
@@ -295,7 +295,7 @@ async def _observed(
             log.info("writer_opened", model=writer.identity.model, name=writer.identity.name)
             yield _Models(engine, writer, writer.identity, registry)
         else:
-            yield _Models(engine, None, await preferences.identify(), registry)
+            yield _Models(engine, None, await preferences.identify(for_batch=False), registry)
 
 
 def warn_if_exposed(host: str) -> None:
