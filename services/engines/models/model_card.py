@@ -26,6 +26,9 @@ CATALOGUE_KEY = "catalogue"
 MAX_CARD_BYTES = 1024 * 1024
 MAX_NAME_CHARS = 80
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+# For cards that cannot be read: what they begin with, up to its end if it has one.
+_FRONT_MATTER = re.compile(r"[\s\ufeff\ufffd]*---\s*$(.*?)(?:^---|\Z)", re.DOTALL | re.MULTILINE)
+_CATALOGUE = re.compile(rf"^\s*[\"']?{CATALOGUE_KEY}[\"']?\s*:", re.MULTILINE | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +81,12 @@ def read_card(model: str) -> ModelCard:
     if folder.is_dir():
         return _parse(folder / CARD, default_name=folder.resolve().name)
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    found = try_to_load_from_cache(model, CARD) if model.count("/") == 1 else None
+    try:
+        found = try_to_load_from_cache(model, CARD) if model.count("/") == 1 else None
+    except HFValidationError:  # neither a folder nor a hub's name: opening the model says so
+        found = None
     if not isinstance(found, str):
         return ModelCard(_clean(model))
     return _parse(Path(found), default_name=model)
@@ -87,22 +94,40 @@ def read_card(model: str) -> ModelCard:
 
 def _parse(path: Path, *, default_name: str) -> ModelCard:
     name = _clean(default_name)
+    try:
+        with path.open("rb") as file:
+            start = file.read(MAX_CARD_BYTES + 1)
+    except OSError:
+        return ModelCard(name)
+    facts, fault = _front_matter(path, len(start))
+    if fault:
+        # Of a card that cannot be read only this much matters: whether it was to name a catalogue.
+        return ModelCard(name, fault=fault if _was_to_name_a_catalogue(start) else "")
+    return ModelCard(_name_in(facts) or name, *_catalogue_in(facts))
+
+
+def _front_matter(path: Path, num_bytes: int) -> tuple[Mapping[str, Any], str]:
+    """Its entries, keys in small letters, and why it cannot be read; "" if it can."""
     from huggingface_hub import metadata_load
     from yaml import YAMLError
 
+    if num_bytes > MAX_CARD_BYTES:
+        return {}, f"its model card is larger than {MAX_CARD_BYTES:,} bytes"
     try:
-        if path.stat().st_size > MAX_CARD_BYTES:
-            return ModelCard(name)
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError):
-        return ModelCard(name)
-    try:
-        facts = metadata_load(path) or {}
+        facts = metadata_load(path)
+    except UnicodeDecodeError:
+        return {}, "its model card is not UTF-8"
     except (YAMLError, ValueError, RecursionError):
-        # Of a broken card only this much matters: whether it was meant to name a catalogue.
-        is_bound = re.search(rf"^\s*{CATALOGUE_KEY}\s*:", text, re.MULTILINE) is not None
-        return ModelCard(name, fault="its model card is not YAML" if is_bound else "")
-    return ModelCard(_name_in(facts) or name, *_catalogue_in(facts))
+        return {}, "its model card is not YAML"
+    if facts is None:
+        return {}, "its model card has front matter that does not end (`---`)"
+    return {str(key).lower(): value for key, value in facts.items()}, ""
+
+
+def _was_to_name_a_catalogue(start: bytes) -> bool:
+    # Without NULs, UTF-16 is read as well as is needed here.
+    front = _FRONT_MATTER.match(start.replace(b"\0", b"").decode(errors="replace"))
+    return front is not None and _CATALOGUE.search(front[1]) is not None
 
 
 def _catalogue_in(facts: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
@@ -123,7 +148,8 @@ def _name_in(facts: Mapping[str, Any]) -> str:
     index = facts.get("model-index")
     entries = index if isinstance(index, list) else []
     named = [each.get("name") for each in entries if isinstance(each, dict)]
-    return next((_clean(each) for each in (facts.get("model_name"), *named) if each), "")
+    names = (each for each in (facts.get("model_name"), *named) if isinstance(each, str | int))
+    return next((_clean(each) for each in names if each), "")
 
 
 def _clean(name: object) -> str:

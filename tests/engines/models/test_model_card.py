@@ -54,6 +54,10 @@ def test_where_the_catalogue_is_not_known_it_says_so():
         (["model_name: A", f"catalogue: {DIGEST}"], ModelCard("A", (DIGEST,))),
         (["model_name: A", f"catalogue: {DIGEST.upper()}"], ModelCard("A", (DIGEST,))),
         (["model_name: A", f"catalogue: '  {DIGEST} '"], ModelCard("A", (DIGEST,))),
+        ([f"Catalogue: {DIGEST}"], ModelCard("model", (DIGEST,))),
+        ([f"'catalogue': {DIGEST}"], ModelCard("model", (DIGEST,))),
+        (["model_name: {a: b}"], ModelCard("model")),
+        (["model_name: 7"], ModelCard("7")),
         ([f"catalogue: [{OTHER}, {DIGEST}]"], ModelCard("model", (OTHER, DIGEST))),
         (["license: apache-2.0"], ModelCard("model")),
         (["model-index:", "- name: B", "  results: []"], ModelCard("B")),
@@ -96,6 +100,42 @@ def test_a_broken_card_that_was_meant_to_name_a_catalogue_is_a_fault(tmp_path: P
     assert card.fault == "its model card is not YAML"
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"---\ncatalogue: {DIGEST}\n\n# A model\n".encode(), "does not end"),
+        (f"---\ncatalogue: {DIGEST}\nname: caf\xe9\n---\n".encode("cp1252"), "not UTF-8"),
+        (f"---\ncatalogue: {DIGEST}\n---\n".encode("utf-16"), "not UTF-8"),
+        (f"---\ncatalogue: {DIGEST}\n---\n".encode() + b"x" * MAX_CARD_BYTES, "larger than"),
+        (f"---\r\nCatalogue: {DIGEST}\r\nx: [\r\n---\r\n".encode(), "not YAML"),
+        (f"---\n'catalogue' : {DIGEST}\nx: [\n---\n".encode(), "not YAML"),
+        (f'---\n"catalogue": {DIGEST}\n\tx: 1\n---\n'.encode(), "not YAML"),
+    ],
+)
+def test_a_card_that_cannot_be_read_is_never_taken_for_that_of_a_general_model(
+    text: bytes, expected: str, tmp_path: Path
+):
+    card = a_card(tmp_path / "model", text)
+
+    assert expected in card.fault
+    assert card.caveat({OTHER})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# A model\n\ncatalogue: a word of the page\n",
+        "---\nlicense: mit\n---\n\ncatalogue: a word of the page\n",
+        "---\nlicense: [mit\n---\n\ncatalogue: a word of the page\n",
+        "-----\ncatalogue: below a line\n",
+        "---\nmetadata:\n  catalogue: of something else\n---\n",
+        "---\n---\n",
+    ],
+)
+def test_a_catalogue_counts_at_the_top_of_the_front_matter_alone(text: str, tmp_path: Path):
+    assert not a_card(tmp_path / "model", text).is_bound
+
+
 def test_a_card_saved_by_another_system_is_read(tmp_path: Path):
     text = front_matter("model_name: A", f"catalogue: {DIGEST}").replace("\n", "\r\n")
 
@@ -107,6 +147,7 @@ def test_without_a_card_a_model_has_its_folders_or_hub_name(tmp_path: Path):
 
     assert read_card(str(tmp_path / "my-model")) == ModelCard("my-model")
     assert read_card("owner/some-model-7b") == ModelCard("owner/some-model-7b")
+    assert read_card("no folder/of this name") == ModelCard("no folder/of this name")
 
 
 def test_a_server_passes_the_card_on_to_its_clients():
