@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from model_training.demo.world import write_files
 from services.core.artifacts import Artifact
@@ -28,12 +28,13 @@ BASE = DEMO_WEIGHTS / "base"
 
 @pytest.fixture(scope="module")
 def other_model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The demo model with slightly other weights: another identity, and texts that vary."""
+    """The demo model, but it writes "blue" for "red" and "red" for "blue"."""
     folder = tmp_path_factory.mktemp("models") / "other-model"
     shutil.copytree(BASE, folder)
     weights = load_file(folder / "model.safetensors")
-    [name] = [each for each in weights if each.endswith("language_model.model.norm.weight")]
-    weights[name] = weights[name] * 1.05
+    red, blue = AutoTokenizer.from_pretrained(folder)([" red", " blue"])["input_ids"]
+    head = weights["language_model.lm_head.weight"]
+    head[red + blue] = head[blue + red]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "README.md").write_text("---\nmodel_name: Other model\n---\n")
     return str(folder)
@@ -74,11 +75,11 @@ def expected(folder: Path, other_model: str) -> dict[str, dict[str, str]]:
 
 
 def texts_now(url: str, like: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
-    items = {i: httpx.get(f"{url}/items/{i}").json()["summary"] for i in like["summaries"]}
-    users = {
-        u: httpx.get(f"{url}/users/{u}/preference").json()["preference"]
-        for u in like["preferences"]
-    }
+    with httpx.Client(base_url=url) as api:
+        items = {i: api.get(f"/items/{i}").json()["summary"] for i in like["summaries"]}
+        users = {
+            u: api.get(f"/users/{u}/preference").json()["preference"] for u in like["preferences"]
+        }
     return {"summaries": items, "preferences": users}
 
 
@@ -142,14 +143,20 @@ def test_another_model_is_refused_or_says_so_everywhere_and_writes_all_anew(
         assert httpx.get(f"{url}/users/{user}/preference").json()["by_another_model"] is True
         assert "texts of another model" in refused(redis_url, "worker", *other)
 
-        # A worker is killed in the middle, and another one finishes.
+        # A server with its worker is killed once some texts are written, and a worker finishes.
+        # (Health looks at them every few seconds only, and may miss the whole rewriting.)
+        before = texts_now(url, expected)
+        assert before["summaries"] != expected["summaries"]
+        assert before["preferences"] != expected["preferences"]
         killed = subprocess.Popen(
-            [sys.executable, "-m", "services.cli", "worker", *other, "--accept-other-texts"],
+            [sys.executable, "-m", "services.cli", *serve, "--worker", "--accept-other-texts"],
             env=os.environ | {"REDIS_URL": redis_url},
         )
-        wait_until(lambda: "are left" in health(url)["detail"])
-        killed.send_signal(signal.SIGKILL)
-        killed.wait()
+        try:
+            wait_until(lambda: texts_now(url, expected) != before)
+        finally:
+            killed.kill()
+            killed.wait()
         with running(redis_url, "worker", *other, "--accept-other-texts"):
             wait_until(lambda: health(url)["state"] == "ok")
         assert texts_now(url, expected) == expected
