@@ -61,7 +61,8 @@ class TextCaveats:
         self._note: TextNote | None = None
         self._is_unknown = False
         self._queued: TTLCache[UserId, None] = TTLCache(MAX_QUEUED, QUEUED_SECONDS)
-        self._said: Mapping[Caveat, str] = {}
+        # What holds for this deployment as a whole: what is wrong and, last, what to do.
+        self.sentences: Mapping[Caveat, str] = {}
 
     async def look(self) -> None:
         """Look once. What cannot be read now leaves what was known before."""
@@ -74,15 +75,12 @@ class TextCaveats:
                 self._catalogue, self._items = items.inputs.values(), items.fingerprint
         except (StateError, ArtifactError, OSError) as error:
             log.debug("texts_not_readable", error=str(error))
-            return
-        now = self.sentences()
-        for caveat, sentence in now.items():
-            if caveat not in self._said and caveat != "texts-alike":  # the watch logs that one
+        before, self.sentences = self.sentences, self._what_holds()
+        for caveat, sentence in self.sentences.items():
+            if caveat not in before and caveat != "texts-alike":  # the watch logs that one
                 log.warning("texts_not_to_be_trusted", caveat=caveat, reason=sentence)
-        self._said = now
 
-    def sentences(self) -> dict[Caveat, str]:
-        """What holds for this deployment as a whole: what is wrong and, last, what to do."""
+    def _what_holds(self) -> dict[Caveat, str]:
         found: dict[Caveat, str] = {}
         if catalogue := self._card.caveat(self._catalogue):
             found["model-of-another-catalogue"] = catalogue
@@ -106,7 +104,7 @@ class TextCaveats:
         """Those that hold for a ranking for this user; a cheap one uses neither model nor texts."""
         if mode == "cheap":
             return []
-        found = set(self.sentences()) - {"texts-of-another-model"}
+        found = set(self.sentences) - {"texts-of-another-model"}
         if self.is_of_another(user):
             found.add("texts-of-another-model")
         return sorted(found)

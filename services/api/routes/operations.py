@@ -130,8 +130,8 @@ def _artifacts_health(deps: Dependencies) -> wire.ComponentHealth:
 
 def _texts_health(deps: Dependencies) -> wire.ComponentHealth:
     """Degraded while the model's texts or scores are not to be taken at their word."""
-    if sentences := deps.caveats.sentences():
-        return wire.ComponentHealth(state="degraded", detail=". ".join(sentences.values()))
+    if sentences := deps.caveats.sentences.values():
+        return wire.ComponentHealth(state="degraded", detail=". ".join(sentences))
     return wire.ComponentHealth(state="ok", detail=deps.caveats.describe())
 
 
