@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from services.core.errors import EngineRefused, ModelUnusable
+from services.engines.rendering import adds_special_tokens
 
 # What a template of a writer is told besides the messages.
 TEMPLATE_ARGUMENTS = {"enable_thinking": False}
@@ -33,7 +34,10 @@ class TextProcessor:
                 "add its chat_template.jinja to the folder"
             )
         for self._takes_parts in (False, True):
-            if _PROBE in self._render_probe():
+            if _PROBE in (text := self._render_probe()):
+                self._adds_special_tokens = adds_special_tokens(
+                    *(self._ids(text, add_special_tokens=adds) for adds in (True, False))
+                )
                 return
         raise ModelUnusable(
             "the chat template shows neither a text nor a part of type text; put the template "
@@ -58,15 +62,15 @@ class TextProcessor:
         )
         if not tokenize:
             return text
-        adds = self._adds_special_tokens(text)
-        encoded = self.tokenizer(text, add_special_tokens=adds, **(processor_kwargs or {}))
+        encoded = self.tokenizer(
+            text, add_special_tokens=self._adds_special_tokens, **(processor_kwargs or {})
+        )
         # Some tokenizers return more, which their models take as given.
         return {name: encoded[name] for name in ("input_ids", "attention_mask")}
 
-    def _adds_special_tokens(self, text: str) -> bool:
-        """Unless the template wrote the beginning: the rule of `rendering.adds_special_tokens`."""
-        beginning = self.tokenizer.bos_token
-        return not (beginning is not None and text.startswith(beginning))
+    def _ids(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"]
+        return ids
 
     def _turn(self, turn: Mapping[str, Any]) -> dict[str, Any]:
         if any(part["type"] != "text" for part in turn["content"]):
