@@ -92,7 +92,6 @@ def doctor(
             texts.check_model,
             data,
             partial(service.identify_served, choose),
-            partial(service.identify_served, choose, for_preferences=True),
             lambda: settings.sampling,
         ),
         "adapter": partial(artifacts.check_adapter, data, choose, settings.adapters),

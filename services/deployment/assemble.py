@@ -24,11 +24,7 @@ from services.api.main import serve as serve_app
 from services.api.recommend.ordering_reload import PublishedOrdering
 from services.batch import publish as publish_step
 from services.core.artifacts import Artifact
-from services.core.data_folder.text_writers import (
-    TextWriters,
-    preference_writer,
-    summary_writer,
-)
+from services.core.data_folder.text_writers import TextWriters
 from services.core.errors import InputError
 from services.core.images import ImageForm
 from services.deployment.settings import Settings
@@ -256,10 +252,8 @@ class _Models:
 
     def text_writers(self, settings: Settings) -> TextWriters:
         """Who writes texts in this deployment."""
-        own, writer = self.engine.identity, self.writer_identity
-        return TextWriters(
-            summary_writer(own.model, own.name),
-            preference_writer(writer.model, writer.name, sampling=settings.sampling),
+        return TextWriters.by(
+            self.engine.identity, self.writer_identity, sampling=settings.sampling
         )
 
     def worker(self, store: Store, settings: Settings, accept_other_texts: bool) -> Worker:

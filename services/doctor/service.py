@@ -241,12 +241,16 @@ def check_writer(choose: Callable[[], EngineChoice]) -> Iterator[Finding]:
 
 
 def identify_served(
-    choose: Callable[[], EngineChoice], *, for_preferences: bool = False
-) -> EngineIdentity | None:
-    """The model that would write texts: here, or on the first server that answers."""
+    choose: Callable[[], EngineChoice],
+) -> tuple[EngineIdentity | None, EngineIdentity | None]:
+    """The models that would write summaries and preferences; None if no server answers."""
     choice = choose()
-    if for_preferences:
-        choice = choice.for_preferences()
+    writer, identity = choice.for_preferences(), _identity_of(choice)
+    return identity, identity if writer is choice else _identity_of(writer)
+
+
+def _identity_of(choice: EngineChoice) -> EngineIdentity | None:
+    """The model here, or on the first server that answers."""
     if not choice.on_servers:
         return identify(choice.model)
     urls = choice.settings.vllm_urls

@@ -15,13 +15,7 @@ import fsspec
 from services.core.artifacts import Artifact, absolute_root
 from services.core.data_folder.atomic_write import atomic_write
 from services.core.data_folder.steps import SERVED_PREFERENCES
-from services.core.data_folder.text_writers import (
-    REMEDY,
-    TextWriter,
-    TextWriters,
-    preference_writer,
-    summary_writer,
-)
+from services.core.data_folder.text_writers import REMEDY, TextWriter, TextWriters
 from services.core.errors import FolderNotWritable
 from services.core.prompts import Sampling
 from services.doctor.findings import Finding, note, ok, problem, stated
@@ -53,14 +47,15 @@ def check_texts(data: str) -> Iterator[Finding]:
 
 def check_model(
     data: str,
-    identify: Callable[[], EngineIdentity | None],
-    identify_writer: Callable[[], EngineIdentity | None],
+    identify: Callable[[], tuple[EngineIdentity | None, EngineIdentity | None]],
     sampling: Callable[[], Sampling | None],
 ) -> Iterator[Finding]:
-    """Does the model know this catalogue, and did it write the texts? `identify`: the model in use,
-    `identify_writer`: that of the preferences, None if no server answers; `sampling`: of these.
+    """Does the model know this catalogue, and did it write the texts?
+
+    `identify`: the model in use and that of the preferences, None if no server answers; `sampling`:
+    of these.
     """
-    identity, writer = identify(), identify_writer()
+    identity, writer = identify()
     if identity is None or writer is None:
         return
     name, card, items = identity.name, identity.card, Artifact(data, "items")
@@ -76,9 +71,10 @@ def check_model(
     if found is None:
         yield ok(f"the model is {name}.")
         return
-    own = TextWriters(
-        summary_writer(_weights(identity.model), name),
-        preference_writer(_weights(writer.model), writer.name, sampling=sampling()),
+    own = TextWriters.by(
+        replace(identity, model=_weights(identity.model)),
+        replace(writer, model=_weights(writer.model)),
+        sampling=sampling(),
     )
     if difference := own.difference(found):
         yield problem(f"texts of another model: {difference}.", f"{REMEDY[0].upper()}{REMEDY[1:]}.")

@@ -18,12 +18,7 @@ from dataclasses import dataclass, field
 import structlog
 from prometheus_client import CollectorRegistry
 
-from services.core.data_folder.text_writers import (
-    UNKNOWN_ORIGIN,
-    TextWriters,
-    preference_writer,
-    summary_writer,
-)
+from services.core.data_folder.text_writers import UNKNOWN_ORIGIN, TextWriters
 from services.core.errors import MsrError, StateUnavailable
 from services.core.prompts import Sampling
 from services.core.records import ItemId, UserId
@@ -110,11 +105,7 @@ class Worker:
                     await work_queue.keep([*users.held, *items.held])
                     await work_queue.renew_leases(updater.leases, seconds=limits.lease_seconds)
 
-        model, written = self.engine.identity, writer.identity
-        own = TextWriters(
-            summary_writer(model.model, model.name),
-            preference_writer(written.model, written.name, sampling=self.sampling),
-        )
+        own = TextWriters.by(self.engine.identity, writer.identity, sampling=self.sampling)
         if not await self._create_groups(work_queue, stop):
             return
         if not self.accepts_other_texts:

@@ -162,7 +162,7 @@ TOY = ModelCard("Toy", ("ab" * 32,))
 
 
 def of_model(data: str, identity: EngineIdentity, writer: EngineIdentity | None = None):
-    return list(check_model(data, lambda: identity, lambda: writer or identity, lambda: None))
+    return list(check_model(data, lambda: (identity, writer or identity), lambda: None))
 
 
 async def test_the_model_that_wrote_the_texts_is_well_and_has_its_name(tmp_path: Path):
@@ -209,4 +209,4 @@ def test_before_there_is_a_catalogue_such_a_model_is_a_note(tmp_path: Path):
 
 
 def test_where_no_server_answers_nothing_is_said_of_its_model(tmp_path: Path):
-    assert not list(check_model(str(tmp_path), lambda: None, lambda: None, lambda: None))
+    assert not list(check_model(str(tmp_path), lambda: (None, None), lambda: None))

@@ -6,6 +6,7 @@ own.
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from services.core.errors import ArtifactMismatch
 from services.core.prompts import PREFERENCE_FINGERPRINT, SUMMARY_FINGERPRINT, Sampling
@@ -20,6 +21,15 @@ UNKNOWN_ORIGIN = (
     "`msr publish` once, or start `msr serve`"
 )
 UNKNOWN_NAME = "a model that is not known"
+
+
+class Model(Protocol):
+    """What identifies a model that writes, and its name for people."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def name(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +71,16 @@ class TextWriters:
     def of(cls, model: str, name: str = "", *, sampling: Sampling | None = None) -> "TextWriters":
         """One model that writes both by the prompts of this version; preferences by `sampling`."""
         return cls(summary_writer(model, name), preference_writer(model, name, sampling=sampling))
+
+    @classmethod
+    def by(
+        cls, summarizer: Model, writer: Model, *, sampling: Sampling | None = None
+    ) -> "TextWriters":
+        """A model of the summaries and one of the preferences, which may be the same."""
+        return cls(
+            summary_writer(summarizer.model, summarizer.name),
+            preference_writer(writer.model, writer.name, sampling=sampling),
+        )
 
     def differing(self, found: "TextWriters") -> list[str]:
         """Of what was `found`, the kinds of texts that these writers did not write."""
