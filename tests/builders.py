@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from services.core import recurrence
+from services.core.data_folder.text_writers import preference_writer
 from services.core.prompts import (
     PREFERENCE_LIMITS,
     GenerationLimits,
@@ -17,7 +18,7 @@ from services.core.records import Interaction, Item, ItemId, UserId
 from services.core.recurrence import PreferenceState
 from services.core.scoring import AnswerLogprobs
 from services.engines.contract import EngineIdentity
-from services.state.records import UpdatedPreference, UserRecord, writer_of
+from services.state.records import UpdatedPreference, UserRecord
 from services.state.user_store import Store
 
 START_MS = 1_700_000_000_000
@@ -71,7 +72,11 @@ def updated_by_hand(record: UserRecord, preference: str = "now") -> UpdatedPrefe
         for number, block in enumerate(blocks, start=1)
     )
     return UpdatedPreference(
-        record, PreferenceState(written, tail), preference, record.version, writer_of("digest")
+        record,
+        PreferenceState(written, tail),
+        preference,
+        record.version,
+        preference_writer("digest").identity,
     )
 
 

@@ -15,11 +15,12 @@ from model_training.finetune import merge_adapter
 from model_training.rankers import fit_retrieval
 from services.batch import prepare_catalogue, summarize_images
 from services.batch.readers.plain import Plain
+from services.core.data_folder.text_writers import preference_writer
 from services.core.records import Interaction, ItemId, UserId
 from services.core.recurrence import PreferenceState
 from services.deployment.assemble import DEMO_WEIGHTS
 from services.process.announce import LISTENING
-from services.state.records import UpdatedPreference, writer_of
+from services.state.records import UpdatedPreference
 from services.state.user_store import Store
 
 NUM_ITEMS = 60
@@ -93,6 +94,10 @@ async def _put(store: Store, user: str) -> None:
     preference = f"{taste} ({user})"
     await store.save_preference(
         UpdatedPreference(
-            record, state, preference, record.version, writer_of(DigestEngine().identity.model)
+            record,
+            state,
+            preference,
+            record.version,
+            preference_writer(DigestEngine().identity.model).identity,
         )
     )

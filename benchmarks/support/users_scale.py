@@ -12,11 +12,12 @@ from typing import Any
 
 from benchmarks.support.retrieval_scale import percentiles
 from benchmarks.support.synthetic_catalogue import FIRST_TIMESTAMP_MS, draw_preference
+from services.core.data_folder.text_writers import preference_writer
 from services.core.ids import derive_event_id
 from services.core.records import Interaction, ItemId, UserId
 from services.core.recurrence import PreferenceState, WrittenBlock, split_blocks
 from services.state.embedded_redis.server import EmbeddedRedis
-from services.state.records import UpdatedPreference, UserRecord, writer_of
+from services.state.records import UpdatedPreference, UserRecord
 from services.state.user_store import Store
 
 NUM_ITEMS = 20_000
@@ -80,7 +81,9 @@ def _updated(record: UserRecord, texts: Sequence[str]) -> UpdatedPreference:
     written = tuple(WrittenBlock(block, draw.choice(texts)) for block in blocks)
     state = PreferenceState(written, tail)
     preference = draw.choice(texts) if tail else state.checkpoint
-    return UpdatedPreference(record, state, preference, record.version, writer_of("random"))
+    return UpdatedPreference(
+        record, state, preference, record.version, preference_writer("random").identity
+    )
 
 
 async def _time_loads(store: Store, num_users: int, num_interactions: int) -> dict[str, float]:

@@ -3,18 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from services.core.data_folder.text_writers import preference_writer
 from services.core.prompts import HistoryItem
 from services.core.records import Interaction, Item, ItemId, UserId
 from services.core.recurrence import PreferenceState
 from services.core.wire.items import ItemStatus
 
 Outcome = Literal["accepted", "duplicate", "rejected"]
-
-
-def writer_of(model: str) -> str:
-    """Names who writes preferences: a model by these prompts; texts of another do not continue."""
-    return preference_writer(model).identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +62,9 @@ class UserRecord:
     `history` is oldest first. `version` counts the interactions ever accepted; `preference` covers
     the history as of `preference_version`. `revision` changes with every save (compare-and-set) and
     never repeats, not even after the user was forgotten. `writer` says who wrote the blocks
-    (`writer_of`), `text_writer` who wrote `preference`: another one while a long history is being
-    written anew. Of a history longer than the cap, `num_dropped_blocks` blocks are gone from the
-    front, and the first block that is left never changes again: the recurrence goes on from its
+    (`preference_writer`), `text_writer` who wrote `preference`: another one while a long history is
+    being written anew. Of a history longer than the cap, `num_dropped_blocks` blocks are gone from
+    the front, and the first block that is left never changes again: the recurrence goes on from its
     text as if nothing were missing.
     """
 

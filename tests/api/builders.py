@@ -18,6 +18,7 @@ from services.api.limits import Limits
 from services.api.main import create_app
 from services.api.recommend.ordering import Ordering
 from services.core.api_keys import Scope, issue
+from services.core.data_folder.text_writers import preference_writer
 from services.core.errors import EngineError
 from services.core.prompts import GenerationLimits, Messages
 from services.core.records import Interaction, Item, ItemId, UserId
@@ -30,7 +31,7 @@ from services.retrieval.features import FEATURES, MARGIN
 from services.retrieval.fusion import Fusion, Ranker
 from services.state.adapter_selection import AdapterSelections
 from services.state.api_keys import ApiKeys
-from services.state.records import ItemRecord, UpdatedPreference, writer_of
+from services.state.records import ItemRecord, UpdatedPreference
 from services.state.user_store import Store
 
 IDENTITY = EngineIdentity(model="scripted", adapter="scripted-adapter")
@@ -206,7 +207,7 @@ async def put_user(
     history: Sequence[str],
     *,
     preference: str = "",
-    writer: str = writer_of(IDENTITY.model),
+    writer: str = preference_writer(IDENTITY.model).identity,
 ) -> None:
     """A user with this history, updated to `preference` by `writer` unless that is empty."""
     interactions = [

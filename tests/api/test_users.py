@@ -1,5 +1,5 @@
+from services.core.data_folder.text_writers import preference_writer
 from services.core.records import UserId
-from services.state.records import writer_of
 from services.state.user_store import Store
 from tests.api.builders import IDENTITY, an_app, put_user, send
 
@@ -11,7 +11,7 @@ async def test_a_preference_comes_with_its_blocks_tail_and_timeline(store: Store
     assert answer == {
         "user_id": "u1", "preference": "foxes", "history_version": 4, "preference_version": 4,
         "num_blocks": 1, "tail": ["i4"], "by_another_model": False,
-        "writer": writer_of(IDENTITY.model),
+        "writer": preference_writer(IDENTITY.model).identity,
     }  # fmt: skip
     assert (block["number"], block["item_ids"]) == (1, ["i1", "i2", "i3"])
     assert block["preference"] == "foxes 1"
