@@ -17,11 +17,11 @@ from typing import TypeVar
 
 import structlog
 
-from services.core.data_folder.text_writers import TextWriter, TextWriters
+from services.core.data_folder.text_writers import TextWriters
 from services.core.errors import ArtifactMismatch, StateUnavailable
 from services.core.records import ItemId, UserId
 from services.state.texts.published_texts import PublishedTexts
-from services.state.texts.stored_texts import StoredTexts
+from services.state.texts.stored_texts import StoredTexts, TextSurvey
 from services.state.texts.text_origins import RewriterLease, Rewriting, TextOrigins
 from services.state.user_store import Store
 from services.worker.item_summarizer import Summarizer
@@ -103,18 +103,14 @@ class Rewriter:
         What could not be done now, because another worker has it or a try failed, is left for the
         next pass. Users whose update was given up keep their text, marked as another model's.
         """
-        before, own = await origins.load(), self.own
-        items, num_items = await self._due_items()
-        users, num_users = await self._due_users()
-        counts = {"num_items": num_items, "num_users": num_users}
-        name = own.summaries.name
+        before, own, found = await origins.load(), self.own, await self._survey()
+        items, users, name = found.due_items, found.due_users, own.summaries.name
         log.info("texts_being_rewritten", model=name, items=len(items), users=len(users))
 
         async def note(items_left: int, users_left: int) -> None:
             await self._hold_lease(origins)
-            left = {"num_items_left": items_left, "num_users_left": users_left}
             await origins.save_rewriting(
-                Rewriting(own.summaries, own.preferences or TextWriter(), **counts, **left)
+                Rewriting(own, found.num_items, items_left, found.num_users, users_left)
             )
 
         async def settle(item_id: ItemId) -> None:
@@ -134,15 +130,15 @@ class Rewriter:
         await note(len(items), len(users))
         await self._each(items, settle, stop, lambda left: note(left, len(users)))
         await self._each(users, update, stop, lambda left: note(0, left))
-        if stop.is_set() or (await self._due_items())[0]:
+        if stop.is_set():
             return
-        if set((await self._due_users())[0]) - given_up:
+        after = await self._survey()
+        if after.due_items or set(after.due_users) - given_up:
             return
-        statistics = await StoredTexts(self.store).statistics()
         if await origins.finish_rewriting(before, own):
-            await PublishedTexts(self.store.connection).save_statistics(statistics)
+            await PublishedTexts(self.store.connection).save_statistics(after.statistics)
             self.summarizer.rewrites_unknown = False
-            num = {"items": num_items, "users": num_users, "given_up": len(given_up)}
+            num = {"items": after.num_items, "users": after.num_users, "given_up": len(given_up)}
             log.info("texts_rewritten", model=name, **num)
             await origins.release_lease(self.lease)
 
@@ -161,30 +157,12 @@ class Rewriter:
             await _together(work(each) for each in ids[start : start + size])
             await note(max(0, len(ids) - start - size))
 
-    # --- what is due -----------------------------------------------------------------------------
-
-    async def _due_items(self) -> tuple[list[ItemId], int]:
-        """Items with a summary of another model, and how many items there are."""
-        due: list[ItemId] = []
-        num_items = 0
-        async for item in StoredTexts(self.store).items():
-            num_items += 1
-            if self.summarizer.is_due(item):
-                due.append(item.item.item_id)
-        return due, num_items
-
-    async def _due_users(self) -> tuple[list[UserId], int]:
-        """Users with texts of another model, those of the newest interactions first; and how many
-        users there are.
-        """
-        due: list[tuple[int, UserId]] = []
-        num_users = 0
-        async for user in StoredTexts(self.store).users():
-            num_users += 1
-            if user.has_texts_of_others(self.updater.writer):
-                newest_ms = user.history[-1].timestamp_ms if user.history else 0
-                due.append((newest_ms, user.user_id))
-        return [user_id for _, user_id in sorted(due, reverse=True)], num_users
+    async def _survey(self) -> TextSurvey:
+        """What this worker's model has not written is due."""
+        writer = self.updater.writer
+        return await StoredTexts(self.store).survey(
+            self.summarizer.is_due, lambda user: user.has_texts_of_others(writer)
+        )
 
 
 async def _together(work: Iterable[Awaitable[object]]) -> None:

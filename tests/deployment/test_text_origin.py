@@ -59,8 +59,7 @@ async def test_texts_that_were_written_anew_are_the_new_models(store: Store, dat
 
 async def test_while_they_are_being_written_anew_the_option_is_needed(store: Store, data: str):
     await publish.run(data, store)
-    assert NEW.preferences is not None
-    await TextOrigins(store.connection).save_rewriting(Rewriting(NEW.summaries, NEW.preferences))
+    await TextOrigins(store.connection).save_rewriting(Rewriting(NEW))
 
     with pytest.raises(ArtifactMismatch):
         await texts_to_keep(data, store, NEW, accept=False)

@@ -25,17 +25,11 @@ _SUMMARIES, _PREFERENCES, _REWRITING = "summaries", "preferences", "rewriting"
 class Rewriting:
     """Texts are being written anew: by whom, how many there are, and how many are left."""
 
-    summaries: TextWriter
-    preferences: TextWriter
+    writers: TextWriters
     num_items: int = 0
     num_items_left: int = 0
     num_users: int = 0
     num_users_left: int = 0
-
-    @property
-    def writers(self) -> TextWriters:
-        """Who writes them."""
-        return TextWriters(self.summaries, self.preferences)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +64,11 @@ class TextOrigins:
         if summaries is None:
             return None
         return TextNote(
-            TextWriters(_writer(summaries), preferences and _writer(preferences)),
-            rewriting and _decode_rewriting(rewriting),
+            TextWriters(
+                _read_writer(_object(summaries)),
+                None if preferences is None else _read_writer(_object(preferences)),
+            ),
+            None if rewriting is None else _decode_rewriting(_object(rewriting)),
         )
 
     async def save_published(self, writers: TextWriters) -> None:
@@ -105,7 +102,8 @@ class TextOrigins:
         reply = await self._connection.run(
             "hold_rewriter", [keys.REWRITER], [_encode(lease), milliseconds]
         )
-        return RewriterLease(_decode_writers(reply), str(_object(reply).get("process", "")))
+        holder = _object(reply)
+        return RewriterLease(_read_writers(holder), str(holder.get("process", "")))
 
     async def release_lease(self, lease: RewriterLease) -> None:
         """Let another process rewrite at once."""
@@ -113,10 +111,7 @@ class TextOrigins:
 
 
 def _encode(value: TextWriter | Rewriting | RewriterLease) -> str:
-    facts = asdict(value)
-    if isinstance(value, RewriterLease):
-        facts = {**facts.pop("writers"), **facts}
-    return json.dumps(facts, sort_keys=True, ensure_ascii=False)
+    return json.dumps(asdict(value), sort_keys=True, ensure_ascii=False)
 
 
 def _object(value: bytes) -> dict[str, Any]:
@@ -132,26 +127,18 @@ def _object(value: bytes) -> dict[str, Any]:
     )
 
 
-def _writer(value: bytes) -> TextWriter:
-    return _read_writer(_object(value))
-
-
 def _read_writer(found: dict[str, Any]) -> TextWriter:
     return TextWriter(str(found.get("identity", "")), str(found.get("name", "")))
 
 
-def _decode_writers(value: bytes) -> TextWriters:
-    found = _object(value)
+def _read_writers(found: dict[str, Any]) -> TextWriters:
+    """Those of a rewriting or a lease."""
+    writers = found.get("writers") or {}
     return TextWriters(
-        *(_read_writer(found.get(name) or {}) for name in (_SUMMARIES, _PREFERENCES))
+        *(_read_writer(writers.get(kind) or {}) for kind in (_SUMMARIES, _PREFERENCES))
     )
 
 
-def _decode_rewriting(value: bytes) -> Rewriting:
-    found = _object(value)
-    writers = _decode_writers(value)
+def _decode_rewriting(found: dict[str, Any]) -> Rewriting:
     counts = ("num_items", "num_items_left", "num_users", "num_users_left")
-    assert writers.preferences is not None
-    return Rewriting(
-        writers.summaries, writers.preferences, *(int(found.get(name, 0)) for name in counts)
-    )
+    return Rewriting(_read_writers(found), *(int(found.get(name, 0)) for name in counts))

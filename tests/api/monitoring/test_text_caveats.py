@@ -62,8 +62,7 @@ async def test_texts_of_another_model_are_named_with_both_models(store: Store):
 async def test_while_they_are_written_anew_it_says_what_is_left(store: Store):
     app = an_app(store)
     await TextOrigins(store.connection).save_published(OTHER)
-    assert OWN.preferences is not None
-    rewriting = Rewriting(OWN.summaries, OWN.preferences, 1200, 7, 90, 90)
+    rewriting = Rewriting(OWN, 1200, 7, 90, 90)
     await TextOrigins(store.connection).save_rewriting(rewriting)
 
     detail = (await texts_health(app))["detail"]

@@ -24,7 +24,7 @@ async def test_a_redis_without_a_note_says_nothing(origins: TextOrigins):
 
 
 async def test_the_note_names_the_writers_and_the_rewriting(origins: TextOrigins):
-    rewriting = Rewriting(B.summaries, TextWriter("p", "P"), 10, 4, 5, 5)
+    rewriting = Rewriting(TextWriters(B.summaries, TextWriter("p", "P")), 10, 4, 5, 5)
 
     await origins.save_published(A)
     await origins.save_rewriting(rewriting)
@@ -45,7 +45,7 @@ async def test_without_preferences_the_note_has_none(origins: TextOrigins):
 
 async def test_newly_published_texts_end_the_note_of_a_rewriting(origins: TextOrigins):
     await origins.save_published(A)
-    await origins.save_rewriting(Rewriting(B.summaries, B.summaries))
+    await origins.save_rewriting(Rewriting(B))
 
     await origins.save_published(A)
 
@@ -97,7 +97,7 @@ async def test_the_lease_of_a_killed_process_expires(store: Store, origins: Text
     await origins.hold_lease(RewriterLease(A, "p1"), seconds=0.05)
 
     async with asyncio.timeout(30):
-        while await store.connection.call("EXISTS", keys.REWRITER):  # noqa: ASYNC110
+        while await store.connection.call("EXISTS", keys.REWRITER):  # noqa: ASYNC110 - Redis sets no event for it
             await asyncio.sleep(0.01)
 
     other = RewriterLease(B, "p2")
