@@ -60,6 +60,7 @@ class RunPlan:
     `rows` and `validation` are rows of the examples; the rows of a user are the positive, then
     uniform, then hard negatives. `start_adapter` is the folder of the adapter that the stage starts
     from, `parent` that adapter's fingerprint; None and "" for a stage that starts from the base.
+    `preferences_by` is the identity of who wrote the preferences in the rows.
     """
 
     stage: Stage
@@ -73,6 +74,7 @@ class RunPlan:
     items: Mapping[ItemId, Item]
     image_form: ImageForm
     inputs: Mapping[str, str]
+    preferences_by: str = ""
     num_processes: int = 1
     callbacks: tuple[Any, ...] = ()
 
@@ -161,6 +163,7 @@ def plan_run(
         items=inputs.read_items(used),
         image_form=image_form,
         inputs={"examples": manifest.fingerprint, **manifest.inputs},
+        preferences_by=_preferences_by(data, manifest),
         num_processes=num_processes(),
     )
 
@@ -280,6 +283,13 @@ def _described(size: int, shapes: list[list[int]] | None) -> str:
     if shapes is None:
         return f"{size} pixels"
     return f"{size} pixels in {len(shapes)} shapes of `--fit grid`"
+
+
+def _preferences_by(data: str, examples: Manifest) -> str:
+    """Who wrote the preferences that the examples were built from, which are still there."""
+    inputs = [Artifact(data, name).manifest() for name in examples.inputs]
+    [writer] = [each.writer for each in inputs if each.step == "build-preferences"]
+    return writer.identity
 
 
 def _require_current_examples(manifest: Manifest, config: TrainConfig) -> None:

@@ -228,6 +228,7 @@ def _manifest(plan: RunPlan, trained: Path) -> AdapterManifest:
         versions={name: version(name) for name in _VERSIONS},
         validation_scores=_score_histogram(margins, calibration),
         encoding=encoder.fingerprint,
+        preferences_by=plan.preferences_by,
     )
 
 

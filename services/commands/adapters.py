@@ -8,7 +8,8 @@ import typer
 from services.commands.options import HERE, ApiKeyOption, ApiUrl, AsJson
 
 _FOREIGN = (
-    "validated and calibrated on another catalogue: measure it on this one with `msr evaluate`"
+    "validated and calibrated on another catalogue, or on preferences of another model: measure it "
+    "here with `msr evaluate`"
 )
 
 adapters = typer.Typer(

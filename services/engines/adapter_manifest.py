@@ -60,7 +60,9 @@ class AdapterManifest:
     `validation_scores` is how P(Yes) was spread over validation users (`edges` and `counts` of a
     `ScoreHistogram`); None in manifests of versions that did not keep it. `encoding` is the
     fingerprint of the template that its prompts were encoded by (`PromptEncoder`); "" in manifests
-    of versions that did not keep it.
+    of versions that did not keep it. `preferences_by` is the identity of the `TextWriter` whose
+    preferences it learned from and was validated on; "" in manifests of versions that did not keep
+    it.
     """
 
     fingerprint: str
@@ -82,6 +84,7 @@ class AdapterManifest:
     validation_scores: dict[str, list[float]] | None = None
     encoding: str = ""
     image_shapes: list[list[int]] | None = None
+    preferences_by: str = ""
 
     def __post_init__(self) -> None:
         """ValueError or TypeError for values that serving cannot use."""

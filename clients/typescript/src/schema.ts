@@ -526,7 +526,7 @@ export interface components {
             } | null;
             /**
              * Validation Is Foreign
-             * @description True if these metrics and the calibration were measured on another catalogue than this server's data folder holds: they say nothing about this one.
+             * @description True if these metrics and the calibration were measured on another catalogue than this server's data folder holds, or on preferences by another writer: they say nothing about this deployment.
              * @default false
              */
             validation_is_foreign?: boolean;

@@ -7,8 +7,8 @@ import { experimentPanel, shadowPanel } from "./experiments.js";
 
 const METRICS = ["auc", "mrr@5", "ndcg@10", "hr@10"];
 const FOREIGN =
-  "Its figures were measured on another catalogue than this one, and say nothing about this one. " +
-  "Train it on this catalogue (msr train), or measure it here (msr evaluate).";
+  "Its figures were measured on another catalogue than this one, or on preferences of another model, " +
+  "and say nothing about this deployment. Train it here (msr train), or measure it (msr evaluate).";
 const ROLES = { active: "Active", previous: "Previous", shadow: "Shadow", arm: "In the experiment" };
 
 export function adaptersView(place, signal) {

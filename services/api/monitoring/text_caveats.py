@@ -21,6 +21,7 @@ from services.core.data_folder.text_writers import REMEDY, UNKNOWN_ORIGIN, TextW
 from services.core.errors import ArtifactError, StateError
 from services.core.records import UserId
 from services.core.wire.recommend import Caveat, Mode
+from services.engines.adapter_manifest import AdapterManifest
 from services.engines.models.model_card import ModelCard
 from services.state.records import UserRecord
 from services.state.texts.text_origins import TextNote, TextOrigins
@@ -114,12 +115,15 @@ class TextCaveats:
         assert self._own.preferences is not None
         return user.has_texts_of_others(self._own.preferences.identity)
 
-    def is_foreign(self, inputs: Mapping[str, str]) -> bool:
-        """Whether an adapter of these inputs was validated on other items than the data folder
-        holds; False if that is not known.
+    def is_foreign(self, adapter: AdapterManifest) -> bool:
+        """Whether an adapter was validated on other items than the data folder holds, or on
+        preferences of another writer than this deployment's; False if neither is known.
         """
-        trained_on = inputs.get("items")
-        return None not in (trained_on, self._items) and trained_on != self._items
+        trained_on, read = adapter.inputs.get("items"), adapter.preferences_by
+        assert self._own.preferences is not None
+        return (None not in (trained_on, self._items) and trained_on != self._items) or (
+            read not in ("", self._own.preferences.identity)
+        )
 
     async def queue_if_due(self, user: UserRecord, *, origin: str) -> None:
         """Ask for an update of a user with texts of another model."""

@@ -208,7 +208,7 @@ def _adapter_view(
         model_name=manifest and manifest.model_name,
         calibration=manifest and manifest.calibration,
         validation=manifest and manifest.validation,
-        validation_is_foreign=manifest is not None and deps.caveats.is_foreign(manifest.inputs),
+        validation_is_foreign=manifest is not None and deps.caveats.is_foreign(manifest),
         servable=not reason,
         reason=reason or None,
         roles=_roles(deps.adapters.choice, ref),

@@ -35,7 +35,8 @@ class AdapterView(Answer):
     validation_is_foreign: bool = Field(
         default=False,
         description="True if these metrics and the calibration were measured on another catalogue "
-        "than this server's data folder holds: they say nothing about this one.",
+        "than this server's data folder holds, or on preferences by another writer: they say "
+        "nothing about this deployment.",
     )
     servable: bool
     reason: str | None = Field(description="Why it cannot be served here.")

@@ -1,11 +1,13 @@
 """What keeps texts and scores from being taken at their word: in health and in answers."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from fastapi import FastAPI
 
-from services.core.data_folder.text_writers import TextWriters
+from services.core.data_folder.text_writers import TextWriters, preference_writer
 from services.core.records import UserId
 from services.engines.models.model_card import ModelCard
 from services.state.texts.text_origins import Rewriting, TextOrigins
@@ -13,9 +15,11 @@ from services.state.user_store import Store
 from services.state.work_queue import WorkQueue
 from tests.api.builders import IDENTITY, an_app, put_user, send
 from tests.artifact_builders import write_items
+from tests.engines.conftest import a_manifest
 
 OWN = TextWriters.of(IDENTITY.model, IDENTITY.name)
 OTHER = TextWriters.of("another", "Another model")
+OWN_PREFERENCES = preference_writer(IDENTITY.model).identity
 
 
 async def texts_health(app: FastAPI) -> dict[str, Any]:
@@ -115,3 +119,20 @@ async def test_a_model_of_another_catalogue_is_named_in_health_and_answers(
 
     assert "Toy knows its own catalogue only, not this one" in (await texts_health(app))["detail"]
     assert await caveats(app) == ["model-of-another-catalogue"]
+
+
+@pytest.mark.parametrize(
+    ("preferences_by", "is_foreign"),
+    [
+        (OWN_PREFERENCES, False),
+        ("another/prompt", True),
+        (f"{OWN_PREFERENCES}+t0.6", True),
+        ("", False),
+    ],
+)
+def test_figures_of_preferences_by_another_writer_are_foreign(
+    store: Store, preferences_by: str, is_foreign: bool
+):
+    adapter = replace(a_manifest(), preferences_by=preferences_by)
+
+    assert an_app(store).state.deps.caveats.is_foreign(adapter) is is_foreign

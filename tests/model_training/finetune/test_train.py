@@ -15,6 +15,7 @@ from model_training.finetune.collation import IGNORED
 from model_training.finetune.config import TrainConfig
 from model_training.finetune.stages import sft
 from model_training.finetune.trainer import load_model
+from services.core.artifacts import Artifact
 from services.core.prompts import SCORING_FINGERPRINT
 from services.engines.adapter_manifest import read_adapter_manifest, require_servable
 from services.engines.checkpoints import fingerprint_checkpoint
@@ -83,6 +84,7 @@ def test_an_adapter_is_saved_with_all_that_it_depends_on(training, checkpoint):
     require_servable(manifest, model=fingerprint_checkpoint(checkpoint))
     assert manifest.definition["scoring"] == SCORING_FINGERPRINT
     assert set(manifest.inputs) == {"examples", "items", "interactions", "preferences"}
+    assert manifest.preferences_by == Artifact(str(data), "preferences").manifest().writer.identity
     assert (manifest.image_size, manifest.config["lora_rank"]) == (56, 4)
     assert (manifest.stage, manifest.parent, manifest.protocol) == ("sft", "", "chrono-uniform")
     assert 0 <= manifest.validation["auc"] <= 1
