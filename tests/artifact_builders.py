@@ -12,8 +12,16 @@ from services.core.scoring import AnswerLogprobs
 from services.engines.contract import EngineIdentity
 
 
-def write_items(data: str, titles: Mapping[str, str], images: Mapping[str, bytes] = {}) -> None:
-    """An `items` artifact with these titles by item id; items without an image are text-only."""
+def write_items(
+    data: str,
+    titles: Mapping[str, str],
+    images: Mapping[str, bytes] = {},
+    covers: Mapping[str, bytes] | None = None,
+) -> None:
+    """An `items` artifact with these titles by item id; items without an image are text-only.
+
+    Without `covers` it is one of an earlier version, which kept none for people.
+    """
     rows = [
         {
             "item_index": index,
@@ -33,8 +41,12 @@ def write_items(data: str, titles: Mapping[str, str], images: Mapping[str, bytes
             ("version", pa.string()),
         ]
     )
+    table = pa.Table.from_pylist(rows, schema)
+    if covers is not None:
+        shown = pa.array([covers.get(item_id) for item_id in titles], pa.binary())
+        table = table.append_column("cover", shown)
     definition = {"titles": dict(titles), "image_size": 56}
-    _finish(data, "items", definition, pa.Table.from_pylist(rows, schema), {"items": len(rows)})
+    _finish(data, "items", definition, table, {"items": len(rows)})
 
 
 def write_interactions(data: str, histories: Mapping[str, Sequence[str]]) -> None:

@@ -282,7 +282,8 @@ def recorded_shapes(form: ImageForm) -> list[list[int]] | None:
 def _described(size: int, shapes: list[list[int]] | None) -> str:
     if shapes is None:
         return f"{size} pixels"
-    return f"{size} pixels in {len(shapes)} shapes of `--fit grid`"
+    sizes = ", ".join(f"{height} x {width}" for height, width in shapes)
+    return f"{size} pixels in shapes of `--fit grid` (height x width: {sizes})"
 
 
 def _preferences_by(data: str, examples: Manifest) -> str:

@@ -15,6 +15,7 @@ from tests.api.builders import ScriptedEngine, a_title
 SERVED, SFT = DEMO_WEIGHTS / "adapter", DEMO_WEIGHTS / "adapter-sft"
 MODEL = "d17f483c8851237f"  # the shipped base, as the manifests name it
 SERVED_WEIGHTS, SFT_WEIGHTS = "a26066e9312df0b8", "49b789e816b72db3"
+SFT_ITEMS = "f385323bd93efcc5"  # the items that it was trained and validated on
 
 
 def put_adapter(folder: Path, name: str, source: Path = SFT, **manifest: str) -> Path:

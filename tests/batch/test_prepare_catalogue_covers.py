@@ -1,6 +1,7 @@
 from contextlib import aclosing
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -10,7 +11,7 @@ from services.batch.readers.amazon import Amazon
 from services.batch.readers.plain import Plain
 from services.batch.readers.source import SourceItem
 from services.core.artifacts import Artifact
-from services.core.images import MAX_IMAGE_BYTES, ImageForm, prepare_image
+from services.core.images import MAX_IMAGE_BYTES, ImageForm, prepare_cover, prepare_image
 from services.core.records import item_version
 from services.fetch.rules import FetchRules
 from tests.batch.readers.builders import (
@@ -189,6 +190,27 @@ def test_a_retry_that_recovers_nothing_changes_nothing(tmp_path: Path):
         from_server(server, folder, data, retry_quarantined=True)
 
     assert {path: path.read_bytes() for path in data.rglob("*.*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("recovers", [True, False])
+def test_a_retry_of_items_without_covers_for_people_brings_those_that_it_recovers(
+    tmp_path: Path, recovers: bool
+):
+    bear = [Answer(status=404), Answer(IMAGE) if recovers else Answer(status=404)]
+    answers = {"/apple.png": Answer(IMAGE), "/bear.png": bear, "/car.png": Answer(status=404)}
+    with ImageServer(answers) as server:
+        folder, data = a_shop_on(server, tmp_path / "shop"), tmp_path / "data"
+        from_server(server, folder, data)
+        [part] = data.glob("items/*/part-*")  # as a version wrote it that kept no such covers
+        pq.write_table(pq.read_table(part).drop_columns("cover"), part)
+        counts = from_server(server, folder, data, retry_quarantined=True)
+
+    items = Artifact(str(data), "items")
+    assert (items.has_column("cover"), counts["quarantined_covers"]) == (recovers, 2 - recovers)
+    assert images(data)["apple"] == prepare_image(IMAGE, 28)
+    if recovers:
+        shown = prepare_cover(IMAGE, ImageForm(28)).shown
+        assert items.read(["cover"])["cover"].to_pylist() == [None, shown, None]
 
 
 async def test_a_host_that_keeps_failing_is_given_up(tmp_path: Path):

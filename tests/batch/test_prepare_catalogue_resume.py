@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from services.batch.prepare_catalogue import run
@@ -81,3 +82,40 @@ def test_finished_shards_are_not_made_again(server, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert files(data) == expected
     assert server.requests.total() == NUM_ITEMS  # the lost shard's covers came from those kept
+
+
+def without_covers(part: Path) -> None:
+    """Make it a part of a version that kept no covers for people."""
+    pq.write_table(pq.read_table(part).drop_columns("cover"), part)
+
+
+@pytest.mark.parametrize("num_old", [3, 8])
+def test_unfinished_parts_of_a_version_without_covers_are_made_again(server, tmp_path, num_old):
+    folder, options = shop_and_options(server, tmp_path)
+    data = tmp_path / "data"
+    run(Plain(folder), data=str(data), **options)
+    expected = files(data)
+    (data / "items" / "manifest.json").unlink()  # as if killed before the end
+    parts = sorted(data.glob("items/*/part-*"))
+    for part in parts[:num_old]:
+        without_covers(part)
+    kept = {path: path.stat().st_mtime_ns for path in parts[num_old:]}
+
+    run(Plain(folder), data=str(data), **options)
+
+    assert files(data) == expected
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert server.requests.total() == NUM_ITEMS  # from the covers that were kept
+
+
+def test_finished_items_of_a_version_without_covers_stay_as_they_are(server, tmp_path):
+    folder, options = shop_and_options(server, tmp_path)
+    data = tmp_path / "data"
+    run(Plain(folder), data=str(data), **options)
+    for part in data.glob("items/*/part-*"):
+        without_covers(part)
+    before = files(data)
+
+    run(Plain(folder), data=str(data), **options)
+
+    assert files(data) == before

@@ -1,12 +1,15 @@
 """`msr publish`: artifacts into the store, once or again, without losing what came online."""
 
 import asyncio
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from services.batch import build_preferences, publish, summarize_images
+from services.cli import app
 from services.core.artifacts import Artifact
 from services.core.data_folder.text_writers import TextWriters
 from services.core.errors import ArtifactMismatch, ArtifactMissing, EngineRefused
@@ -232,6 +235,25 @@ async def test_publishing_puts_the_data_folders_texts_back(store: Store, data: s
     assert (await the_user(store, "u1")).text_writer == user.text_writer
 
 
+async def test_the_command_puts_them_back_and_says_so(
+    store: Store, data: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    await written_anew(store, data)
+    command = ["publish", "--data", data, "--json"]
+
+    first = await asyncio.to_thread(CliRunner().invoke, app, command, catch_exceptions=False)
+    again = await asyncio.to_thread(CliRunner().invoke, app, command, catch_exceptions=False)
+
+    published_before = [json.loads(each.stdout)["published_before"] for each in (first, again)]
+    assert published_before == [0, 1]
+    rows = Artifact(data, "summaries").read().to_pylist()
+    expected = {row["item_id"]: row["summary"] for row in rows}
+    assert await summaries_in(store) == {"i9": None} | expected
+    rows = Artifact(data, "preferences-whole").read().to_pylist()
+    assert (await the_user(store, "u1")).preference == rows[0]["preference"]
+
+
 async def test_a_server_keeps_what_was_written_anew(store: Store, data: str):
     await written_anew(store, data)
     summaries = await summaries_in(store)
@@ -269,3 +291,40 @@ async def test_an_item_without_a_summary_in_the_artifact_loses_that_of_another_m
 
     record = (await store.items.load_items([ItemId("i9")]))[ItemId("i9")]
     assert (record.status, record.summary) == ("failed", None)
+
+
+async def covers_in(store: Store, *item_ids: str) -> list[bytes | None]:
+    items = await store.items.load_items([ItemId(each) for each in item_ids])
+    return [await store.items.load_cover(each, record.version) for each, record in items.items()]
+
+
+async def test_covers_come_to_a_redis_that_was_filled_without_them(store: Store, data: str):
+    await publish.run(data, store)
+    assert await covers_in(store, "i1", "i2") == [None, None]
+
+    write_items(data, TITLES, images={"i1": b"image"}, covers={"i1": b"cover"})
+    counts = await publish.run(data, store)
+
+    assert counts["published_before"] == 0
+    assert await covers_in(store, "i1", "i2") == [b"cover", None]
+    assert (await publish.run(data, store))["published_before"] == 1
+
+
+async def test_texts_that_are_newer_than_the_artifacts_outlive_the_coming_of_covers(
+    store: Store, data: str
+):
+    await build(data, "last")
+    await publish.run(data, store)
+    await store.ingest([an_interaction("i9", user_id="u1")])
+    await work_to_the_end(store, DigestEngine())
+    i9 = (await store.items.load_items([ItemId("i9")]))[ItemId("i9")]
+    await store.items.save_summary(i9.item.item_id, i9.version, "written since", writer=i9.writer)
+    summaries, user = await summaries_in(store), await the_user(store, "u1")
+
+    write_items(data, TITLES, images={"i1": b"image"}, covers={"i1": b"cover", "i9": b"late"})
+    await publish.run(data, store)
+
+    assert await covers_in(store, "i1", "i9") == [b"cover", b"late"]
+    assert await summaries_in(store) == summaries
+    assert summaries["i9"] == "written since"
+    assert await the_user(store, "u1") == user

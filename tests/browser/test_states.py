@@ -1,5 +1,6 @@
 """What is shown while nothing is there, or something does not answer."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,12 @@ from services.core.data_folder.text_statistics import TextStatistics
 from services.core.errors import EngineUnavailable
 from services.core.images import blank_image
 from services.core.records import Item, ItemId
+from services.engines.models.model_card import ModelCard
 from services.state.embedded_redis.server import EmbeddedRedis
 from services.state.texts.published_texts import PublishedTexts
 from services.state.user_store import Store
 from tests.api.builders import (
+    IDENTITY,
     ITEM_IDS,
     WITH_KEYS,
     ScriptedEngine,
@@ -178,6 +181,29 @@ def test_texts_that_do_not_vary_are_said_calmly_on_every_page(
             expect(page.locator("#notice p")).to_have_text(f"{gray.warning()}.")
             expect(page.locator("#notice")).to_have_attribute("data-status", "degraded")
         expect(page.locator(".component", has_text="Texts")).to_contain_text("Degraded")
+        assert watched.all_faults() == []
+
+
+def test_a_users_page_says_why_scores_and_texts_are_not_to_be_trusted(
+    browser: Browser, redis_url: str
+) -> None:
+    async def by_another(store: Store) -> None:
+        await put_catalogue(store)
+        await put_user(store, "ann", ["i1"], preference="foxes", writer="another/prompt")
+        await put_user(store, "bob", ["i1"], preference="Likes foxes.")
+
+    toy = ScriptedEngine(identity=replace(IDENTITY, card=ModelCard("Toy", ("ab" * 32,))))
+    world = a_world(redis_url, by_another, lambda store: an_app(store, toy))
+    with world as url, a_page(browser, url) as watched:
+        page, banners = watched.page, watched.page.locator(".recommendations .banner")
+        page.goto("/#/users/ann")
+        expect(banners).to_contain_text(["The model knows another", "Another model wrote this"])
+        expect(page.locator(".preference")).to_contain_text("Another model than this server's")
+        page.goto("/#/users/bob")
+        expect(page.locator(".preference .text")).to_have_text("Likes foxes.")
+        expect(banners).to_have_count(1)
+        expect(banners).to_contain_text("The model knows another")
+        expect(page.locator(".preference")).not_to_contain_text("Another model")
         assert watched.all_faults() == []
 
 

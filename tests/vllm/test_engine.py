@@ -28,8 +28,10 @@ from services.core.records import Item, ItemId
 from services.core.scoring import answer_margin
 from services.engines.contract import AS_SERVED, Engine, EngineOptions
 from services.engines.local.engine import LocalEngine
+from services.engines.models.image_shapes import find_form
 from services.engines.vllm_client.engine import VllmEngine
 from services.engines.vllm_client.server_http import HttpResponse, open_session, sender
+from tests.families.mixed_covers import mixed_prompts
 from tests.vllm.conftest import ADAPTER, BASE, ModelServer, StartModelServer
 
 pytestmark = pytest.mark.vllm
@@ -87,6 +89,14 @@ async def test_margins_of_the_base_model_agree(model_server: str, scoring_prompt
     await asyncio.gather(base.close(), local.close())
 
     assert max(abs(a - b) for a, b in zip(served, own, strict=True)) < 1e-4
+
+
+async def test_margins_of_covers_of_mixed_shapes_agree(engine: VllmEngine, local: LocalEngine):
+    prompts = mixed_prompts(find_form(BASE, None))
+    served, own = await margins(engine, prompts), await margins(local, prompts)
+
+    assert served == pytest.approx(own, abs=1e-4)
+    assert len(set(own)) == len(prompts)
 
 
 async def test_summaries_are_the_same_words(engine: VllmEngine, local: LocalEngine):

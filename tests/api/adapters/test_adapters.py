@@ -9,6 +9,7 @@ import structlog
 from fastapi import FastAPI
 
 from services.api.adapters.active_adapters import LiveAdapters
+from services.core.artifacts import Artifact
 from services.core.errors import ArtifactMismatch, EngineUnavailable, ModelUnusable
 from services.core.prompts import SCORING_FINGERPRINT
 from services.core.scoring import Calibration
@@ -20,6 +21,7 @@ from tests.api.adapter_builders import (
     SERVED,
     SERVED_WEIGHTS,
     SFT,
+    SFT_ITEMS,
     SFT_WEIGHTS,
     SwappingEngine,
     put_adapter,
@@ -37,6 +39,7 @@ from tests.api.builders import (
     recommend,
     send,
 )
+from tests.artifact_builders import write_items
 
 
 @pytest.fixture
@@ -111,6 +114,22 @@ async def test_damaged_weights_are_seen_also_when_they_were_fine_before(
     assert (await listed(app))["sft"]["servable"]
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
     assert "files of one training" in (await listed(app))["sft"]["reason"]
+
+
+async def test_validation_on_another_catalogue_than_the_data_folders_is_foreign(
+    store: Store, engine: SwappingEngine, tmp_path: Path
+) -> None:
+    data, folder = str(tmp_path / "data"), tmp_path / "adapters"
+    write_items(data, {"i1": "one"})
+    put_adapter(folder, "elsewhere")
+    put_adapter(folder, "here", **{SFT_ITEMS: Artifact(data, "items").manifest().fingerprint})
+    adapters = live_adapters(store, engine, folder)
+    app = an_app(store, engine, adapters=adapters, data=data)
+    await app.state.deps.caveats.look()
+    foreign = {name: each["validation_is_foreign"] for name, each in (await listed(app)).items()}
+    assert foreign == {"elsewhere": True, "here": False, "own": False}
+    without_data = await listed(an_app(store, engine, adapters=adapters))
+    assert not any(each["validation_is_foreign"] for each in without_data.values())
 
 
 async def test_half_an_adapter_is_listed_and_not_servable(app: FastAPI, tmp_path: Path) -> None:

@@ -251,3 +251,31 @@ def test_an_adapter_that_saw_covers_of_another_size_is_not_gone_on_with(data_wit
 
     with pytest.raises(ArtifactMismatch, match="images of 336 pixels, the items have 56"):
         train.run(data_with_examples, config, stage="rank")
+
+
+SQUARE, WIDE, TALL = [56, 56], [56, 84], [84, 56]
+
+
+def rewrite(manifest: Path, **fields: Any) -> None:
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | fields))
+
+
+@pytest.mark.parametrize(
+    ("of_adapter", "of_items", "message"),
+    [
+        (None, [SQUARE], r"56 pixels, the items .* `--fit grid` \(height x width: 56 x 56\)"),
+        ([SQUARE], None, r"`--fit grid` \(height x width: 56 x 56\), the items have 56 pixels"),
+        ([SQUARE, WIDE], [SQUARE, TALL], r"56 x 56, 56 x 84\), the items .* 56 x 56, 84 x 56\)"),
+    ],
+)
+def test_an_adapter_that_saw_covers_of_other_shapes_is_not_gone_on_with(
+    data_with_examples, config, of_adapter: list | None, of_items: list | None, message: str
+):
+    train.run(data_with_examples, config)
+    rewrite(Path(data_with_examples) / "adapter" / "manifest.json", image_shapes=of_adapter)
+    items = Path(data_with_examples) / "items" / "manifest.json"
+    shapes = [[*size, 36] for size in of_items or ()]
+    rewrite(items, definition={"image_size": 56, "image_shapes": shapes})
+
+    with pytest.raises(ArtifactMismatch, match=f"{message}; start from one that was trained on"):
+        train.run(data_with_examples, config, stage="rank")
