@@ -74,6 +74,11 @@ class LocalModel:
         kind = AutoModelForImageTextToText if takes_images(model) else AutoModelForCausalLM
         try:
             loaded = kind.from_pretrained(model, dtype=dtype)
+        except SafetensorError as error:
+            raise ModelUnusable(
+                f"the weights of {model!r} are damaged ({error}); copy or download its "
+                ".safetensors files again"
+            ) from error
         except (OSError, ValueError, KeyError) as error:
             raise ModelUnusable(
                 f"cannot load the model {model!r} ({error}); give --model a checkpoint folder or a "

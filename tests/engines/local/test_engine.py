@@ -4,6 +4,7 @@ import asyncio
 import pickle
 from collections.abc import AsyncIterator
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -234,3 +235,13 @@ def test_a_folder_that_is_no_checkpoint_is_named(tmp_path: Path):
 def test_a_folder_that_is_no_adapter_is_named(checkpoint: Path, tmp_path: Path):
     with pytest.raises(ModelUnusable, match="--adapter"):
         LocalEngine.load(str(checkpoint), str(tmp_path), device="cpu")
+
+
+@pytest.mark.parametrize("size", [0, 100, -1000])
+def test_damaged_weights_are_named_with_what_to_do(checkpoint: Path, tmp_path: Path, size: int):
+    folder = copytree(checkpoint, tmp_path / "damaged")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:size])
+
+    with pytest.raises(ModelUnusable, match="damaged' are damaged .* download"):
+        LocalEngine.load(str(folder), device="cpu")
