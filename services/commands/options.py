@@ -165,6 +165,8 @@ class BatchEngineArguments(EngineArguments):
         given, options = settings(), self
         if self.ray is not None and self.engine == "vllm" and not (self.url or given.vllm_urls):
             options = replace(self, engine="vllm-in-process")  # without a server, in the workers
+        if preferences and (given.writer or given.writer_urls):
+            options = replace(options, model=None)  # it is not loaded, and need not be there
         choice = options.choose(data, given)
         if preferences:
             choice = choice.for_preferences()
