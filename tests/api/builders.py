@@ -18,7 +18,7 @@ from services.api.limits import Limits
 from services.api.main import create_app
 from services.api.recommend.ordering import Ordering
 from services.core.api_keys import Scope, issue
-from services.core.data_folder.text_writers import preference_writer
+from services.core.data_folder.text_writers import TextWriters, preference_writer
 from services.core.errors import EngineError
 from services.core.prompts import GenerationLimits, Messages
 from services.core.records import Interaction, Item, ItemId, UserId
@@ -250,6 +250,7 @@ def an_app(
     rules: AccessRules | None = None,
     adapters: LiveAdapters | None = None,
     data: str | None = None,
+    writers: TextWriters | None = None,
     **limits: Any,
 ) -> FastAPI:
     engine = engine or ScriptedEngine()
@@ -262,6 +263,7 @@ def an_app(
         limits=Limits(**limits),
         rules=rules,
         data=data,
+        writers=writers,
     )
     return create_app(deps)
 

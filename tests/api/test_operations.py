@@ -1,11 +1,16 @@
 from pathlib import Path
 from typing import ClassVar
 
+from services.core.data_folder.text_writers import (
+    TextWriters,
+    preference_writer,
+    summary_writer,
+)
 from services.core.errors import EngineUnavailable
 from services.core.prompts import SCORING_FINGERPRINT
 from services.state.embedded_redis.server import EmbeddedRedis
 from services.state.user_store import Store
-from tests.api.builders import ScriptedEngine, an_app, put_catalogue, recommend, send
+from tests.api.builders import IDENTITY, ScriptedEngine, an_app, put_catalogue, recommend, send
 
 
 async def test_a_whole_service_is_ready(store: Store) -> None:
@@ -53,6 +58,20 @@ async def test_the_version_names_prompts_and_weights(store: Store) -> None:
     assert answer["prompts"]["scoring"] == SCORING_FINGERPRINT
     assert (answer["model"], answer["adapter"]) == ("scripted", "scripted-adapter")
     assert answer["retrieval"] == "rankers-of-tests"
+    assert (answer["writer"], answer["writer_name"]) == (
+        preference_writer(IDENTITY.model).identity,
+        "scripted",
+    )
+
+
+async def test_the_version_names_a_writer_of_its_own(store: Store) -> None:
+    writers = TextWriters(summary_writer("scripted"), preference_writer("w1", "My writer"))
+    answer = (await send(an_app(store, writers=writers), "GET", "/version")).json()
+    assert (answer["writer"], answer["writer_name"]) == (
+        preference_writer("w1").identity,
+        "My writer",
+    )
+    assert answer["model"] == "scripted"
 
 
 async def test_a_redis_that_is_down_gives_503_at_once_and_is_found_again(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from benchmarks.families.writers import write_writer
 from benchmarks.faults.supervised_process import free_port
 from services.core.errors import InputError
 from services.deployment.assemble import DEMO_WEIGHTS, EngineChoice, choose_engine
@@ -19,6 +20,7 @@ from services.doctor.service import (
     check_model_servers,
     check_redis,
     check_settings,
+    check_writer,
     judge_clock,
     judge_redis,
 )
@@ -254,3 +256,56 @@ def test_vllm_without_a_server_and_a_recommender_without_vllm_are_problems():
     check = partial(check_model_servers, "data", choose)
     (found,) = run_checks({"model server": check}, timeout_seconds=60)
     assert (found.status, "MSR_RECOMMENDER_URLS" in found.found) == ("problem", True)
+
+
+# --- a writer of its own -------------------------------------------------------------------------
+
+
+def look_at_writer(**given: Any) -> list[Finding]:
+    choose = partial(
+        choose_engine, "data", Settings(**given), kind="local", model=None, adapter=None
+    )
+    check = partial(check_writer, choose)
+    return list(run_checks({"writer": check}, timeout_seconds=60))
+
+
+def test_without_a_writer_of_its_own_nothing_is_said():
+    assert look_at_writer() == []
+
+
+def test_a_writer_in_this_process_is_named(tmp_path: Path):
+    folder = write_writer("qwen-3-thinking", tmp_path / "my-writer")
+
+    [found] = look_at_writer(writer=str(folder))
+
+    assert (found.status, found.found) == (
+        "ok",
+        "my-writer writes the preferences, in this process.",
+    )
+
+
+def test_a_writer_without_a_chat_template_is_a_problem(tmp_path: Path):
+    folder = write_writer("qwen-3-thinking", tmp_path / "my-writer")
+    (folder / "chat_template.jinja").unlink()
+
+    [found] = look_at_writer(writer=str(folder))
+
+    assert found.status == "problem"
+    assert "has no chat template" in found.found
+
+
+def test_a_writer_that_is_not_there_is_a_problem():
+    [found] = look_at_writer(writer="models/no-such-writer")
+
+    assert found.status == "problem"
+    assert "models/no-such-writer" in found.found
+
+
+def test_servers_of_a_writer_are_asked_what_they_serve():
+    away = f"http://127.0.0.1:{free_port()}"
+    with json_server({"/v1/models": a_listing()}) as url:
+        found = look_at_writer(writer_urls=(url, away))
+
+    assert [finding.status for finding in found] == ["ok", "problem"]
+    assert f"{url} serves base to write the preferences" in found[0].found
+    assert away in found[1].found
