@@ -243,5 +243,5 @@ def test_damaged_weights_are_named_with_what_to_do(checkpoint: Path, tmp_path: P
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:size])
 
-    with pytest.raises(ModelUnusable, match="damaged' are damaged .* download"):
+    with pytest.raises(ModelUnusable, match=r"damaged' are damaged .* download"):
         LocalEngine.load(str(folder), device="cpu")
