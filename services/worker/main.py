@@ -114,6 +114,7 @@ class Worker:
                 if await has_unknown_texts(self.store):
                     log.warning("texts_of_unknown_origin", reason=UNKNOWN_ORIGIN)
         log.info("worker_started", consumer=consumer, model=self.engine.identity.model)
+        failure: BaseException | None = None
         try:
             async with asyncio.TaskGroup() as outer:
                 heartbeat = outer.create_task(keep_alive())
@@ -128,9 +129,11 @@ class Worker:
                         consumers.create_task(refuse_other_texts(self.store, own, limits, stop))
                 heartbeat.cancel()
         except* MsrError as failed:
-            raise _first(failed) from None
+            failure = _first(failed)  # raised here, some versions of Python put it into a group
         finally:
             await summarizer.close()
+        if failure is not None:
+            raise failure
         with contextlib.suppress(StateUnavailable, GroupMissing):
             await work_queue.leave()
         log.info("worker_stopped", consumer=consumer)
