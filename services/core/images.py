@@ -14,8 +14,10 @@ at a time.
 import contextlib
 import io
 import re
+import struct
 import threading
 import warnings
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -43,8 +45,18 @@ _BORDER = (122, 116, 104)
 # Coding as JPEG changes the border's color by a little, near a sharp edge by more.
 _BORDER_TOLERANCE = 24
 
-# The EXIF tag of the orientation, and its values for an image that lies on its side.
-_ORIENTATION, _LYING = 0x0112, (5, 6, 7, 8)
+# The EXIF tag of the orientation, what its values ask for, and those of an image on its side.
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_LYING = (5, 6, 7, 8)
 
 # An image of 20 MB in chunks of 4 kB takes some 20,000 reads. A file of nothing but chunk headers
 # takes millions of reads, and minutes.
@@ -62,17 +74,22 @@ _large_images = threading.Lock()
 # the log and the memory. Faults that matter are refused below.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-# What Pillow's decoders raise on truncated, corrupt or hostile files.
+# What Pillow's parsers raise on truncated, corrupt or hostile files.
 _DECODER_ERRORS = (
     Image.DecompressionBombError,
-    OSError,
-    ValueError,
-    SyntaxError,
-    IndexError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
     EOFError,
-    TypeError,
-    OverflowError,
+    LookupError,
     MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
 )
 
 
@@ -274,14 +291,13 @@ def _prepare(data: bytes, form: ImageForm, *, for_people: bool) -> PreparedCover
     # Closing frees the pixels at once, even if a traceback still refers to the image.
     with contextlib.closing(_open(data)) as opened:
         own_size = opened.size
-        lies = opened.getexif().get(_ORIENTATION) in _LYING
+        lies = _orientation(opened) in _LYING
         height, width = form.shape_for(*(own_size[::-1] if lies else own_size))
         # A JPEG is decoded at reduced size, twice as large as it is needed.
         needed = 2 * max(height, width)
         opened.draft("RGB", (needed, needed))
         was_reduced = opened.size != own_size
-        ImageOps.exif_transpose(opened, in_place=True)
-        upright = _flatten(opened)
+        upright = _upright(opened)
         image = _encode(_letterbox(upright, height, width))
         shown = b""
         if for_people and not (was_reduced and needed < COVER_SIDE):
@@ -295,8 +311,25 @@ def _decode_for_people(data: bytes) -> bytes:
     """From a JPEG that was decoded too small for people to look at."""
     with contextlib.closing(_open(data)) as opened:
         opened.draft("RGB", (COVER_SIDE, COVER_SIDE))
-        ImageOps.exif_transpose(opened, in_place=True)
-        return _encode_for_people(_flatten(opened))
+        return _encode_for_people(_upright(opened))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The pixels as RGB, turned as the file asks. Its metadata is never written again: that fails
+    where one tag is broken, whatever the pixels are.
+    """
+    turn = _TURNS.get(_orientation(image))
+    flat = _flatten(image)
+    return flat if turn is None else flat.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation; 1 (upright) if there is none, or none that can be read."""
+    try:
+        value = image.getexif().get(_ORIENTATION)
+    except _DECODER_ERRORS:  # the metadata is broken, which says nothing of the pixels
+        return 1
+    return value if isinstance(value, int) else 1
 
 
 def _encode_for_people(image: Image.Image) -> bytes:

@@ -5,8 +5,9 @@ import json
 import struct
 import zlib
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from services.core.errors import ImageRefused
 from services.core.images import (
@@ -142,6 +143,47 @@ def test_a_shape_is_chosen_for_the_image_upright():
 def test_a_square_form_prepares_what_it_always_did():
     for data in (an_image(400, 600), an_image(20, 30, "RGBA"), an_image(900, 500, kind="JPEG")):
         assert prepare_cover(data, ImageForm(56)).image == prepare_image(data, 56)
+
+
+def a_phone_image() -> bytes:
+    """Red above blue once it is turned as its EXIF asks, which has other tags too."""
+    image = Image.new("RGB", (60, 40), "blue")
+    image.paste("red", (0, 0, 30, 40))
+    exif = Image.Exif()
+    exif.update({0x0112: 6, 0x010F: "maker", 0x011A: (72, 1), 0x9003: "2020:01:01 00:00:00"})
+    file = io.BytesIO()
+    image.save(file, "JPEG", exif=exif)
+    return file.getvalue()
+
+
+def test_an_image_with_a_broken_tag_is_used_and_turned_by_what_is_whole():
+    whole = a_phone_image()
+    start = whole.index(b"Exif\0\0") + 6
+    end = start + len(Image.open(io.BytesIO(whole)).getexif().tobytes()) - 6
+    turned = []
+    for position in range(start, end):
+        for value in (5, 255):
+            broken = bytearray(whole)
+            broken[position] = value
+            # Whatever became of the tag, the pixels are whole.
+            shown = opened(prepare_cover(bytes(broken), ImageForm(56)).shown)
+            red, _, blue = shown.getpixel((15, 5))
+            turned.append(shown.size == (40, 60) and red > blue)
+    assert sum(turned) > 0.7 * len(turned)  # of the others, the orientation itself is broken
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_turned_as_pillow_does(orientation: int):
+    image = Image.effect_noise((24, 40), 90).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = io.BytesIO()
+    image.save(file, "PNG", exif=exif)
+
+    turned = ImageOps.exif_transpose(Image.open(file))
+    plain = io.BytesIO()
+    Image.fromarray(np.asarray(turned)).save(plain, "PNG")
+    assert prepare_cover(file.getvalue(), GRID) == prepare_cover(plain.getvalue(), GRID)
 
 
 @pytest.mark.parametrize("form", [ImageForm(56), GRID])

@@ -10,6 +10,7 @@ import re
 from array import array
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -198,6 +199,8 @@ def _add(name: str, codes: dict[str, int], names: list[str]) -> int:
 
 
 def _number(value: object) -> float | int:
+    if isinstance(value, Decimal):
+        return _number(float(value))
     if isinstance(value, str):
         for parse in (int, float):
             with contextlib.suppress(ValueError):

@@ -36,7 +36,11 @@ class MicroLens:
         """Finds the files; reads none yet."""
         root = Path(folder)
         self.interactions_table = existing_file(
-            root, "*_pairs.csv", "*_pairs.tsv", what="pairs file"
+            root,
+            "*_pairs.csv",  # with times; the tsv beside it has the same interactions
+            "*_pairs.tsv",
+            what="pairs file",
+            preferred=True,
         )
         self.times: Times = "clock" if self.interactions_table.suffix == ".csv" else "order"
         self.items_table = existing_file(root, "*_titles.csv", what="titles file")

@@ -8,8 +8,10 @@ milliseconds since the epoch; `timestamp` holds ISO 8601 text, seconds or millis
 world has this form.
 """
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +76,14 @@ class Plain:
         rows = _rows(self.items_table, faults, required=("item_id", "title"), optional=("image",))
         for line, (item_id, title, image) in rows:
             row = f"{self.items_table.name}:{line}"
-            image = _text(image).strip()
+            try:
+                item_id, title, image = _text(item_id), _text(title), _text(image).strip()
+            except RowRefused as fault:
+                faults.append(QuarantinedRow(row, str(fault)))
+                continue
             url = image if "://" in image else None
             file = _resolve(root, image, row) if image and url is None else None
-            yield SourceItem(row, _text(item_id), _text(title), file, url)
+            yield SourceItem(row, item_id, title, file, url)
 
     def cover_files(self) -> Iterable[tuple[str, Path]]:
         """The local covers that items name."""
@@ -118,14 +124,53 @@ def _rows(
 
 
 def _as_values(column: Any) -> list[Any]:
-    if pa.types.is_timestamp(column.type):
+    if pa.types.is_date(column.type) or pa.types.is_timestamp(column.type):
         # Integers, so that no time zone data is needed; Parquet times are in UTC.
         column = pc.cast(pc.cast(column, pa.timestamp("ms"), safe=False), pa.int64())
-    return list(column.to_pylist())
+    values: list[Any] = column.to_pylist()
+    if pa.types.is_floating(column.type):
+        first = _FIRST_INEXACT[column.type.bit_width]
+        return [_Inexact(v) if v is not None and abs(v) >= first else v for v in values]
+    return values
+
+
+# By the bits of a float: from here on it cannot tell a whole number from the next.
+_FIRST_INEXACT = {16: 2**11, 32: 2**24, 64: 2**53}
+
+
+class _Inexact(float):
+    """A number whose last digits its column has lost."""
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else value if isinstance(value, str) else str(value)
+    """A cell as the text that its source means: whole numbers as their digits, bytes as UTF-8.
+
+    RowRefused for what cannot be told: bytes of another encoding, and numbers so large that a float
+    holds several of them alike. pandas and Spark make floats of integers where one is missing.
+    """
+    match value:
+        case None:
+            return ""
+        case str():
+            return value
+        case bytes():
+            try:
+                return value.decode()
+            except UnicodeDecodeError as error:
+                raise RowRefused(
+                    "a cell has bytes that are not UTF-8; write the column as text"
+                ) from error
+        case float() | Decimal() if math.isnan(value):
+            return ""
+        case _Inexact():
+            raise RowRefused(
+                f"{value!r} was a whole number before it became a float, which has lost its last "
+                "digits; write the column as integers or as text"
+            )
+        case float() | Decimal() if value == int(value):
+            return str(int(value))
+        case _:
+            return str(value)
 
 
 def _resolve(root: Path, image: str, row: str) -> Path:

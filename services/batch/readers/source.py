@@ -76,10 +76,12 @@ def digest_source(source: Source) -> dict[str, str]:
     return digests
 
 
-def existing_file(folder: Path, *patterns: str, what: str) -> Path:
-    """The one file in `folder` that the first matching glob pattern finds, or MalformedFile."""
-    for pattern in patterns:
-        found = sorted(folder.glob(pattern))
+def existing_file(folder: Path, *patterns: str, what: str, preferred: bool = False) -> Path:
+    """The one file in `folder` that the glob patterns find, or MalformedFile. With `preferred`, the
+    first pattern that finds one.
+    """
+    for tried in ([each] for each in patterns) if preferred else [patterns]:
+        found = sorted(path for pattern in tried for path in folder.glob(pattern))
         if len(found) > 1:
             names = ", ".join(path.name for path in found)
             raise MalformedFile(f"{folder} holds several {what} ({names}); leave one of them there")

@@ -1,3 +1,5 @@
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -6,6 +8,7 @@ import pytest
 
 from services.batch.readers.plain import Plain
 from services.batch.readers.source import digest_source
+from services.core.artifacts import QuarantinedRow
 from services.core.errors import MalformedFile
 from tests.batch.readers.builders import a_plain_catalogue, write_csv
 
@@ -34,6 +37,81 @@ def test_parquet_tables_with_numbers_and_times_read_like_csv(tmp_path: Path):
     assert (columns.user_ids, columns.item_ids) == (["12"], ["7"])
     assert columns.timestamps_ms.tolist() == [1_577_836_800_000]
     assert [item.item_id for item in source.items([])] == ["7"]
+
+
+def ids_of(folder: Path, ids: pa.Array) -> tuple[list[str], list[str]]:
+    """The item ids that a Parquet table with these is read as, and the faults of the others."""
+    (folder / "items.csv").unlink()
+    titles = [f"Item {k}" for k in range(len(ids))]
+    pq.write_table(pa.table({"item_id": ids, "title": titles}), folder / "items.parquet")
+    faults: list[QuarantinedRow] = []
+    found = [item.item_id for item in Plain(folder).items(faults)]
+    return found, [fault.reason for fault in faults]
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        (pa.array([b"u0", "ü".encode()], pa.binary()), ["u0", "ü"]),
+        (pa.array([b"u0"], pa.large_binary()), ["u0"]),
+        (pa.array(["u0", "u1"]).dictionary_encode(), ["u0", "u1"]),
+        (pa.array([900.0, None, 2.0**53 - 1]), ["900", "", "9007199254740991"]),
+        (pa.array([7.0], pa.float32()), ["7"]),
+        (pa.array([1.5, float("nan")]), ["1.5", ""]),
+        (pa.array([Decimal("900.00"), Decimal("9007199254740993")]), ["900", "9007199254740993"]),
+        (pa.array([2**63 + 1], pa.uint64()), ["9223372036854775809"]),
+    ],
+)
+def test_ids_in_parquet_are_the_text_that_their_source_means(
+    tmp_path: Path, ids: pa.Array, expected: list[str]
+):
+    assert ids_of(a_plain_catalogue(tmp_path), ids) == (expected, [])
+
+
+@pytest.mark.parametrize(
+    ("ids", "reason"),
+    [
+        (pa.array([2.0**53]), "lost its last digits; write the column as integers"),
+        (pa.array([2.0**24], pa.float32()), "lost its last digits"),
+        (pa.array([float("inf")]), "lost its last digits"),
+        (pa.array([b"\xff"], pa.binary()), "not UTF-8"),
+    ],
+)
+def test_ids_that_cannot_be_told_are_refused_with_what_to_do(
+    tmp_path: Path, ids: pa.Array, reason: str
+):
+    found, [fault] = ids_of(a_plain_catalogue(tmp_path), ids)
+
+    assert found == []
+    assert reason in fault
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        pa.array([date(2020, 1, 1)], pa.date32()),
+        pa.array([date(2020, 1, 1)], pa.date64()),
+        pa.array([Decimal("1577836800000")]),
+        pa.array([datetime(2020, 1, 1)], pa.timestamp("s")),
+        pa.array([datetime(2020, 1, 1)], pa.timestamp("ns")),
+    ],
+)
+def test_times_in_parquet_may_be_dates_and_decimals(tmp_path: Path, times: pa.Array):
+    folder = a_plain_catalogue(tmp_path)
+    (folder / "interactions.csv").unlink()
+    table = pa.table({"timestamp_ms": times, "user_id": ["u"], "item_id": ["a"]})
+    pq.write_table(table, folder / "interactions.parquet")
+
+    assert Plain(folder).interactions([]).timestamps_ms.tolist() == [1_577_836_800_000]
+
+
+@pytest.mark.parametrize("name", ["items", "interactions"])
+def test_a_table_that_is_there_twice_is_never_guessed(tmp_path: Path, name: str):
+    folder = a_plain_catalogue(tmp_path)
+    (folder / f"{name}.parquet").touch()
+
+    with pytest.raises(MalformedFile, match=rf"{name}\.csv, {name}\.parquet.*leave one"):
+        Plain(folder)
 
 
 @pytest.mark.parametrize("image", ["../../etc/passwd", "/etc/passwd", "link/passwd"])
