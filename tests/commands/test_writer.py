@@ -1,4 +1,4 @@
-"""`msr build-preferences` with a writer of its own, and a worker with the same writer."""
+"""`msr build-preferences` with a writer of its own."""
 
 import asyncio
 import shutil
@@ -8,19 +8,14 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.families.writers import write_writer
-from services.batch import build_preferences, publish, summarize_images
+from services.batch import build_preferences, summarize_images
 from services.cli import app
 from services.core.artifacts import Artifact
-from services.core.data_folder.text_writers import preference_writer
 from services.core.errors import ModelUnusable
-from services.core.records import UserId
 from services.engines.checkpoints import identify
 from services.engines.local.engine import LocalEngine
-from services.state.user_store import Store
-from services.worker.main import Worker
 from tests.artifact_builders import write_interactions, write_items
 from tests.builders import DigestEngine, some_ids
-from tests.worker.running import QUICK, nothing_waits, until
 
 HISTORIES = {"u1": some_ids(8), "u2": some_ids(5)}
 
@@ -74,31 +69,10 @@ def test_the_writer_writes_and_the_other_model_need_not_be_there(
     assert (manifest.model, manifest.writer.name) == (identify(writer).model, "my-writer")
 
 
-def test_a_writer_that_is_not_there_is_named(data: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("MSR_WRITER", "models/no-such-writer")
-
-    with pytest.raises(ModelUnusable, match="models/no-such-writer"):
-        build(data)
-
-
-async def test_a_worker_with_this_writer_writes_online_what_the_command_wrote(
-    data: str, writer: str, store: Store
+def test_a_writer_that_is_not_there_is_named(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    expected = await by_itself(data, writer)
-    shutil.rmtree(Path(data) / "preferences-whole")
-    await publish.run(data, store)
-    users = [UserId(each) for each in HISTORIES]
-    engine = LocalEngine.load(writer, device="cpu", texts_only=True)
-    stop = asyncio.Event()
-    async with asyncio.TaskGroup() as tasks:
-        worker = Worker(store, DigestEngine(model="summarizer"), QUICK, writer=engine)
-        tasks.create_task(worker.run(stop))
-        await store.request_updates(users)
-        await until(lambda: nothing_waits(store))
-        stop.set()
-    await engine.close()
+    monkeypatch.setenv("MSR_WRITER", str(tmp_path / "no-such-writer"))
 
-    found = await store.load_users(users)
-    assert {user_id: user.preference for user_id, user in found.items()} == expected
-    by_writer = preference_writer(identify(writer).model).identity
-    assert {user.writer for user in found.values()} == {by_writer}
+    with pytest.raises(ModelUnusable, match="no-such-writer"):
+        build(data)

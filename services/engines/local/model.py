@@ -29,7 +29,12 @@ from services.core.scoring import AnswerLogprobs, AnswerTokens
 from services.engines.checkpoints import identify
 from services.engines.contract import EngineIdentity, GeneratedText
 from services.engines.local.sampling import SeededSampling
-from services.engines.models.model_files import context_length, load_processor, takes_images
+from services.engines.models.model_files import (
+    context_length,
+    damaged_weights,
+    load_processor,
+    takes_images,
+)
 from services.engines.prompt_encoding import EncodedPrompt, PromptEncoder
 from services.engines.prompt_fitting import shorten_to_fit
 
@@ -74,16 +79,13 @@ class LocalModel:
         kind = AutoModelForImageTextToText if takes_images(model) else AutoModelForCausalLM
         try:
             loaded = kind.from_pretrained(model, dtype=dtype)
-        except SafetensorError as error:
-            raise ModelUnusable(
-                f"the weights of {model!r} are damaged ({error}); copy or download its "
-                ".safetensors files again"
-            ) from error
         except (OSError, ValueError, KeyError) as error:
             raise ModelUnusable(
                 f"cannot load the model {model!r} ({error}); give --model a checkpoint folder or a "
                 "hub name that this machine can reach"
             ) from error
+        except SafetensorError as error:
+            raise damaged_weights(model, error) from error
         if adapter is not None:
             try:
                 loaded = PeftModel.from_pretrained(loaded, adapter, is_trainable=False)

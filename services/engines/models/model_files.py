@@ -6,6 +6,8 @@ A model is named by its folder or by its name on a model hub.
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from services.core.errors import ModelUnusable
 from services.engines.models.families import supported
 from services.engines.text_processor import TextProcessor
@@ -48,6 +50,30 @@ def read_config(model: str) -> Any:
             f"{model!r}: no model that this version knows is {where} ({error}); give --model a "
             "checkpoint folder or a hub name"
         ) from error
+
+
+def damaged_weights(model: str, error: SafetensorError) -> ModelUnusable:
+    """What to raise when the weights of a checkpoint (folder or hub name) cannot be read: it names
+    the file, which the library's `error` does not.
+    """
+    if not is_folder(model):
+        return ModelUnusable(
+            f"a file of weights of {model!r} is damaged ({error}); remove the model from the hub's "
+            "cache on this machine, so that it is downloaded again"
+        )
+    for path in sorted(Path(model).glob("*.safetensors")):
+        try:
+            with safe_open(path, "pt"):
+                pass
+        except SafetensorError as fault:
+            return _damaged(path, fault)
+    return _damaged(Path(model), error)
+
+
+def _damaged(path: Path, error: SafetensorError) -> ModelUnusable:
+    return ModelUnusable(
+        f"the weights in {path} are damaged or cut off ({error}); copy or download them again"
+    )
 
 
 def context_length(config: Any) -> int:

@@ -2,7 +2,7 @@
 
 import asyncio
 import pickle
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -237,11 +237,20 @@ def test_a_folder_that_is_no_adapter_is_named(checkpoint: Path, tmp_path: Path):
         LocalEngine.load(str(checkpoint), str(tmp_path), device="cpu")
 
 
-@pytest.mark.parametrize("size", [0, 100, -1000])
-def test_damaged_weights_are_named_with_what_to_do(checkpoint: Path, tmp_path: Path, size: int):
-    folder = copytree(checkpoint, tmp_path / "damaged")
-    weights = folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:size])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda whole: b"", id="empty"),
+        pytest.param(lambda whole: b"version https://git-lfs", id="no-safetensors"),
+        pytest.param(lambda whole: whole[:100], id="header-cut"),
+        pytest.param(lambda whole: whole[:-100], id="tensors-cut"),
+    ],
+)
+def test_a_damaged_file_of_weights_is_named(
+    damage: Callable[[bytes], bytes], checkpoint: Path, tmp_path: Path
+):
+    weights = copytree(checkpoint, tmp_path / "damaged") / "model.safetensors"
+    weights.write_bytes(damage(weights.read_bytes()))
 
-    with pytest.raises(ModelUnusable, match=r"damaged' are damaged .* download"):
-        LocalEngine.load(str(folder), device="cpu")
+    with pytest.raises(ModelUnusable, match=rf"{weights} are damaged .*; copy or download them"):
+        LocalEngine.load(str(weights.parent), device="cpu")

@@ -7,12 +7,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from safetensors import SafetensorError
 from transformers import LlamaConfig
 
 from services.core.errors import AnswerTokenMissing, ModelUnusable
 from services.engines.models.model_files import (
     MAX_CONTEXT,
     context_length,
+    damaged_weights,
     is_folder,
     load_processor,
 )
@@ -113,3 +115,20 @@ def test_a_model_that_takes_no_images_is_refused_by_its_type(a_copy):
 
     with pytest.raises(ModelUnusable, match=r"\(model_type llama\) takes no images; supported are"):
         load_processor(str(folder))
+
+
+def test_of_several_files_of_weights_the_damaged_one_is_named(checkpoint: Path, tmp_path: Path):
+    for name in ("a.safetensors", "c.safetensors"):
+        shutil.copy(checkpoint / "model.safetensors", tmp_path / name)
+    (tmp_path / "b.safetensors").write_bytes(b"half of it")
+
+    message = str(damaged_weights(str(tmp_path), SafetensorError("damaged")))
+
+    assert str(tmp_path / "b.safetensors") in message
+
+
+def test_damaged_weights_of_a_hub_name_are_downloaded_again():
+    error = damaged_weights("owner/model", SafetensorError("damaged"))
+
+    assert str(error).startswith("a file of weights of 'owner/model' is damaged")
+    assert "downloaded again" in str(error)
