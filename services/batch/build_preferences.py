@@ -25,6 +25,7 @@ from services.batch.text_report import reported, warned
 from services.batch.user_progress import UserProgress, history_items, read_progress, take_over
 from services.core.artifacts import (
     SAMPLING,
+    SUMMARIES_BY,
     Artifact,
     ArtifactWriter,
     QuarantinedRow,
@@ -106,6 +107,7 @@ class _Plan(ShardedStep[_Request]):
         items, interactions, summaries = (
             Artifact(request.data, name) for name in ("items", "interactions", "summaries")
         )
+        summaries_by = summaries.manifest().model
         recipe = Recipe(
             step="build-preferences",
             definition={
@@ -116,6 +118,7 @@ class _Plan(ShardedStep[_Request]):
                 "num_users": request.num_users,
                 "shard_size": request.shard_size,
                 **({SAMPLING: sampling_label(sampling)} if sampling is not None else {}),
+                **({SUMMARIES_BY: summaries_by} if summaries_by not in ("", request.model) else {}),
             },
             model=request.model,
             inputs={a.name: a.manifest().fingerprint for a in (items, interactions, summaries)},

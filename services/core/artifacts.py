@@ -30,13 +30,15 @@ from fsspec.implementations.local import LocalFileSystem
 from services.core.data_folder.atomic_write import UNFINISHED_SUFFIX, atomic_write, unfinished_name
 from services.core.data_folder.steps import command_for
 from services.core.data_folder.text_statistics import TEXT_COLUMNS, TextStatistics
-from services.core.data_folder.text_writers import TextWriter
+from services.core.data_folder.text_writers import TextWriter, summaries_label
 from services.core.errors import ArtifactMismatch, ArtifactMissing, FolderNotWritable
 from services.core.fingerprint import fingerprint
 
 MANIFEST = "manifest.json"
 # In a definition: how tokens were drawn; missing where decoding was greedy.
 SAMPLING = "sampling"
+# In that of preferences: the model whose summaries were read; missing where it is the same one.
+SUMMARIES_BY = "summaries_by"
 LOCK = "writer.lock"
 MAX_MANIFEST_QUARANTINE = 1000
 QUARANTINE_SCHEMA = pa.schema([("row", pa.string()), ("reason", pa.string())])
@@ -106,8 +108,9 @@ class Manifest:
         if not self.model:
             return TextWriter()
         definition = self.definition
+        read = summaries_label(self.model, definition.get(SUMMARIES_BY, ""))
         prompt = f"{definition['prompt']}{definition.get(SAMPLING, '')}"
-        return TextWriter(f"{self.model}/{prompt}", self.model_name or "")
+        return TextWriter(f"{self.model}/{prompt}{read}", self.model_name or "")
 
     def to_json(self) -> str:
         """Readable JSON; the same content gives the same text."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import fsspec
 
-from services.core.artifacts import Artifact, absolute_root
+from services.core.artifacts import SUMMARIES_BY, Artifact, absolute_root
 from services.core.data_folder.atomic_write import atomic_write
 from services.core.data_folder.steps import SERVED_PREFERENCES
 from services.core.data_folder.text_writers import REMEDY, TextWriter, TextWriters
@@ -94,7 +94,10 @@ def _writer(data: str, *names: str) -> TextWriter | None:
     if artifact is None:
         return None
     manifest = artifact.manifest()
-    return replace(manifest, model=_weights(manifest.model)).writer
+    definition = dict(manifest.definition)
+    if SUMMARIES_BY in definition:
+        definition[SUMMARIES_BY] = _weights(definition[SUMMARIES_BY])
+    return replace(manifest, model=_weights(manifest.model), definition=definition).writer
 
 
 def _weights(model: str) -> str:

@@ -156,6 +156,7 @@ def a_phone_image() -> bytes:
     return file.getvalue()
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of each broken tag
 def test_an_image_with_a_broken_tag_is_used_and_turned_by_what_is_whole():
     whole = a_phone_image()
     start = whole.index(b"Exif\0\0") + 6

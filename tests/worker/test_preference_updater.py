@@ -291,7 +291,7 @@ async def test_a_writer_of_its_own_writes_the_preferences_and_no_summaries(store
         stop.set()
 
     user = await the_user(store)
-    assert user.writer == preference_writer("writer").identity
+    assert user.writer == preference_writer("writer", summaries="summarizer").identity
     assert len(engine.prompts) == len(writer.prompts) == 1
     items = await store.items.load_items([ItemId("i2")])
     assert items[ItemId("i2")].writer == summary_writer("summarizer").identity

@@ -40,12 +40,16 @@ OLD, NEW = TextWriters.of("old"), TextWriters.of("new")
 LIMITS = replace(QUICK, look_for_texts_seconds=0.02, rewriter_seconds=0.5)
 
 
-async def texts_by(model: str, data: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Summaries by item and preferences by user, as the offline steps write them."""
+async def texts_by(
+    model: str, data: Path, *, writer: str | None = None
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Summaries by item and preferences by user, as the offline steps write them; preferences by
+    `writer` if it is named.
+    """
     write_items(str(data), TITLES)
     write_interactions(str(data), HISTORIES)
     await summarize_images.run(str(data), DigestEngine(model=model))
-    await build_preferences.run(str(data), DigestEngine(model=model), cut="none")
+    await build_preferences.run(str(data), DigestEngine(model=writer or model), cut="none")
     summaries = Artifact(str(data), "summaries").read().to_pylist()
     preferences = Artifact(str(data), "preferences-whole").read().to_pylist()
     return (
@@ -73,11 +77,17 @@ async def stored_texts(store: Store) -> tuple[dict[str, str | None], dict[str, s
 
 @contextlib.asynccontextmanager
 async def accepting(
-    store: Store, engine: Engine, *, kill: bool = False, **limits: float
+    store: Store,
+    engine: Engine,
+    *,
+    writer: Engine | None = None,
+    kill: bool = False,
+    **limits: float,
 ) -> AsyncIterator[asyncio.Event]:
     """A worker that accepts the texts of others; stopped at the end, or killed."""
     stop = asyncio.Event()
-    worker = Worker(store, engine, replace(LIMITS, **limits), accepts_other_texts=True)
+    given = replace(LIMITS, **limits)
+    worker = Worker(store, engine, given, writer=writer, accepts_other_texts=True)
     task = asyncio.create_task(worker.run(stop))
     try:
         yield stop
@@ -110,6 +120,30 @@ async def test_in_the_end_every_text_is_what_the_new_model_writes_offline(
     assert {item.writer for item in items.values()} == {summary_writer("new").identity}
     [summaries, preferences] = await PublishedTexts(store.connection).load_statistics()
     assert (summaries.num_texts, preferences.num_texts) == (len(TITLES), len(HISTORIES))
+
+
+async def test_a_writer_of_its_own_writes_anew_what_it_wrote_of_other_summaries(
+    store: Store, tmp_path: Path
+):
+    await texts_by("old", tmp_path / "old", writer="writer")
+    expected = await texts_by("new", tmp_path / "new", writer="writer")
+    await publish.run(str(tmp_path / "old"), store)
+    own = TextWriters.by(DigestEngine(model="new").identity, DigestEngine(model="writer").identity)
+
+    async with accepting(store, DigestEngine(model="new"), writer=DigestEngine(model="writer")):
+        await until(lambda: is_rewritten(store, own))
+
+    assert await stored_texts(store) == expected
+
+
+async def test_published_texts_replace_those_that_the_same_writer_wrote_of_other_summaries(
+    store: Store, tmp_path: Path
+):
+    for model in ("old", "new"):
+        expected = await texts_by(model, tmp_path / "data", writer="writer")
+        await publish.run(str(tmp_path / "data"), store)
+
+        assert await stored_texts(store) == expected
 
 
 async def test_a_text_stays_until_the_new_one_is_written(store: Store, old: str):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from services.core.errors import ArtifactMismatch
+from services.core.fingerprint import fingerprint
 from services.core.prompts import PREFERENCE_FINGERPRINT, SUMMARY_FINGERPRINT, Sampling
 
 REMEDY = (
@@ -79,7 +80,9 @@ class TextWriters:
         """A model of the summaries and one of the preferences, which may be the same."""
         return cls(
             summary_writer(summarizer.model, summarizer.name),
-            preference_writer(writer.model, writer.name, sampling=sampling),
+            preference_writer(
+                writer.model, writer.name, sampling=sampling, summaries=summarizer.model
+            ),
         )
 
     def differing(self, found: "TextWriters") -> list[str]:
@@ -97,7 +100,7 @@ class TextWriters:
         for kind in self.differing(found):
             theirs, own = str(getattr(found, kind)), str(getattr(self, kind))
             if theirs == own:
-                what = f"by {own}, written by another prompt or sampling"
+                what = f"by {own}, written by another prompt or sampling, or of other summaries"
             else:
                 what = f"by {theirs}, this process writes by {own}"
             kinds.setdefault(what, []).append(kind)
@@ -110,10 +113,22 @@ class TextWriters:
 
 
 def preference_writer(
-    model: str, name: str = "", *, sampling: Sampling | None = None
+    model: str, name: str = "", *, sampling: Sampling | None = None, summaries: str = ""
 ) -> TextWriter:
-    """A model that writes preferences by the prompt of this version, greedily or not."""
-    return TextWriter(f"{model}/{PREFERENCE_FINGERPRINT}{sampling_label(sampling)}", name)
+    """A model that writes preferences by the prompt of this version, greedily or not, and reads
+    summaries of the model `summaries` ("": its own).
+    """
+    how = f"{sampling_label(sampling)}{summaries_label(model, summaries)}"
+    return TextWriter(f"{model}/{PREFERENCE_FINGERPRINT}{how}", name)
+
+
+def summaries_label(model: str, summaries: str) -> str:
+    """What summaries of another model add to the identity of a writer of preferences: its texts are
+    not the same, and do not continue those that it wrote of other summaries.
+    """
+    if summaries in ("", model):
+        return ""
+    return f"+summaries-{fingerprint({'model': summaries})[:8]}"
 
 
 def sampling_label(sampling: Sampling | None) -> str:

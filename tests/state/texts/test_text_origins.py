@@ -117,7 +117,7 @@ def test_another_prompt_of_the_same_model_is_not_called_another_model():
     older = TextWriters(TextWriter("a/older", "Model A"), A.preferences)
 
     assert A.difference(older) == (
-        "summaries are by Model A (a), written by another prompt or sampling"
+        "summaries are by Model A (a), written by another prompt or sampling, or of other summaries"
     )
 
 
