@@ -73,8 +73,12 @@ def stated(text: str, finding: Callable[[str, str], Finding]) -> Finding:
     """The finding of a sentence that says what is wrong and, after its last `; `, what to do."""
     found, _, remedy = text.rpartition("; ")
     if not found:
-        return finding(f"{remedy}.", "See docs/operations.md.")
-    return finding(f"{found}.", f"{remedy[0].upper()}{remedy[1:]}.")
+        return finding(_ended(remedy), "See docs/operations.md.")
+    return finding(_ended(found), _ended(f"{remedy[0].upper()}{remedy[1:]}"))
+
+
+def _ended(sentence: str) -> str:
+    return sentence if sentence.endswith(("?", "!", ".")) else f"{sentence}."
 
 
 def without_credentials(text: str) -> str:

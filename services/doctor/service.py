@@ -16,7 +16,7 @@ from services.doctor.findings import Finding, note, ok, problem, problem_of
 from services.engines.adapter_manifest import MANIFEST, read_adapter_manifest
 from services.engines.checkpoints import identify
 from services.engines.contract import AS_SERVED, EngineIdentity
-from services.engines.models.model_files import load_processor
+from services.engines.models.model_files import load_processor, require_images
 from services.engines.prompt_encoding import PromptEncoder
 from services.engines.vllm_client.model_list import Weights
 from services.engines.vllm_client.server_check import read_models
@@ -252,6 +252,8 @@ def identify_served(
 def _identity_of(choice: EngineChoice) -> EngineIdentity | None:
     """The model here, or on the first server that answers."""
     if not choice.on_servers:
+        if not choice.texts_only:
+            require_images(choice.model)
         return identify(choice.model)
     urls = choice.settings.vllm_urls
     seen = asyncio.run(_ask_all(urls, choice.model, choice.adapter)).values()

@@ -12,7 +12,7 @@ from pydantic import SecretStr, ValidationError
 
 from benchmarks.families.writers import write_writer
 from benchmarks.faults.supervised_process import free_port
-from services.core.errors import InputError
+from services.core.errors import InputError, ModelUnusable
 from services.deployment.assemble import DEMO_WEIGHTS, EngineChoice, choose_engine
 from services.deployment.settings import Settings
 from services.doctor.findings import Finding, run_checks
@@ -21,6 +21,7 @@ from services.doctor.service import (
     check_redis,
     check_settings,
     check_writer,
+    identify_served,
     judge_clock,
     judge_redis,
 )
@@ -309,3 +310,19 @@ def test_servers_of_a_writer_are_asked_what_they_serve():
     assert [finding.status for finding in found] == ["ok", "problem"]
     assert f"{url} serves base to write the preferences" in found[0].found
     assert away in found[1].found
+
+
+def test_a_text_only_model_for_everything_is_refused_as_step_2_refuses_it(
+    tmp_path: Path,
+):
+    folder = str(write_writer("qwen-3-thinking", tmp_path / "my-writer"))
+    choose = partial(choose_engine, "data", Settings(), kind="local", model=folder, adapter=None)
+
+    with pytest.raises(ModelUnusable, match=r"takes no images.*name it in MSR_WRITER"):
+        identify_served(choose)
+
+
+def test_a_remedy_that_is_a_question_ends_as_one():
+    [found] = look(f"http://127.0.0.1:{free_port()}")
+
+    assert found.remedy == "Is the vLLM server running?"

@@ -93,6 +93,19 @@ def takes_images(model: str) -> bool:
     return read_config(model).model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 
+def require_images(model: str) -> None:
+    """ModelUnusable if the model reads text alone."""
+    if not takes_images(model):
+        raise _takes_no_images(f"{model!r} (model_type {read_config(model).model_type})")
+
+
+def _takes_no_images(named: str) -> ModelUnusable:
+    return ModelUnusable(
+        f"{named} takes no images; supported are {supported()}; a text-only model can write the "
+        "preferences: name it in MSR_WRITER"
+    )
+
+
 def load_processor(model: str, *, texts_only: bool = False) -> Any:
     """The processor of a checkpoint (folder or hub name); of a text-only model a `TextProcessor`.
 
@@ -117,10 +130,7 @@ def load_processor(model: str, *, texts_only: bool = False) -> Any:
         ) from error
     if getattr(processor, "image_processor", None) is None:
         if not texts_only:
-            raise ModelUnusable(
-                f"{named} takes no images; supported are {supported()}; a text-only model can "
-                "write the preferences: name it in MSR_WRITER"
-            )
+            raise _takes_no_images(named)
         processor = TextProcessor(getattr(processor, "tokenizer", processor))
     num_embedded = config.get_text_config().vocab_size
     last_token = max(processor.tokenizer.get_vocab().values())
