@@ -286,7 +286,7 @@ class ServerPool:
         Raises EngineUnavailable if no server answers while patience lasts, ModelUnusable if one
         serves other models or they disagree, and what `Server.check` raises.
         """
-        retry = RetryState(self._options)
+        retry, is_told = RetryState(self._options), False
         while True:
             checks = await asyncio.gather(
                 *(server.check(*self._names) for server in self._servers.values()),
@@ -299,6 +299,9 @@ class ServerPool:
                 break
             if not retry.may_wait():
                 raise _no_server_answers(checks)
+            if not is_told:
+                log.warning("servers_awaited", error=str(_no_server_answers(checks)))
+                is_told = True
             await retry.pause(self._server_up)
         for server, check in zip(self._servers.values(), checks, strict=True):
             if isinstance(check, EngineError):

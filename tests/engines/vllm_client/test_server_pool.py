@@ -171,6 +171,17 @@ async def test_patience_ends():
         await engine.score(a_prompt())
 
 
+async def test_waiting_for_the_first_answer_is_told_once():
+    server = FakeServer()
+    server.down = True
+
+    with capture_logs() as logs, pytest.raises(EngineUnavailable):
+        await an_engine(server, patience_seconds=0.2)
+
+    [told] = [event["error"] for event in logs if event["event"] == "servers_awaited"]
+    assert "no vLLM server answers" in told
+
+
 @pytest.mark.parametrize(
     "fault", [an_error(503), an_error(500), httpx.Response(200, text="<html>")]
 )
