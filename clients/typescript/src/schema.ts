@@ -1568,7 +1568,7 @@ export interface components {
             num_distinct: number;
             /**
              * Most Frequent
-             * @description The most frequent text, shortened.
+             * @description The most frequent summary, shortened; "" of preferences.
              */
             most_frequent: string;
             /**

@@ -50,7 +50,8 @@ class TextStatistics:
 
     `num_texts`: texts of different inputs, and `num_distinct`: different ones among them.
     `most_frequent` is one of them, as it was written and shortened, and stands for
-    `num_most_frequent` texts. `num_empty` counts inputs besides, for which the model wrote nothing
+    `num_most_frequent` texts; "" of preferences, since what is written about a user belongs in no
+    log. `num_empty` counts inputs besides, for which the model wrote nothing
     or which it refused. `num_cut` counts texts that ended at the token limit, as far as known.
     """
 
@@ -87,7 +88,7 @@ class TextStatistics:
         if not self.can_be_judged or self.most_frequent_share <= MAX_SHARE:
             return ""
         quoted = ""
-        if self.kind == "summaries":  # what is written about a user belongs in no log
+        if self.kind == "summaries":
             text = _shortened(self.most_frequent, _MAX_QUOTED_CHARS).replace("; ", ", ")
             quoted = f' ("{text}")'
         return (
@@ -176,11 +177,12 @@ class TextCounter:
     def statistics(self, num_empty: int = 0) -> TextStatistics:
         """Of what was counted. Of texts that are equally frequent, the first one is named."""
         ((key, number),) = self._counts.most_common(1) or [(b"", 0)]
+        named = self._repeated.get(key, self._first) if self._kind == "summaries" else ""
         return TextStatistics(
             kind=self._kind,
             num_texts=self._counts.total(),
             num_distinct=len(self._counts),
-            most_frequent=_shortened(self._repeated.get(key, self._first), _MAX_KEPT_CHARS),
+            most_frequent=_shortened(named, _MAX_KEPT_CHARS),
             num_most_frequent=number,
             num_empty=num_empty,
             num_cut=self._num_cut,

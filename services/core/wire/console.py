@@ -163,7 +163,9 @@ class TextsView(Answer):
 
     num_texts: int
     num_distinct: int
-    most_frequent: str = Field(description="The most frequent text, shortened.")
+    most_frequent: str = Field(
+        description='The most frequent summary, shortened; "" of preferences.'
+    )
     most_frequent_share: float = Field(description="Of the texts.")
     num_empty: int = Field(description="Inputs for which the model wrote nothing, or refused.")
     num_cut: int = Field(description="Texts that the token limit ended.")
