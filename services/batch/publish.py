@@ -38,7 +38,8 @@ from services.core.recurrence import (
 )
 from services.state.records import ItemRecord, UpdatedPreference, UserRecord
 from services.state.texts.published_texts import PublishedTexts
-from services.state.texts.text_origins import TextNote, TextOrigins
+from services.state.texts.stored_texts import StoredTexts
+from services.state.texts.text_origins import Rewriting, TextNote, TextOrigins
 from services.state.user_store import Store
 
 ITEMS_AT_ONCE = 50  # images and covers of about 150 KB an item, and a busy disk behind Redis
@@ -84,7 +85,8 @@ class _Sources:
 async def run(data: str, store: Store, *, keep_rewritten: bool = False) -> dict[str, int]:
     """Put the artifacts of `data` into the store; counts of what they hold and of queued updates.
 
-    Texts that another model has written anew since are put back, unless `keep_rewritten`.
+    Texts that another model has written anew since are put back, unless `keep_rewritten`. Those
+    that it wrote of newer items and users are left to a worker, and noted.
 
     Raises ArtifactMissing if a step has not run, ArtifactMismatch if one must run again.
     """
@@ -108,14 +110,36 @@ async def run(data: str, store: Store, *, keep_rewritten: bool = False) -> dict[
             await statistics.save_statistics(sources.text_statistics())
         if note is None or keep_rewritten or note == TextNote(sources.writers):
             return counts | {"published_before": 1}
-    await origins.save_published(sources.writers)
+    may_hold_others = note is not None and note != TextNote(sources.writers)
+    # Noted before and cleared behind all others, so that a publication that was killed goes on.
+    await origins.save_published(
+        sources.writers, Rewriting(sources.writers) if may_hold_others else None
+    )
     await _publish_items(sources, store)
     await _publish_histories(sources, store)
     if sources.preferences is not None:
         counts["queued"] = await _publish_preferences(sources, store)
     await statistics.save_statistics(sources.text_statistics())
     await store.save_published(sources.fingerprint)
+    if may_hold_others:
+        await origins.save_published(
+            sources.writers, await _texts_of_others(store, sources.writers)
+        )
     return counts
+
+
+async def _texts_of_others(store: Store, own: TextWriters) -> Rewriting | None:
+    """How many texts of other writers the store holds still; None if there are none."""
+    found = await StoredTexts(store).survey(
+        lambda item: item.writer not in ("", own.summaries.identity),
+        lambda user: (
+            own.preferences is not None and user.has_texts_of_others(own.preferences.identity)
+        ),
+    )
+    items, users = len(found.due_items), len(found.due_users)
+    if not (items or users):
+        return None
+    return Rewriting(own, found.num_items, items, found.num_users, users)
 
 
 def writers_in(data: str) -> TextWriters:

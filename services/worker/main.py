@@ -113,6 +113,14 @@ class Worker:
                 await require_own_texts(self.store, own)
                 if await has_unknown_texts(self.store):
                     log.warning("texts_of_unknown_origin", reason=UNKNOWN_ORIGIN)
+        rewriter = Rewriter(
+            self.store,
+            summarizer,
+            updater,
+            limits,
+            RewriterLease(own, consumer),
+            accepts_others=self.accepts_other_texts,
+        )
         log.info("worker_started", consumer=consumer, model=self.engine.identity.model)
         failure: BaseException | None = None
         try:
@@ -121,11 +129,8 @@ class Worker:
                 async with asyncio.TaskGroup() as consumers:
                     consumers.create_task(users.run(stop))
                     consumers.create_task(items.run(stop))
-                    if self.accepts_other_texts:
-                        lease = RewriterLease(own, consumer)
-                        rewriter = Rewriter(self.store, summarizer, updater, limits, lease)
-                        consumers.create_task(rewriter.run(stop))
-                    else:
+                    consumers.create_task(rewriter.run(stop))
+                    if not self.accepts_other_texts:
                         consumers.create_task(refuse_other_texts(self.store, own, limits, stop))
                 heartbeat.cancel()
         except* MsrError as failed:

@@ -1,4 +1,7 @@
-"""Writes the texts of another model anew, after `--accept-other-texts`: all items, then all users.
+"""Writes the texts of another model anew: all items, then all users.
+
+After `--accept-other-texts` these are all texts that Redis holds. Without it, they are those that
+another model left behind in texts that are this worker's own (`batch/publish.py` notes them).
 
 Until its turn a text stays as it is and is served, marked as another model's. Users with traffic
 do not wait for their turn: their updates go through the queue (an interaction, or a recommendation
@@ -38,7 +41,8 @@ Id = TypeVar("Id", ItemId, UserId)
 class Rewriter:
     """Rewrites by this worker's summarizer and updater, which know whose texts are due.
 
-    `lease` names this process and its writers.
+    `lease` names this process and its writers. Unless it `accepts_others`, it only writes what
+    others left behind in texts that were published as its own.
     """
 
     store: Store
@@ -46,6 +50,7 @@ class Rewriter:
     updater: PreferenceUpdater
     limits: WorkerLimits
     lease: RewriterLease
+    accepts_others: bool = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`: look whether Redis holds texts of another model, and write them anew.
@@ -73,10 +78,13 @@ class Rewriter:
     async def _is_needed(self, origins: TextOrigins) -> bool:
         """Whether Redis holds texts of another model, or of nobody knows whom."""
         note = await origins.load()
-        if note is not None:
-            needed = bool(self.own.differing(note.writers))
+        if note is None:
+            needed = self.accepts_others and await has_unknown_texts(self.store)
+        elif self.own.differing(note.writers):
+            needed = self.accepts_others
         else:
-            needed = await has_unknown_texts(self.store)
+            left = note.rewriting
+            needed = left is not None and not self.own.differing(left.writers)
         self.summarizer.rewrites_unknown = needed
         return needed
 

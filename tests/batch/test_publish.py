@@ -235,6 +235,26 @@ async def test_publishing_puts_the_data_folders_texts_back(store: Store, data: s
     assert (await the_user(store, "u1")).text_writer == user.text_writer
 
 
+async def test_a_publication_that_is_killed_while_it_puts_texts_back_goes_on(
+    store: Store, data: str, monkeypatch: pytest.MonkeyPatch
+):
+    await publish.run(data, store)
+    before = await summaries_in(store)
+    await written_anew(store, data)
+
+    async def die(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(publish, "_publish_items", die)
+        with pytest.raises(KeyboardInterrupt):
+            await publish.run(data, store)
+    assert await summaries_in(store) != before
+
+    assert not (await publish.run(data, store))["published_before"]
+    assert await summaries_in(store) == before
+
+
 async def test_the_command_puts_them_back_and_says_so(
     store: Store, data: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ):

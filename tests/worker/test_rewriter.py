@@ -29,8 +29,8 @@ from services.state.texts.text_origins import RewriterLease, TextOrigins
 from services.state.user_store import Store
 from services.worker.main import Worker
 from tests.artifact_builders import write_interactions, write_items
-from tests.builders import DigestEngine, an_interaction, an_item, some_ids, the_user
-from tests.worker.running import QUICK, until
+from tests.builders import DigestEngine, a_history, an_interaction, an_item, some_ids, the_user
+from tests.worker.running import QUICK, nothing_waits, until
 
 TITLES = {item_id: f"title of {item_id}" for item_id in some_ids(12)}
 HISTORIES = {
@@ -82,12 +82,13 @@ async def accepting(
     *,
     writer: Engine | None = None,
     kill: bool = False,
+    accepts: bool = True,
     **limits: float,
 ) -> AsyncIterator[asyncio.Event]:
-    """A worker that accepts the texts of others; stopped at the end, or killed."""
+    """A worker that accepts the texts of others, or not; stopped at the end, or killed."""
     stop = asyncio.Event()
     given = replace(LIMITS, **limits)
-    worker = Worker(store, engine, given, writer=writer, accepts_other_texts=True)
+    worker = Worker(store, engine, given, writer=writer, accepts_other_texts=accepts)
     task = asyncio.create_task(worker.run(stop))
     try:
         yield stop
@@ -144,6 +145,31 @@ async def test_published_texts_replace_those_that_the_same_writer_wrote_of_other
         await publish.run(str(tmp_path / "data"), store)
 
         assert await stored_texts(store) == expected
+
+
+async def test_what_another_model_wrote_of_newcomers_is_left_to_a_worker_of_the_published_texts(
+    store: Store, old: str
+):
+    new = DigestEngine(model="new")
+    async with accepting(store, new):
+        await until(lambda: is_rewritten(store))
+        await store.items.put_item(an_item("newer"), summary=None)
+        await store.ingest(a_history(["i1", "newer"], user_id="newcomer"))
+        await until(lambda: nothing_waits(store))
+
+    await publish.run(old, store)
+
+    note = await TextOrigins(store.connection).load()
+    assert note is not None
+    assert note.writers == OLD
+    assert note.rewriting is not None
+    assert (note.rewriting.num_items_left, note.rewriting.num_users_left) == (1, 1)
+    async with accepting(store, DigestEngine(model="old"), accepts=False):
+        await until(lambda: is_rewritten(store, OLD))
+    user = await the_user(store, "newcomer")
+    assert user.writer == preference_writer("old").identity
+    items = await store.items.load_items([ItemId("newer")])
+    assert items[ItemId("newer")].writer == summary_writer("old").identity
 
 
 async def test_a_text_stays_until_the_new_one_is_written(store: Store, old: str):

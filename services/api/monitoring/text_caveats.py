@@ -134,15 +134,16 @@ class TextCaveats:
     def _other_model(self) -> str:
         if self._note is None:
             return UNKNOWN_ORIGIN if self._is_unknown else ""
-        difference = self._own.difference(self._note.writers)
-        if not difference:
+        difference, rewriting = self._own.difference(self._note.writers), self._note.rewriting
+        if not difference and rewriting is None:
             return ""
-        rewriting = self._note.rewriting
         if rewriting is None or self._own.differing(rewriting.writers):
             remedy = ACCEPTED if self._accepts_others else REMEDY
             return f"texts of another model: {difference}; {remedy}"
-        return (
-            f"texts of another model are being written anew: {rewriting.num_items_left:,} of "
-            f"{rewriting.num_items:,} items and {rewriting.num_users_left:,} of "
-            f"{rewriting.num_users:,} users are left ({difference}); until then answers mark them"
+        left = (
+            f"{rewriting.num_items_left:,} of {rewriting.num_items:,} items and "
+            f"{rewriting.num_users_left:,} of {rewriting.num_users:,} users are left"
         )
+        if difference:
+            left += f" ({difference})"
+        return f"a worker writes texts of another model anew: {left}; until then answers mark them"

@@ -71,11 +71,17 @@ class TextOrigins:
             None if rewriting is None else _decode_rewriting(_object(rewriting)),
         )
 
-    async def save_published(self, writers: TextWriters) -> None:
-        """Note the writers of texts that are loaded into Redis now."""
+    async def save_published(
+        self, writers: TextWriters, rewriting: Rewriting | None = None
+    ) -> None:
+        """Note the writers of texts that are loaded into Redis now; `rewriting` if Redis may also
+        hold texts of others.
+        """
         written = [_SUMMARIES, _encode(writers.summaries)]
         if writers.preferences is not None:
             written += [_PREFERENCES, _encode(writers.preferences)]
+        if rewriting is not None:
+            written += [_REWRITING, _encode(rewriting)]
         await self._connection.call_all(
             [
                 ("HDEL", keys.TEXTS, _PREFERENCES, _REWRITING),
@@ -134,8 +140,9 @@ def _read_writer(found: dict[str, Any]) -> TextWriter:
 def _read_writers(found: dict[str, Any]) -> TextWriters:
     """Those of a rewriting or a lease."""
     writers = found.get("writers") or {}
+    preferences = writers.get(_PREFERENCES)
     return TextWriters(
-        *(_read_writer(writers.get(kind) or {}) for kind in (_SUMMARIES, _PREFERENCES))
+        _read_writer(writers.get(_SUMMARIES) or {}), preferences and _read_writer(preferences)
     )
 
 

@@ -74,6 +74,16 @@ async def test_while_they_are_written_anew_it_says_what_is_left(store: Store):
     assert "7 of 1,200 items and 90 of 90 users are left" in detail
 
 
+async def test_texts_that_another_model_left_behind_are_counted(store: Store):
+    app = an_app(store)
+    await TextOrigins(store.connection).save_published(OWN, Rewriting(OWN, 65, 1, 61, 2))
+
+    health = await texts_health(app)
+
+    assert health["state"] == "degraded"
+    assert "1 of 65 items and 2 of 61 users are left" in health["detail"]
+
+
 async def test_texts_of_nobody_known_say_what_to_run(store: Store):
     app = an_app(store)
     await store.save_published("by an earlier version")
