@@ -23,6 +23,9 @@ from services.core.errors import InputError
 from services.core.images import DEFAULT_IMAGE_SIZE, Fit, ImageForm
 from services.core.splits import Cut
 
+# Of the rows that a table's reader left out.
+_NUM_EXAMPLES = 3
+
 # Said at the very first step, before hours of texts that mean nothing.
 _NEXT_MODEL = (
     "The next steps write texts with the demo model, which knows its own drawn world only, unless "
@@ -108,6 +111,20 @@ def prepare_catalogue(
             "allowed_hosts": tuple(allow_host or ()),
         }
         report(lambda: step.run(source, **options), as_json)
+        _tell_left_out(data)
+
+
+def _tell_left_out(data: str) -> None:
+    """The first rows that each artifact left out, with the reasons; its manifest has more."""
+    from services.core.artifacts import MANIFEST, Artifact
+
+    for name in ("items", "interactions"):
+        manifest = Artifact(data, name).manifest()
+        for fault in manifest.quarantined[:_NUM_EXAMPLES]:
+            typer.echo(f"left out: {fault['row']}: {fault['reason']}", err=True)
+        if manifest.num_quarantined > _NUM_EXAMPLES:
+            location = f"{Artifact(data, name).location}/{MANIFEST}"
+            typer.echo(f"left out: {manifest.num_quarantined:,} in all, see {location}", err=True)
 
 
 @with_groups

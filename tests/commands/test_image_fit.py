@@ -14,9 +14,10 @@ from services.core.errors import InputError
 from services.core.images import ImageForm
 
 
-def prepare(folder: Path, data: Path, *options: str) -> None:
+def prepare(folder: Path, data: Path, *options: str) -> str:
+    """What is said on stderr."""
     arguments = ["prepare-catalogue", "--catalogue", str(folder), "--data", str(data), *options]
-    CliRunner().invoke(app, arguments, catch_exceptions=False)
+    return CliRunner().invoke(app, arguments, catch_exceptions=False).stderr
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +62,14 @@ def test_a_strip_leaves_the_item_and_says_what_to_do(world: Path, tmp_path: Path
     write_files(folder, num_items=30, num_users=20)
     Image.new("RGB", (4000, 10), "red").save(folder / "covers" / "item-00003.png")
 
-    prepare(folder, tmp_path / "data", "--min-item-interactions", "0")
+    said = prepare(folder, tmp_path / "data", "--min-item-interactions", "0")
 
     items = Artifact(str(tmp_path / "data"), "items")
     [fault] = items.manifest().quarantined
     assert fault["row"] == "cover of item-00003"
     assert "a strip" in fault["reason"]
     assert "crop it" in fault["reason"]
+    assert f"left out: cover of item-00003: {fault['reason']}" in said
     rows = items.read(["item_id", "image"]).to_pylist()
     assert [row["image"] for row in rows if row["item_id"] == "item-00003"] == [None]
 
