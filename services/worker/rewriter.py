@@ -112,7 +112,7 @@ class Rewriter:
         next pass. Users whose update was given up keep their text, marked as another model's.
         """
         before, own, found = await origins.load(), self.own, await self._survey()
-        items, users, name = found.due_items, found.due_users, own.summaries.name
+        items, users, name = found.due_items, found.due_users, str(own.summaries)
         log.info("texts_being_rewritten", model=name, items=len(items), users=len(users))
 
         async def note(items_left: int, users_left: int) -> None:

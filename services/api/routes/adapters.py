@@ -26,6 +26,7 @@ from services.core.errors import (
     UnknownAdapter,
 )
 from services.engines.adapter_folders import FoundAdapter
+from services.engines.adapter_manifest import AdapterManifest
 from services.engines.contract import EngineIdentity
 from services.state.adapter_selection import AdapterRef, AdapterSelection
 
@@ -190,6 +191,12 @@ async def _view(deps: Dependencies) -> wire.AdaptersResponse:
     )
 
 
+def _model_name(deps: Dependencies, manifest: AdapterManifest) -> str:
+    """The card's name where the adapter's base is the model in use; else what training knew."""
+    own = deps.engine.identity
+    return own.name if manifest.model == own.model else manifest.model_name
+
+
 def _adapter_view(
     deps: Dependencies, ref: AdapterRef, found: FoundAdapter | None
 ) -> wire.AdapterView:
@@ -205,7 +212,7 @@ def _adapter_view(
         parent=manifest and manifest.parent,
         protocol=manifest and manifest.protocol,
         model=manifest and manifest.model,
-        model_name=manifest and manifest.model_name,
+        model_name=manifest and _model_name(deps, manifest),
         calibration=manifest and manifest.calibration,
         validation=manifest and manifest.validation,
         validation_is_foreign=manifest is not None and deps.caveats.is_foreign(manifest),
