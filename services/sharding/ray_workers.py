@@ -16,6 +16,7 @@ import logging
 import os
 import pickle
 import socket
+import threading
 import warnings
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ log = structlog.get_logger(__name__)
 
 OpenEngine = Callable[[], Awaitable[Engine]]
 
+# The names of Ray Data's threads in this process, and how long they are waited for.
+_RAY_DATA_THREADS = ("StreamingExecutor", "ray-data-")
+_THREADS_SECONDS = 10.0
 # What has killed so many workers is the shard itself: too large for the memory, say.
 MAX_SHARD_RETRIES = 3
 
@@ -92,8 +96,9 @@ class RayWorkers:
                 num_shortened += report.num_shortened
         except Exception:
             # Ends the workers. If we are cancelled, a thread still waits for them; `close` ends it.
-            await asyncio.to_thread(reports.close)
+            await asyncio.to_thread(_end, reports)
             raise
+        await asyncio.to_thread(_end, reports)
         return num_shortened
 
     async def close(self) -> None:
@@ -267,6 +272,16 @@ def _require_listening(address: str) -> None:
     """OSError if nothing listens there: Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     socket.create_connection((host, int(port)), timeout=10).close()
+
+
+def _end(reports: "Generator[_ShardReport, None, None]") -> None:
+    """End the execution, and wait for Ray Data's own threads, which may outlive it for a moment:
+    one that still asks Ray when this process has left the cluster ends the process.
+    """
+    reports.close()
+    for thread in threading.enumerate():
+        if thread.name.startswith(_RAY_DATA_THREADS):
+            thread.join(_THREADS_SECONDS)
 
 
 def _shut_down() -> None:
