@@ -138,6 +138,8 @@ class TextCaveats:
         if not difference and rewriting is None:
             return ""
         if rewriting is None or self._own.differing(rewriting.writers):
+            if not difference and rewriting is not None:
+                difference = self._own.difference(rewriting.writers)
             remedy = ACCEPTED if self._accepts_others else REMEDY
             return f"texts of another model: {difference}; {remedy}"
         left = (

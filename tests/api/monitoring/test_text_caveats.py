@@ -84,6 +84,16 @@ async def test_texts_that_another_model_left_behind_are_counted(store: Store):
     assert "1 of 65 items and 2 of 61 users are left" in health["detail"]
 
 
+async def test_own_texts_that_another_model_writes_anew_are_named_with_both_models(store: Store):
+    app = an_app(store)
+    await TextOrigins(store.connection).save_published(OWN, Rewriting(OTHER, 65, 1, 61, 2))
+
+    health = await texts_health(app)
+
+    assert health["state"] == "degraded"
+    assert "texts of another model: summaries and preferences are by Another" in health["detail"]
+
+
 async def test_texts_of_nobody_known_say_what_to_run(store: Store):
     app = an_app(store)
     await store.save_published("by an earlier version")
