@@ -119,11 +119,12 @@ def _tell_left_out(data: str) -> None:
     from services.core.artifacts import MANIFEST, Artifact
 
     for name in ("items", "interactions"):
-        manifest = Artifact(data, name).manifest()
+        artifact = Artifact(data, name)
+        manifest = artifact.manifest()
         for fault in manifest.quarantined[:_NUM_EXAMPLES]:
             typer.echo(f"left out: {fault['row']}: {fault['reason']}", err=True)
         if manifest.num_quarantined > _NUM_EXAMPLES:
-            location = f"{Artifact(data, name).location}/{MANIFEST}"
+            location = f"{artifact.location}/{MANIFEST}"
             typer.echo(f"left out: {manifest.num_quarantined:,} in all, see {location}", err=True)
 
 

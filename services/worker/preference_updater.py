@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from services.core.data_folder.text_writers import TextWriters
+from services.core.data_folder.text_writers import preference_writer
 from services.core.errors import EngineRefused, StateUnavailable
 from services.core.prompts import (
     HistoryItem,
@@ -63,10 +63,8 @@ class PreferenceUpdater:
     @property
     def writer(self) -> str:
         """Who writes the texts: another's are written again, and those of other summaries."""
-        models = (self.summarizer.engine.identity, self.engine.identity)
-        preferences = TextWriters.by(*models, sampling=self.sampling).preferences
-        assert preferences is not None
-        return preferences.identity
+        model, summaries = self.engine.identity.model, self.summarizer.engine.identity.model
+        return preference_writer(model, sampling=self.sampling, summaries=summaries).identity
 
     async def update(self, user_id: UserId, num_deliveries: int = 1) -> bool:
         """Return when the preference covers the history as of now; False if it did already.

@@ -25,6 +25,9 @@ from services.batch.readers.source import Faults, SourceItem, Times, existing_fi
 from services.core.artifacts import QuarantinedRow
 from services.core.errors import MalformedFile, RowRefused
 
+# By the bits of a float: from here on it cannot tell a whole number from the next.
+_FIRST_INEXACT = {16: 2**11, 32: 2**24, 64: 2**53}
+
 TIME_COLUMNS = {"timestamp_ms": milliseconds, "timestamp": moment}
 
 
@@ -132,10 +135,6 @@ def _as_values(column: Any) -> list[Any]:
         first = _FIRST_INEXACT[column.type.bit_width]
         return [_Inexact(v) if v is not None and abs(v) >= first else v for v in values]
     return values
-
-
-# By the bits of a float: from here on it cannot tell a whole number from the next.
-_FIRST_INEXACT = {16: 2**11, 32: 2**24, 64: 2**53}
 
 
 class _Inexact(float):

@@ -51,8 +51,8 @@ class TextStatistics:
     `num_texts`: texts of different inputs, and `num_distinct`: different ones among them.
     `most_frequent` is one of them, as it was written and shortened, and stands for
     `num_most_frequent` texts; "" of preferences, since what is written about a user belongs in no
-    log. `num_empty` counts inputs besides, for which the model wrote nothing
-    or which it refused. `num_cut` counts texts that ended at the token limit, as far as known.
+    log. `num_empty` counts inputs besides, for which the model wrote nothing or which it refused.
+    `num_cut` counts texts that ended at the token limit, as far as known.
     """
 
     kind: Kind
